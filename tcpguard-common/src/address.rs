@@ -1,0 +1,205 @@
+//! Addresses and prefixes. An IPv4 address is kept as the IPv6 address that maps it
+//! (`::ffff:a.b.c.d`, RFC 4291 2.5.5.2), so that everything behind the parser is written once.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::packet::Be16;
+
+/// An IPv4 or IPv6 address, network byte order, as two words that hash and compare quickly.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Address {
+    words: [u64; 2],
+}
+
+/// The second word of a mapped IPv4 address without the address itself: `::ffff:0:0`.
+const IPV4_MARK: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+const IPV4_MARK_MASK: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+
+impl Address {
+    /// From the address field of an IPv4 header.
+    #[inline(always)]
+    pub fn from_ipv4_fields(fields: [Be16; 2]) -> Self {
+        Self { words: [0, word([Be16::new_raw(0), Be16::new_raw(0xffff), fields[0], fields[1]])] }
+    }
+
+    /// From the address field of an IPv6 header.
+    #[inline(always)]
+    pub fn from_ipv6_fields(f: [Be16; 8]) -> Self {
+        Self { words: [word([f[0], f[1], f[2], f[3]]), word([f[4], f[5], f[6], f[7]])] }
+    }
+
+    /// From the four bytes of an IPv4 address as the kernel keeps them: network byte order, read
+    /// as a number of the host's.
+    #[inline(always)]
+    pub const fn from_ipv4_be(address: u32) -> Self {
+        let bytes = address.to_ne_bytes();
+        let low = [0, 0, 0xff, 0xff, bytes[0], bytes[1], bytes[2], bytes[3]];
+        Self { words: [0, u64::from_ne_bytes(low)] }
+    }
+
+    /// From two words in network byte order.
+    #[inline(always)]
+    pub const fn from_words(words: [u64; 2]) -> Self {
+        Self { words }
+    }
+
+    /// The two words in network byte order.
+    #[inline(always)]
+    pub const fn words(self) -> [u64; 2] {
+        self.words
+    }
+
+    /// Whether this is an IPv4 address.
+    #[inline(always)]
+    pub const fn is_ipv4(self) -> bool {
+        self.words[0] == 0 && self.words[1] & IPV4_MARK_MASK == IPV4_MARK
+    }
+
+    /// The network that the address lies in, by the prefix lengths that accounts are kept for.
+    #[inline(always)]
+    pub const fn network(self, masks: &PrefixMasks) -> Self {
+        let mask = if self.is_ipv4() { &masks.ipv4 } else { &masks.ipv6 };
+        Self { words: [self.words[0] & mask[0], self.words[1] & mask[1]] }
+    }
+
+    /// The sixteen bytes in network byte order.
+    pub const fn octets(self) -> [u8; 16] {
+        let high = self.words[0].to_ne_bytes();
+        let low = self.words[1].to_ne_bytes();
+        let mut octets = [0; 16];
+        let mut index = 0;
+        while index < 8 {
+            octets[index] = high[index];
+            octets[index + 8] = low[index];
+            index += 1;
+        }
+        octets
+    }
+}
+
+#[inline(always)]
+const fn word(fields: [Be16; 4]) -> u64 {
+    if cfg!(target_endian = "little") {
+        fields[0].raw() as u64
+            | (fields[1].raw() as u64) << 16
+            | (fields[2].raw() as u64) << 32
+            | (fields[3].raw() as u64) << 48
+    } else {
+        fields[3].raw() as u64
+            | (fields[2].raw() as u64) << 16
+            | (fields[1].raw() as u64) << 32
+            | (fields[0].raw() as u64) << 48
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        let octets = match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            IpAddr::V6(address) => address.octets(),
+        };
+        let (high, low) = octets.split_at(8);
+        let word = |half: &[u8]| half.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        Self { words: [u64::from_le(word(high)), u64::from_le(word(low))] }
+    }
+}
+
+impl From<Ipv4Addr> for Address {
+    fn from(address: Ipv4Addr) -> Self {
+        IpAddr::V4(address).into()
+    }
+}
+
+impl From<Ipv6Addr> for Address {
+    fn from(address: Ipv6Addr) -> Self {
+        IpAddr::V6(address).into()
+    }
+}
+
+impl From<Address> for IpAddr {
+    fn from(address: Address) -> Self {
+        Ipv6Addr::from(address.octets()).to_canonical()
+    }
+}
+
+impl core::fmt::Display for Address {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        IpAddr::from(*self).fmt(formatter)
+    }
+}
+
+/// Masks that turn an address into the network it is accounted under, in the layout of [`Address`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PrefixMasks {
+    ipv4: [u64; 2],
+    ipv6: [u64; 2],
+}
+
+impl PrefixMasks {
+    /// Masks for prefixes of `ipv4_length` (0 to 32) and `ipv6_length` (0 to 128) bits; longer
+    /// ones count as the whole address.
+    pub const fn new(ipv4_length: u8, ipv6_length: u8) -> Self {
+        let ipv4_bits = if ipv4_length > 32 { 32 } else { ipv4_length };
+        Self { ipv4: mask(96 + ipv4_bits), ipv6: mask(ipv6_length) }
+    }
+}
+
+const fn mask(length: u8) -> [u64; 2] {
+    [mask_word(length), mask_word(length.saturating_sub(64))]
+}
+
+const fn mask_word(length: u8) -> u64 {
+    match length {
+        0 => 0,
+        1..=63 => (u64::MAX << (64 - length)).to_be(),
+        _ => u64::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        text.parse::<IpAddr>().expect("an address").into()
+    }
+
+    #[test]
+    fn addresses_survive_the_round_trip() {
+        for text in ["198.18.0.1", "255.255.255.255", "0.0.0.0", "2001:db8::1", "::1", "fe80::ff:fe00:1"] {
+            assert_eq!(address(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn ipv4_is_told_from_ipv6() {
+        assert!(address("198.18.0.1").is_ipv4());
+        assert!(!address("2001:db8::1").is_ipv4());
+        assert!(!address("::").is_ipv4());
+    }
+
+    #[test]
+    fn the_kernels_form_is_understood() {
+        let kernel = u32::from_ne_bytes([198, 18, 0, 9]);
+        assert_eq!(Address::from_ipv4_be(kernel), address("198.18.0.9"));
+    }
+
+    #[test]
+    fn networks_are_cut_at_the_prefix() {
+        let masks = PrefixMasks::new(24, 64);
+        assert_eq!(address("198.18.7.9").network(&masks).to_string(), "198.18.7.0");
+        assert_eq!(address("2001:db8:1:2:3:4:5:6").network(&masks).to_string(), "2001:db8:1:2::");
+        let masks = PrefixMasks::new(20, 56);
+        assert_eq!(address("198.18.31.9").network(&masks).to_string(), "198.18.16.0");
+        assert_eq!(address("2001:db8:1:2ff::1").network(&masks).to_string(), "2001:db8:1:200::");
+        let whole = PrefixMasks::new(32, 128);
+        assert_eq!(address("198.18.31.9").network(&whole), address("198.18.31.9"));
+        assert_eq!(address("2001:db8::9").network(&whole), address("2001:db8::9"));
+    }
+}

@@ -1,0 +1,32 @@
+//! Read-modify-write on words that several CPUs update at once.
+//!
+//! Rust's atomics do not compile for the BPF target, so the instruction is spelled out there. On the
+//! host, where the same code runs in tests and on copies, one thread owns the word.
+
+/// Adds `amount` to `word`, wrapping; to subtract, add the negated amount.
+#[inline(always)]
+pub fn add(word: &mut u64, amount: u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: `word` is a valid, aligned word of a map; the instruction touches nothing else.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({word} + 0) += {amount}", word = in(reg) word, amount = in(reg) amount);
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        *word = word.wrapping_add(amount);
+    }
+}
+
+/// Sets the bits of `mask` in `word`.
+#[inline(always)]
+pub fn set_bits(word: &mut u64, mask: u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: `word` is a valid, aligned word of a map; the instruction touches nothing else.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({word} + 0) |= {mask}", word = in(reg) word, mask = in(reg) mask);
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        *word |= mask;
+    }
+}

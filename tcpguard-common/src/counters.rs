@@ -1,0 +1,125 @@
+//! What the datapath counts, per CPU, and the name of each count. The names are those of `/stats`.
+
+use crate::packet::{SegmentKind, Unread};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
+        /// A count; its number is its place in the map.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Counter {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Counter {
+            /// Every counter, in the order of its place.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name it is shown under.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Frames seen.
+    Packets => "packets",
+    /// SYNs.
+    Syn => "syn",
+    /// SYN-ACKs: answers to connections that this host opened.
+    SynAck => "syn_ack",
+    /// Segments with ACK, and neither SYN nor RST.
+    Ack => "ack",
+    /// Resets.
+    Rst => "rst",
+    /// Segments with a combination of flags that no TCP sends.
+    BadFlags => "bad_flags",
+    /// See [`Unread::NotIp`].
+    NotIp => "not_ip",
+    /// See [`Unread::NotTcp`].
+    NotTcp => "not_tcp",
+    /// See [`Unread::LaterFragment`].
+    LaterFragment => "later_fragment",
+    /// See [`Unread::Truncated`].
+    Truncated => "truncated",
+    /// See [`Unread::BadIpHeader`].
+    BadIpHeader => "bad_ip_header",
+    /// See [`Unread::BadDataOffset`].
+    BadDataOffset => "bad_data_offset",
+    /// See [`Unread::TooManyExtensions`].
+    TooManyExtensions => "too_many_extensions",
+    /// SYNs that carried data.
+    SynWithPayload => "syn_with_payload",
+    /// SYNs recognised as sent again.
+    SynRepeated => "syn_repeated",
+    /// Resets that ended a half-open handshake.
+    HandshakesReset => "handshakes_reset",
+    /// Handshakes completed.
+    Completed => "completed",
+    /// SYN-ACKs that the kernel sent again.
+    Retried => "retried",
+    /// Entries given in the source table.
+    SourcesAdmitted => "sources_admitted",
+    /// SYNs whose source got no entry because of a flood of new sources.
+    SynUntracked => "syn_untracked",
+    /// Events that found the ring buffer full.
+    EventsLost => "events_lost",
+}
+
+/// How many counters there are.
+pub const COUNTERS: usize = Counter::ALL.len();
+
+/// One CPU's counts as they stand in the map.
+pub type Counts = [u64; COUNTERS];
+
+impl From<Unread> for Counter {
+    #[inline(always)]
+    fn from(reason: Unread) -> Self {
+        match reason {
+            Unread::NotIp => Self::NotIp,
+            Unread::NotTcp => Self::NotTcp,
+            Unread::LaterFragment => Self::LaterFragment,
+            Unread::Truncated => Self::Truncated,
+            Unread::BadIpHeader => Self::BadIpHeader,
+            Unread::BadDataOffset => Self::BadDataOffset,
+            Unread::TooManyExtensions => Self::TooManyExtensions,
+        }
+    }
+}
+
+impl From<SegmentKind> for Counter {
+    #[inline(always)]
+    fn from(kind: SegmentKind) -> Self {
+        match kind {
+            SegmentKind::Syn => Self::Syn,
+            SegmentKind::SynAck => Self::SynAck,
+            SegmentKind::Ack => Self::Ack,
+            SegmentKind::Rst => Self::Rst,
+            SegmentKind::BadFlags => Self::BadFlags,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_counters_number_is_its_place() {
+        for (place, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*counter as usize, place);
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let names: HashSet<_> = Counter::ALL.iter().map(|counter| counter.name()).collect();
+        assert_eq!(names.len(), COUNTERS);
+    }
+}

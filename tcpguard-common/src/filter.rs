@@ -1,0 +1,62 @@
+//! A Bloom filter of the sources that have an entry, so that a flood of unknown ones is not looked
+//! up in the table at all. Both bits of a source lie in one word: one read decides.
+//!
+//! The datapath sets bits when it gives an entry; the daemon rebuilds the filter from the table now
+//! and then, since entries that were evicted leave their bits behind. A bit lost to a rebuild that
+//! runs at the same time is set again with the source's next SYN that is looked up.
+
+/// Words in one map element (4 KiB).
+pub const WORDS_PER_BLOCK: usize = 512;
+/// Filter bits per entry of the source table; full, the filter lets through one unknown source in twenty.
+pub const BITS_PER_ENTRY: u32 = 8;
+
+/// One map element.
+pub type Block = [u64; WORDS_PER_BLOCK];
+
+/// How many blocks a table of `max_sources` entries needs: a power of two.
+pub const fn blocks(max_sources: u32) -> u32 {
+    let bits = max_sources as u64 * BITS_PER_ENTRY as u64;
+    (bits.div_ceil(64 * WORDS_PER_BLOCK as u64) as u32).next_power_of_two()
+}
+
+/// Where the bits of a source with this hash are, in a filter of `blocks` blocks: block, word and mask.
+#[inline(always)]
+pub const fn position(hash: u64, blocks: u32) -> (u32, usize, u64) {
+    let word = (hash >> 12) as u32;
+    let mask = 1 << (hash & 63) | 1 << (hash >> 6 & 63);
+    ((word / WORDS_PER_BLOCK as u32) & (blocks - 1), word as usize % WORDS_PER_BLOCK, mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::hash;
+
+    #[test]
+    fn the_size_follows_the_table() {
+        assert_eq!(blocks(262_144), 64);
+        assert_eq!(blocks(1024), 1);
+        assert_eq!(blocks(1_000_000), 256);
+    }
+
+    #[test]
+    fn a_full_filter_lets_few_unknown_sources_through() {
+        let entries = 262_144;
+        let count = blocks(entries);
+        let mut filter = vec![[0u64; WORDS_PER_BLOCK]; count as usize];
+        let source = |n: u32| hash::address(99, Ipv4Addr::from(n).into());
+        for n in 0..entries {
+            let (block, word, mask) = position(source(n), count);
+            filter[block as usize][word] |= mask;
+        }
+        let passes = |n: u32| {
+            let (block, word, mask) = position(source(n), count);
+            filter[block as usize][word] & mask == mask
+        };
+        assert!((0..entries).all(passes), "a known source must never be missed");
+        let wrongly = (entries..entries * 2).filter(|&n| passes(n)).count();
+        assert!(wrongly < entries as usize / 15, "{wrongly} of {entries}");
+    }
+}

@@ -1,0 +1,146 @@
+//! How many handshakes of a source are half open: asked for, and neither completed nor reset, within
+//! the lifetime of a request in the kernel.
+//!
+//! Requests are counted in slots by the period they began in. A slot expires with its period, so the
+//! count cannot drift whatever was lost; and it is only ever lowered while it is above zero.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{atomic, clock::WINDOW_PERIODS};
+
+const SLOTS: usize = WINDOW_PERIODS as usize;
+const COUNT_MASK: u64 = 0xffff_ffff;
+
+/// Half-open handshakes by the period they began in ([`crate::clock::Clock::window_period`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct HalfOpenWindow {
+    /// Period in the upper half, count in the lower: one word, so that it changes at once.
+    slots: [u64; SLOTS],
+}
+
+impl HalfOpenWindow {
+    /// Counts one more half-open handshake that began in `period`; returns the slot's new count.
+    #[inline(always)]
+    pub fn open(&mut self, period: u32) -> u32 {
+        let slot = &mut self.slots[period as usize % SLOTS];
+        if (*slot >> 32) as u32 == period {
+            let count = (*slot & COUNT_MASK) as u32;
+            if count < u32::MAX {
+                atomic::add(slot, 1);
+            }
+            count.saturating_add(1)
+        } else {
+            *slot = u64::from(period) << 32 | 1;
+            1
+        }
+    }
+
+    /// Takes one that began in `period` back; nothing happens where that period has none left.
+    #[inline(always)]
+    pub fn close(&mut self, period: u32) {
+        let slot = &mut self.slots[period as usize % SLOTS];
+        if (*slot >> 32) as u32 == period && *slot & COUNT_MASK != 0 {
+            atomic::add(slot, u64::MAX);
+        }
+    }
+
+    /// Takes back the newest one, for a handshake whose beginning is not remembered.
+    #[inline(always)]
+    pub fn close_newest(&mut self, now: u32) {
+        for age in 0..WINDOW_PERIODS {
+            let period = now.wrapping_sub(age);
+            let slot = &mut self.slots[period as usize % SLOTS];
+            if (*slot >> 32) as u32 == period && *slot & COUNT_MASK != 0 {
+                atomic::add(slot, u64::MAX);
+                return;
+            }
+        }
+    }
+
+    /// How many are half open in period `now`.
+    pub fn count(&self, now: u32) -> u64 {
+        self.slots
+            .iter()
+            .filter(|&&slot| now.wrapping_sub((slot >> 32) as u32) < WINDOW_PERIODS)
+            .map(|slot| slot & COUNT_MASK)
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn opened_and_closed() {
+        let mut window = HalfOpenWindow::default();
+        assert_eq!(window.open(100), 1);
+        assert_eq!(window.open(100), 2);
+        assert_eq!(window.open(101), 1);
+        assert_eq!(window.count(101), 3);
+        window.close(100);
+        assert_eq!(window.count(101), 2);
+        window.close_newest(103);
+        assert_eq!(window.count(103), 1);
+    }
+
+    #[test]
+    fn what_is_not_closed_expires() {
+        let mut window = HalfOpenWindow::default();
+        for _ in 0..5 {
+            window.open(100);
+        }
+        assert_eq!(window.count(107), 5);
+        assert_eq!(window.count(108), 0);
+        window.open(108);
+        assert_eq!(window.count(108), 1);
+    }
+
+    #[test]
+    fn an_expired_period_cannot_be_closed() {
+        let mut window = HalfOpenWindow::default();
+        window.open(108);
+        window.close(100);
+        assert_eq!(window.count(108), 1);
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Open,
+        Close(u32),
+        CloseNewest,
+        Wait(u32),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            Just(Step::Open),
+            (0u32..12).prop_map(Step::Close),
+            Just(Step::CloseNewest),
+            (1u32..20).prop_map(Step::Wait)
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn never_negative_and_never_drifting(start in any::<u32>(), steps in proptest::collection::vec(step(), 0..300)) {
+            let mut window = HalfOpenWindow::default();
+            let mut now = start;
+            let mut opened_within = std::collections::VecDeque::new();
+            for step in steps {
+                match step {
+                    Step::Open => { window.open(now); opened_within.push_back(now); }
+                    Step::Close(age) => window.close(now.wrapping_sub(age)),
+                    Step::CloseNewest => window.close_newest(now),
+                    Step::Wait(periods) => now = now.wrapping_add(periods),
+                }
+                opened_within.retain(|&period| now.wrapping_sub(period) < WINDOW_PERIODS);
+                prop_assert!(window.count(now) <= opened_within.len() as u64);
+            }
+            prop_assert_eq!(window.count(now.wrapping_add(WINDOW_PERIODS)), 0);
+        }
+    }
+}

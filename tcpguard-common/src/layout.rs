@@ -1,0 +1,114 @@
+//! Names and sizes of everything that both halves must agree on. A map's name stands here and at its
+//! definition in the datapath (a symbol cannot be computed); loading fails at once where they differ.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{address::PrefixMasks, clock::Clock};
+
+/// Names of programs.
+pub mod program {
+    /// The XDP program.
+    pub const GUARD: &str = "tcpguard";
+    /// On tracepoint `inet_sock_set_state`.
+    pub const HANDSHAKE_COMPLETED: &str = "handshake_completed";
+    /// On tracepoint `tcp_retransmit_synack`.
+    pub const SYN_ACK_RETRIED: &str = "syn_ack_retried";
+    /// Never attached: tells the daemon what time the datapath has.
+    pub const CLOCK: &str = "clock";
+}
+
+/// Names of maps.
+pub mod map {
+    /// Per CPU: [`crate::counters::Counts`].
+    pub const COUNTS: &str = "COUNTS";
+    /// LRU hash: [`crate::address::Address`] to [`crate::source::SourceEntry`].
+    pub const SOURCES: &str = "SOURCES";
+    /// Array of [`crate::filter::Block`].
+    pub const KNOWN_SOURCES: &str = "KNOWN_SOURCES";
+    /// Per CPU: [`crate::prefix::Slab`].
+    pub const PREFIXES: &str = "PREFIXES";
+    /// Per CPU: [`crate::distinct::Registers`].
+    pub const DISTINCT: &str = "DISTINCT";
+    /// Per CPU: [`super::PortSlab`], SYNs by destination port.
+    pub const SYN_BY_PORT: &str = "SYN_BY_PORT";
+    /// Hash: local port to [`super::PortHandshakes`].
+    pub const HANDSHAKES_BY_PORT: &str = "HANDSHAKES_BY_PORT";
+    /// Hash: indices of the interfaces whose handshakes count.
+    pub const GUARDED_INTERFACES: &str = "GUARDED_INTERFACES";
+    /// Ring buffer of [`crate::event::SourceBusy`].
+    pub const EVENTS: &str = "EVENTS";
+    /// aya-log's ring buffer.
+    pub const LOG: &str = "AYA_LOGS";
+}
+
+/// Names of the values that the daemon sets before loading.
+pub mod setting {
+    /// [`super::Settings`].
+    pub const SETTINGS: &str = "SETTINGS";
+    /// [`super::SocketLayout`].
+    pub const SOCKET_LAYOUT: &str = "SOCKET_LAYOUT";
+    /// aya-log's level; 0 is off.
+    pub const LOG_LEVEL: &str = "AYA_LOG_LEVEL";
+}
+
+/// Ports in one element of `SYN_BY_PORT` (32 KiB, the most that a per-CPU element may have).
+pub const PORTS_PER_SLAB: usize = 4096;
+/// Elements of `SYN_BY_PORT`.
+pub const PORT_SLABS: usize = 16;
+/// SYNs by destination port.
+pub type PortSlab = [u64; PORTS_PER_SLAB];
+
+/// What became of the handshakes of one local port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PortHandshakes {
+    /// Completed.
+    pub completed: u64,
+    /// SYN-ACKs sent again.
+    pub retried: u64,
+}
+
+/// What the daemon decides once, before loading. The verifier sees these as constants.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Settings {
+    /// Secret of [`crate::hash`].
+    pub hash_key: u64,
+    /// Which networks are accounted.
+    pub prefixes: PrefixMasks,
+    /// How long the kernel's jiffies are.
+    pub clock: Clock,
+    /// New entries that one CPU may give per epoch in calm.
+    pub admissions_per_epoch: u32,
+    /// Blocks of the filter of known sources: a power of two.
+    pub filter_blocks: u32,
+    /// Inode number of the network namespace that is guarded.
+    pub namespace: u32,
+}
+
+/// Where the kernel keeps what the tracepoints need, in bytes from the start of each structure; taken
+/// from its BTF, since no two kernels agree.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SocketLayout {
+    /// `sock_common.skc_family`, 16 bits.
+    pub family: u32,
+    /// `sock_common.skc_daddr`, 32 bits, big-endian.
+    pub remote_ipv4: u32,
+    /// `sock_common.skc_v6_daddr`, 128 bits.
+    pub remote_ipv6: u32,
+    /// `sock_common.skc_dport`, 16 bits, big-endian.
+    pub remote_port: u32,
+    /// `sock_common.skc_num`, 16 bits.
+    pub local_port: u32,
+    /// `sock_common.skc_net`, a pointer to `struct net`.
+    pub namespace: u32,
+    /// `net.ns.inum`, 32 bits.
+    pub namespace_inode: u32,
+    /// `sock.sk_protocol`, 16 bits.
+    pub protocol: u32,
+    /// `sock.sk_rx_dst_ifindex`, 32 bits: the interface that the socket last received by.
+    pub receive_interface: u32,
+    /// 1 where all of the above are known.
+    pub known: u32,
+}

@@ -1,0 +1,146 @@
+//! IPv4 (RFC 791) and IPv6 (RFC 8200), as far as it takes to find the TCP header.
+
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use super::{Be16, PacketBytes, Unread, ethernet::Payload};
+use crate::address::Address;
+
+/// IPv6 extension headers that are followed. Real traffic has none or one; Linux itself drops a
+/// packet only when a header repeats, so a longer chain passes uncounted as a handshake.
+pub const MAX_EXTENSION_HEADERS: usize = 6;
+
+const TCP: u8 = 6;
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+
+const MORE_FRAGMENTS_AND_OFFSET_MASK: u16 = 0x1fff;
+const IPV6_FRAGMENT_OFFSET_MASK: u16 = 0xfff8;
+
+/// An IP packet whose payload is a TCP segment or the first fragment of one.
+pub(super) struct Datagram {
+    pub source: Address,
+    pub destination: Address,
+    /// Where the TCP header starts, in bytes from the start of the frame.
+    pub tcp_offset: usize,
+    /// Bytes of TCP header and payload by the IP header's account.
+    pub tcp_length: u16,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+struct Ipv4Header {
+    version_length: u8,
+    service: u8,
+    total_length: Be16,
+    identification: Be16,
+    fragment: Be16,
+    time_to_live: u8,
+    protocol: u8,
+    checksum: Be16,
+    source: [Be16; 2],
+    destination: [Be16; 2],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+struct Ipv6Header {
+    version: u8,
+    class_and_label: [u8; 3],
+    payload_length: Be16,
+    next_header: u8,
+    hop_limit: u8,
+    source: [Be16; 8],
+    destination: [Be16; 8],
+}
+
+/// The first eight bytes of any extension header that is followed.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+struct ExtensionHeader {
+    next_header: u8,
+    length: u8,
+    fragment: Be16,
+    rest: [Be16; 2],
+}
+
+#[inline(always)]
+pub(super) fn parse(bytes: &impl PacketBytes, payload: Payload) -> Result<Datagram, Unread> {
+    match payload {
+        Payload::Ipv4(offset) => parse_ipv4(bytes, offset),
+        Payload::Ipv6(offset) => parse_ipv6(bytes, offset),
+    }
+}
+
+#[inline(always)]
+fn parse_ipv4(bytes: &impl PacketBytes, offset: usize) -> Result<Datagram, Unread> {
+    let header: Ipv4Header = bytes.read(offset).ok_or(Unread::Truncated)?;
+    let header_length = (header.version_length & 0x0f) as u16 * 4;
+    if header.version_length >> 4 != 4 || (header_length as usize) < size_of::<Ipv4Header>() {
+        return Err(Unread::BadIpHeader);
+    }
+    if header.protocol != TCP {
+        return Err(Unread::NotTcp);
+    }
+    if header.fragment.get() & MORE_FRAGMENTS_AND_OFFSET_MASK != 0 {
+        return Err(Unread::LaterFragment);
+    }
+    let tcp_length = header.total_length.get().checked_sub(header_length).ok_or(Unread::Truncated)?;
+    Ok(Datagram {
+        source: Address::from_ipv4_fields(header.source),
+        destination: Address::from_ipv4_fields(header.destination),
+        tcp_offset: offset + header_length as usize,
+        tcp_length,
+    })
+}
+
+#[inline(always)]
+fn parse_ipv6(bytes: &impl PacketBytes, offset: usize) -> Result<Datagram, Unread> {
+    let header: Ipv6Header = bytes.read(offset).ok_or(Unread::Truncated)?;
+    if header.version >> 4 != 6 {
+        return Err(Unread::BadIpHeader);
+    }
+    let mut next_header = header.next_header;
+    let mut extensions_length = 0;
+    for _ in 0..MAX_EXTENSION_HEADERS {
+        if next_header == TCP {
+            break;
+        }
+        let position = offset + size_of::<Ipv6Header>() + extensions_length;
+        let (following, length) = parse_extension(bytes, position, next_header)?;
+        next_header = following;
+        extensions_length += length;
+    }
+    if next_header != TCP {
+        return Err(Unread::TooManyExtensions);
+    }
+    let tcp_length = header.payload_length.get().checked_sub(extensions_length as u16).ok_or(Unread::Truncated)?;
+    Ok(Datagram {
+        source: Address::from_ipv6_fields(header.source),
+        destination: Address::from_ipv6_fields(header.destination),
+        tcp_offset: offset + size_of::<Ipv6Header>() + extensions_length,
+        tcp_length,
+    })
+}
+
+/// The header that follows the extension header of type `kind` at `offset`, and the extension's
+/// own length in bytes, or why nothing that follows can be read.
+#[inline(always)]
+fn parse_extension(bytes: &impl PacketBytes, offset: usize, kind: u8) -> Result<(u8, usize), Unread> {
+    if !matches!(kind, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS) {
+        return Err(Unread::NotTcp);
+    }
+    let extension: ExtensionHeader = bytes.read(offset).ok_or(Unread::Truncated)?;
+    let length = match kind {
+        FRAGMENT if extension.fragment.get() & IPV6_FRAGMENT_OFFSET_MASK != 0 => {
+            return Err(Unread::LaterFragment);
+        }
+        FRAGMENT => size_of::<ExtensionHeader>(),
+        // RFC 4302 counts in 4-byte words and leaves two of them out.
+        AUTHENTICATION => (extension.length as usize + 2) * 4,
+        _ => (extension.length as usize + 1) * 8,
+    };
+    Ok((extension.next_header, length))
+}

@@ -1,0 +1,88 @@
+//! TCP (RFC 9293), the fixed header.
+
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use super::{Be16, Be32, PacketBytes, Segment, Unread, ip::Datagram};
+
+const MINIMUM_DATA_OFFSET: u16 = 5;
+
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+struct TcpHeader {
+    source_port: Be16,
+    destination_port: Be16,
+    sequence: Be32,
+    acknowledgement: Be32,
+    data_offset: u8,
+    flags: u8,
+    window: Be16,
+    checksum: Be16,
+    urgent: Be16,
+}
+
+/// The flag byte of a TCP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flags(pub u8);
+
+impl Flags {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// Push.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 0x10;
+    /// The urgent pointer counts.
+    pub const URG: u8 = 0x20;
+}
+
+/// What a segment is to a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentKind {
+    /// Asks for a connection.
+    Syn,
+    /// Answers a SYN.
+    SynAck,
+    /// Aborts a connection or a handshake.
+    Rst,
+    /// Acknowledges: data, the end of a connection, or the last step of a handshake.
+    Ack,
+    /// A combination that no TCP sends: SYN with FIN or RST, RST with FIN, or neither SYN, RST nor ACK.
+    BadFlags,
+}
+
+impl Flags {
+    /// Sorts the combinations of flags into what tcpguard counts.
+    #[inline(always)]
+    pub const fn kind(self) -> SegmentKind {
+        match self.0 & (Self::FIN | Self::SYN | Self::RST | Self::ACK) {
+            Self::SYN => SegmentKind::Syn,
+            bits if bits & !Self::FIN == Self::ACK => SegmentKind::Ack,
+            bits if bits == Self::SYN | Self::ACK => SegmentKind::SynAck,
+            bits if bits & !Self::ACK == Self::RST => SegmentKind::Rst,
+            _ => SegmentKind::BadFlags,
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn parse(bytes: &impl PacketBytes, datagram: &Datagram) -> Result<Segment, Unread> {
+    let header: TcpHeader = bytes.read(datagram.tcp_offset).ok_or(Unread::Truncated)?;
+    let data_offset = header.data_offset as u16 >> 4;
+    if data_offset < MINIMUM_DATA_OFFSET {
+        return Err(Unread::BadDataOffset);
+    }
+    let payload_length = datagram.tcp_length.checked_sub(data_offset * 4).ok_or(Unread::Truncated)?;
+    Ok(Segment {
+        source: datagram.source,
+        destination: datagram.destination,
+        source_port: header.source_port.get(),
+        destination_port: header.destination_port.get(),
+        sequence: header.sequence.get(),
+        flags: Flags(header.flags),
+        payload_length,
+    })
+}

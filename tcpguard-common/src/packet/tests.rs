@@ -1,0 +1,249 @@
+//! Frames are put together here by hand, field by field, so that the parser is not tested against
+//! its own idea of a header.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn ethernet(kinds: &[u16]) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    for (index, kind) in kinds.iter().enumerate() {
+        frame.extend(kind.to_be_bytes());
+        if index + 1 < kinds.len() {
+            frame.extend([0, 7]);
+        }
+    }
+    frame
+}
+
+fn tcp(flags: u8, payload: usize) -> Vec<u8> {
+    let mut header = Vec::new();
+    header.extend(40_000u16.to_be_bytes());
+    header.extend(443u16.to_be_bytes());
+    header.extend(0x0102_0304u32.to_be_bytes());
+    header.extend([0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    header.resize(20 + payload, 0xaa);
+    header
+}
+
+fn ipv4(option_words: u8, fragment: u16, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let header_length = 20 + 4 * usize::from(option_words);
+    let mut header = vec![0x45 + option_words, 0];
+    header.extend(u16::try_from(header_length + payload.len()).expect("short").to_be_bytes());
+    header.extend([0, 1]);
+    header.extend(fragment.to_be_bytes());
+    header.extend([64, protocol, 0, 0, 198, 18, 0, 9, 198, 18, 0, 1]);
+    header.resize(header_length, 1);
+    header.extend(payload);
+    header
+}
+
+fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
+    let mut header = vec![0x60, 0, 0, 0];
+    header.extend(u16::try_from(payload.len()).expect("short").to_be_bytes());
+    header.extend([next, 64]);
+    header.extend("2001:db8::9".parse::<Ipv6Addr>().expect("an address").octets());
+    header.extend("2001:db8::1".parse::<Ipv6Addr>().expect("an address").octets());
+    header.extend(payload);
+    header
+}
+
+fn extension(next: u8, units: u8, payload: &[u8]) -> Vec<u8> {
+    let mut header = vec![next, units];
+    header.resize(8 * (usize::from(units) + 1), 0);
+    header.extend(payload);
+    header
+}
+
+fn frame(kinds: &[u16], datagram: Vec<u8>) -> Vec<u8> {
+    let mut frame = ethernet(kinds);
+    frame.extend(datagram);
+    frame
+}
+
+fn parse_bytes(frame: &[u8]) -> Result<Segment, Unread> {
+    struct Bytes<'a>(&'a [u8]);
+    impl PacketBytes for Bytes<'_> {
+        fn read<T: zerocopy::FromBytes + zerocopy::Immutable + Copy>(&self, offset: usize) -> Option<T> {
+            assert_eq!(offset % 2, 0, "the datapath reads at even offsets only");
+            assert!(align_of::<T>() <= 2);
+            self.0.read(offset)
+        }
+    }
+    parse(&Bytes(frame))
+}
+
+fn expected_ipv4(flags: u8, payload_length: u16) -> Segment {
+    Segment {
+        source: Ipv4Addr::new(198, 18, 0, 9).into(),
+        destination: Ipv4Addr::new(198, 18, 0, 1).into(),
+        source_port: 40_000,
+        destination_port: 443,
+        sequence: 0x0102_0304,
+        flags: Flags(flags),
+        payload_length,
+    }
+}
+
+fn expected_ipv6(flags: u8) -> Segment {
+    Segment {
+        source: "2001:db8::9".parse::<Ipv6Addr>().expect("an address").into(),
+        destination: "2001:db8::1".parse::<Ipv6Addr>().expect("an address").into(),
+        ..expected_ipv4(flags, 0)
+    }
+}
+
+#[test]
+fn plain_and_tagged_frames() {
+    for kinds in [&[0x0800][..], &[0x8100, 0x0800], &[0x88a8, 0x8100, 0x0800], &[0x9100, 0x8100, 0x0800]] {
+        let frame = frame(kinds, ipv4(0, 0x4000, 6, &tcp(Flags::SYN, 0)));
+        assert_eq!(parse_bytes(&frame), Ok(expected_ipv4(Flags::SYN, 0)), "{kinds:x?}");
+    }
+    let three = frame(&[0x88a8, 0x8100, 0x8100, 0x0800], ipv4(0, 0, 6, &tcp(Flags::SYN, 0)));
+    assert_eq!(parse_bytes(&three), Err(Unread::NotIp));
+}
+
+#[test]
+fn ipv4_options_and_payload() {
+    for words in 0..=10 {
+        let frame = frame(&[0x0800], ipv4(words, 0, 6, &tcp(Flags::ACK, 33)));
+        assert_eq!(parse_bytes(&frame), Ok(expected_ipv4(Flags::ACK, 33)), "{words} words of options");
+    }
+}
+
+#[test]
+fn fragments() {
+    let first = frame(&[0x0800], ipv4(0, 0x2000, 6, &tcp(Flags::SYN, 8)));
+    assert_eq!(parse_bytes(&first), Ok(expected_ipv4(Flags::SYN, 8)));
+    let later = frame(&[0x0800], ipv4(0, 0x0001, 6, &tcp(Flags::SYN, 0)));
+    assert_eq!(parse_bytes(&later), Err(Unread::LaterFragment));
+    let first = frame(&[0x86dd], ipv6(44, &[&[6, 0, 0, 1, 0, 0, 0, 7][..], &tcp(Flags::SYN, 0)].concat()));
+    assert_eq!(parse_bytes(&first), Ok(expected_ipv6(Flags::SYN)));
+    let later = frame(&[0x86dd], ipv6(44, &[&[6, 0, 0, 9, 0, 0, 0, 7][..], &tcp(Flags::SYN, 0)].concat()));
+    assert_eq!(parse_bytes(&later), Err(Unread::LaterFragment));
+}
+
+#[test]
+fn ipv6_extension_headers() {
+    let segment = tcp(Flags::SYN, 0);
+    for (first, datagram) in [
+        (6, segment.clone()),
+        (0, extension(6, 0, &segment)),
+        (60, extension(6, 3, &segment)),
+        (43, extension(60, 1, &extension(6, 0, &segment))),
+        (0, extension(43, 0, &extension(60, 0, &extension(6, 2, &segment)))),
+    ] {
+        assert_eq!(parse_bytes(&frame(&[0x86dd], ipv6(first, &datagram))), Ok(expected_ipv6(Flags::SYN)));
+    }
+    // Authentication header: four-byte units, less two.
+    let mut authenticated = vec![6, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    authenticated.extend(&segment);
+    assert_eq!(parse_bytes(&frame(&[0x86dd], ipv6(51, &authenticated))), Ok(expected_ipv6(Flags::SYN)));
+}
+
+#[test]
+fn a_chain_of_extensions_is_followed_so_far() {
+    let chain = |length: usize| {
+        let mut datagram = tcp(Flags::SYN, 0);
+        let mut next = 6;
+        for _ in 0..length {
+            datagram = extension(next, 0, &datagram);
+            next = 60;
+        }
+        frame(&[0x86dd], ipv6(next, &datagram))
+    };
+    assert_eq!(parse_bytes(&chain(MAX_EXTENSION_HEADERS)), Ok(expected_ipv6(Flags::SYN)));
+    assert_eq!(parse_bytes(&chain(MAX_EXTENSION_HEADERS + 1)), Err(Unread::TooManyExtensions));
+}
+
+#[test]
+fn what_is_not_tcp_over_ip() {
+    assert_eq!(parse_bytes(&frame(&[0x0806], vec![0; 28])), Err(Unread::NotIp));
+    assert_eq!(parse_bytes(&frame(&[0x0800], ipv4(0, 0, 17, &[0; 20]))), Err(Unread::NotTcp));
+    assert_eq!(parse_bytes(&frame(&[0x86dd], ipv6(58, &[0; 20]))), Err(Unread::NotTcp));
+    assert_eq!(parse_bytes(&frame(&[0x86dd], ipv4(0, 0, 6, &tcp(2, 0)))), Err(Unread::BadIpHeader));
+    assert_eq!(parse_bytes(&frame(&[0x0800], ipv6(6, &tcp(2, 0)))), Err(Unread::BadIpHeader));
+}
+
+#[test]
+fn headers_that_lie_about_their_length() {
+    let mut short_ip = ipv4(0, 0, 6, &tcp(2, 0));
+    short_ip[0] = 0x44;
+    assert_eq!(parse_bytes(&frame(&[0x0800], short_ip)), Err(Unread::BadIpHeader));
+    let mut short_tcp = tcp(2, 0);
+    short_tcp[12] = 0x40;
+    assert_eq!(parse_bytes(&frame(&[0x0800], ipv4(0, 0, 6, &short_tcp))), Err(Unread::BadDataOffset));
+    let mut long_tcp = tcp(2, 0);
+    long_tcp[12] = 0xf0;
+    assert_eq!(parse_bytes(&frame(&[0x0800], ipv4(0, 0, 6, &long_tcp))), Err(Unread::Truncated));
+    let mut short_total = ipv4(0, 0, 6, &tcp(2, 0));
+    short_total[3] = 39;
+    assert_eq!(parse_bytes(&frame(&[0x0800], short_total)), Err(Unread::Truncated));
+}
+
+#[test]
+fn padding_behind_the_packet_is_no_payload() {
+    let mut padded = frame(&[0x0800], ipv4(0, 0, 6, &tcp(Flags::SYN, 0)));
+    padded.resize(60, 0);
+    assert_eq!(parse_bytes(&padded), Ok(expected_ipv4(Flags::SYN, 0)));
+}
+
+#[test]
+fn every_truncation_says_so() {
+    let whole = [
+        frame(&[0x88a8, 0x8100, 0x0800], ipv4(3, 0, 6, &tcp(Flags::SYN, 0))),
+        frame(&[0x86dd], ipv6(0, &extension(43, 1, &extension(6, 0, &tcp(Flags::SYN, 0))))),
+    ];
+    for frame in whole {
+        for length in 0..frame.len() {
+            assert_eq!(parse_bytes(&frame[..length]), Err(Unread::Truncated), "{length} of {} bytes", frame.len());
+        }
+        assert!(parse_bytes(&frame).is_ok());
+    }
+}
+
+#[test]
+fn flags_are_sorted() {
+    use SegmentKind::{Ack, BadFlags, Rst, Syn, SynAck};
+    let (fin, syn, rst, psh, ack, urg) = (Flags::FIN, Flags::SYN, Flags::RST, Flags::PSH, Flags::ACK, Flags::URG);
+    for (flags, kind) in [
+        (syn, Syn),
+        (syn | 0xc0, Syn),
+        (syn | psh, Syn),
+        (syn | ack, SynAck),
+        (syn | ack | 0x40, SynAck),
+        (ack, Ack),
+        (ack | psh, Ack),
+        (ack | fin, Ack),
+        (rst, Rst),
+        (rst | ack, Rst),
+        (0, BadFlags),
+        (fin, BadFlags),
+        (fin | psh | urg, BadFlags),
+        (syn | fin, BadFlags),
+        (syn | rst, BadFlags),
+        (syn | ack | fin, BadFlags),
+        (rst | fin, BadFlags),
+        (0x3f, BadFlags),
+    ] {
+        assert_eq!(Flags(flags).kind(), kind, "{flags:#04x}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_parsed_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(parse_bytes(&bytes).is_ok() || parse_bytes(&bytes).is_err());
+    }
+
+    #[test]
+    fn any_bytes_behind_an_ethernet_header_too(kind in prop_oneof![Just(0x0800u16), Just(0x86dd)], first in any::<u8>(), bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut datagram = bytes;
+        datagram.insert(0, if kind == 0x0800 { 0x40 | first & 0x0f } else { 0x60 });
+        if let Ok(segment) = parse_bytes(&frame(&[kind], datagram)) {
+            prop_assert_eq!(segment.source.is_ipv4(), kind == 0x0800);
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The registers that the number of distinct sources is estimated from.
+
+use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
+use tcpguard_common::distinct::{self, Registers};
+
+use super::Source;
+use crate::time::Now;
+
+#[btf_map]
+static DISTINCT: PerCpuArray<Registers, 1> = PerCpuArray::new();
+
+#[inline(always)]
+pub fn observe(source: Source, now: Now) {
+    let (register, observed) = distinct::observation(source.hash, now.second());
+    if let Some(registers) = DISTINCT.get_ptr_mut(0) {
+        // SAFETY: the element belongs to this CPU.
+        let word = unsafe { &mut (*registers)[register] };
+        if observed > *word {
+            *word = observed;
+        }
+    }
+}

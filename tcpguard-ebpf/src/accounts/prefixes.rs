@@ -1,0 +1,45 @@
+//! The accounts of networks.
+
+use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
+use tcpguard_common::{
+    address::Address,
+    hash,
+    prefix::{self, PrefixCell, SLABS, Slab},
+};
+
+use super::Source;
+use crate::{settings::settings, time::Now};
+
+#[btf_map]
+static PREFIXES: PerCpuArray<Slab, SLABS> = PerCpuArray::new();
+
+#[inline(always)]
+pub fn count_syn(source: Source, now: Now) {
+    let network = network_of(source);
+    if let Some(cell) = cell(network) {
+        cell.count_syn(network, now.jiffies, now.epoch());
+    }
+}
+
+/// A handshake was completed or reset.
+#[inline(always)]
+pub fn count_end(source: Source) {
+    let network = network_of(source);
+    if let Some(cell) = cell(network) {
+        cell.count_end(network);
+    }
+}
+
+#[inline(always)]
+fn network_of(source: Source) -> Address {
+    source.address.network(&settings().prefixes)
+}
+
+#[inline(always)]
+fn cell<'a>(network: Address) -> Option<&'a mut PrefixCell> {
+    let (slab, cell) = prefix::position(hash::address(settings().hash_key, network));
+    let cells = PREFIXES.get_ptr_mut(slab)?;
+    // SAFETY: the element belongs to this CPU; another of our programs in an interrupt may at
+    // worst spoil one count.
+    Some(unsafe { &mut (*cells)[cell] })
+}

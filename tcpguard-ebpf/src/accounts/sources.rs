@@ -1,0 +1,33 @@
+//! The source table.
+
+use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::LruHashMap, macros::btf_map};
+use tcpguard_common::{address::Address, atomic, source::SourceEntry};
+
+use super::Source;
+use crate::time::Now;
+
+/// The daemon sets the number of entries (`limits.max_sources`) before loading.
+#[btf_map]
+static SOURCES: LruHashMap<Address, SourceEntry, 262_144> = LruHashMap::new();
+
+#[inline(always)]
+pub fn find<'a>(source: Source) -> Option<&'a mut SourceEntry> {
+    let entry = SOURCES.get_ptr_mut(source.address)?;
+    // SAFETY: the entry stays readable and writable until the program ends, even if another CPU
+    // evicts it meanwhile: the count is then lost with it. Counts that CPUs share are changed by
+    // atomic instructions only.
+    Some(unsafe { &mut *entry })
+}
+
+/// Makes an empty entry. False where another CPU was faster, or there is no memory.
+#[inline(always)]
+pub fn insert(source: Source, now: Now) -> bool {
+    let entry = SourceEntry { first_seen: now.jiffies, last_seen: now.jiffies, ..SourceEntry::default() };
+    SOURCES.insert(source.address, entry, BPF_NOEXIST.into()).is_ok()
+}
+
+/// Adds one to a count that other CPUs may be adding to as well.
+#[inline(always)]
+pub fn count(counter: &mut u64) {
+    atomic::add(counter, 1);
+}

@@ -1,0 +1,35 @@
+//! What can come of a packet, and what is done with it.
+
+use aya_ebpf::bindings::xdp_action;
+use tcpguard_common::{
+    counters::Counter,
+    packet::{SegmentKind, Unread},
+};
+
+/// The outcome of one packet.
+#[derive(Clone, Copy)]
+pub enum Outcome {
+    /// It holds no TCP segment that could be read.
+    Unread(Unread),
+    /// A segment of this kind, accounted where there was something to account.
+    Read(SegmentKind),
+}
+
+impl Outcome {
+    /// The verdict for the driver.
+    #[inline(always)]
+    pub const fn action(self) -> u32 {
+        match self {
+            Self::Unread(_) | Self::Read(_) => xdp_action::XDP_PASS,
+        }
+    }
+
+    /// What it is counted as.
+    #[inline(always)]
+    pub fn counter(self) -> Counter {
+        match self {
+            Self::Unread(reason) => reason.into(),
+            Self::Read(kind) => kind.into(),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What the tracepoints tell of a handshake. The kernel's structures are read at the offsets that the
+//! daemon took from its BTF.
+
+use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::BtfTracePointContext};
+use tcpguard_common::{address::Address, layout::SocketLayout};
+
+use crate::settings::{settings, socket_layout};
+
+const TCP_ESTABLISHED: i32 = 1;
+const TCP_SYN_RECV: i32 = 3;
+const IPPROTO_TCP: u16 = 6;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+/// The server's side of a handshake.
+pub struct Handshake {
+    pub source: Address,
+    pub remote_port: u16,
+    pub local_port: u16,
+    /// Index of the interface that received its last segment, where that is known.
+    pub interface: u32,
+    pub is_in_our_namespace: bool,
+}
+
+/// A kernel structure at this address; whatever is read is copied, and a bad address reads as `None`.
+#[derive(Clone, Copy)]
+struct KernelStruct(usize);
+
+impl KernelStruct {
+    #[inline(always)]
+    fn read<T>(self, offset: u32) -> Option<T> {
+        // SAFETY: the helper checks the address and fails where it cannot be read; T is a number.
+        unsafe { bpf_probe_read_kernel((self.0 + offset as usize) as *const T) }.ok()
+    }
+}
+
+impl Handshake {
+    /// From the arguments of `inet_sock_set_state`: socket, old state, new state.
+    #[inline(always)]
+    pub fn completed(context: &BtfTracePointContext) -> Option<Self> {
+        let (old_state, new_state): (i32, i32) = (context.arg(1), context.arg(2));
+        if old_state != TCP_SYN_RECV || new_state != TCP_ESTABLISHED {
+            return None;
+        }
+        let layout = socket_layout();
+        let socket = KernelStruct(context.arg::<*const u8>(0) as usize);
+        if layout.known == 0 || socket.read::<u16>(layout.protocol)? != IPPROTO_TCP {
+            return None;
+        }
+        Some(Self { interface: socket.read(layout.receive_interface)?, ..Self::read(socket, &layout)? })
+    }
+
+    /// From the arguments of `tcp_retransmit_synack`: listener, request.
+    #[inline(always)]
+    pub fn retried(context: &BtfTracePointContext) -> Option<Self> {
+        let layout = socket_layout();
+        if layout.known == 0 {
+            return None;
+        }
+        Self::read(KernelStruct(context.arg::<*const u8>(1) as usize), &layout)
+    }
+
+    /// Requests and sockets begin with the same `sock_common`.
+    #[inline(always)]
+    fn read(common: KernelStruct, layout: &SocketLayout) -> Option<Self> {
+        let source = match common.read::<u16>(layout.family)? {
+            AF_INET => Address::from_ipv4_be(common.read(layout.remote_ipv4)?),
+            AF_INET6 => Address::from_words(common.read(layout.remote_ipv6)?),
+            _ => return None,
+        };
+        let namespace = KernelStruct(common.read(layout.namespace)?);
+        Some(Self {
+            source,
+            remote_port: u16::from_be(common.read(layout.remote_port)?),
+            local_port: common.read(layout.local_port)?,
+            interface: 0,
+            is_in_our_namespace: namespace.read::<u32>(layout.namespace_inode)? == settings().namespace,
+        })
+    }
+}

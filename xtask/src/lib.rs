@@ -1,0 +1,3 @@
+//! What the build scripts of this workspace share: finding a compiler for BPF, and using it.
+
+pub mod bpf;

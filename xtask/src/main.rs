@@ -1,0 +1,68 @@
+//! `cargo xtask`: setting up, building, showing and testing tcpguard.
+
+mod command;
+mod demo;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Sets up, builds, shows and tests tcpguard")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Find what the build needs; install what is missing, or say how
+    Setup,
+    /// Build target/release/tcpguard, with the BPF programs inside
+    Build,
+    /// Show the main job for real: a web server, a client, a flood and the daemon, in namespaces of their own (needs root)
+    Demo,
+    /// Run every check and test (needs root)
+    Test(test::Arguments),
+    /// Measure what the datapath and the daemon cost (needs root)
+    Bench {
+        /// Arguments of the benchmark; --help lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Setup => setup::for_building(),
+        Task::Build => build(),
+        Task::Demo => demo::run(),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Bench { arguments } => bench(&arguments),
+    }
+}
+
+fn build() -> Result<()> {
+    setup::for_building()?;
+    command::step("building target/release/tcpguard", &mut command::cargo(["build", "--release", "-p", "tcpguard"]))
+}
+
+fn bench(arguments: &[String]) -> Result<()> {
+    setup::require_root("the benchmark loads BPF programs and makes network namespaces")?;
+    build()?;
+    let mut bench = command::cargo(["run", "--quiet", "--release", "-p", "tests", "--bin", "bench", "--"]);
+    command::step("benchmark", bench.args(arguments))
+}
