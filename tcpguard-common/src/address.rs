@@ -60,11 +60,10 @@ impl Address {
         self.words[0] == 0 && self.words[1] & IPV4_MARK_MASK == IPV4_MARK
     }
 
-    /// The network that the address lies in, by the prefix lengths that accounts are kept for.
+    /// The address with the bits that `mask` lacks cleared.
     #[inline(always)]
-    pub const fn network(self, masks: &PrefixMasks) -> Self {
-        let mask = if self.is_ipv4() { &masks.ipv4 } else { &masks.ipv6 };
-        Self { words: [self.words[0] & mask[0], self.words[1] & mask[1]] }
+    pub const fn masked(self, mask: Self) -> Self {
+        Self { words: [self.words[0] & mask.words[0], self.words[1] & mask.words[1]] }
     }
 
     /// The sixteen bytes in network byte order.
@@ -133,25 +132,9 @@ impl core::fmt::Display for Address {
     }
 }
 
-/// Masks that turn an address into the network it is accounted under, in the layout of [`Address`].
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct PrefixMasks {
-    ipv4: [u64; 2],
-    ipv6: [u64; 2],
-}
-
-impl PrefixMasks {
-    /// Masks for prefixes of `ipv4_length` (0 to 32) and `ipv6_length` (0 to 128) bits; longer
-    /// ones count as the whole address.
-    pub const fn new(ipv4_length: u8, ipv6_length: u8) -> Self {
-        let ipv4_bits = if ipv4_length > 32 { 32 } else { ipv4_length };
-        Self { ipv4: mask(96 + ipv4_bits), ipv6: mask(ipv6_length) }
-    }
-}
-
-const fn mask(length: u8) -> [u64; 2] {
-    [mask_word(length), mask_word(length.saturating_sub(64))]
+/// The mask of a prefix of `length` bits (0 to 128, more counts as 128). An IPv4 prefix has 96 bits more.
+pub const fn prefix_mask(length: u8) -> Address {
+    Address { words: [mask_word(length), mask_word(length.saturating_sub(64))] }
 }
 
 const fn mask_word(length: u8) -> u64 {
@@ -192,14 +175,17 @@ mod tests {
 
     #[test]
     fn networks_are_cut_at_the_prefix() {
-        let masks = PrefixMasks::new(24, 64);
-        assert_eq!(address("198.18.7.9").network(&masks).to_string(), "198.18.7.0");
-        assert_eq!(address("2001:db8:1:2:3:4:5:6").network(&masks).to_string(), "2001:db8:1:2::");
-        let masks = PrefixMasks::new(20, 56);
-        assert_eq!(address("198.18.31.9").network(&masks).to_string(), "198.18.16.0");
-        assert_eq!(address("2001:db8:1:2ff::1").network(&masks).to_string(), "2001:db8:1:200::");
-        let whole = PrefixMasks::new(32, 128);
-        assert_eq!(address("198.18.31.9").network(&whole), address("198.18.31.9"));
-        assert_eq!(address("2001:db8::9").network(&whole), address("2001:db8::9"));
+        for (text, length, network) in [
+            ("198.18.7.9", 96 + 24, "198.18.7.0"),
+            ("198.18.31.9", 96 + 20, "198.18.16.0"),
+            ("198.18.31.9", 96 + 32, "198.18.31.9"),
+            ("2001:db8:1:2:3:4:5:6", 64, "2001:db8:1:2::"),
+            ("2001:db8:1:2ff::1", 56, "2001:db8:1:200::"),
+            ("2001:db8::9", 128, "2001:db8::9"),
+            ("2001:db8:1:2:3:4:5:6", 72, "2001:db8:1:2::"),
+            ("2001:db8::9", 0, "::"),
+        ] {
+            assert_eq!(address(text).masked(prefix_mask(length)), address(network), "{text}/{length}");
+        }
     }
 }

@@ -8,14 +8,14 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::sketch::{CELLS_PER_SOURCE, LINES};
+use crate::sketch;
 
 /// The allowance never shrinks below this.
 pub const LEAST_ALLOWANCE: u32 = 64;
-/// A source this far above the sketch's noise stands out.
+/// A source stands out whose estimate is this far above the sketch's noise.
 const LEAST_HEAVY_ESTIMATE: u32 = 16;
-/// Cells that share the load of a line, near enough.
-const CELLS_PER_LINE: u32 = 31;
+/// And this many times the noise.
+const NOISE_FACTOR: u32 = 3;
 
 /// One CPU's allowance.
 #[repr(C)]
@@ -30,8 +30,8 @@ pub struct Admission {
     given_to_heavy: u32,
     /// SYNs counted in this epoch.
     load: u32,
-    /// The sketch's estimate from which a source stands out.
-    heavy_estimate: u32,
+    /// SYNs counted in the epoch before.
+    last_load: u32,
 }
 
 impl Admission {
@@ -68,16 +68,18 @@ impl Admission {
 
     #[inline(always)]
     const fn stands_out(&self, estimate: u32) -> bool {
-        estimate >= self.heavy_estimate
+        let load = if self.load > self.last_load { self.load } else { self.last_load };
+        // What a cell holds by chance: its share of this epoch's load and, halved and halved again,
+        // of those before.
+        let noise = 2 * load / sketch::LOAD_PER_COUNT;
+        estimate >= LEAST_HEAVY_ESTIMATE + NOISE_FACTOR * noise
     }
 
     #[inline(always)]
     fn start_epoch(&mut self, epoch: u32, most: u32) {
         self.allowance = self.next_allowance(most);
-        // What a cell holds by chance: this epoch's load will be about that of the last, and half
-        // of each epoch before is still in the cells.
-        let noise = (self.load / (LINES as u32 * CELLS_PER_LINE / CELLS_PER_SOURCE)) * 2;
-        self.heavy_estimate = LEAST_HEAVY_ESTIMATE + 3 * noise;
+        let follows = epoch.wrapping_sub(self.epoch) == 1;
+        self.last_load = if follows { self.load } else { 0 };
         self.epoch = epoch;
         self.given = 0;
         self.given_to_heavy = 0;
@@ -152,6 +154,26 @@ mod tests {
         assert!(admission.is_closed());
         assert!(!admission.is_open_to(8, MOST));
         assert!(admission.is_open_to(100, MOST));
+    }
+
+    #[test]
+    fn a_flood_stands_out_in_no_epoch() {
+        let mut admission = Admission::default();
+        let mut lines = vec![crate::sketch::Line::default(); crate::sketch::LINES];
+        let mut given = 0;
+        for (epoch, sources) in [(1, 1_000_000u32), (2, 2_000_000), (9, 2_000_000), (10, 500_000)] {
+            for n in 0..sources {
+                let hash = crate::hash::address(epoch.into(), std::net::Ipv4Addr::from(n).into());
+                let (slab, line) = crate::sketch::position(hash);
+                admission.count(epoch, MOST);
+                let estimate = lines[slab as usize * crate::sketch::LINES_PER_SLAB + line].count(hash, epoch);
+                if admission.is_open_to(estimate, MOST) {
+                    admission.give();
+                    given += u32::from(admission.is_closed());
+                }
+            }
+        }
+        assert!(given < 100, "{given} random sources taken for heavy ones");
     }
 
     #[test]

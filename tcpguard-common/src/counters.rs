@@ -28,8 +28,10 @@ macro_rules! counters {
 counters! {
     /// Frames seen.
     Packets => "packets",
-    /// SYNs.
-    Syn => "syn",
+    /// SYNs whose source has an entry in the source table.
+    SynTracked => "syn_tracked",
+    /// SYNs whose source got no entry, because of a flood of new sources.
+    SynUntracked => "syn_untracked",
     /// SYN-ACKs: answers to connections that this host opened.
     SynAck => "syn_ack",
     /// Segments with ACK, and neither SYN nor RST.
@@ -64,8 +66,6 @@ counters! {
     Retried => "retried",
     /// Entries given in the source table.
     SourcesAdmitted => "sources_admitted",
-    /// SYNs whose source got no entry because of a flood of new sources.
-    SynUntracked => "syn_untracked",
     /// Events that found the ring buffer full.
     EventsLost => "events_lost",
 }
@@ -95,7 +95,7 @@ impl From<SegmentKind> for Counter {
     #[inline(always)]
     fn from(kind: SegmentKind) -> Self {
         match kind {
-            SegmentKind::Syn => Self::Syn,
+            SegmentKind::Syn => Self::SynTracked,
             SegmentKind::SynAck => Self::SynAck,
             SegmentKind::Ack => Self::Ack,
             SegmentKind::Rst => Self::Rst,

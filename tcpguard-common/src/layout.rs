@@ -3,8 +3,6 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{address::PrefixMasks, clock::Clock};
-
 /// Names of programs.
 pub mod program {
     /// The XDP program.
@@ -43,8 +41,20 @@ pub mod map {
 
 /// Names of the values that the daemon sets before loading.
 pub mod setting {
-    /// [`super::Settings`].
-    pub const SETTINGS: &str = "SETTINGS";
+    /// `u64`: secret of [`crate::hash`].
+    pub const HASH_KEY: &str = "HASH_KEY";
+    /// [`crate::address::Address`]: which IPv4 networks are accounted.
+    pub const PREFIX_MASK_IPV4: &str = "PREFIX_MASK_IPV4";
+    /// [`crate::address::Address`]: which IPv6 networks are accounted.
+    pub const PREFIX_MASK_IPV6: &str = "PREFIX_MASK_IPV6";
+    /// [`crate::clock::Clock`].
+    pub const CLOCK: &str = "CLOCK";
+    /// `u32`: new entries that one CPU may give per epoch in calm.
+    pub const ADMISSIONS_PER_EPOCH: &str = "ADMISSIONS_PER_EPOCH";
+    /// `u32`: blocks of the filter of known sources, a power of two.
+    pub const FILTER_BLOCKS: &str = "FILTER_BLOCKS";
+    /// `u32`: inode number of the network namespace that is guarded.
+    pub const NAMESPACE: &str = "NAMESPACE";
     /// [`super::SocketLayout`].
     pub const SOCKET_LAYOUT: &str = "SOCKET_LAYOUT";
     /// aya-log's level; 0 is off.
@@ -66,24 +76,6 @@ pub struct PortHandshakes {
     pub completed: u64,
     /// SYN-ACKs sent again.
     pub retried: u64,
-}
-
-/// What the daemon decides once, before loading. The verifier sees these as constants.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct Settings {
-    /// Secret of [`crate::hash`].
-    pub hash_key: u64,
-    /// Which networks are accounted.
-    pub prefixes: PrefixMasks,
-    /// How long the kernel's jiffies are.
-    pub clock: Clock,
-    /// New entries that one CPU may give per epoch in calm.
-    pub admissions_per_epoch: u32,
-    /// Blocks of the filter of known sources: a power of two.
-    pub filter_blocks: u32,
-    /// Inode number of the network namespace that is guarded.
-    pub namespace: u32,
 }
 
 /// Where the kernel keeps what the tracepoints need, in bytes from the start of each structure; taken
@@ -111,4 +103,20 @@ pub struct SocketLayout {
     pub receive_interface: u32,
     /// 1 where all of the above are known.
     pub known: u32,
+}
+
+impl SocketLayout {
+    /// Nothing is known: the tracepoints do nothing.
+    pub const UNKNOWN: Self = Self {
+        family: 0,
+        remote_ipv4: 0,
+        remote_ipv6: 0,
+        remote_port: 0,
+        local_port: 0,
+        namespace: 0,
+        namespace_inode: 0,
+        protocol: 0,
+        receive_interface: 0,
+        known: 0,
+    };
 }

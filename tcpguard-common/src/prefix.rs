@@ -12,7 +12,14 @@ use crate::address::Address;
 /// Cells in one map element (32 KiB, the most that a per-CPU element may have).
 pub const CELLS_PER_SLAB: usize = 512;
 /// Map elements.
-pub const SLABS: usize = 16;
+pub const SLABS: usize = 4;
+
+/// A holder loses its cell to that many times as many SYNs of others (λ in the paper). One would do
+/// for fairness; more keeps cells from changing hands all the time under a flood, which costs.
+const CLAIMS_PER_STANDING: u32 = 8;
+
+/// Enough to be safe from others for a while, and to be lost within seconds of silence.
+const MOST_STANDING: u32 = 1 << 20;
 
 /// One CPU's cells as they stand in a map element.
 pub type Slab = [PrefixCell; CELLS_PER_SLAB];
@@ -71,12 +78,12 @@ impl PrefixCell {
             self.epoch = epoch;
         }
         if self.network == network {
-            self.standing = self.standing.saturating_add(1);
+            self.standing = (self.standing + 1).min(MOST_STANDING);
             self.last_seen = jiffies;
             return true;
         }
         self.claims = self.claims.saturating_add(1);
-        let lost = self.claims > self.standing;
+        let lost = self.claims > CLAIMS_PER_STANDING * self.standing;
         if lost {
             *self = Self { network, first_seen: jiffies, last_seen: jiffies, epoch, standing: 1, ..Self::default() };
         }
@@ -111,7 +118,9 @@ mod tests {
         for round in 0..1000 {
             cell.count_syn(network(1), round, 1);
             cell.count_syn(network(1), round, 1);
-            cell.count_syn(network(2 + round as u32), round, 1);
+            for other in 0..10 {
+                cell.count_syn(network(2 + 10 * round as u32 + other), round, 1);
+            }
         }
         assert_eq!((cell.network, cell.syn), (network(1), 2000));
     }

@@ -1,33 +1,37 @@
 //! A count-min sketch of SYNs by source, one per CPU, that ages by itself.
 //!
-//! A source's four cells lie in one 64-byte line, so counting costs one cache miss whatever the
+//! A source's three cells lie in one 64-byte line, so counting costs one cache miss whatever the
 //! number of sources. Sharing a line makes the cells of different sources meet more often than in
-//! the textbook's four independent rows; what the sketch decides (who earns an entry in the source
+//! the textbook's independent rows; what the sketch decides (who earns an entry in the source
 //! table) tolerates that, since the threshold follows the load.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_mut};
 
 /// Lines in one map element (32 KiB, the most that a per-CPU element may have).
 pub const LINES_PER_SLAB: usize = 512;
 /// Map elements.
-pub const SLABS: usize = 16;
+pub const SLABS: usize = 8;
 /// Lines of one CPU's sketch.
 pub const LINES: usize = LINES_PER_SLAB * SLABS;
 /// Cells of a line that one source counts in.
-pub const CELLS_PER_SOURCE: u32 = 4;
+pub const CELLS_PER_SOURCE: u32 = 3;
 
-const CELL_BITS: u32 = 16;
-const CELL_MAXIMUM: u64 = 0xffff;
+/// Cells of a line; the first holds the epoch of the last count.
+const CELLS: usize = 32;
+/// SYNs of random sources that raise each cell by one on average.
+pub const LOAD_PER_COUNT: u32 = (LINES * CELLS) as u32 / CELLS_PER_SOURCE;
+const CELL_BITS: u32 = u16::BITS;
+/// A word with the lowest bit of each of its four cells set.
 const EVERY_CELL: u64 = 0x0001_0001_0001_0001;
 
 /// One CPU's lines as they stand in a map element.
 pub type Slab = [Line; LINES_PER_SLAB];
 
-/// Four rows of eight 16-bit cells; the first cell holds the epoch of the last count.
-#[repr(C)]
+/// Three rows of 16-bit cells; the first cell of all holds the epoch of the last count.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Line {
-    words: [u64; 8],
+    cells: [u16; CELLS],
 }
 
 /// The element and the line within it that a source of this hash counts in.
@@ -39,47 +43,38 @@ pub const fn position(hash: u64) -> (u32, usize) {
 
 impl Line {
     /// Counts one SYN and returns how many the source has sent of late: never less than it really
-    /// did since the last ageing, and more where others share all four cells. Counts halve with
+    /// did since the last ageing, and more where others share all three cells. Counts halve with
     /// every epoch; they saturate at 65,535.
     #[inline(always)]
     pub fn count(&mut self, hash: u64, epoch: u32) -> u32 {
-        self.age(epoch);
+        self.age(epoch as u16);
         let bits = hash >> 32;
-        // Seven cells in the row that holds the epoch, eight in the others.
-        let cells = [
-            1 + (((bits & 0xff) * 7) >> 8) as usize,
-            8 + (bits >> 8 & 7) as usize,
-            16 + (bits >> 11 & 7) as usize,
-            24 + (bits >> 14 & 7) as usize,
-        ];
-        let mut least = CELL_MAXIMUM;
-        for cell in cells {
-            let shift = (cell as u32 % 4) * CELL_BITS;
-            let word = &mut self.words[(cell / 4) & 7];
-            let value = *word >> shift & CELL_MAXIMUM;
-            if value < CELL_MAXIMUM {
-                *word += 1 << shift;
-                least = least.min(value + 1);
-            }
+        // Rows of seven (the epoch has the eighth), eight and sixteen cells.
+        let chosen =
+            [1 + (((bits & 0xff) * 7) >> 8) as usize, 8 + (bits >> 8 & 7) as usize, 16 + (bits >> 11 & 15) as usize];
+        let mut least = u16::MAX;
+        for cell in chosen {
+            let count = self.cells[cell & (CELLS - 1)].saturating_add(1);
+            self.cells[cell & (CELLS - 1)] = count;
+            least = least.min(count);
         }
-        least as u32
+        least.into()
     }
 
     /// Halves every cell once for each epoch since the line was last counted in.
     #[inline(always)]
-    fn age(&mut self, epoch: u32) {
-        let stamp = self.words[0] & CELL_MAXIMUM;
-        let now = epoch as u64 & CELL_MAXIMUM;
-        let elapsed = now.wrapping_sub(stamp) & CELL_MAXIMUM;
+    fn age(&mut self, epoch: u16) {
+        let elapsed = u32::from(epoch.wrapping_sub(self.cells[0]));
         if elapsed == 0 {
             return;
         }
-        let halvings = if elapsed < CELL_BITS as u64 { elapsed as u32 } else { CELL_BITS - 1 };
-        let kept = (CELL_MAXIMUM >> halvings) * EVERY_CELL;
-        for word in &mut self.words {
+        let halvings = if elapsed < CELL_BITS { elapsed } else { CELL_BITS - 1 };
+        let kept = u64::from(u16::MAX >> halvings) * EVERY_CELL;
+        let words: &mut [u64; CELLS / 4] = transmute_mut!(self);
+        for word in words {
             *word = *word >> halvings & kept;
         }
-        self.words[0] = self.words[0] & !CELL_MAXIMUM | now;
+        self.cells[0] = epoch;
     }
 }
 
@@ -136,7 +131,7 @@ mod tests {
             let mut line = Line::default();
             for (hash, epoch) in hashes {
                 line.count(hash, epoch);
-                prop_assert_eq!(line.words[0] & CELL_MAXIMUM, u64::from(epoch) & CELL_MAXIMUM);
+                prop_assert_eq!(line.cells[0], epoch as u16);
             }
         }
     }

@@ -46,21 +46,25 @@ fn inspect(context: &XdpContext) -> Outcome {
         Ok(segment) => segment,
         Err(reason) => return Outcome::Unread(reason),
     };
-    let kind = segment.flags.kind();
-    match kind {
+    match segment.flags.kind() {
         SegmentKind::Syn => account_syn(context, &segment),
-        SegmentKind::Rst => accounts::reset(&segment),
-        SegmentKind::Ack | SegmentKind::SynAck | SegmentKind::BadFlags => {}
+        SegmentKind::Rst => account_reset(&segment),
+        kind @ (SegmentKind::Ack | SegmentKind::SynAck | SegmentKind::BadFlags) => Outcome::Read(kind),
     }
-    Outcome::Read(kind)
 }
 
 #[inline(always)]
-fn account_syn(context: &XdpContext, segment: &Segment) {
+fn account_syn(context: &XdpContext, segment: &Segment) -> Outcome {
     if segment.payload_length > 0 {
         counts::add(Counter::SynWithPayload);
     }
-    accounts::syn(context, segment);
+    if accounts::syn(context, segment) { Outcome::Read(SegmentKind::Syn) } else { Outcome::SynUntracked }
+}
+
+#[inline(always)]
+fn account_reset(segment: &Segment) -> Outcome {
+    accounts::reset(segment);
+    Outcome::Read(SegmentKind::Rst)
 }
 
 /// Tracepoint `sock:inet_sock_set_state`.

@@ -13,6 +13,8 @@ pub enum Outcome {
     Unread(Unread),
     /// A segment of this kind, accounted where there was something to account.
     Read(SegmentKind),
+    /// A SYN whose source got no entry, because of a flood of others.
+    SynUntracked,
 }
 
 impl Outcome {
@@ -20,7 +22,7 @@ impl Outcome {
     #[inline(always)]
     pub const fn action(self) -> u32 {
         match self {
-            Self::Unread(_) | Self::Read(_) => xdp_action::XDP_PASS,
+            Self::Unread(_) | Self::Read(_) | Self::SynUntracked => xdp_action::XDP_PASS,
         }
     }
 
@@ -30,6 +32,7 @@ impl Outcome {
         match self {
             Self::Unread(reason) => reason.into(),
             Self::Read(kind) => kind.into(),
+            Self::SynUntracked => Counter::SynUntracked,
         }
     }
 }

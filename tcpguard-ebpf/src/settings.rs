@@ -1,41 +1,67 @@
-//! What the daemon sets before loading. The verifier sees constants.
+//! What the daemon sets before loading (see [`tcpguard_common::layout::setting`]). Each is a value of
+//! its own, so that a stage loads what it needs and no more.
 
 use aya_ebpf::Global;
 use tcpguard_common::{
-    address::PrefixMasks,
+    address::{Address, prefix_mask},
     clock::Clock,
-    layout::{Settings, SocketLayout},
+    layout::SocketLayout,
 };
 
 #[unsafe(no_mangle)]
-static SETTINGS: Global<Settings> = Global::new(Settings {
-    hash_key: 0,
-    prefixes: PrefixMasks::new(24, 64),
-    clock: Clock::new(250),
-    admissions_per_epoch: 0,
-    filter_blocks: 1,
-    namespace: 0,
-});
-
+static HASH_KEY: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
-static SOCKET_LAYOUT: Global<SocketLayout> = Global::new(SocketLayout {
-    family: 0,
-    remote_ipv4: 0,
-    remote_ipv6: 0,
-    remote_port: 0,
-    local_port: 0,
-    namespace: 0,
-    namespace_inode: 0,
-    protocol: 0,
-    receive_interface: 0,
-    known: 0,
-});
+static PREFIX_MASK_IPV4: Global<Address> = Global::new(prefix_mask(96 + 24));
+#[unsafe(no_mangle)]
+static PREFIX_MASK_IPV6: Global<Address> = Global::new(prefix_mask(64));
+#[unsafe(no_mangle)]
+static CLOCK: Global<Clock> = Global::new(Clock::new(250));
+#[unsafe(no_mangle)]
+static ADMISSIONS_PER_EPOCH: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static FILTER_BLOCKS: Global<u32> = Global::new(1);
+#[unsafe(no_mangle)]
+static NAMESPACE: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static SOCKET_LAYOUT: Global<SocketLayout> = Global::new(SocketLayout::UNKNOWN);
 
+/// Secret of [`tcpguard_common::hash`].
 #[inline(always)]
-pub fn settings() -> Settings {
-    SETTINGS.load()
+pub fn hash_key() -> u64 {
+    HASH_KEY.load()
 }
 
+/// The network that `address` is accounted under.
+#[inline(always)]
+pub fn network_of(address: Address) -> Address {
+    address.masked(if address.is_ipv4() { PREFIX_MASK_IPV4.load() } else { PREFIX_MASK_IPV6.load() })
+}
+
+/// How long the kernel's jiffies are.
+#[inline(always)]
+pub fn clock() -> Clock {
+    CLOCK.load()
+}
+
+/// New entries in the source table that one CPU may give per epoch in calm.
+#[inline(always)]
+pub fn admissions_per_epoch() -> u32 {
+    ADMISSIONS_PER_EPOCH.load()
+}
+
+/// Blocks of the filter of known sources: a power of two.
+#[inline(always)]
+pub fn filter_blocks() -> u32 {
+    FILTER_BLOCKS.load()
+}
+
+/// Inode number of the network namespace that is guarded.
+#[inline(always)]
+pub fn namespace() -> u32 {
+    NAMESPACE.load()
+}
+
+/// Where the kernel keeps what the tracepoints need.
 #[inline(always)]
 pub fn socket_layout() -> SocketLayout {
     SOCKET_LAYOUT.load()

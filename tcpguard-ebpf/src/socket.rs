@@ -4,7 +4,7 @@
 use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::BtfTracePointContext};
 use tcpguard_common::{address::Address, layout::SocketLayout};
 
-use crate::settings::{settings, socket_layout};
+use crate::settings;
 
 const TCP_ESTABLISHED: i32 = 1;
 const TCP_SYN_RECV: i32 = 3;
@@ -42,7 +42,7 @@ impl Handshake {
         if old_state != TCP_SYN_RECV || new_state != TCP_ESTABLISHED {
             return None;
         }
-        let layout = socket_layout();
+        let layout = settings::socket_layout();
         let socket = KernelStruct(context.arg::<*const u8>(0) as usize);
         if layout.known == 0 || socket.read::<u16>(layout.protocol)? != IPPROTO_TCP {
             return None;
@@ -53,7 +53,7 @@ impl Handshake {
     /// From the arguments of `tcp_retransmit_synack`: listener, request.
     #[inline(always)]
     pub fn retried(context: &BtfTracePointContext) -> Option<Self> {
-        let layout = socket_layout();
+        let layout = settings::socket_layout();
         if layout.known == 0 {
             return None;
         }
@@ -74,7 +74,7 @@ impl Handshake {
             remote_port: u16::from_be(common.read(layout.remote_port)?),
             local_port: common.read(layout.local_port)?,
             interface: 0,
-            is_in_our_namespace: namespace.read::<u32>(layout.namespace_inode)? == settings().namespace,
+            is_in_our_namespace: namespace.read::<u32>(layout.namespace_inode)? == settings::namespace(),
         })
     }
 }

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::bpf_jiffies64;
 use tcpguard_common::clock::Clock;
 
-use crate::settings::settings;
+use crate::settings;
 
 /// One reading of the clock, and the periods it lies in.
 #[derive(Clone, Copy)]
@@ -15,7 +15,7 @@ pub struct Now {
 impl Now {
     #[inline(always)]
     pub fn read() -> Self {
-        Self { jiffies: jiffies(), clock: settings().clock }
+        Self { jiffies: jiffies(), clock: settings::clock() }
     }
 
     #[inline(always)]

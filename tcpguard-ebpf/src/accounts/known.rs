@@ -7,7 +7,7 @@ use tcpguard_common::{
 };
 
 use super::Source;
-use crate::settings::settings;
+use crate::settings;
 
 /// The daemon sets the number of blocks before loading.
 #[btf_map]
@@ -16,13 +16,13 @@ static KNOWN_SOURCES: Array<Block, 64> = Array::new();
 /// False only where the source has no entry.
 #[inline(always)]
 pub fn may_contain(source: Source) -> bool {
-    let (block, word, mask) = filter::position(source.hash, settings().filter_blocks);
+    let (block, word, mask) = filter::position(source.hash, settings::filter_blocks());
     KNOWN_SOURCES.get(block).is_some_and(|words| words[word] & mask == mask)
 }
 
 #[inline(always)]
 pub fn insert(source: Source) {
-    let (block, word, mask) = filter::position(source.hash, settings().filter_blocks);
+    let (block, word, mask) = filter::position(source.hash, settings::filter_blocks());
     if let Some(words) = KNOWN_SOURCES.get_ptr_mut(block) {
         // SAFETY: elements of an array live as long as the program; bits are set atomically.
         atomic::set_bits(unsafe { &mut (*words)[word] }, mask);

@@ -1,9 +1,9 @@
 //! Accounting: what each SYN, reset, completion and repeated SYN-ACK changes.
 //!
-//! A SYN costs the same whatever the number of sources: it is counted in the sketch, in its network's
+//! A SYN costs the same whatever the number of sources: it is counted in its network's
 //! cell, among the distinct sources and by port. The source table itself is looked up only for a
-//! source that may have an entry (the filter says so) or would be given one (see
-//! [`tcpguard_common::admission`]).
+//! source that may have an entry, as the filter tells; any other is counted in the sketch, which
+//! decides whether it is given one (see [`tcpguard_common::admission`]).
 
 pub mod counts;
 mod distinct;
@@ -26,7 +26,7 @@ use tcpguard_common::{
     source::SourceEntry,
 };
 
-use crate::{events, settings::settings, socket::Handshake, time::Now};
+use crate::{events, settings, socket::Handshake, time::Now};
 
 /// A source and its hash, which every structure is indexed by.
 #[derive(Clone, Copy)]
@@ -38,44 +38,46 @@ struct Source {
 impl Source {
     #[inline(always)]
     fn new(address: Address) -> Self {
-        Self { address, hash: hash::address(settings().hash_key, address) }
+        Self { address, hash: hash::address(settings::hash_key(), address) }
     }
 }
 
-/// A SYN arrived.
+/// A SYN arrived. False where nothing is remembered of its source, because of a flood of others.
 #[inline(always)]
-pub fn syn(context: &XdpContext, segment: &Segment) {
+pub fn syn(context: &XdpContext, segment: &Segment) -> bool {
     let now = Now::read();
     let source = Source::new(segment.source);
     ports::count_syn(segment.destination_port);
     distinct::observe(source, now);
     prefixes::count_syn(source, now);
-    let is_admissible = sketch::count(source, now);
-    if !is_admissible && !known::may_contain(source) {
-        counts::add(Counter::SynUntracked);
-        return;
+    if known::may_contain(source)
+        && let Some(entry) = sources::find(source)
+    {
+        syn_of_known(entry, source, segment, now);
+        return true;
     }
-    if let Some(entry) = sources::find(source) {
-        return syn_of_known(entry, source, segment, now);
-    }
-    if !is_admissible {
-        counts::add(Counter::SynUntracked);
-        return;
+    if !sketch::count(source, now) {
+        return false;
     }
     admit(source, now);
     debug!(context, "a new source, SYN to port {}", segment.destination_port);
-    if let Some(entry) = sources::find(source) {
-        syn_of_known(entry, source, segment, now);
+    match sources::find(source) {
+        Some(entry) => {
+            syn_of_known(entry, source, segment, now);
+            true
+        }
+        None => false,
     }
 }
 
+/// Gives the source an entry, unless it has one that the filter had lost.
 #[inline(always)]
 fn admit(source: Source, now: Now) {
     if sources::insert(source, now) {
-        known::insert(source);
         sketch::note_admission();
         counts::add(Counter::SourcesAdmitted);
     }
+    known::insert(source);
 }
 
 #[inline(always)]

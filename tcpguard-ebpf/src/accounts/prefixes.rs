@@ -8,7 +8,7 @@ use tcpguard_common::{
 };
 
 use super::Source;
-use crate::{settings::settings, time::Now};
+use crate::{settings, time::Now};
 
 #[btf_map]
 static PREFIXES: PerCpuArray<Slab, SLABS> = PerCpuArray::new();
@@ -32,12 +32,12 @@ pub fn count_end(source: Source) {
 
 #[inline(always)]
 fn network_of(source: Source) -> Address {
-    source.address.network(&settings().prefixes)
+    settings::network_of(source.address)
 }
 
 #[inline(always)]
 fn cell<'a>(network: Address) -> Option<&'a mut PrefixCell> {
-    let (slab, cell) = prefix::position(hash::address(settings().hash_key, network));
+    let (slab, cell) = prefix::position(hash::address(settings::hash_key(), network));
     let cells = PREFIXES.get_ptr_mut(slab)?;
     // SAFETY: the element belongs to this CPU; another of our programs in an interrupt may at
     // worst spoil one count.

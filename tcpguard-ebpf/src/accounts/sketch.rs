@@ -7,7 +7,7 @@ use tcpguard_common::{
 };
 
 use super::Source;
-use crate::{settings::settings, time::Now};
+use crate::{settings, time::Now};
 
 #[btf_map]
 static SKETCH: PerCpuArray<Slab, SLABS> = PerCpuArray::new();
@@ -23,7 +23,7 @@ pub fn count(source: Source, now: Now) -> bool {
     // SAFETY: both elements belong to this CPU; another of our programs in an interrupt may at
     // worst spoil one count of an estimate.
     let (line, admission) = unsafe { (&mut (*lines)[line], &mut *admission) };
-    let most = settings().admissions_per_epoch;
+    let most = settings::admissions_per_epoch();
     admission.count(now.epoch(), most);
     admission.is_open_to(line.count(source.hash, now.epoch()), most)
 }

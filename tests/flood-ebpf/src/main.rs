@@ -1,0 +1,201 @@
+//! Makes floods: each run turns the frame it is given into the plan's next frame.
+//!
+//! | program | does |
+//! | --- | --- |
+//! | [`flood`] | sends the frame out of the interface it is said to have come in by (XDP live frames) |
+//! | [`vary`] | hands the frame to the program under measurement |
+//! | [`reply_path`] | passes everything; without a program at the peer, veth sends XDP_TX frames late |
+
+#![no_std]
+#![no_main]
+
+#[path = "../../src/flood/plan.rs"]
+mod plan;
+
+use aya_ebpf::{
+    Global,
+    bindings::xdp_action,
+    btf_maps::{Array, ProgramArray},
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use plan::{Plan, Progress};
+
+#[unsafe(no_mangle)]
+static PLAN: Global<Plan> = Global::new(Plan {
+    seed: 1,
+    source_base: 0,
+    sources: 1,
+    source_offset: 0,
+    is_ipv6: 0,
+    ip_checksum_offset: 0,
+    tcp_offset: 0,
+    ip_partial_sum: 0,
+    tcp_partial_sum: 0,
+    source_port: 1,
+    source_ports: 1,
+    destination_port: 1,
+    destination_ports: 1,
+    random: 0,
+    sequence: 0,
+});
+
+#[btf_map]
+static PROGRESS: Array<Progress, 1> = Array::new();
+
+/// The program under measurement, for [`vary`].
+#[btf_map]
+static NEXT: ProgramArray<1> = ProgramArray::new();
+
+#[xdp]
+pub fn flood(context: XdpContext) -> u32 {
+    match make_frame(&context) {
+        Some(()) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+#[xdp]
+pub fn vary(context: XdpContext) -> u32 {
+    if make_frame(&context).is_none() {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: on success it does not return; where there is no next program, the frame passes.
+    unsafe { NEXT.tail_call(&context, 0) };
+    xdp_action::XDP_PASS
+}
+
+#[xdp]
+pub fn reply_path(_: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// What varies from frame to frame.
+struct Variation {
+    source: u64,
+    source_port: u16,
+    destination_port: u16,
+    sequence: u32,
+}
+
+#[inline(always)]
+fn make_frame(context: &XdpContext) -> Option<()> {
+    let plan = PLAN.load();
+    let progress = PROGRESS.get_ptr_mut(0)?;
+    // SAFETY: one flood runs on one CPU at a time.
+    let progress = unsafe { &mut *progress };
+    let variation = choose(&plan, progress);
+    progress.frames += 1;
+    write(context, &plan, &variation)
+}
+
+#[inline(always)]
+fn choose(plan: &Plan, progress: &mut Progress) -> Variation {
+    if plan.random == 1 {
+        let (first, second) = (next_random(plan, progress), next_random(plan, progress));
+        Variation {
+            source: plan.source_base.wrapping_add(below(plan.sources, first)),
+            source_port: pick(plan.source_port, plan.source_ports, second & 0xffff),
+            destination_port: pick(plan.destination_port, plan.destination_ports, second >> 16 & 0xffff),
+            sequence: (second >> 32) as u32,
+        }
+    } else {
+        let turn = progress.frames.checked_div(plan.sources).unwrap_or(0);
+        Variation {
+            source: plan.source_base.wrapping_add(below(plan.sources, progress.frames)),
+            source_port: pick(plan.source_port, plan.source_ports, turn),
+            destination_port: pick(plan.destination_port, plan.destination_ports, turn),
+            sequence: plan.sequence.wrapping_add(below(plan.source_ports.into(), turn) as u32),
+        }
+    }
+}
+
+#[inline(always)]
+fn pick(first: u32, count: u32, choice: u64) -> u16 {
+    (first as u64 + below(count.into(), choice)) as u16
+}
+
+/// `choice` modulo `limit`, where 0 is no limit.
+#[inline(always)]
+fn below(limit: u64, choice: u64) -> u64 {
+    choice.checked_rem(limit).unwrap_or(choice)
+}
+
+/// xorshift64*.
+#[inline(always)]
+fn next_random(plan: &Plan, progress: &mut Progress) -> u64 {
+    let mut state = if progress.random == 0 { plan.seed } else { progress.random };
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    progress.random = state;
+    state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+}
+
+#[inline(always)]
+fn write(context: &XdpContext, plan: &Plan, variation: &Variation) -> Option<()> {
+    let tcp = plan.tcp_offset as usize;
+    let address_sum = if plan.is_ipv6 == 1 {
+        write_words(context, plan.source_offset as usize, quarters(variation.source))?;
+        sum(quarters(variation.source))
+    } else {
+        let words = halves(variation.source as u32);
+        write_words(context, plan.source_offset as usize, words)?;
+        let header_sum = fold(plan.ip_partial_sum + sum(words));
+        write_words(context, plan.ip_checksum_offset as usize, [!header_sum])?;
+        sum(words)
+    };
+    let [sequence_high, sequence_low] = halves(variation.sequence);
+    let words = [variation.source_port, variation.destination_port, sequence_high, sequence_low];
+    write_words(context, tcp, words)?;
+    let segment_sum = fold(plan.tcp_partial_sum + address_sum + sum(words));
+    write_words(context, tcp + 16, [!segment_sum])
+}
+
+#[inline(always)]
+const fn quarters(value: u64) -> [u16; 4] {
+    [(value >> 48) as u16, (value >> 32) as u16, (value >> 16) as u16, value as u16]
+}
+
+#[inline(always)]
+const fn halves(value: u32) -> [u16; 2] {
+    [(value >> 16) as u16, value as u16]
+}
+
+#[inline(always)]
+fn sum<const WORDS: usize>(words: [u16; WORDS]) -> u32 {
+    let mut sum = 0;
+    for word in words {
+        sum += word as u32;
+    }
+    sum
+}
+
+#[inline(always)]
+const fn fold(sum: u32) -> u16 {
+    let once = (sum & 0xffff) + (sum >> 16);
+    (once + (once >> 16)) as u16
+}
+
+/// Writes big-endian words at an even offset.
+#[inline(always)]
+fn write_words<const WORDS: usize>(context: &XdpContext, offset: usize, words: [u16; WORDS]) -> Option<()> {
+    let at = context.data() + offset;
+    if at + 2 * WORDS > context.data_end() {
+        return None;
+    }
+    for (index, word) in words.into_iter().enumerate() {
+        // SAFETY: the comparison above proves to the verifier that the bytes lie within the frame.
+        unsafe { *((at + 2 * index) as *mut u16) = word.to_be() };
+    }
+    Some(())
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
