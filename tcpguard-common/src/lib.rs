@@ -36,6 +36,8 @@ pub mod handshake;
 pub mod hash;
 pub mod layout;
 pub mod packet;
+#[cfg(feature = "user")]
+mod pod;
 pub mod prefix;
 pub mod sketch;
 pub mod source;

@@ -1,1 +1,3 @@
-//! x
+//! tcpguard: x
+pub mod config;
+pub mod datapath;

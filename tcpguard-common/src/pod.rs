@@ -1,0 +1,27 @@
+//! Leave for aya to copy these types between the daemon and the kernel.
+
+use aya::Pod;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::{
+    address::Address,
+    clock::Clock,
+    layout::{PortHandshakes, SocketLayout},
+    prefix::PrefixCell,
+    source::SourceEntry,
+};
+
+/// Holds only for types without padding, every bit pattern of which is a value.
+const fn is_plain_data<T: FromBytes + IntoBytes + Copy + 'static>() {}
+
+macro_rules! pod {
+    ($($kind:ty),*) => {
+        $(
+            const _: () = is_plain_data::<$kind>();
+            // SAFETY: the line above holds at compile time.
+            unsafe impl Pod for $kind {}
+        )*
+    };
+}
+
+pod!(Address, Clock, PortHandshakes, PrefixCell, SocketLayout, SourceEntry);

@@ -1,0 +1,140 @@
+//! The configuration file as it is typed in: every key optional, unknown ones refused.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// By the driver, else by the kernel's generic code, with a warning.
+    Auto,
+    /// By the driver or not at all.
+    Native,
+    /// By the kernel's generic code.
+    Generic,
+}
+
+/// What becomes of the datapath when the daemon ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExit {
+    /// It is detached.
+    Detach,
+    /// It stays attached, and stops enforcing once the heartbeat is old.
+    Keep,
+}
+
+/// When SYNs are challenged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChallengeMode {
+    /// Under attack.
+    Auto,
+    /// All the time.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ConfigFile {
+    pub interfaces: Option<Spanned<Vec<String>>>,
+    pub xdp_mode: Option<XdpMode>,
+    pub syn_attack_protect: Option<Spanned<u8>>,
+    pub on_exit: Option<OnExit>,
+    pub thresholds: ThresholdsFile,
+    pub source: SourceFile,
+    pub challenge: ChallengeFile,
+    pub lists: ListsFile,
+    pub service: Vec<ServiceFile>,
+    pub listen: ListenFile,
+    pub limits: LimitsFile,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ThresholdsFile {
+    pub max_half_open: Option<Spanned<u32>>,
+    pub max_half_open_retried: Option<Spanned<u32>>,
+    pub max_ports_exhausted: Option<u32>,
+    pub leave_ratio: Option<Spanned<f64>>,
+    pub hold: Option<Spanned<Period>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct SourceFile {
+    pub max_half_open: Option<Spanned<u32>>,
+    pub syn_per_second: Option<Spanned<u32>>,
+    pub block_for: Option<Spanned<Period>>,
+    pub block_max: Option<Spanned<Period>>,
+    pub prefix_v4: Option<Spanned<u8>>,
+    pub prefix_v6: Option<Spanned<u8>>,
+    pub prefix_max_half_open: Option<Spanned<u32>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ChallengeFile {
+    pub mode: Option<ChallengeMode>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ListsFile {
+    pub allow: Vec<Network>,
+    pub deny: Vec<Network>,
+    pub deny_files: Vec<PathBuf>,
+    pub keep_ssh: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ServiceFile {
+    pub ports: Spanned<Vec<u16>>,
+    pub max_half_open: Option<Spanned<u32>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ListenFile {
+    pub http: Option<Spanned<SocketAddr>>,
+    pub socket: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct LimitsFile {
+    pub max_sources: Option<Spanned<u32>>,
+    pub heartbeat_timeout: Option<Spanned<Period>>,
+}
+
+/// A length of time, as in "10s" or "1h 30m".
+#[derive(Clone, Copy, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Period(#[serde(with = "humantime_serde")] pub Duration);
+
+/// A network, as in "198.51.100.0/24"; an address alone is a network of one.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Network(pub IpNet);
+
+impl TryFrom<String> for Network {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse::<IpNet>()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+            .map(|network| Self(network.trunc()))
+            .map_err(|_| format!("\"{text}\" is not a network: write an address, or a CIDR such as 198.51.100.0/24"))
+    }
+}

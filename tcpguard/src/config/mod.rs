@@ -1,0 +1,186 @@
+//! Configuration: [`file`] is what an operator types, [`Config`] what came through validation.
+
+mod error;
+mod file;
+mod validate;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+pub use error::ConfigError;
+pub use file::{ChallengeMode, OnExit, XdpMode};
+
+/// A validated configuration. It serialises to the TOML that would produce it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// Interfaces to guard, by name; empty for the interface of the default route.
+    pub interfaces: Vec<String>,
+    /// How the XDP program is attached.
+    pub xdp_mode: XdpMode,
+    /// 0 watches, 1 adds kernel measures, 2 adds XDP.
+    pub syn_attack_protect: u8,
+    /// What becomes of the datapath when the daemon ends.
+    pub on_exit: OnExit,
+    /// Host-wide thresholds.
+    pub thresholds: Thresholds,
+    /// What one source may do.
+    pub source: SourceLimits,
+    /// SYN cookies from XDP.
+    pub challenge: Challenge,
+    /// Who is always, or never, let in.
+    pub lists: Lists,
+    /// Where the daemon listens.
+    pub listen: Listen,
+    /// Bounds of the daemon itself.
+    pub limits: Limits,
+    /// Other thresholds for some ports.
+    #[serde(rename = "service", skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
+}
+
+/// Host-wide thresholds, named after Windows' `TcpMaxHalfOpen` family. Each is exceeded by one more.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Thresholds {
+    /// Half-open handshakes.
+    pub max_half_open: u32,
+    /// Of these, the ones whose SYN-ACK was sent again.
+    pub max_half_open_retried: u32,
+    /// Refused connection requests a second.
+    pub max_ports_exhausted: u32,
+    /// An attack is over when every value is below this share of its threshold …
+    pub leave_ratio: f64,
+    /// … for this long.
+    #[serde(with = "humantime_serde")]
+    pub hold: Duration,
+}
+
+/// What one source, or one network, may do.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SourceLimits {
+    /// Half-open handshakes of one source.
+    pub max_half_open: u32,
+    /// SYNs a second of one source.
+    pub syn_per_second: u32,
+    /// How long a first block lasts; each repeat doubles it.
+    #[serde(with = "humantime_serde")]
+    pub block_for: Duration,
+    /// The longest that a block lasts.
+    #[serde(with = "humantime_serde")]
+    pub block_max: Duration,
+    /// Prefix length that IPv4 networks are accounted by.
+    pub prefix_v4: u8,
+    /// Prefix length that IPv6 networks are accounted by.
+    pub prefix_v6: u8,
+    /// Half-open handshakes of one network.
+    pub prefix_max_half_open: u32,
+}
+
+/// SYN cookies from XDP.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Challenge {
+    /// When SYNs are challenged.
+    pub mode: ChallengeMode,
+}
+
+/// Who is always, or never, let in.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Lists {
+    /// Networks that are always let in.
+    pub allow: Vec<IpNet>,
+    /// Networks that are never let in, unless allowed.
+    pub deny: Vec<IpNet>,
+    /// Files with more of these, one a line.
+    pub deny_files: Vec<PathBuf>,
+    /// Whether the peers of current SSH sessions are allowed.
+    pub keep_ssh: bool,
+}
+
+/// Other thresholds for some ports.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Service {
+    /// The ports.
+    pub ports: Vec<u16>,
+    /// Half-open handshakes of these ports.
+    pub max_half_open: u32,
+}
+
+/// Where the daemon listens.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Listen {
+    /// Address and port of the read-only HTTP server.
+    pub http: SocketAddr,
+    /// Path of the Unix socket.
+    pub socket: PathBuf,
+}
+
+/// Bounds of the daemon itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Limits {
+    /// Entries of the source table.
+    pub max_sources: u32,
+    /// How old the daemon's heartbeat may be before the datapath stops enforcing.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            xdp_mode: XdpMode::Auto,
+            syn_attack_protect: 2,
+            on_exit: OnExit::Detach,
+            thresholds: Thresholds {
+                max_half_open: 500,
+                max_half_open_retried: 400,
+                max_ports_exhausted: 5,
+                leave_ratio: 0.8,
+                hold: Duration::from_secs(10),
+            },
+            source: SourceLimits {
+                max_half_open: 64,
+                syn_per_second: 2000,
+                block_for: Duration::from_secs(60),
+                block_max: Duration::from_secs(3600),
+                prefix_v4: 24,
+                prefix_v6: 64,
+                prefix_max_half_open: 512,
+            },
+            challenge: Challenge { mode: ChallengeMode::Auto },
+            lists: Lists { allow: Vec::new(), deny: Vec::new(), deny_files: Vec::new(), keep_ssh: true },
+            services: Vec::new(),
+            listen: Listen {
+                http: SocketAddr::from(([127, 0, 0, 1], 9477)),
+                socket: PathBuf::from("/run/tcpguard/tcpguard.sock"),
+            },
+            limits: Limits { max_sources: 262_144, heartbeat_timeout: Duration::from_secs(5) },
+        }
+    }
+}
+
+impl Config {
+    /// Reads and validates the file at `path`.
+    ///
+    /// # Errors
+    /// Where it cannot be read, is not TOML, has an unknown or ill-typed key, or a value out of range.
+    pub fn load(path: &std::path::Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { file: name.clone(), source })?;
+        Self::parse(&text, &name)
+    }
+
+    /// Parses and validates `text`, which came from a file called `name`.
+    ///
+    /// # Errors
+    /// As [`Config::load`], but for reading.
+    pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
+        let file: file::ConfigFile = toml::from_str(text).map_err(|error| ConfigError::syntax(name, text, &error))?;
+        validate::validate(file).map_err(|problem| problem.at(name, text))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+use super::*;
+
+fn refused(text: &str) -> String {
+    Config::parse(text, "tcpguard.toml").expect_err("this must be refused").to_string()
+}
+
+#[test]
+fn an_empty_file_is_the_default() {
+    assert_eq!(Config::parse("", "x").expect("valid"), Config::default());
+}
+
+#[test]
+fn the_effective_file_reads_back_as_itself() {
+    let text = r#"
+        interfaces = ["eth0", "eth1"]
+        xdp_mode = "generic"
+        syn_attack_protect = 1
+        on_exit = "keep"
+        [thresholds]
+        max_half_open = 1000
+        hold = "1m 30s"
+        [source]
+        block_for = "2m"
+        prefix_v6 = 56
+        [challenge]
+        mode = "never"
+        [lists]
+        allow = ["198.51.100.7", "2001:db8::/48"]
+        deny = ["203.0.113.9/24"]
+        deny_files = ["/etc/tcpguard/deny"]
+        keep_ssh = false
+        [[service]]
+        ports = [443]
+        max_half_open = 2000
+        [listen]
+        http = "[::1]:9000"
+        socket = "/run/x.sock"
+        [limits]
+        max_sources = 2048
+        heartbeat_timeout = "3s"
+    "#;
+    let config = Config::parse(text, "x").expect("valid");
+    assert_eq!(config.lists.deny[0].to_string(), "203.0.113.0/24");
+    assert_eq!(config.thresholds.hold, Duration::from_secs(90));
+    let printed = toml::to_string(&config).expect("serialises");
+    assert_eq!(Config::parse(&printed, "x").expect("valid"), config, "{printed}");
+}
+
+#[test]
+fn unknown_keys_are_refused_with_their_place() {
+    let message = refused("xdp_mode = \"auto\"\n\n[source]\n  max_halfopen = 3\n");
+    assert!(message.starts_with("tcpguard.toml:4:3: unknown field `max_halfopen`"), "{message}");
+}
+
+#[test]
+fn ill_typed_values_are_refused_with_their_place() {
+    let message = refused("[thresholds]\nmax_half_open = \"many\"\n");
+    assert!(message.starts_with("tcpguard.toml:2:17: invalid type"), "{message}");
+    assert!(refused("interfaces = \"eth0\"").starts_with("tcpguard.toml:1:14: "));
+    assert!(refused("[thresholds]\nhold = \"soon\"").starts_with("tcpguard.toml:2:8: "));
+    assert!(refused("[lists]\nallow = [\"300.1.1.1\"]").contains("is not a network"));
+    assert!(refused("x = = 1").starts_with("tcpguard.toml:1:5: "));
+}
+
+#[test]
+fn values_out_of_range_are_refused_with_their_place() {
+    for (text, place) in [
+        ("syn_attack_protect = 3", "1:22"),
+        ("[thresholds]\nmax_half_open = 0", "2:17"),
+        ("[thresholds]\nleave_ratio = 1.5", "2:15"),
+        ("[thresholds]\nhold = \"0s\"", "2:8"),
+        ("[thresholds]\nmax_half_open = 10\nmax_half_open_retried = 11", "3:25"),
+        ("[source]\nprefix_v4 = 33", "2:13"),
+        ("[source]\nblock_for = \"2h\"", "2:13"),
+        ("[limits]\nmax_sources = 10", "2:15"),
+        ("[listen]\nhttp = \"0.0.0.0:9477\"", "2:8"),
+        ("[listen]\nsocket = \"tcpguard.sock\"", "2:10"),
+        ("interfaces = [\"eth0\", \"eth0\"]", "1:14"),
+        ("interfaces = [\"\"]", "1:14"),
+        ("interfaces = [\"an-interface-of-many-letters\"]", "1:14"),
+        ("[[service]]\nports = [0]", "2:9"),
+    ] {
+        let message = refused(text);
+        assert!(message.starts_with(&format!("tcpguard.toml:{place}: ")), "{text}: {message}");
+        assert!(!message.contains('\n'), "{message}");
+    }
+}
+
+#[test]
+fn the_retried_threshold_follows_a_lower_one_down() {
+    let config = Config::parse("[thresholds]\nmax_half_open = 100", "x").expect("valid");
+    assert_eq!(config.thresholds.max_half_open_retried, 100);
+}
+
+#[test]
+fn a_missing_file_is_one_sentence() {
+    let message = Config::load(std::path::Path::new("/nonexistent/tcpguard.toml")).expect_err("missing").to_string();
+    assert_eq!(
+        message,
+        "cannot read the configuration /nonexistent/tcpguard.toml: No such file or directory (os error 2)"
+    );
+}

@@ -1,0 +1,186 @@
+//! From what was typed to what can be run with.
+
+use std::{
+    fmt::Display,
+    ops::RangeInclusive,
+    time::Duration,
+};
+
+use toml::Spanned;
+
+use super::{
+    Challenge, Config, Limits, Listen, Lists, Service, SourceLimits, Thresholds,
+    error::Problem,
+    file::{ConfigFile, LimitsFile, ListenFile, ListsFile, Period, ServiceFile, SourceFile, ThresholdsFile},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// The kernel's limit for an interface name (IFNAMSIZ, less the terminating zero).
+const LONGEST_INTERFACE_NAME: usize = 15;
+/// The kernel's limit for the path of a Unix socket (`sun_path`, less the terminating zero).
+const LONGEST_SOCKET_PATH: usize = 107;
+
+pub(super) fn validate(file: ConfigFile) -> Result<Config, Problem> {
+    let defaults = Config::default();
+    Ok(Config {
+        interfaces: interfaces(file.interfaces)?,
+        xdp_mode: file.xdp_mode.unwrap_or(defaults.xdp_mode),
+        syn_attack_protect: within(file.syn_attack_protect, defaults.syn_attack_protect, 0..=2)?,
+        on_exit: file.on_exit.unwrap_or(defaults.on_exit),
+        thresholds: thresholds(file.thresholds, defaults.thresholds)?,
+        source: source(file.source, defaults.source)?,
+        challenge: Challenge { mode: file.challenge.mode.unwrap_or(defaults.challenge.mode) },
+        lists: lists(file.lists, defaults.lists),
+        services: file.service.into_iter().map(service).collect::<Result<_, _>>()?,
+        listen: listen(file.listen, defaults.listen)?,
+        limits: limits(file.limits, defaults.limits)?,
+    })
+}
+
+fn interfaces(typed: Option<Spanned<Vec<String>>>) -> Result<Vec<String>, Problem> {
+    let Some(typed) = typed else { return Ok(Vec::new()) };
+    let span = typed.span();
+    let names = typed.into_inner();
+    for name in &names {
+        let is_name = !name.is_empty()
+            && name.len() <= LONGEST_INTERFACE_NAME
+            && !name.contains(|character: char| character == '/' || character.is_whitespace());
+        if !is_name {
+            return Err(Problem { message: format!("\"{name}\" cannot be the name of an interface"), span });
+        }
+    }
+    if let Some(twice) = names.iter().enumerate().find_map(|(index, name)| names[..index].contains(name).then_some(name))
+    {
+        return Err(Problem { message: format!("interface {twice} is named twice"), span });
+    }
+    Ok(names)
+}
+
+fn thresholds(typed: ThresholdsFile, defaults: Thresholds) -> Result<Thresholds, Problem> {
+    let retried_span = typed.max_half_open_retried.as_ref().map(Spanned::span);
+    let thresholds = Thresholds {
+        max_half_open: within(typed.max_half_open, defaults.max_half_open, 1..=10_000_000)?,
+        max_half_open_retried: within(typed.max_half_open_retried, defaults.max_half_open_retried, 1..=10_000_000)?,
+        max_ports_exhausted: typed.max_ports_exhausted.unwrap_or(defaults.max_ports_exhausted),
+        leave_ratio: within(typed.leave_ratio, defaults.leave_ratio, 0.1..=1.0)?,
+        hold: period(typed.hold, defaults.hold, SECOND..=DAY)?,
+    };
+    match retried_span {
+        Some(span) if thresholds.max_half_open_retried > thresholds.max_half_open => Err(Problem {
+            message: format!(
+                "max_half_open_retried ({}) counts some of those that max_half_open ({}) counts, so it cannot be greater",
+                thresholds.max_half_open_retried, thresholds.max_half_open
+            ),
+            span,
+        }),
+        // Not typed: it follows a lower max_half_open down.
+        None => Ok(Thresholds {
+            max_half_open_retried: thresholds.max_half_open_retried.min(thresholds.max_half_open),
+            ..thresholds
+        }),
+        Some(_) => Ok(thresholds),
+    }
+}
+
+fn source(typed: SourceFile, defaults: SourceLimits) -> Result<SourceLimits, Problem> {
+    let max_span = typed.block_max.as_ref().or(typed.block_for.as_ref()).map(Spanned::span);
+    let limits = SourceLimits {
+        max_half_open: within(typed.max_half_open, defaults.max_half_open, 1..=10_000_000)?,
+        syn_per_second: within(typed.syn_per_second, defaults.syn_per_second, 1..=100_000_000)?,
+        block_for: period(typed.block_for, defaults.block_for, SECOND..=YEAR)?,
+        block_max: period(typed.block_max, defaults.block_max, SECOND..=YEAR)?,
+        prefix_v4: within(typed.prefix_v4, defaults.prefix_v4, 8..=32)?,
+        prefix_v6: within(typed.prefix_v6, defaults.prefix_v6, 16..=128)?,
+        prefix_max_half_open: within(typed.prefix_max_half_open, defaults.prefix_max_half_open, 1..=10_000_000)?,
+    };
+    match max_span {
+        Some(span) if limits.block_for > limits.block_max => {
+            Err(Problem { message: "block_for is longer than block_max".to_owned(), span })
+        }
+        _ => Ok(limits),
+    }
+}
+
+fn lists(typed: ListsFile, defaults: Lists) -> Lists {
+    Lists {
+        allow: typed.allow.into_iter().map(|network| network.0).collect(),
+        deny: typed.deny.into_iter().map(|network| network.0).collect(),
+        deny_files: typed.deny_files,
+        keep_ssh: typed.keep_ssh.unwrap_or(defaults.keep_ssh),
+    }
+}
+
+fn service(typed: ServiceFile) -> Result<Service, Problem> {
+    let span = typed.ports.span();
+    let ports = typed.ports.into_inner();
+    if ports.is_empty() || ports.contains(&0) {
+        return Err(Problem { message: "a service needs at least one port, from 1 to 65535".to_owned(), span });
+    }
+    let default = Config::default().thresholds.max_half_open;
+    Ok(Service { ports, max_half_open: within(typed.max_half_open, default, 1..=10_000_000)? })
+}
+
+fn listen(typed: ListenFile, defaults: Listen) -> Result<Listen, Problem> {
+    if let Some(http) = &typed.http
+        && !http.as_ref().ip().is_loopback()
+    {
+        return Err(Problem {
+            message: format!(
+                "{} is not a loopback address: statistics are served locally; to read them from elsewhere, put a proxy in front",
+                http.as_ref()
+            ),
+            span: http.span(),
+        });
+    }
+    if let Some(socket) = &typed.socket {
+        let path = socket.as_ref();
+        if !path.is_absolute() || path.as_os_str().len() > LONGEST_SOCKET_PATH {
+            let message =
+                format!("\"{}\" cannot be the socket's path: it must start with / and have at most 107 bytes", path.display());
+            return Err(Problem { message, span: socket.span() });
+        }
+    }
+    Ok(Listen {
+        http: typed.http.map_or(defaults.http, Spanned::into_inner),
+        socket: typed.socket.map_or(defaults.socket, Spanned::into_inner),
+    })
+}
+
+fn limits(typed: LimitsFile, defaults: Limits) -> Result<Limits, Problem> {
+    Ok(Limits {
+        max_sources: within(typed.max_sources, defaults.max_sources, 1024..=16_777_216)?,
+        heartbeat_timeout: period(typed.heartbeat_timeout, defaults.heartbeat_timeout, SECOND..=DAY)?,
+    })
+}
+
+/// The value typed in, or the default; the range is for the value alone.
+fn within<T: PartialOrd + Display>(
+    typed: Option<Spanned<T>>,
+    default: T,
+    range: RangeInclusive<T>,
+) -> Result<T, Problem> {
+    let Some(typed) = typed else { return Ok(default) };
+    if range.contains(typed.as_ref()) {
+        return Ok(typed.into_inner());
+    }
+    let message = format!("{} is out of range: from {} to {}", typed.as_ref(), range.start(), range.end());
+    Err(Problem { message, span: typed.span() })
+}
+
+fn period(
+    typed: Option<Spanned<Period>>,
+    default: Duration,
+    range: RangeInclusive<Duration>,
+) -> Result<Duration, Problem> {
+    let Some(typed) = typed else { return Ok(default) };
+    let duration = typed.as_ref().0;
+    if range.contains(&duration) {
+        return Ok(duration);
+    }
+    let message =
+        format!("{duration:?} is out of range: from {} to {} seconds", range.start().as_secs(), range.end().as_secs());
+    Err(Problem { message, span: typed.span() })
+}

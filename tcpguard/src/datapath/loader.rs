@@ -1,0 +1,160 @@
+//! Loading: what the kernel lacks is left out and reported, unless nothing works without it.
+
+use std::os::unix::fs::MetadataExt;
+
+use aya::{
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    programs::{BtfTracePoint, Xdp},
+};
+use nix::time::{ClockId, clock_getres};
+use tcpguard_common::{
+    address::prefix_mask,
+    clock::Clock,
+    filter,
+    layout::{SocketLayout, map, program, setting},
+};
+
+use super::{Datapath, DatapathError, Maps, btf, log};
+
+/// What the datapath is loaded with.
+#[derive(Clone, Debug)]
+pub struct DatapathOptions {
+    /// Entries of the source table.
+    pub max_sources: u32,
+    /// Prefix length that IPv4 networks are accounted by.
+    pub prefix_v4: u8,
+    /// Prefix length that IPv6 networks are accounted by.
+    pub prefix_v6: u8,
+    /// aya-log's level (1 error to 5 trace), or `None` for no log: the programs then have no code for it.
+    pub log_level: Option<u8>,
+}
+
+/// Something the kernel may lack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// It is there and in use.
+    Available,
+    /// It is not, for this reason; tcpguard does without.
+    Unavailable(String),
+}
+
+/// What this kernel allows and what it does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Handshakes that complete are seen (tracepoint `sock:inet_sock_set_state`).
+    pub completions: Feature,
+    /// SYN-ACKs that are sent again are seen (tracepoint `tcp:tcp_retransmit_synack`).
+    pub retries: Feature,
+}
+
+/// A share of the table that one epoch of a flood may fill on all CPUs together, before it is recognised.
+const ADMISSION_SHARE: u32 = 4;
+/// The kernel asks for ring buffers of whole pages.
+const SMALLEST_RING: u32 = 4096;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tcpguard.bpf.o"));
+
+impl Datapath {
+    /// Loads programs and maps. Nothing is attached to an interface yet.
+    ///
+    /// # Errors
+    /// Where this is not permitted, or the kernel lacks what nothing works without.
+    pub fn load(options: &DatapathOptions) -> Result<(Self, Maps), DatapathError> {
+        let ticks_per_second = ticks_per_second()?;
+        let clock = Clock::new(ticks_per_second);
+        let hash_key = random_key()?;
+        let cpus = online_cpus()?;
+        let (layout, layout_problem) = match btf::socket_layout() {
+            Ok(layout) => (layout, None),
+            Err(error) => (SocketLayout::UNKNOWN, Some(error.to_string())),
+        };
+        let filter_blocks = filter::blocks(options.max_sources);
+        let admissions = (options.max_sources / ADMISSION_SHARE / cpus).max(1);
+        let namespace = namespace_inode()?;
+        let (mask_v4, mask_v6) = (prefix_mask(96 + options.prefix_v4.min(32)), prefix_mask(options.prefix_v6));
+        let log_level = options.log_level.unwrap_or(0);
+
+        let mut loader = EbpfLoader::new();
+        loader
+            .verifier_log_level(VerifierLogLevel::DISABLE)
+            .map_max_entries(map::SOURCES, options.max_sources)
+            .map_max_entries(map::KNOWN_SOURCES, filter_blocks)
+            .override_global(setting::HASH_KEY, &hash_key, true)
+            .override_global(setting::PREFIX_MASK_IPV4, &mask_v4, true)
+            .override_global(setting::PREFIX_MASK_IPV6, &mask_v6, true)
+            .override_global(setting::CLOCK, &clock, true)
+            .override_global(setting::ADMISSIONS_PER_EPOCH, &admissions, true)
+            .override_global(setting::FILTER_BLOCKS, &filter_blocks, true)
+            .override_global(setting::NAMESPACE, &namespace, true)
+            .override_global(setting::SOCKET_LAYOUT, &layout, true)
+            .override_global(setting::LOG_LEVEL, &log_level, true);
+        if options.log_level.is_none() {
+            loader.map_max_entries(map::LOG, SMALLEST_RING);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|error| DatapathError::object(&error))?;
+
+        load_xdp(&mut ebpf, program::GUARD)?;
+        load_xdp(&mut ebpf, program::CLOCK)?;
+        let mut tracepoint = |name, tracepoint| match &layout_problem {
+            Some(problem) => Feature::Unavailable(problem.clone()),
+            None => attach_tracepoint(&mut ebpf, name, tracepoint),
+        };
+        let features = Features {
+            completions: tracepoint(program::HANDSHAKE_COMPLETED, "inet_sock_set_state"),
+            retries: tracepoint(program::SYN_ACK_RETRIED, "tcp_retransmit_synack"),
+        };
+        if options.log_level.is_some() {
+            log::start(&mut ebpf);
+        }
+        let maps = Maps::take(&mut ebpf, hash_key, filter_blocks)?;
+        Ok((Self { ebpf, features, clock, ticks_per_second, hash_key }, maps))
+    }
+}
+
+fn load_xdp(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
+    let program = ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
+    let program: &mut Xdp = program.try_into().map_err(DatapathError::program(name))?;
+    program.load().map_err(DatapathError::program(name))
+}
+
+fn attach_tracepoint(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) -> Feature {
+    match try_attach_tracepoint(ebpf, name, tracepoint) {
+        Ok(()) => Feature::Available,
+        Err(error) => Feature::Unavailable(error.to_string()),
+    }
+}
+
+fn try_attach_tracepoint(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<(), DatapathError> {
+    let btf = Btf::from_sys_fs().map_err(|error| DatapathError::Object(error.to_string()))?;
+    let program = ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
+    let program: &mut BtfTracePoint = program.try_into().map_err(DatapathError::program(name))?;
+    program.load(tracepoint, &btf).map_err(DatapathError::program(name))?;
+    program.attach().map(drop).map_err(DatapathError::program(name))
+}
+
+/// CONFIG_HZ, by the resolution of the coarse clocks, which tick with it.
+fn ticks_per_second() -> Result<u32, DatapathError> {
+    const NANOSECONDS: i64 = 1_000_000_000;
+    let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
+        .map_err(|error| DatapathError::Host { what: "the kernel's tick", source: error.into() })?;
+    let nanoseconds = resolution.tv_sec() * NANOSECONDS + resolution.tv_nsec();
+    let ticks = (NANOSECONDS + nanoseconds / 2).checked_div(nanoseconds).unwrap_or(0);
+    Ok(u32::try_from(ticks).unwrap_or(0).clamp(4, 10_000))
+}
+
+fn random_key() -> Result<u64, DatapathError> {
+    getrandom::u64().map_err(|error| DatapathError::Host { what: "a random number", source: std::io::Error::other(error) })
+}
+
+fn namespace_inode() -> Result<u32, DatapathError> {
+    let metadata = std::fs::metadata("/proc/self/ns/net")
+        .map_err(|source| DatapathError::Host { what: "the network namespace", source })?;
+    // ns_common.inum has 32 bits.
+    Ok(metadata.ino() as u32)
+}
+
+fn online_cpus() -> Result<u32, DatapathError> {
+    let cpus = aya::util::online_cpus()
+        .map_err(|(_, source)| DatapathError::Host { what: "the number of CPUs", source })?;
+    Ok(u32::try_from(cpus.len()).unwrap_or(u32::MAX).max(1))
+}

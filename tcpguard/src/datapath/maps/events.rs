@@ -1,0 +1,37 @@
+//! What the datapath tells at once.
+
+use aya::maps::{MapData, RingBuf};
+use tcpguard_common::{event::SourceBusy, layout::map};
+use tokio::io::{Interest, unix::AsyncFd};
+use zerocopy::FromBytes;
+
+use super::super::DatapathError;
+
+/// Receives events.
+pub struct EventRing(AsyncFd<RingBuf<MapData>>);
+
+impl EventRing {
+    pub(super) fn new(ring: RingBuf<MapData>) -> Result<Self, DatapathError> {
+        AsyncFd::register_with_interest(ring, Interest::READABLE)
+            .map(Self)
+            .map_err(|source| DatapathError::Batch { map: map::EVENTS, source })
+    }
+
+    /// Waits until there is at least one event, and takes all there are, up to `most`.
+    ///
+    /// # Errors
+    /// Where the ring cannot be waited for.
+    pub async fn receive(&mut self, most: usize) -> std::io::Result<Vec<SourceBusy>> {
+        let mut guard = self.0.readable_mut().await?;
+        let ring = guard.get_inner_mut();
+        let mut events = Vec::new();
+        while events.len() < most {
+            let Some(item) = ring.next() else {
+                guard.clear_ready();
+                break;
+            };
+            events.extend(SourceBusy::read_from_bytes(&item));
+        }
+        Ok(events)
+    }
+}

@@ -1,0 +1,30 @@
+//! The interfaces whose handshakes count although nothing is known of the source.
+
+use std::collections::BTreeSet;
+
+use aya::maps::{HashMap, MapData};
+use tcpguard_common::layout::map;
+
+use super::super::DatapathError;
+
+/// Writes the set of interface indices.
+pub struct GuardedInterfaces(HashMap<MapData, u32, u32>);
+
+impl GuardedInterfaces {
+    pub(super) const fn new(map: HashMap<MapData, u32, u32>) -> Self {
+        Self(map)
+    }
+
+    /// Makes `indices` the set.
+    ///
+    /// # Errors
+    /// Where the map cannot be written, or has no room for all.
+    pub fn set(&mut self, indices: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        let failed = DatapathError::map(map::GUARDED_INTERFACES);
+        let old: Vec<u32> = self.0.keys().filter_map(Result::ok).filter(|index| !indices.contains(index)).collect();
+        old.iter()
+            .try_for_each(|index| self.0.remove(index))
+            .and_then(|()| indices.iter().try_for_each(|index| self.0.insert(index, 1, 0)))
+            .map_err(failed)
+    }
+}

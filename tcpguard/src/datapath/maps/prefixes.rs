@@ -1,0 +1,47 @@
+//! The accounts of networks.
+
+use std::collections::HashMap;
+
+use tcpguard_common::{
+    address::Address,
+    layout::map,
+    prefix::{SLABS, Slab},
+};
+
+use super::{super::DatapathError, PerCpu};
+
+/// Reads the accounts.
+pub struct PrefixMap(PerCpu<Slab>);
+
+/// The account of one network, over all CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrefixAccount {
+    /// SYNs since it got its cell.
+    pub syn: u64,
+    /// Handshakes completed or reset since then.
+    pub ended: u64,
+    /// When it last counted, in jiffies.
+    pub last_seen: u64,
+}
+
+impl PrefixMap {
+    pub(super) const fn new(map: PerCpu<Slab>) -> Self {
+        Self(map)
+    }
+
+    /// Reads one slab of cells (0 to [`SLABS`] - 1) into `accounts`.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn read(&self, slab: usize, accounts: &mut HashMap<Address, PrefixAccount>) -> Result<(), DatapathError> {
+        let index = u32::try_from(slab % SLABS).unwrap_or(0);
+        let cpus = self.0.get(&index, 0).map_err(DatapathError::map(map::PREFIXES))?;
+        for cell in cpus.iter().flatten().filter(|cell| cell.syn > 0) {
+            let account = accounts.entry(cell.network).or_default();
+            account.syn += cell.syn;
+            account.ended += cell.ended;
+            account.last_seen = account.last_seen.max(cell.last_seen);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! The source table.
+
+use std::sync::Arc;
+
+use aya::maps::{HashMap, IterableMap, MapData, MapError};
+use tcpguard_common::{address::Address, layout::map, source::SourceEntry};
+
+use super::super::{BatchReader, DatapathError, Progress};
+
+/// Entries read by one system call.
+const BATCH: usize = 1024;
+
+/// Reads the source table; copies share it.
+#[derive(Clone)]
+pub struct SourceMap(Arc<HashMap<MapData, Address, SourceEntry>>);
+
+/// A walk over the table that is taken up where it was left.
+pub struct SourceScan {
+    batch: BatchReader<Address, SourceEntry>,
+}
+
+impl SourceMap {
+    pub(super) fn new(map: HashMap<MapData, Address, SourceEntry>) -> Self {
+        Self(Arc::new(map))
+    }
+
+    /// The entry of one source.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn get(&self, source: Address) -> Result<Option<SourceEntry>, DatapathError> {
+        match self.0.get(&source, 0) {
+            Ok(entry) => Ok(Some(entry)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(DatapathError::map(map::SOURCES)(error)),
+        }
+    }
+
+    /// Hands every entry to `visit`.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn for_each(&self, mut visit: impl FnMut(&Address, &SourceEntry)) -> Result<(), DatapathError> {
+        let mut scan = SourceScan::new();
+        while scan.next(self, &mut visit)? == Progress::More {}
+        Ok(())
+    }
+}
+
+impl SourceScan {
+    /// A walk from the start of the table.
+    pub fn new() -> Self {
+        Self { batch: BatchReader::new(BATCH) }
+    }
+
+    /// Hands up to about [`BATCH`] further entries to `visit`.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn next(
+        &mut self,
+        sources: &SourceMap,
+        visit: impl FnMut(&Address, &SourceEntry),
+    ) -> Result<Progress, DatapathError> {
+        self.batch
+            .next(IterableMap::map(&*sources.0), visit)
+            .map_err(|source| DatapathError::Batch { map: map::SOURCES, source })
+    }
+}
+
+impl Default for SourceScan {
+    fn default() -> Self {
+        Self::new()
+    }
+}

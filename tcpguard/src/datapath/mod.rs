@@ -1,0 +1,82 @@
+//! The BPF programs and their maps, from the daemon's side.
+//!
+//! [`Datapath::load`] loads the object that is part of this binary; [`Datapath::attach`] puts it on an
+//! interface; the fields of [`Maps`] are the typed owners of each map, taken once.
+
+mod attach;
+mod batch;
+mod btf;
+mod error;
+mod loader;
+mod log;
+pub mod maps;
+
+use aya::{
+    Ebpf,
+    programs::{TestRun, TestRunOptions, Xdp},
+};
+use tcpguard_common::{clock::Clock, layout::program};
+
+pub use attach::{AttachMode, Attachment};
+pub use batch::{BatchReader, Progress};
+pub use error::DatapathError;
+pub use loader::{DatapathOptions, Feature, Features};
+pub use maps::Maps;
+
+/// The loaded programs. They leave the kernel when this is dropped.
+pub struct Datapath {
+    ebpf: Ebpf,
+    /// What this kernel allows and what it does not.
+    pub features: Features,
+    /// How long the kernel's jiffies are.
+    pub clock: Clock,
+    /// Jiffies a second.
+    pub ticks_per_second: u32,
+    /// Secret of the hashes.
+    pub hash_key: u64,
+}
+
+impl Datapath {
+    /// Runs one frame through the program without a network (`BPF_PROG_TEST_RUN`): the verdict.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to run it.
+    pub fn test_run(&self, frame: &[u8]) -> Result<u32, DatapathError> {
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
+        let result = self.xdp(program::GUARD)?.test_run(options).map_err(DatapathError::program(program::GUARD))?;
+        Ok(result.return_value)
+    }
+
+    /// What time it is in the datapath, in jiffies.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to run the program that tells.
+    pub fn jiffies(&self) -> Result<u64, DatapathError> {
+        /// The shortest frame the kernel runs an XDP program on.
+        const FRAME: [u8; 14] = [0; 14];
+        let mut answer = [0; FRAME.len()];
+        let options = TestRunOptions { data_in: Some(&FRAME), data_out: Some(&mut answer), ..TestRunOptions::new() };
+        self.xdp(program::CLOCK)?.test_run(options).map_err(DatapathError::program(program::CLOCK))?;
+        let mut jiffies = [0; 8];
+        jiffies.copy_from_slice(&answer[..8]);
+        Ok(u64::from_ne_bytes(jiffies))
+    }
+
+    /// The XDP program, for those that run it themselves.
+    ///
+    /// # Errors
+    /// Where the object has none.
+    pub fn guard(&self) -> Result<&Xdp, DatapathError> {
+        self.xdp(program::GUARD)
+    }
+
+    fn xdp(&self, name: &'static str) -> Result<&Xdp, DatapathError> {
+        let program = self.ebpf.program(name).ok_or(DatapathError::Missing(name))?;
+        program.try_into().map_err(DatapathError::program(name))
+    }
+
+    fn xdp_mut(&mut self, name: &'static str) -> Result<&mut Xdp, DatapathError> {
+        let program = self.ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
+        program.try_into().map_err(DatapathError::program(name))
+    }
+}
