@@ -62,6 +62,8 @@ counters! {
     HandshakesReset => "handshakes_reset",
     /// Handshakes completed.
     Completed => "completed",
+    /// Of these, the ones whose source had no entry, because of a flood of new sources.
+    CompletedUntracked => "completed_untracked",
     /// SYN-ACKs that the kernel sent again.
     Retried => "retried",
     /// Entries given in the source table.

@@ -1,2 +1,7 @@
-//! x
-fn main(){}
+//! The `tcpguard` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tcpguard::cli::main()
+}

@@ -60,7 +60,7 @@ pub fn syn(context: &XdpContext, segment: &Segment) -> bool {
         return false;
     }
     admit(source, now);
-    debug!(context, "a new source, SYN to port {}", segment.destination_port);
+    debug!(context, "new source {:i}, SYN to port {}", segment.source.octets(), segment.destination_port);
     match sources::find(source) {
         Some(entry) => {
             syn_of_known(entry, source, segment, now);
@@ -129,6 +129,7 @@ pub fn completed(handshake: &Handshake) {
         entry = sources::find(source);
         if let Some(entry) = &mut entry {
             sources::count(&mut entry.syn);
+            counts::add(Counter::CompletedUntracked);
         }
     }
     let Some(entry) = entry else { return };

@@ -167,8 +167,8 @@ impl Config {
     /// Where it cannot be read, is not TOML, has an unknown or ill-typed key, or a value out of range.
     pub fn load(path: &std::path::Path) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { file: name.clone(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { file: name.clone(), source })?;
         Self::parse(&text, &name)
     }
 

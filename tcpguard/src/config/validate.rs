@@ -1,10 +1,6 @@
 //! From what was typed to what can be run with.
 
-use std::{
-    fmt::Display,
-    ops::RangeInclusive,
-    time::Duration,
-};
+use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
 use toml::Spanned;
 
@@ -52,7 +48,8 @@ fn interfaces(typed: Option<Spanned<Vec<String>>>) -> Result<Vec<String>, Proble
             return Err(Problem { message: format!("\"{name}\" cannot be the name of an interface"), span });
         }
     }
-    if let Some(twice) = names.iter().enumerate().find_map(|(index, name)| names[..index].contains(name).then_some(name))
+    if let Some(twice) =
+        names.iter().enumerate().find_map(|(index, name)| names[..index].contains(name).then_some(name))
     {
         return Err(Problem { message: format!("interface {twice} is named twice"), span });
     }
@@ -138,8 +135,10 @@ fn listen(typed: ListenFile, defaults: Listen) -> Result<Listen, Problem> {
     if let Some(socket) = &typed.socket {
         let path = socket.as_ref();
         if !path.is_absolute() || path.as_os_str().len() > LONGEST_SOCKET_PATH {
-            let message =
-                format!("\"{}\" cannot be the socket's path: it must start with / and have at most 107 bytes", path.display());
+            let message = format!(
+                "\"{}\" cannot be the socket's path: it must start with / and have at most 107 bytes",
+                path.display()
+            );
             return Err(Problem { message, span: socket.span() });
         }
     }

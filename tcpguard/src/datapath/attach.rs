@@ -70,11 +70,8 @@ impl Datapath {
     }
 
     fn attach_in(&mut self, interface: &str, index: u32, mode: AttachMode) -> Result<Attachment, DatapathError> {
-        let failed = |reason: String| DatapathError::Attach {
-            interface: interface.to_owned(),
-            mode: mode.name(),
-            reason,
-        };
+        let failed =
+            |reason: String| DatapathError::Attach { interface: interface.to_owned(), mode: mode.name(), reason };
         let program = self.xdp_mut(program::GUARD)?;
         let id = program.attach_to_if_index(index, mode.kernel_mode()).map_err(|error| {
             match innermost(&error).raw_os_error() {

@@ -183,8 +183,7 @@ fn parse_types(section: &[u8]) -> Result<Vec<Type<'_>>, BtfError> {
     let mut types = Vec::new();
     let mut rest = section;
     while !rest.is_empty() {
-        let head =
-            Type { name: word(rest, 0)?, info: word(rest, 4)?, reference: word(rest, 8)?, members: &[] };
+        let head = Type { name: word(rest, 0)?, info: word(rest, 4)?, reference: word(rest, 8)?, members: &[] };
         let length = extra_length(&head);
         let members = rest.get(TYPE_SIZE..TYPE_SIZE + length).ok_or(BtfError::Malformed)?;
         types.push(Type { members, ..head });
@@ -231,10 +230,7 @@ mod tests {
         types.extend([0, composite(KIND_STRUCT, 2), 4, name("b"), 1, 0, name("c"), 1, 16]); // 2
         types.extend([0, composite(KIND_UNION, 2), 4, 0, 2, 0, name("d"), 1, 0]); // 3
         types.extend([name("inner"), composite(KIND_STRUCT, 2), 16, name("f"), 1, 0, name("g"), 1, 64]); // 4
-        types.extend([
-            name("outer"), composite(KIND_STRUCT, 3), 24,
-            name("a"), 1, 0, 0, 3, 32, name("e"), 4, 64,
-        ]); // 5
+        types.extend([name("outer"), composite(KIND_STRUCT, 3), 24, name("a"), 1, 0, 0, 3, 32, name("e"), 4, 64]); // 5
         let types: Vec<u8> = types.into_iter().flat_map(u32::to_ne_bytes).collect();
         let mut bytes = MAGIC.to_ne_bytes().to_vec();
         bytes.extend([1, 0]);
@@ -250,9 +246,14 @@ mod tests {
     fn members_are_found_within_nameless_ones() {
         let bytes = example();
         let btf = Btf::parse(&bytes).expect("well-formed");
-        for (structure, member, offset) in
-            [("outer", "a", 0), ("outer", "b", 4), ("outer", "c", 6), ("outer", "d", 4), ("outer", "e", 8), ("inner", "g", 8)]
-        {
+        for (structure, member, offset) in [
+            ("outer", "a", 0),
+            ("outer", "b", 4),
+            ("outer", "c", 6),
+            ("outer", "d", 4),
+            ("outer", "e", 8),
+            ("inner", "g", 8),
+        ] {
             assert_eq!(btf.offset(structure, member).expect("found"), offset, "{structure}.{member}");
         }
         assert!(matches!(btf.offset("outer", "g"), Err(BtfError::NoMember { .. })));

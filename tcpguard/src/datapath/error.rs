@@ -7,7 +7,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum DatapathError {
     /// The caller lacks the privilege.
-    #[error("loading BPF programs needs root (or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON): run tcpguard with sudo or as its service")]
+    #[error(
+        "loading BPF programs needs root (or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON): run tcpguard with sudo or as its service"
+    )]
     NotPermitted,
     /// The kernel refused the object.
     #[error("the kernel cannot load tcpguard's maps: {0}; tcpguard needs Linux 5.10 or later")]
@@ -51,10 +53,14 @@ pub enum DatapathError {
     #[error("there is no interface {0} in this network namespace: `ip link` lists those there are")]
     NoInterface(String),
     /// There is nothing to guard.
-    #[error("there is no default route that would tell which interface to guard: name them with `interfaces = [\"…\"]` or --interface")]
+    #[error(
+        "there is no default route that would tell which interface to guard: name them with `interfaces = [\"…\"]` or --interface"
+    )]
     NoDefaultRoute,
     /// Another XDP program is there.
-    #[error("interface {interface} already has the XDP program {program} (id {id}): detach it with `ip link set dev {interface} xdp off`, or leave the interface out")]
+    #[error(
+        "interface {interface} already has the XDP program {program} (id {id}): detach it with `ip link set dev {interface} xdp off`, or leave the interface out"
+    )]
     Occupied {
         /// The interface.
         interface: String,
@@ -130,7 +136,12 @@ pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
         let objection = log
             .lines()
             .rev()
-            .find(|line| !line.is_empty() && !line.starts_with("processed ") && !line.starts_with("verification time") && !line.starts_with("stack depth"))
+            .find(|line| {
+                !line.is_empty()
+                    && !line.starts_with("processed ")
+                    && !line.starts_with("verification time")
+                    && !line.starts_with("stack depth")
+            })
             .unwrap_or("no log");
         return format!("{io_error} ({objection})");
     }

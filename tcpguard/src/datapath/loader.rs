@@ -143,7 +143,8 @@ fn ticks_per_second() -> Result<u32, DatapathError> {
 }
 
 fn random_key() -> Result<u64, DatapathError> {
-    getrandom::u64().map_err(|error| DatapathError::Host { what: "a random number", source: std::io::Error::other(error) })
+    getrandom::u64()
+        .map_err(|error| DatapathError::Host { what: "a random number", source: std::io::Error::other(error) })
 }
 
 fn namespace_inode() -> Result<u32, DatapathError> {
@@ -154,7 +155,7 @@ fn namespace_inode() -> Result<u32, DatapathError> {
 }
 
 fn online_cpus() -> Result<u32, DatapathError> {
-    let cpus = aya::util::online_cpus()
-        .map_err(|(_, source)| DatapathError::Host { what: "the number of CPUs", source })?;
+    let cpus =
+        aya::util::online_cpus().map_err(|(_, source)| DatapathError::Host { what: "the number of CPUs", source })?;
     Ok(u32::try_from(cpus.len()).unwrap_or(u32::MAX).max(1))
 }

@@ -2,8 +2,10 @@
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::io::unix::AsyncFd;
 use tracing::warn;
+
+use super::readiness::readable;
 
 /// Starts to hand messages on; without it the programs run all the same.
 pub(super) fn start(ebpf: &mut Ebpf) {
@@ -11,7 +13,7 @@ pub(super) fn start(ebpf: &mut Ebpf) {
         Ok(logger) => logger,
         Err(error) => return warn!("the datapath's log is not to be had: {error}"),
     };
-    match AsyncFd::register_with_interest(logger, Interest::READABLE) {
+    match readable(logger) {
         Ok(logger) => drop(tokio::spawn(hand_on(logger))),
         Err(error) => warn!("the datapath's log is not to be had: {error}"),
     }

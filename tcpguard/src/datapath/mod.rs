@@ -10,6 +10,7 @@ mod error;
 mod loader;
 mod log;
 pub mod maps;
+mod readiness;
 
 use aya::{
     Ebpf,
@@ -17,7 +18,7 @@ use aya::{
 };
 use tcpguard_common::{clock::Clock, layout::program};
 
-pub use attach::{AttachMode, Attachment};
+pub use attach::{AttachMode, Attachment, occupied};
 pub use batch::{BatchReader, Progress};
 pub use error::DatapathError;
 pub use loader::{DatapathOptions, Feature, Features};

@@ -2,19 +2,17 @@
 
 use aya::maps::{MapData, RingBuf};
 use tcpguard_common::{event::SourceBusy, layout::map};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::io::unix::AsyncFd;
 use zerocopy::FromBytes;
 
-use super::super::DatapathError;
+use super::super::{DatapathError, readiness::readable};
 
 /// Receives events.
 pub struct EventRing(AsyncFd<RingBuf<MapData>>);
 
 impl EventRing {
     pub(super) fn new(ring: RingBuf<MapData>) -> Result<Self, DatapathError> {
-        AsyncFd::register_with_interest(ring, Interest::READABLE)
-            .map(Self)
-            .map_err(|source| DatapathError::Batch { map: map::EVENTS, source })
+        readable(ring).map(Self).map_err(|source| DatapathError::Batch { map: map::EVENTS, source })
     }
 
     /// Waits until there is at least one event, and takes all there are, up to `most`.

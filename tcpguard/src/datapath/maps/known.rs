@@ -38,18 +38,17 @@ impl KnownSources {
         }
     }
 
-    /// Puts `filter` in force, and leaves it empty. A source that was admitted meanwhile may be missing
+    /// Puts `filter` in force. A source that was admitted meanwhile may be missing
     /// from it: its next SYN is counted in the sketch and sets its bits again.
     ///
     /// # Errors
     /// Where the map cannot be written.
-    pub fn replace(&mut self, filter: &mut NewFilter) -> Result<(), DatapathError> {
-        for (index, block) in (0..).zip(&mut filter.0) {
+    pub fn replace(&mut self, filter: &NewFilter) -> Result<(), DatapathError> {
+        for (index, block) in (0..).zip(&filter.0) {
             let current = self.map.get(&index, 0).map_err(DatapathError::map(map::KNOWN_SOURCES))?;
             if current != *block {
                 self.map.set(index, *block, 0).map_err(DatapathError::map(map::KNOWN_SOURCES))?;
             }
-            *block = [0; WORDS_PER_BLOCK];
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ pub use distinct::DistinctMap;
 pub use events::EventRing;
 pub use guarded::GuardedInterfaces;
 pub use known::{KnownSources, NewFilter};
-pub use ports::{PortMap, PortTotals};
+pub use ports::PortMap;
 pub use prefixes::{PrefixAccount, PrefixMap};
 pub use sources::{SourceMap, SourceScan};
 

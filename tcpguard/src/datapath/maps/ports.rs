@@ -13,44 +13,33 @@ pub struct PortMap {
     handshakes: HashMap<MapData, u16, PortHandshakes>,
 }
 
-/// The account of one port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PortTotals {
-    /// SYNs.
-    pub syn: u64,
-    /// Handshakes completed.
-    pub completed: u64,
-    /// SYN-ACKs sent again.
-    pub retried: u64,
-}
-
 impl PortMap {
     pub(super) const fn new(syn: PerCpu<PortSlab>, handshakes: HashMap<MapData, u16, PortHandshakes>) -> Self {
         Self { syn, handshakes }
     }
 
-    /// The ports that have any account.
+    /// SYNs by port, for the ports of one slab (0 to [`PORT_SLABS`] - 1) that have any.
     ///
     /// # Errors
-    /// Where a map cannot be read.
-    pub fn read(&self) -> Result<BTreeMap<u16, PortTotals>, DatapathError> {
-        let mut ports = BTreeMap::<u16, PortTotals>::new();
-        for slab in 0..PORT_SLABS {
-            let index = u32::try_from(slab).unwrap_or(u32::MAX);
-            let cpus = self.syn.get(&index, 0).map_err(DatapathError::map(map::SYN_BY_PORT))?;
-            for counts in cpus.iter() {
-                for (offset, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-                    let port = u16::try_from(slab * PORTS_PER_SLAB + offset).unwrap_or(u16::MAX);
-                    ports.entry(port).or_default().syn += count;
-                }
+    /// Where the map cannot be read.
+    pub fn read_syn(&self, slab: usize) -> Result<BTreeMap<u16, u64>, DatapathError> {
+        let index = u32::try_from(slab % PORT_SLABS).unwrap_or(0);
+        let cpus = self.syn.get(&index, 0).map_err(DatapathError::map(map::SYN_BY_PORT))?;
+        let mut ports = BTreeMap::new();
+        for counts in cpus.iter() {
+            for (offset, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+                let port = u16::try_from(slab * PORTS_PER_SLAB + offset).unwrap_or(u16::MAX);
+                *ports.entry(port).or_default() += count;
             }
         }
-        for entry in self.handshakes.iter() {
-            let (port, handshakes) = entry.map_err(DatapathError::map(map::HANDSHAKES_BY_PORT))?;
-            let totals = ports.entry(port).or_default();
-            totals.completed = handshakes.completed;
-            totals.retried = handshakes.retried;
-        }
         Ok(ports)
+    }
+
+    /// What became of handshakes, for ports that have completed one or sent a SYN-ACK again.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn read_handshakes(&self) -> Result<BTreeMap<u16, PortHandshakes>, DatapathError> {
+        self.handshakes.iter().collect::<Result<_, _>>().map_err(DatapathError::map(map::HANDSHAKES_BY_PORT))
     }
 }

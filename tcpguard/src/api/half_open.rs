@@ -1,0 +1,61 @@
+//! `GET /half-open`: what `netstat -n -p TCP | grep SYN_RECV` shows, and what it means.
+
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+};
+use serde::Deserialize;
+
+use super::{
+    ApiError, ApiState,
+    model::{HalfOpenPort, HalfOpenReport, HalfOpenRow},
+};
+use crate::kernel::{HalfOpenTable, Spread};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Parameters {
+    port: Option<u16>,
+}
+
+pub(super) async fn half_open(
+    State(state): State<ApiState>,
+    query: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<HalfOpenReport>, ApiError> {
+    let Query(parameters) = query?;
+    let snapshot = state.snapshot()?;
+    Ok(Json(report(&snapshot.kernel_half_open, parameters.port)))
+}
+
+/// The report of all rows, or of those of one local port.
+pub fn report(table: &HalfOpenTable, port: Option<u16>) -> HalfOpenReport {
+    let is_wanted = |candidate: u16| port.is_none_or(|port| port == candidate);
+    let ports: Vec<HalfOpenPort> = table
+        .by_port
+        .iter()
+        .filter(|(port, _)| is_wanted(**port))
+        .map(|(port, counts)| HalfOpenPort {
+            port: *port,
+            half_open: counts.total as u64,
+            retried: counts.retried as u64,
+        })
+        .collect();
+    let rows: Vec<_> = table.rows.iter().filter(|row| is_wanted(row.local.port())).collect();
+    let spread = Spread::of(rows.iter().map(|row| row.remote.ip()));
+    HalfOpenReport {
+        total: ports.iter().map(|port| port.half_open).sum(),
+        retried: ports.iter().map(|port| port.retried).sum(),
+        ports,
+        sources: spread.to_string(),
+        rows: rows
+            .into_iter()
+            .map(|row| HalfOpenRow {
+                local: row.local.to_string(),
+                remote: row.remote.to_string(),
+                port: row.local.port(),
+                age_seconds: row.age.as_millis() as f64 / 1000.0,
+                retransmits: row.retransmits,
+            })
+            .collect(),
+    }
+}

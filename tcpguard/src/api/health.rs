@@ -1,0 +1,26 @@
+//! `GET /healthz` and `/readyz`.
+
+use axum::{Json, extract::State};
+use jiff::{SignedDuration, Timestamp};
+
+use super::{ApiError, ApiState, model::Health};
+
+/// A snapshot older than this means that the daemon does not tick any more.
+const STALE: SignedDuration = SignedDuration::from_secs(2);
+
+/// The daemon answers.
+pub(super) async fn healthz() -> Json<Health> {
+    Json(Health { status: "ok".to_owned() })
+}
+
+/// The datapath is attached, and snapshots are taken.
+pub(super) async fn readyz(State(state): State<ApiState>) -> Result<Json<Health>, ApiError> {
+    let snapshot = state.snapshot()?;
+    if Timestamp::now().duration_since(snapshot.clock.now()) > STALE {
+        return Err(ApiError::NotReady("snapshots are not taken any more"));
+    }
+    if snapshot.interfaces.iter().all(|interface| interface.mode.is_none()) {
+        return Err(ApiError::NotReady("no interface is attached to"));
+    }
+    Ok(healthz().await)
+}

@@ -1,0 +1,285 @@
+//! The JSON of every answer. Field names are a contract.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Why a request has no answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Problem {
+    /// One sentence.
+    pub error: String,
+}
+
+/// `GET /stats`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Stats {
+    /// tcpguard's version.
+    pub version: String,
+    /// Seconds since the daemon started.
+    pub uptime_seconds: u64,
+    /// When the snapshot was taken.
+    pub time: Timestamp,
+    /// calm, attack or recovering.
+    pub state: String,
+    /// The attack that is going on.
+    pub attack: Option<Attack>,
+    /// The guarded interfaces.
+    pub interfaces: Vec<Interface>,
+    /// Counters since the daemon started.
+    pub totals: Totals,
+    /// Frames dropped, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// Frames that hold no TCP segment that could be read, by reason; all of them passed.
+    pub unread: BTreeMap<String, u64>,
+    /// Rates over the last second.
+    pub rates: Rates,
+    /// Half-open handshakes.
+    pub half_open: HalfOpen,
+    /// Connection requests that the kernel refused for want of resources since the daemon started.
+    pub refused: u64,
+    /// The thresholds in force.
+    pub thresholds: Thresholds,
+    /// Ports with a listener, and the busiest of those without.
+    pub ports: Vec<Port>,
+    /// The twenty sources with most SYNs.
+    pub sources: Vec<Source>,
+    /// The twenty networks with most SYNs.
+    pub prefixes: Vec<Prefix>,
+    /// How the source table stands.
+    pub tracking: Tracking,
+    /// What this kernel allows.
+    pub features: BTreeMap<String, Feature>,
+    /// The kernel's TCP counters since its network namespace began.
+    pub tcp_ext: BTreeMap<String, u64>,
+}
+
+/// An attack.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Attack {
+    /// Since when.
+    pub since: Timestamp,
+    /// spoofed, concentrated, prefix, scan or mixed.
+    pub kind: String,
+    /// What shows it.
+    pub evidence: Vec<String>,
+}
+
+/// A guarded interface.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// native, generic or detached.
+    pub xdp_mode: String,
+    /// Why it is not native.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+/// Counters since the daemon started.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Frames seen: `passed` + `dropped` + `challenged`.
+    pub packets: u64,
+    /// SYNs, those sent again among them.
+    pub syn: u64,
+    /// SYN-ACKs received.
+    pub syn_ack: u64,
+    /// Segments with ACK, and neither SYN nor RST.
+    pub ack: u64,
+    /// Resets.
+    pub rst: u64,
+    /// Segments with flags that no TCP sends together.
+    pub bad_flags: u64,
+    /// Frames passed to the kernel.
+    pub passed: u64,
+    /// Frames dropped.
+    pub dropped: u64,
+    /// SYNs answered with a challenge.
+    pub challenged: u64,
+    /// Handshakes completed.
+    pub completed: u64,
+    /// SYN-ACKs that the kernel sent again.
+    pub retried: u64,
+    /// SYNs recognised as sent again.
+    pub syn_repeated: u64,
+    /// SYNs that carried data.
+    pub syn_with_payload: u64,
+    /// Half-open handshakes ended by a reset.
+    pub handshakes_reset: u64,
+}
+
+/// Rates over the last second.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Rates {
+    /// Frames.
+    pub packets_per_second: f64,
+    /// SYNs.
+    pub syn_per_second: f64,
+    /// Handshakes completed.
+    pub completed_per_second: f64,
+    /// SYN-ACKs sent again.
+    pub retried_per_second: f64,
+    /// Resets.
+    pub rst_per_second: f64,
+    /// Different sources of SYNs, estimated to within a few percent.
+    pub distinct_sources_per_second: f64,
+}
+
+/// Half-open handshakes.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HalfOpen {
+    /// In state SYN_RECV in the kernel.
+    pub kernel: u64,
+    /// Of these, the ones whose SYN-ACK was sent again.
+    pub kernel_retried: u64,
+    /// By the datapath's count of SYNs, completions and resets.
+    pub datapath: u64,
+}
+
+/// The thresholds in force.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Thresholds {
+    /// Half-open handshakes.
+    pub max_half_open: u32,
+    /// Of these, the ones whose SYN-ACK was sent again.
+    pub max_half_open_retried: u32,
+    /// Refused connection requests a second.
+    pub max_ports_exhausted: u32,
+}
+
+/// A port.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Port {
+    /// Its number.
+    pub port: u16,
+    /// SYNs.
+    pub syn: u64,
+    /// Half-open handshakes in the kernel.
+    pub half_open: u64,
+    /// SYN-ACKs sent again.
+    pub retried: u64,
+    /// Handshakes completed.
+    pub completed: u64,
+    /// What its listeners can hold; 0 where there is none.
+    pub backlog: u64,
+    /// Completed connections that wait to be accepted.
+    pub accept_queue: u64,
+}
+
+/// A source.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Source {
+    /// Its address.
+    pub source: String,
+    /// SYNs, those sent again among them.
+    pub syn: u64,
+    /// Handshakes completed.
+    pub completed: u64,
+    /// Handshakes half open.
+    pub half_open: u64,
+    /// SYN-ACKs sent to it again.
+    pub retried: u64,
+    /// Resets.
+    pub resets: u64,
+    /// SYNs dropped.
+    pub dropped: u64,
+    /// SYNs challenged.
+    pub challenged: u64,
+    /// Whether it has completed a handshake.
+    pub proven: bool,
+    /// Until when it is blocked.
+    pub blocked_until: Option<Timestamp>,
+    /// Since when it has an entry.
+    pub first_seen: Timestamp,
+    /// When it last sent a SYN or completed a handshake.
+    pub last_seen: Timestamp,
+}
+
+/// A network.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Prefix {
+    /// In CIDR form.
+    pub prefix: String,
+    /// SYNs, since the network has been among the busy ones.
+    pub syn: u64,
+    /// Handshakes completed or reset, since then.
+    pub ended: u64,
+    /// When it last sent a SYN.
+    pub last_seen: Timestamp,
+}
+
+/// How the source table stands.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Tracking {
+    /// Sources that have an entry.
+    pub sources: u64,
+    /// Entries the table has room for.
+    pub max_sources: u32,
+    /// Entries given since the daemon started.
+    pub admitted: u64,
+    /// SYNs whose source got no entry, because of a flood of new ones.
+    pub syn_untracked: u64,
+    /// Events that were lost because there were too many at once.
+    pub events_lost: u64,
+}
+
+/// Something the kernel may lack.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Feature {
+    /// Whether it is there.
+    pub available: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+/// `GET /half-open`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HalfOpenReport {
+    /// How many there are.
+    pub total: u64,
+    /// Of these, the ones whose SYN-ACK was sent again.
+    pub retried: u64,
+    /// How many by port.
+    pub ports: Vec<HalfOpenPort>,
+    /// Whether the sources look random, in words.
+    pub sources: String,
+    /// The rows; at most 65,536 of them.
+    pub rows: Vec<HalfOpenRow>,
+}
+
+/// Half-open handshakes of one port.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HalfOpenPort {
+    /// The local port.
+    pub port: u16,
+    /// How many there are.
+    pub half_open: u64,
+    /// Of these, the ones whose SYN-ACK was sent again.
+    pub retried: u64,
+}
+
+/// A half-open handshake in the kernel.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HalfOpenRow {
+    /// Local address and port.
+    pub local: String,
+    /// Remote address and port.
+    pub remote: String,
+    /// Local port.
+    pub port: u16,
+    /// Since about when.
+    pub age_seconds: f64,
+    /// How often the SYN-ACK was sent again.
+    pub retransmits: u8,
+}
+
+/// `GET /healthz` and `/readyz`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Health {
+    /// ok.
+    pub status: String,
+}

@@ -1,0 +1,182 @@
+//! Listening on loopback and on the Unix socket, and serving with bounds: so many connections, so
+//! long for a request's head, so large a head.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+
+use crate::config::Listen;
+
+const MOST_CONNECTIONS: usize = 256;
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const LARGEST_HEAD: usize = 16 * 1024;
+const SOCKET_MODE: u32 = 0o660;
+
+/// Why the daemon cannot listen.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// Not on that address.
+    #[error("cannot listen on http://{address}: {source}; set `listen.http` to another address or port")]
+    Http {
+        /// The address.
+        address: SocketAddr,
+        /// The reason.
+        source: io::Error,
+    },
+    /// Another daemon does.
+    #[error("another tcpguard is running: it answers on {}", .0.display())]
+    AlreadyRunning(PathBuf),
+    /// The socket cannot be made.
+    #[error("cannot make the socket {}: {source}; set `listen.socket` to a path that can be written", path.display())]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// Where the daemon listens. Dropping this removes the Unix socket.
+pub struct Listeners {
+    http: TcpListener,
+    unix: UnixListener,
+    _socket_file: SocketFile,
+}
+
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            warn!("the socket {} could not be removed: {error}", self.0.display());
+        }
+    }
+}
+
+impl Listeners {
+    /// Starts to listen. A socket that a killed daemon left behind is replaced.
+    ///
+    /// # Errors
+    /// Where an address or path is taken, or cannot be had.
+    pub async fn bind(listen: &Listen) -> Result<Self, ListenError> {
+        let http = TcpListener::bind(listen.http)
+            .await
+            .map_err(|source| ListenError::Http { address: listen.http, source })?;
+        let unix = bind_unix(&listen.socket)?;
+        info!("listening on http://{} and {}", listen.http, listen.socket.display());
+        Ok(Self { http, unix, _socket_file: SocketFile(listen.socket.clone()) })
+    }
+
+    /// Serves until `shutdown`, and then until the requests under way are answered.
+    pub async fn serve(self, router: Router, shutdown: CancellationToken) {
+        let server = Server {
+            router,
+            shutdown: shutdown.clone(),
+            connections: TaskTracker::new(),
+            permits: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+        };
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = self.http.accept() => server.take(accepted.map(|(stream, _)| stream)).await,
+                accepted = self.unix.accept() => server.take(accepted.map(|(stream, _)| stream)).await,
+            }
+        }
+        server.connections.close();
+        if tokio::time::timeout(Duration::from_secs(1), server.connections.wait()).await.is_err() {
+            debug!("some requests were cut off");
+        }
+    }
+}
+
+fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
+    let failed = |source| ListenError::Socket { path: path.to_owned(), source };
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(ListenError::AlreadyRunning(path.to_owned()));
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()) => {
+            fs::remove_file(path).map_err(failed)?;
+        }
+        Ok(_) => return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, "something else is there"))),
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+    Ok(listener)
+}
+
+struct Server {
+    router: Router,
+    shutdown: CancellationToken,
+    connections: TaskTracker,
+    permits: Arc<Semaphore>,
+}
+
+impl Server {
+    /// Serves one more connection; one too many is closed at once.
+    async fn take<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, accepted: io::Result<S>) {
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err(error) => {
+                warn!("a connection could not be accepted: {error}");
+                // Out of file descriptors, most likely: there is no use in asking again at once.
+                return tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            return debug!("more than {MOST_CONNECTIONS} connections: one was closed");
+        };
+        let (router, shutdown) = (self.router.clone(), self.shutdown.clone());
+        self.connections.spawn(async move {
+            serve_connection(stream, router, shutdown).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    router: Router,
+    shutdown: CancellationToken,
+) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(LARGEST_HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        debug!("a connection ended: {error}");
+    }
+}

@@ -1,0 +1,106 @@
+//! `GET /sources`.
+
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+};
+use serde::Deserialize;
+use tcpguard_common::{address::Address, source::SourceEntry};
+
+use super::{ApiError, ApiState, model::Source};
+use crate::{
+    datapath::{DatapathError, maps::SourceMap},
+    monitor::{MOST_TOP_SOURCES, Snapshot, SourceOrder, WallClock},
+};
+
+const DEFAULT_LIMIT: usize = 20;
+const MOST: usize = 100_000;
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Sort {
+    #[default]
+    Syn,
+    HalfOpen,
+    Dropped,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Parameters {
+    #[serde(default)]
+    sort: Sort,
+    limit: Option<usize>,
+}
+
+pub(super) async fn sources(
+    State(state): State<ApiState>,
+    query: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<Vec<Source>>, ApiError> {
+    let Query(parameters) = query?;
+    let limit = parameters.limit.unwrap_or(DEFAULT_LIMIT);
+    if limit > MOST {
+        return Err(ApiError::BadQuery(format!("limit is {limit}, and may be {MOST} at most")));
+    }
+    let snapshot = state.snapshot()?;
+    let order = match parameters.sort {
+        Sort::Syn => SourceOrder::Syn,
+        Sort::HalfOpen => SourceOrder::HalfOpen,
+        Sort::Dropped => SourceOrder::Dropped,
+    };
+    // Reading the table is a system call or many: not on a thread that others wait for.
+    let answer = tokio::task::spawn_blocking(move || top(&snapshot, &state.sources, order, limit)).await;
+    match answer {
+        Ok(sources) => Ok(Json(sources?)),
+        Err(_) => Err(ApiError::NotReady("the daemon is shutting down")),
+    }
+}
+
+/// The first `limit` sources in this order, as they stand now.
+pub(super) fn top(
+    snapshot: &Snapshot,
+    table: &SourceMap,
+    order: SourceOrder,
+    limit: usize,
+) -> Result<Vec<Source>, DatapathError> {
+    let mut entries = if limit <= MOST_TOP_SOURCES {
+        entries_of(snapshot.top_sources.addresses(), table)?
+    } else {
+        all_entries(table)?
+    };
+    entries.sort_by_cached_key(|(source, entry)| (std::cmp::Reverse(order.weight(entry, snapshot.period)), *source));
+    entries.truncate(limit);
+    Ok(entries.into_iter().map(|(source, entry)| row(source, &entry, snapshot.period, &snapshot.clock)).collect())
+}
+
+fn entries_of(sources: &[Address], table: &SourceMap) -> Result<Vec<(Address, SourceEntry)>, DatapathError> {
+    let mut entries = Vec::with_capacity(sources.len());
+    for source in sources {
+        // One that was evicted meanwhile is left out.
+        entries.extend(table.get(*source)?.map(|entry| (*source, entry)));
+    }
+    Ok(entries)
+}
+
+fn all_entries(table: &SourceMap) -> Result<Vec<(Address, SourceEntry)>, DatapathError> {
+    let mut entries = Vec::new();
+    table.for_each(|source, entry| entries.push((*source, *entry)))?;
+    Ok(entries)
+}
+
+fn row(source: Address, entry: &SourceEntry, period: u32, clock: &WallClock) -> Source {
+    Source {
+        source: source.to_string(),
+        syn: entry.syn,
+        completed: entry.completed,
+        half_open: entry.half_open.count(period),
+        retried: entry.retried,
+        resets: entry.resets,
+        dropped: entry.dropped,
+        challenged: entry.challenged,
+        proven: entry.completed > 0,
+        blocked_until: None,
+        first_seen: clock.time_of(entry.first_seen),
+        last_seen: clock.time_of(entry.last_seen),
+    }
+}

@@ -1,0 +1,36 @@
+//! What is logged, and where to.
+
+use std::io::IsTerminal;
+
+use tracing::{Level, enabled};
+use tracing_subscriber::EnvFilter;
+
+/// Sets what is logged, as in `TCPGUARD_LOG=debug`.
+const VARIABLE: &str = "TCPGUARD_LOG";
+const DEFAULT: &str = "info";
+
+/// Logs to standard error; without times where systemd adds them.
+pub(super) fn start() {
+    let filter = EnvFilter::builder().with_env_var(VARIABLE).try_from_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));
+    let to_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    if to_journal { subscriber.without_time().init() } else { subscriber.init() }
+}
+
+/// The level to load the datapath's log with, if it is wanted at all: messages for every new source are
+/// for debugging, and the programs have no code for them unless asked.
+pub fn datapath_log_level() -> Option<u8> {
+    const DEBUG: u8 = 4;
+    const TRACE: u8 = 5;
+    if enabled!(target: "tcpguard::accounts", Level::TRACE) {
+        Some(TRACE)
+    } else if enabled!(target: "tcpguard::accounts", Level::DEBUG) {
+        Some(DEBUG)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,140 @@
+//! The commands. Exit code 0 is done, 1 failed, 2 wrong usage or configuration.
+
+mod check;
+mod client;
+mod half_open;
+mod logging;
+mod run;
+mod sources;
+mod status;
+mod table;
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+
+use crate::config::{Config, ConfigError};
+pub use logging::datapath_log_level;
+
+/// Read where no other file is named, if it exists.
+pub const DEFAULT_CONFIG: &str = "/etc/tcpguard/tcpguard.toml";
+
+const FAILED: u8 = 1;
+const BAD_USAGE: u8 = 2;
+
+/// Watches TCP handshakes and stops SYN floods before they cost anything
+#[derive(Parser)]
+#[command(name = "tcpguard", version, about, max_term_width = 100)]
+struct Arguments {
+    /// Configuration file; without this, /etc/tcpguard/tcpguard.toml if it exists
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon (needs root)
+    Run(run::Arguments),
+    /// Check the configuration and print what is in effect
+    Check(check::Arguments),
+    /// How things stand, in ten lines
+    Status(Asking),
+    /// Who sends SYNs, and what became of them
+    Sources(sources::Arguments),
+    /// The handshakes that are half open in the kernel: a modern `netstat -n -p TCP | grep SYN_RECV`
+    HalfOpen(half_open::Arguments),
+}
+
+/// How a command asks the daemon.
+#[derive(Args)]
+struct Asking {
+    /// The daemon's socket; without this, that of the configuration
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    match arguments.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tcpguard: {error:#}");
+            ExitCode::from(if error.is::<ConfigError>() { BAD_USAGE } else { FAILED })
+        }
+    }
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    if let Err(problem) = error.print() {
+        eprintln!("tcpguard: {problem}");
+    }
+    if error.use_stderr() { ExitCode::from(BAD_USAGE) } else { ExitCode::SUCCESS }
+}
+
+/// Who reads our output may have seen enough, as `head` does.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+impl Arguments {
+    fn run(self) -> Result<()> {
+        let config = self.config.as_deref();
+        match self.command {
+            Command::Run(arguments) => run::run(config, arguments),
+            Command::Check(arguments) => check::check(config, &arguments),
+            Command::Status(asking) => status::status(config, &asking),
+            Command::Sources(arguments) => sources::sources(config, &arguments),
+            Command::HalfOpen(arguments) => half_open::half_open(config, &arguments),
+        }
+    }
+}
+
+/// The configuration in `file`, or in the default file if that exists, or the defaults.
+fn load_config(file: Option<&Path>) -> Result<Config, ConfigError> {
+    let default = Path::new(DEFAULT_CONFIG);
+    match file {
+        Some(file) => Config::load(file),
+        None if default.exists() => Config::load(default),
+        None => Ok(Config::default()),
+    }
+}
+
+impl Asking {
+    /// The answer of the daemon to `GET path`.
+    fn get<T: serde::de::DeserializeOwned>(&self, config: Option<&Path>, path: &str) -> Result<T> {
+        client::get(&self.socket(config)?, path)
+    }
+
+    fn socket(&self, config: Option<&Path>) -> Result<PathBuf, ConfigError> {
+        match &self.socket {
+            Some(socket) => Ok(socket.clone()),
+            None => load_config(config).map(|config| config.listen.socket),
+        }
+    }
+}
+
+/// Prints `value` as JSON.
+fn print_json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).context("the answer cannot be written as JSON")?;
+    print(&format!("{text}\n"))
+}
+
+fn print(text: &str) -> Result<()> {
+    io::stdout().lock().write_all(text.as_bytes()).map_err(Into::into)
+}

@@ -1,0 +1,83 @@
+//! `tcpguard run`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::{load_config, logging};
+use crate::config::Config;
+
+/// Most of the work is in the kernel.
+const WORKER_THREADS: usize = 2;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Interface to guard instead of those of the configuration; may be repeated
+    #[arg(long = "interface", value_name = "NAME")]
+    interfaces: Vec<String>,
+    /// Path of the Unix socket instead of that of the configuration
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+pub(super) fn run(file: Option<&Path>, arguments: Arguments) -> Result<()> {
+    let config = with_arguments(load_config(file)?, arguments);
+    if !nix::unistd::geteuid().is_root() && !has_capabilities()? {
+        bail!(crate::datapath::DatapathError::NotPermitted);
+    }
+    logging::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        cancel_on_signal(&shutdown)?;
+        crate::run(config, shutdown).await.map_err(Into::into)
+    })
+}
+
+fn with_arguments(mut config: Config, arguments: Arguments) -> Config {
+    if !arguments.interfaces.is_empty() {
+        config.interfaces = arguments.interfaces;
+    }
+    if let Some(socket) = arguments.socket {
+        config.listen.socket = socket;
+    }
+    config
+}
+
+/// Whether this process, which is not root, may do what the daemon does.
+fn has_capabilities() -> Result<bool> {
+    const CAP_NET_ADMIN: u32 = 12;
+    const CAP_PERFMON: u32 = 38;
+    const CAP_BPF: u32 = 39;
+    let status = std::fs::read_to_string("/proc/self/status").context("cannot read this process's capabilities")?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    Ok([CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF].iter().all(|bit| effective >> bit & 1 == 1))
+}
+
+/// SIGTERM and SIGINT end the daemon in good order.
+fn cancel_on_signal(shutdown: &CancellationToken) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        info!("{name}: ending");
+        shutdown.cancel();
+    });
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! `tcpguard status`.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::{Asking, print, print_json};
+use crate::api::model::{Interface, Port, Stats};
+
+pub(super) fn status(config: Option<&Path>, asking: &Asking) -> Result<()> {
+    let stats: Stats = asking.get(config, "/stats")?;
+    if asking.json { print_json(&stats) } else { print(&describe(&stats)) }
+}
+
+/// Ten lines.
+fn describe(stats: &Stats) -> String {
+    let interfaces: Vec<String> = stats.interfaces.iter().map(describe_interface).collect();
+    let (totals, rates, thresholds) = (&stats.totals, &stats.rates, &stats.thresholds);
+    let lines = [
+        ("tcpguard", format!("{}, up {}", stats.version, duration(stats.uptime_seconds))),
+        ("state", stats.state.clone()),
+        ("guarding", interfaces.join(", ")),
+        (
+            "now",
+            format!(
+                "{:.0} SYN/s from {:.0} sources/s, {:.0} handshakes completed/s",
+                rates.syn_per_second, rates.distinct_sources_per_second, rates.completed_per_second
+            ),
+        ),
+        (
+            "half open",
+            format!(
+                "{} in the kernel (limit {}), {} of them retried (limit {}); {} by the datapath",
+                stats.half_open.kernel,
+                thresholds.max_half_open,
+                stats.half_open.kernel_retried,
+                thresholds.max_half_open_retried,
+                stats.half_open.datapath
+            ),
+        ),
+        ("refused", format!("{} for want of resources", stats.refused)),
+        (
+            "totals",
+            format!(
+                "{} packets, {} SYN, {} completed, {} resets, {} dropped",
+                totals.packets, totals.syn, totals.completed, totals.rst, totals.dropped
+            ),
+        ),
+        ("sources", format!("{} of {} entries in use", stats.tracking.sources, stats.tracking.max_sources)),
+        (
+            "top",
+            stats.sources.first().map_or_else(
+                || "nobody yet".to_owned(),
+                |top| {
+                    format!("{}: {} SYN, {} completed, {} half open", top.source, top.syn, top.completed, top.half_open)
+                },
+            ),
+        ),
+        ("ports", describe_ports(&stats.ports)),
+    ];
+    lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect()
+}
+
+fn describe_interface(interface: &Interface) -> String {
+    let reason = interface.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    format!("{} ({}{reason})", interface.name, interface.xdp_mode)
+}
+
+fn describe_ports(ports: &[Port]) -> String {
+    let mut busiest: Vec<&Port> = ports.iter().filter(|port| port.syn > 0).collect();
+    busiest.sort_by_key(|port| std::cmp::Reverse(port.syn));
+    let described: Vec<String> = busiest
+        .iter()
+        .take(3)
+        .map(|port| format!("{} ({} SYN, {} half open)", port.port, port.syn, port.half_open))
+        .collect();
+    if described.is_empty() { "no SYN yet".to_owned() } else { described.join(", ") }
+}
+
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}

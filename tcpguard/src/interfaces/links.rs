@@ -1,0 +1,164 @@
+//! Asking the kernel about interfaces and routes, and hearing of changes (rtnetlink(7)).
+
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use rtnetlink::{
+    Handle, MulticastGroup, RouteMessageBuilder, new_connection, new_multicast_connection,
+    packet_core::NetlinkPayload,
+    packet_route::{
+        RouteNetlinkMessage,
+        link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp},
+        route::{RouteAttribute, RouteMessage},
+    },
+};
+
+use crate::datapath::DatapathError;
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// The id of the XDP program that is attached to it.
+    pub xdp_program: Option<u32>,
+    /// The interface that it is stacked on (VLAN, macvlan).
+    pub lower: Option<u32>,
+    /// The interface that it is a port of (bridge, bond).
+    pub master: Option<u32>,
+}
+
+/// What happened to an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkChange {
+    /// It is there, maybe changed.
+    Present(Link),
+    /// It was removed, or moved to another namespace.
+    Gone {
+        /// The index it had.
+        index: u32,
+    },
+}
+
+/// Asks about interfaces.
+pub struct Links(Handle);
+
+/// Hears of changes.
+pub struct LinkWatch(Box<dyn Stream<Item = LinkChange> + Send + Unpin>);
+
+fn failed(error: impl ToString) -> DatapathError {
+    DatapathError::Netlink(error.to_string())
+}
+
+impl Links {
+    /// Opens the channel, within tokio's runtime.
+    ///
+    /// # Errors
+    /// Where the kernel gives none.
+    pub fn open() -> Result<Self, DatapathError> {
+        let (connection, handle, _) = new_connection().map_err(failed)?;
+        tokio::spawn(connection);
+        Ok(Self(handle))
+    }
+
+    /// Every interface in this network namespace.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub async fn all(&self) -> Result<Vec<Link>, DatapathError> {
+        let messages: Vec<LinkMessage> = self.0.link().get().execute().try_collect().await.map_err(failed)?;
+        Ok(messages.into_iter().filter_map(link).collect())
+    }
+
+    /// The interface of this name.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub async fn find(&self, name: &str) -> Result<Option<Link>, DatapathError> {
+        Ok(self.all().await?.into_iter().find(|link| link.name == name))
+    }
+
+    /// The interface of the default route, of IPv4 or else of IPv6.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub async fn default_route_interface(&self) -> Result<Option<String>, DatapathError> {
+        let ipv4 = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
+        let ipv6 = RouteMessageBuilder::<std::net::Ipv6Addr>::new().build();
+        for query in [ipv4, ipv6] {
+            let routes: Vec<RouteMessage> = self.0.route().get(query).execute().try_collect().await.map_err(failed)?;
+            let default = routes.iter().filter(|route| route.header.destination_prefix_length == 0);
+            if let Some(index) = default.filter_map(outgoing_interface).next() {
+                return Ok(self.all().await?.into_iter().find(|link| link.index == index).map(|link| link.name));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl LinkWatch {
+    /// Starts to listen, within tokio's runtime.
+    ///
+    /// # Errors
+    /// Where the kernel does not let it.
+    pub fn start() -> Result<Self, DatapathError> {
+        let (connection, _, messages) = new_multicast_connection(&[MulticastGroup::Link]).map_err(failed)?;
+        tokio::spawn(connection);
+        let changes = messages.filter_map(|(message, _)| std::future::ready(change(message.payload)));
+        Ok(Self(Box::new(changes)))
+    }
+
+    /// The next change; `None` where the kernel closed the channel.
+    pub async fn next(&mut self) -> Option<LinkChange> {
+        self.0.next().await
+    }
+}
+
+fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<LinkChange> {
+    match payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => link(message).map(LinkChange::Present),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)) => {
+            Some(LinkChange::Gone { index: message.header.index })
+        }
+        _ => None,
+    }
+}
+
+fn link(message: LinkMessage) -> Option<Link> {
+    let mut name = None;
+    let (mut xdp_program, mut lower, mut master) = (None, None, None);
+    let mut is_stacked = false;
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(value) => name = Some(value),
+            LinkAttribute::Xdp(values) => xdp_program = values.iter().find_map(program_id),
+            LinkAttribute::Link(index) => lower = Some(index),
+            LinkAttribute::Controller(index) => master = Some(index),
+            LinkAttribute::LinkInfo(values) => is_stacked = values.iter().any(is_stacked_kind),
+            _ => {}
+        }
+    }
+    // A veth names its peer there, which it is not stacked on.
+    let lower = lower.filter(|_| is_stacked);
+    Some(Link { index: message.header.index, name: name?, xdp_program, lower, master })
+}
+
+const fn program_id(attribute: &LinkXdp) -> Option<u32> {
+    match attribute {
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) if *id != 0 => {
+            Some(*id)
+        }
+        _ => None,
+    }
+}
+
+const fn is_stacked_kind(info: &LinkInfo) -> bool {
+    matches!(info, LinkInfo::Kind(InfoKind::Vlan | InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan))
+}
+
+fn outgoing_interface(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}

@@ -1,0 +1,154 @@
+//! The interfaces that are guarded: attached at the start, followed as they go and come back.
+
+mod links;
+
+use std::collections::BTreeSet;
+
+use tracing::{error, info, warn};
+
+use crate::{
+    config::Config,
+    datapath::{Attachment, Datapath, DatapathError, occupied},
+};
+pub use links::{Link, LinkChange, LinkWatch, Links};
+
+/// One guarded interface, as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// How the program is attached; `None` while it is not.
+    pub mode: Option<&'static str>,
+    /// Why it is not attached natively, or not at all.
+    pub reason: Option<String>,
+}
+
+/// The guarded interfaces. Dropping this detaches from all.
+pub struct Guards {
+    guards: Vec<Guard>,
+    config: Config,
+}
+
+struct Guard {
+    name: String,
+    state: State,
+}
+
+enum State {
+    Attached { index: u32, attachment: Attachment },
+    Detached { reason: String },
+}
+
+impl Guards {
+    /// Attaches to every interface of the configuration, or to that of the default route.
+    ///
+    /// # Errors
+    /// Where one of them is missing, has another program, or cannot be attached to; then none is.
+    pub async fn attach(config: &Config, links: &Links, datapath: &mut Datapath) -> Result<Self, DatapathError> {
+        let names = match config.interfaces.as_slice() {
+            [] => vec![links.default_route_interface().await?.ok_or(DatapathError::NoDefaultRoute)?],
+            names => names.to_vec(),
+        };
+        let mut guards = Vec::new();
+        for name in names {
+            let link = links.find(&name).await?.ok_or_else(|| DatapathError::NoInterface(name.clone()))?;
+            let state = attach(config, datapath, &link)?;
+            guards.push(Guard { name, state });
+        }
+        Ok(Self { guards, config: config.clone() })
+    }
+
+    /// Follows a change of some interface: the datapath has left one that is gone, and is attached to
+    /// one that came back. True where something changed for a guarded one.
+    pub fn follow(&mut self, change: &LinkChange, datapath: &mut Datapath) -> bool {
+        self.guards.iter_mut().fold(false, |changed, guard| guard.follow(change, &self.config, datapath) || changed)
+    }
+
+    /// Brings every guard in line with the interfaces there are now, for when changes were missed.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub async fn review(&mut self, links: &Links, datapath: &mut Datapath) -> Result<bool, DatapathError> {
+        let present = links.all().await?;
+        let mut changed = false;
+        for guard in &mut self.guards {
+            let change = present.iter().find(|link| link.name == guard.name).map_or_else(
+                || guard.attached_index().map(|index| LinkChange::Gone { index }),
+                |link| Some(LinkChange::Present(link.clone())),
+            );
+            changed |= change.is_some_and(|change| guard.follow(&change, &self.config, datapath));
+        }
+        Ok(changed)
+    }
+
+    /// How each interface stands.
+    pub fn status(&self) -> Vec<InterfaceStatus> {
+        self.guards.iter().map(Guard::status).collect()
+    }
+
+    /// Whether any interface is attached to.
+    pub fn any_attached(&self) -> bool {
+        self.guards.iter().any(|guard| guard.attached_index().is_some())
+    }
+
+    /// The indices of guarded interfaces and of those stacked on them (VLANs, bridges, bonds): where
+    /// handshakes of guarded traffic are received, as the kernel sees it.
+    pub fn receiving_indices(&self, links: &[Link]) -> BTreeSet<u32> {
+        let mut indices: BTreeSet<u32> = self.guards.iter().filter_map(Guard::attached_index).collect();
+        // Stacks are a few layers deep; each round finds the next one up.
+        for _ in 0..4 {
+            let above = links.iter().filter(|link| link.lower.is_some_and(|lower| indices.contains(&lower)));
+            let masters = links.iter().filter(|link| indices.contains(&link.index)).filter_map(|link| link.master);
+            let found: Vec<u32> = above.map(|link| link.index).chain(masters).collect();
+            indices.extend(found);
+        }
+        indices
+    }
+}
+
+fn attach(config: &Config, datapath: &mut Datapath, link: &Link) -> Result<State, DatapathError> {
+    if let Some(id) = link.xdp_program {
+        return Err(occupied(&link.name, id));
+    }
+    let attachment = datapath.attach(&link.name, link.index, config.xdp_mode)?;
+    info!("guarding {} ({} XDP)", link.name, attachment.mode.name());
+    Ok(State::Attached { index: link.index, attachment })
+}
+
+impl Guard {
+    fn follow(&mut self, change: &LinkChange, config: &Config, datapath: &mut Datapath) -> bool {
+        match change {
+            LinkChange::Gone { index } if self.attached_index() == Some(*index) => {
+                warn!("interface {} is gone; it is guarded again when it comes back", self.name);
+                self.state = State::Detached { reason: "the interface is gone".to_owned() };
+                true
+            }
+            LinkChange::Present(link) if link.name == self.name && self.attached_index() != Some(link.index) => {
+                self.state = match attach(config, datapath, link) {
+                    Ok(state) => state,
+                    Err(problem) => {
+                        error!("interface {} came back, but is not guarded: {problem}", self.name);
+                        State::Detached { reason: problem.to_string() }
+                    }
+                };
+                true
+            }
+            LinkChange::Gone { .. } | LinkChange::Present(_) => false,
+        }
+    }
+
+    const fn attached_index(&self) -> Option<u32> {
+        match &self.state {
+            State::Attached { index, .. } => Some(*index),
+            State::Detached { .. } => None,
+        }
+    }
+
+    fn status(&self) -> InterfaceStatus {
+        let (mode, reason) = match &self.state {
+            State::Attached { attachment, .. } => (Some(attachment.mode.name()), attachment.fallback_reason.clone()),
+            State::Detached { reason } => (None, Some(reason.clone())),
+        };
+        InterfaceStatus { name: self.name.clone(), mode, reason }
+    }
+}

@@ -1,0 +1,84 @@
+//! The kernel's TCP counters, from `/proc/net/netstat`.
+
+use std::io;
+
+use serde::Serialize;
+
+const FILE: &str = "/proc/self/net/netstat";
+const SECTION: &str = "TcpExt:";
+
+/// The counters that matter here, since the network namespace began. One that this kernel does not
+/// have is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TcpExt {
+    /// Accept queue full when a handshake completed or a SYN came.
+    pub listen_overflows: u64,
+    /// Everything a listener dropped, the overflows among it: requests refused for want of resources.
+    pub listen_drops: u64,
+    /// SYNs dropped because the request queue was full.
+    pub request_queue_full_drop: u64,
+    /// SYNs answered with a cookie because it was.
+    pub request_queue_full_cookies: u64,
+    /// Cookies sent.
+    pub syncookies_sent: u64,
+    /// Valid cookies that came back.
+    pub syncookies_received: u64,
+    /// Invalid ones.
+    pub syncookies_failed: u64,
+}
+
+impl TcpExt {
+    pub(super) fn read() -> io::Result<Self> {
+        Self::parse(&std::fs::read_to_string(FILE)?)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{FILE} has no {SECTION} lines")))
+    }
+
+    /// The file has two lines a section: names, then values.
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(SECTION));
+        let (names, values) = (lines.next()?, lines.next()?);
+        let mut counters = Self::default();
+        for (name, value) in names.split_whitespace().zip(values.split_whitespace()) {
+            if let Some(counter) = counters.counter(name) {
+                *counter = value.parse().ok()?;
+            }
+        }
+        Some(counters)
+    }
+
+    fn counter(&mut self, name: &str) -> Option<&mut u64> {
+        match name {
+            "ListenOverflows" => Some(&mut self.listen_overflows),
+            "ListenDrops" => Some(&mut self.listen_drops),
+            "TCPReqQFullDrop" => Some(&mut self.request_queue_full_drop),
+            "TCPReqQFullDoCookies" => Some(&mut self.request_queue_full_cookies),
+            "SyncookiesSent" => Some(&mut self.syncookies_sent),
+            "SyncookiesRecv" => Some(&mut self.syncookies_received),
+            "SyncookiesFailed" => Some(&mut self.syncookies_failed),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_values_are_paired() {
+        let text = "TcpExt: SyncookiesSent Other ListenDrops\nTcpExt: 7 8 9\nIpExt: InNoRoutes\nIpExt: 0\n";
+        let counters = TcpExt::parse(text).expect("two lines");
+        assert_eq!((counters.syncookies_sent, counters.listen_drops, counters.listen_overflows), (7, 9, 0));
+    }
+
+    #[test]
+    fn a_file_without_the_section_is_refused() {
+        assert_eq!(TcpExt::parse("IpExt: InNoRoutes\nIpExt: 0\n"), None);
+        assert_eq!(TcpExt::parse("TcpExt: ListenDrops\nTcpExt: many\n"), None);
+    }
+
+    #[test]
+    fn the_running_kernel_has_it() {
+        TcpExt::read().expect("Linux has had these counters since 2.6");
+    }
+}

@@ -1,0 +1,143 @@
+//! Asking the kernel for its TCP sockets (sock_diag(7)), as `ss` does.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::{
+    SockDiagMessage,
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP},
+    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags, Timer},
+};
+use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
+
+use super::{HalfOpen, Listener};
+
+/// The kernel sends dumps in messages of up to 32 KiB.
+const RECEIVE_BUFFER: usize = 65_536;
+
+/// A channel to the kernel's socket tables.
+pub struct SockDiag {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+impl SockDiag {
+    /// Opens the channel.
+    ///
+    /// # Errors
+    /// Where the kernel has no sock_diag.
+    pub fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+        socket.bind_auto()?;
+        socket.connect(&NetlinkAddress::new(0, 0))?;
+        Ok(Self { socket, buffer: vec![0; RECEIVE_BUFFER] })
+    }
+
+    /// Hands each handshake in state SYN_RECV to `visit`.
+    pub(super) fn for_each_half_open(&mut self, mut visit: impl FnMut(HalfOpen)) -> io::Result<()> {
+        self.dump(StateFlags::SYN_RECV, |response| {
+            let (age, retransmits) = match response.timer {
+                Some(Timer::Retransmit(expires, retransmits)) => (age(expires, retransmits), retransmits),
+                _ => (Duration::ZERO, 0),
+            };
+            let local = address(response.socket_id.source_address, response.socket_id.source_port);
+            let remote = address(response.socket_id.destination_address, response.socket_id.destination_port);
+            visit(HalfOpen { local, remote, age, retransmits });
+        })
+    }
+
+    /// Hands each listening socket to `visit`.
+    pub(super) fn for_each_listener(&mut self, mut visit: impl FnMut(Listener)) -> io::Result<()> {
+        self.dump(StateFlags::LISTEN, |response| {
+            let local = address(response.socket_id.source_address, response.socket_id.source_port);
+            visit(Listener { local, accept_queue: response.recv_queue, backlog: response.send_queue });
+        })
+    }
+
+    fn dump(&mut self, states: StateFlags, mut visit: impl FnMut(&InetResponseHeader)) -> io::Result<()> {
+        for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+            self.request(InetRequest {
+                family,
+                protocol: IPPROTO_TCP,
+                extensions: ExtensionFlags::empty(),
+                states: states.clone(),
+                socket_id,
+            })?;
+            self.receive(&mut visit)?;
+        }
+        Ok(())
+    }
+
+    fn request(&self, request: InetRequest) -> io::Result<()> {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0).map(drop)
+    }
+
+    fn receive(&mut self, visit: &mut impl FnMut(&InetResponseHeader)) -> io::Result<()> {
+        loop {
+            let size = self.socket.recv(&mut &mut self.buffer[..], 0)?;
+            let mut rest = self.buffer.get(..size).unwrap_or_default();
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+                match message.payload {
+                    NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => visit(&response.header),
+                    NetlinkPayload::Done(_) => return Ok(()),
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    _ => {}
+                }
+                // Messages are padded to four bytes.
+                let length = (message.header.length as usize).next_multiple_of(4);
+                if length == 0 {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "a netlink message of no length"));
+                }
+                rest = rest.get(length..).unwrap_or_default();
+            }
+        }
+    }
+}
+
+fn address(address: std::net::IpAddr, port: u16) -> SocketAddr {
+    // A dual-stack socket shows IPv4 peers as mapped addresses.
+    SocketAddr::new(address.to_canonical(), port)
+}
+
+/// How old a handshake is whose SYN-ACK was sent again `retransmits` times and will be again in
+/// `expires`: the waits before were 1, 2, 4 … s (RFC 6298 doubling from TCP_TIMEOUT_INIT).
+fn age(expires: Duration, retransmits: u8) -> Duration {
+    let waits = (1u64 << (u32::from(retransmits) + 1).min(16)) - 1;
+    Duration::from_secs(waits).saturating_sub(expires)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn ages_follow_the_retransmit_timer() {
+        assert_eq!(age(Duration::from_millis(400), 0), Duration::from_millis(600));
+        assert_eq!(age(Duration::from_secs(2), 1), Duration::from_secs(1));
+        assert_eq!(age(Duration::from_secs(4), 2), Duration::from_secs(3));
+        assert_eq!(age(Duration::from_secs(9), 0), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_listener_is_found_with_its_backlog() {
+        let listeners = [TcpListener::bind("127.0.0.1:0"), TcpListener::bind("[::1]:0")];
+        let mut found = Vec::new();
+        let mut kernel = SockDiag::open().expect("sock_diag");
+        kernel.for_each_listener(|listener| found.push(listener)).expect("a dump");
+        for listener in listeners {
+            let address = listener.expect("loopback").local_addr().expect("bound");
+            let row = found.iter().find(|row| row.local == address).expect("the kernel lists it");
+            assert!(row.backlog > 0 && row.accept_queue == 0, "{row:?}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The account of each port: what came (datapath), what is half open (kernel), what it can hold.
+
+use std::collections::BTreeMap;
+
+use tcpguard_common::layout::{PORT_SLABS, PortHandshakes};
+
+use crate::{
+    datapath::{DatapathError, maps::PortMap},
+    kernel::{HalfOpenTable, Listener},
+};
+
+/// Ports without a listener that are reported, the busiest.
+const MOST_CLOSED_PORTS: usize = 32;
+
+/// One port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortSnapshot {
+    /// Which.
+    pub port: u16,
+    /// SYNs.
+    pub syn: u64,
+    /// Half-open handshakes by the kernel.
+    pub half_open: u64,
+    /// SYN-ACKs sent again.
+    pub retried: u64,
+    /// Handshakes completed.
+    pub completed: u64,
+    /// What its listeners can hold together; 0 where there is none.
+    pub backlog: u64,
+    /// Completed connections that wait to be accepted.
+    pub accept_queue: u64,
+}
+
+/// Reads the SYN counts a slab at a time: the well-known ports with every tick, the others in turn.
+pub struct PortReader {
+    map: PortMap,
+    slabs: Vec<BTreeMap<u16, u64>>,
+    next: usize,
+}
+
+impl PortReader {
+    pub(super) fn new(map: PortMap) -> Self {
+        Self { map, slabs: vec![BTreeMap::new(); PORT_SLABS], next: 1 }
+    }
+
+    /// Every port that has a listener, and the busiest of those that have not.
+    pub(super) fn read(
+        &mut self,
+        listeners: &[Listener],
+        half_open: &HalfOpenTable,
+    ) -> Result<Vec<PortSnapshot>, DatapathError> {
+        for slab in [0, self.next] {
+            self.slabs[slab] = self.map.read_syn(slab)?;
+        }
+        self.next = if self.next + 1 < PORT_SLABS { self.next + 1 } else { 1 };
+        let handshakes = self.map.read_handshakes()?;
+        Ok(assemble(self.slabs.iter().flatten().map(|(port, syn)| (*port, *syn)), &handshakes, listeners, half_open))
+    }
+}
+
+fn assemble(
+    syn: impl Iterator<Item = (u16, u64)>,
+    handshakes: &BTreeMap<u16, PortHandshakes>,
+    listeners: &[Listener],
+    half_open: &HalfOpenTable,
+) -> Vec<PortSnapshot> {
+    let mut ports = BTreeMap::<u16, PortSnapshot>::new();
+    for (port, syn) in syn {
+        ports.entry(port).or_default().syn = syn;
+    }
+    for (port, totals) in handshakes {
+        let snapshot = ports.entry(*port).or_default();
+        (snapshot.completed, snapshot.retried) = (totals.completed, totals.retried);
+    }
+    for (port, counts) in &half_open.by_port {
+        ports.entry(*port).or_default().half_open = counts.total as u64;
+    }
+    for listener in listeners {
+        let snapshot = ports.entry(listener.local.port()).or_default();
+        snapshot.backlog += u64::from(listener.backlog);
+        snapshot.accept_queue += u64::from(listener.accept_queue);
+    }
+    let (mut open, mut closed): (Vec<_>, Vec<_>) = ports
+        .into_iter()
+        .map(|(port, snapshot)| PortSnapshot { port, ..snapshot })
+        .partition(|snapshot| snapshot.backlog > 0);
+    closed.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.syn));
+    closed.truncate(MOST_CLOSED_PORTS);
+    open.append(&mut closed);
+    open.sort_by_key(|snapshot| snapshot.port);
+    open
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::kernel::HalfOpen;
+
+    #[test]
+    fn all_that_is_known_of_a_port_comes_together() {
+        let mut half_open = HalfOpenTable::default();
+        half_open.add(HalfOpen {
+            local: "198.18.0.1:443".parse().expect("an address"),
+            remote: "198.18.0.9:4000".parse().expect("an address"),
+            age: Duration::ZERO,
+            retransmits: 1,
+        });
+        let listener =
+            |address: &str| Listener { local: address.parse().expect("an address"), accept_queue: 1, backlog: 128 };
+        let handshakes = BTreeMap::from([(443, PortHandshakes { completed: 5, retried: 2 })]);
+        let ports = assemble(
+            [(443, 9), (81, 7)].into_iter(),
+            &handshakes,
+            &[listener("0.0.0.0:443"), listener("[::]:443")],
+            &half_open,
+        );
+        assert_eq!(
+            ports,
+            [
+                PortSnapshot { port: 81, syn: 7, ..PortSnapshot::default() },
+                PortSnapshot {
+                    port: 443,
+                    syn: 9,
+                    half_open: 1,
+                    retried: 2,
+                    completed: 5,
+                    backlog: 256,
+                    accept_queue: 2
+                },
+            ]
+        );
+    }
+
+    #[test]
+    fn a_scan_does_not_fill_the_report() {
+        let ports = assemble((1..=60_000).map(|port| (port, 1)), &BTreeMap::new(), &[], &HalfOpenTable::default());
+        assert_eq!(ports.len(), MOST_CLOSED_PORTS);
+    }
+}

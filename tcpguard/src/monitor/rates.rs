@@ -1,0 +1,88 @@
+//! Rates over the last second.
+
+use std::{collections::VecDeque, time::Instant};
+
+use tcpguard_common::counters::Counter;
+
+use crate::datapath::maps::Totals;
+
+/// How far back a rate looks, in snapshots.
+const SNAPSHOTS: usize = 10;
+
+/// What happened per second, over the last second or so.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates {
+    /// Frames.
+    pub packets: f64,
+    /// SYNs.
+    pub syn: f64,
+    /// Handshakes completed.
+    pub completed: f64,
+    /// SYN-ACKs sent again.
+    pub retried: f64,
+    /// Resets.
+    pub rst: f64,
+    /// Different sources of SYNs, about.
+    pub distinct_sources: f64,
+}
+
+/// Remembers the totals of the last second.
+#[derive(Default)]
+pub struct RateMeter {
+    past: VecDeque<(Instant, Totals)>,
+}
+
+impl RateMeter {
+    /// The rates up to now.
+    pub fn measure(&mut self, totals: &Totals, distinct_sources: f64) -> Rates {
+        self.measure_at(Instant::now(), totals, distinct_sources)
+    }
+
+    fn measure_at(&mut self, now: Instant, totals: &Totals, distinct_sources: f64) -> Rates {
+        self.past.push_back((now, *totals));
+        if self.past.len() > SNAPSHOTS + 1 {
+            self.past.pop_front();
+        }
+        let Some((then, before)) = self.past.front() else { return Rates::default() };
+        let seconds = now.duration_since(*then).as_secs_f64();
+        if seconds == 0.0 {
+            return Rates { distinct_sources, ..Rates::default() };
+        }
+        let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
+        let of = |counter| rate(totals.get(counter), before.get(counter));
+        Rates {
+            packets: of(Counter::Packets),
+            syn: rate(totals.syn(), before.syn()),
+            completed: of(Counter::Completed),
+            retried: of(Counter::Retried),
+            rst: of(Counter::Rst),
+            distinct_sources,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn rates_are_over_the_last_second() {
+        let mut meter = RateMeter::default();
+        let start = Instant::now();
+        for tick in 0..40u32 {
+            let totals = Totals::default().with(Counter::SynTracked, u64::from(tick) * 50);
+            let rates = meter.measure_at(start + Duration::from_millis(100) * tick, &totals, 0.0);
+            if tick > 0 {
+                assert!((rates.syn - 500.0).abs() < 1.0, "{rates:?}");
+            }
+        }
+        let totals = Totals::default().with(Counter::SynTracked, 39 * 50);
+        for tick in 40..51u32 {
+            meter.measure_at(start + Duration::from_millis(100) * tick, &totals, 0.0);
+        }
+        let rates = meter.measure_at(start + Duration::from_millis(5100), &totals, 0.0);
+        assert_eq!(rates.syn, 0.0);
+    }
+}

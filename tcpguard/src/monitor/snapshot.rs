@@ -1,0 +1,42 @@
+//! One moment, as the daemon saw it.
+
+use std::sync::Arc;
+
+use crate::{
+    datapath::maps::Totals,
+    interfaces::InterfaceStatus,
+    kernel::{HalfOpenTable, TcpExt},
+};
+
+use super::{HalfOpenCounts, PortSnapshot, PrefixSnapshot, Rates, TopSources, WallClock};
+
+/// What the datapath and the kernel said at one tick. Decisions and answers are made from this alone.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When.
+    pub clock: WallClock,
+    /// Which period of half-open windows that was.
+    pub period: u32,
+    /// The datapath's counters.
+    pub totals: Totals,
+    /// Rates over the last second.
+    pub rates: Rates,
+    /// Half-open handshakes.
+    pub half_open: HalfOpenCounts,
+    /// The kernel's half-open handshakes.
+    pub kernel_half_open: Arc<HalfOpenTable>,
+    /// The kernel's counters since the namespace began.
+    pub tcp_ext: TcpExt,
+    /// Connection requests that the kernel refused for want of resources, since the daemon started.
+    pub refused: u64,
+    /// Ports.
+    pub ports: Vec<PortSnapshot>,
+    /// Networks that sent most.
+    pub prefixes: Vec<PrefixSnapshot>,
+    /// How many sources have an entry.
+    pub tracked_sources: u64,
+    /// Who is at the top, in each order.
+    pub top_sources: Arc<TopSources>,
+    /// How each interface stands.
+    pub interfaces: Vec<InterfaceStatus>,
+}

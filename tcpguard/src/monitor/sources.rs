@@ -1,0 +1,247 @@
+//! Finding the top sources without reading the whole table with every tick.
+//!
+//! The table is walked in slices; after a round the top ones of each order are known, and the filter of
+//! known sources can be rebuilt. A source that becomes busy between two rounds is told of by an event.
+//! Who is at the top is kept as addresses; their entries are read when they are asked for.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use tcpguard_common::{address::Address, source::SourceEntry};
+
+use crate::datapath::{
+    DatapathError, Progress,
+    maps::{KnownSources, NewFilter, SourceMap, SourceScan},
+};
+
+/// Sources that are kept for each order.
+pub const MOST_TOP_SOURCES: usize = 256;
+/// Busy sources that are remembered between rounds.
+const MOST_BUSY: usize = 256;
+/// Batches of the table that are read with one tick. A table of 200,000 takes five seconds a round.
+const BATCHES_PER_TICK: usize = 4;
+/// Rounds between two rebuilds of the filter.
+const ROUNDS_PER_REBUILD: u32 = 20;
+
+/// What sources are ordered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceOrder {
+    /// SYNs.
+    Syn,
+    /// Half-open handshakes.
+    HalfOpen,
+    /// SYNs dropped.
+    Dropped,
+}
+
+impl SourceOrder {
+    const ALL: [Self; 3] = [Self::Syn, Self::HalfOpen, Self::Dropped];
+
+    /// What an entry weighs in this order in period `now`.
+    pub fn weight(self, entry: &SourceEntry, now: u32) -> u64 {
+        match self {
+            Self::Syn => entry.syn,
+            Self::HalfOpen => entry.half_open.count(now),
+            Self::Dropped => entry.dropped,
+        }
+    }
+}
+
+/// Who is at the top in some order; each source once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopSources(Vec<Address>);
+
+impl TopSources {
+    /// All of them.
+    pub fn addresses(&self) -> &[Address] {
+        &self.0
+    }
+}
+
+pub(super) struct SourceWatch {
+    sources: SourceMap,
+    known: KnownSources,
+    scan: SourceScan,
+    round: Round,
+    /// In a round that is to rebuild it.
+    filter: Option<NewFilter>,
+    rounds: u32,
+    busy: VecDeque<Address>,
+    finished: FinishedRound,
+}
+
+/// What a round over the table finds.
+#[derive(Default)]
+struct Round {
+    entries: u64,
+    half_open: u64,
+    leaders: [Leaders; SourceOrder::ALL.len()],
+}
+
+/// What the last round found.
+#[derive(Default)]
+struct FinishedRound {
+    entries: u64,
+    half_open: u64,
+    top: Arc<TopSources>,
+}
+
+impl SourceWatch {
+    pub fn new(sources: SourceMap, known: KnownSources) -> Self {
+        Self {
+            filter: None,
+            sources,
+            known,
+            scan: SourceScan::new(),
+            round: Round::default(),
+            rounds: 0,
+            busy: VecDeque::new(),
+            finished: FinishedRound::default(),
+        }
+    }
+
+    /// Reads the next slice of the table; `period` is the period of half-open windows.
+    pub fn advance(&mut self, period: u32) -> Result<(), DatapathError> {
+        for _ in 0..BATCHES_PER_TICK {
+            let (round, known, filter) = (&mut self.round, &self.known, &mut self.filter);
+            let progress = self.scan.next(&self.sources, |source, entry| {
+                round.note(*source, entry, period);
+                if let Some(filter) = filter {
+                    known.add(filter, *source);
+                }
+            })?;
+            if progress == Progress::Complete {
+                return self.finish_round();
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_round(&mut self) -> Result<(), DatapathError> {
+        let round = std::mem::take(&mut self.round);
+        self.rounds += 1;
+        if let Some(filter) = self.filter.take() {
+            self.known.replace(&filter)?;
+        }
+        if self.rounds.is_multiple_of(ROUNDS_PER_REBUILD) {
+            self.filter = Some(self.known.start());
+        }
+        let busy = std::mem::take(&mut self.busy);
+        self.finished =
+            FinishedRound { entries: round.entries, half_open: round.half_open, top: Arc::new(round.top(busy)) };
+        Ok(())
+    }
+
+    /// Keeps a source that became busy among the top ones until the next round is finished.
+    pub fn note_busy(&mut self, source: Address) {
+        if self.busy.contains(&source) {
+            return;
+        }
+        if self.busy.len() == MOST_BUSY {
+            self.busy.pop_front();
+        }
+        self.busy.push_back(source);
+        if !self.finished.top.0.contains(&source) {
+            let mut top = TopSources::clone(&self.finished.top);
+            top.0.push(source);
+            self.finished.top = Arc::new(top);
+        }
+    }
+
+    pub const fn tracked(&self) -> u64 {
+        self.finished.entries
+    }
+
+    pub const fn half_open(&self) -> u64 {
+        self.finished.half_open
+    }
+
+    pub fn top(&self) -> Arc<TopSources> {
+        Arc::clone(&self.finished.top)
+    }
+}
+
+impl Round {
+    fn note(&mut self, source: Address, entry: &SourceEntry, period: u32) {
+        self.entries += 1;
+        self.half_open += entry.half_open.count(period);
+        for (order, leaders) in SourceOrder::ALL.into_iter().zip(&mut self.leaders) {
+            leaders.note(source, order.weight(entry, period));
+        }
+    }
+
+    fn top(self, busy: VecDeque<Address>) -> TopSources {
+        let mut all: Vec<Address> = self.leaders.into_iter().flat_map(Leaders::into_addresses).chain(busy).collect();
+        all.sort_unstable();
+        all.dedup();
+        TopSources(all)
+    }
+}
+
+/// The heaviest sources of one order. Twice as many as wanted are gathered before the lighter half is
+/// let go, so that a walk costs little for each of many light ones.
+#[derive(Default)]
+struct Leaders {
+    sources: Vec<(u64, Address)>,
+    /// What a source must weigh to be gathered.
+    least: u64,
+}
+
+impl Leaders {
+    fn note(&mut self, source: Address, weight: u64) {
+        if weight <= self.least {
+            return;
+        }
+        self.sources.push((weight, source));
+        if self.sources.len() == 2 * MOST_TOP_SOURCES {
+            self.sources.select_nth_unstable_by(MOST_TOP_SOURCES, |left, right| right.cmp(left));
+            self.sources.truncate(MOST_TOP_SOURCES);
+            self.least = self.sources.iter().map(|(weight, _)| *weight).min().unwrap_or(0);
+        }
+    }
+
+    fn into_addresses(mut self) -> impl Iterator<Item = Address> {
+        self.sources.sort_unstable_by(|left, right| right.cmp(left));
+        self.sources.truncate(MOST_TOP_SOURCES);
+        self.sources.into_iter().map(|(_, source)| source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn the_heaviest_lead() {
+        let mut leaders = Leaders::default();
+        for n in 0..100_000u32 {
+            let weight = u64::from(n.wrapping_mul(2_654_435_761) % 100_003);
+            leaders.note(Ipv4Addr::from(n).into(), weight);
+        }
+        let mut expected: Vec<(u64, Address)> = (0..100_000u32)
+            .map(|n| (u64::from(n.wrapping_mul(2_654_435_761) % 100_003), Ipv4Addr::from(n).into()))
+            .collect();
+        expected.sort_unstable_by(|left, right| right.cmp(left));
+        let least = expected[MOST_TOP_SOURCES - 1].0;
+        let found: Vec<Address> = leaders.into_addresses().collect();
+        assert_eq!(found.len(), MOST_TOP_SOURCES);
+        let heavier = expected.iter().filter(|(weight, _)| *weight > least);
+        assert!(heavier.clone().count() > MOST_TOP_SOURCES - 5);
+        for (_, source) in heavier {
+            assert!(found.contains(source), "{source} is missing");
+        }
+    }
+
+    #[test]
+    fn a_round_counts_everything() {
+        let mut round = Round::default();
+        for n in 0..1000u32 {
+            let mut entry = SourceEntry { syn: 1, ..SourceEntry::default() };
+            entry.half_open.open(5);
+            round.note(Ipv4Addr::from(n).into(), &entry, 5);
+        }
+        assert_eq!((round.entries, round.half_open), (1000, 1000));
+        assert_eq!(round.top(VecDeque::from([Address::default()])).0.len(), MOST_TOP_SOURCES + 1);
+    }
+}
