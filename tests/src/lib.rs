@@ -1,1 +1,20 @@
-//! x
+//! The lab: network namespaces of its own, a real server and real clients in them, and a flood. None
+//! of its traffic can leave: the namespaces have no uplink, and they vanish with the process that
+//! made them, however it ends.
+
+pub mod client;
+pub mod daemon;
+pub mod flood;
+pub mod frame;
+pub mod http;
+pub mod namespace;
+pub mod network;
+pub mod oracle;
+pub mod server;
+pub mod wait;
+
+pub use client::{Client, Connections};
+pub use daemon::{Daemon, Setup};
+pub use flood::{Flood, FloodSpec, Sources};
+pub use network::Lab;
+pub use wait::eventually;

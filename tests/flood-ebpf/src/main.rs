@@ -26,6 +26,8 @@ static PLAN: Global<Plan> = Global::new(Plan {
     seed: 1,
     source_base: 0,
     sources: 1,
+    link_header: [0; plan::LONGEST_LINK_HEADER],
+    link_header_words: 0,
     source_offset: 0,
     is_ipv6: 0,
     ip_checksum_offset: 0,
@@ -134,6 +136,7 @@ fn next_random(plan: &Plan, progress: &mut Progress) -> u64 {
 
 #[inline(always)]
 fn write(context: &XdpContext, plan: &Plan, variation: &Variation) -> Option<()> {
+    write_link_header(context, plan)?;
     let tcp = plan.tcp_offset as usize;
     let address_sum = if plan.is_ipv6 == 1 {
         write_words(context, plan.source_offset as usize, quarters(variation.source))?;
@@ -150,6 +153,16 @@ fn write(context: &XdpContext, plan: &Plan, variation: &Variation) -> Option<()>
     write_words(context, tcp, words)?;
     let segment_sum = fold(plan.tcp_partial_sum + address_sum + sum(words));
     write_words(context, tcp + 16, [!segment_sum])
+}
+
+#[inline(always)]
+fn write_link_header(context: &XdpContext, plan: &Plan) -> Option<()> {
+    for (index, word) in plan.link_header.into_iter().enumerate() {
+        if index < plan.link_header_words as usize {
+            write_words(context, 2 * index, [word])?;
+        }
+    }
+    Some(())
 }
 
 #[inline(always)]

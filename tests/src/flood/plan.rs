@@ -1,5 +1,8 @@
 //! What a flood looks like. The same file is compiled into the BPF program that makes it.
 
+/// Words of an Ethernet header with two VLAN tags.
+pub const LONGEST_LINK_HEADER: usize = 11;
+
 /// Tells the flood program how to turn the template frame into the next frame. All numbers are in
 /// host byte order; offsets count from the start of the frame and are even.
 #[repr(C)]
@@ -11,6 +14,11 @@ pub struct Plan {
     pub source_base: u64,
     /// Number of sources; 0 for any of the 2^64 that share the base's upper half (IPv6 only).
     pub sources: u64,
+    /// The Ethernet header with its VLAN tags. It is written anew into every frame, since the kernel
+    /// moves it about in the one that it takes a tag off, and the memory is used again.
+    pub link_header: [u16; LONGEST_LINK_HEADER],
+    /// Words of it.
+    pub link_header_words: u16,
     /// Where the varying part of the source address stands: four bytes for IPv4, eight for IPv6.
     pub source_offset: u32,
     /// 1 for IPv6.

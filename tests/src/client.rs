@@ -1,0 +1,139 @@
+//! A real client: it opens connections, asks for a page, and keeps the times.
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream},
+    os::fd::OwnedFd,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
+
+use crate::{namespace::Namespace, network::Lab};
+
+/// A connection that takes longer has failed; a lost SYN costs the first second of it.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Opens connections from one namespace.
+#[derive(Clone, Debug)]
+pub struct Client {
+    namespace: Namespace,
+    source: Option<IpAddr>,
+}
+
+/// What became of the connections of one run.
+#[derive(Clone, Debug, Default)]
+pub struct Connections {
+    /// How many were tried.
+    pub tried: u32,
+    /// How long each that was served took to connect, in order of length.
+    pub connect_times: Vec<Duration>,
+}
+
+impl Connections {
+    /// How many were served.
+    pub fn served(&self) -> u32 {
+        self.connect_times.len() as u32
+    }
+
+    /// The share that was served, from 0 to 1.
+    pub fn share(&self) -> f64 {
+        f64::from(self.served()) / f64::from(self.tried.max(1))
+    }
+
+    /// The time that a share of those served (0 to 1) did not exceed.
+    pub fn quantile(&self, share: f64) -> Duration {
+        let index = (self.connect_times.len() as f64 * share) as usize;
+        self.connect_times.get(index.min(self.connect_times.len().saturating_sub(1))).copied().unwrap_or_default()
+    }
+}
+
+impl Client {
+    /// The lab's client.
+    pub fn new(lab: &Lab) -> Self {
+        Self::in_namespace(&lab.client)
+    }
+
+    /// A client in `namespace`.
+    pub fn in_namespace(namespace: &Namespace) -> Self {
+        Self { namespace: namespace.clone(), source: None }
+    }
+
+    /// With this source address, which must be one of the client's.
+    #[must_use]
+    pub fn from(mut self, source: IpAddr) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// Opens one connection and asks for a page.
+    ///
+    /// # Errors
+    /// Where the server refuses, or does not answer in time.
+    pub fn fetch(&self, server: SocketAddr) -> Result<Duration> {
+        self.namespace.within(|| fetch(self.source, server))
+    }
+
+    /// Opens a connection and keeps it.
+    ///
+    /// # Errors
+    /// Where the server refuses, or does not answer in time.
+    pub fn connect(&self, server: SocketAddr) -> Result<TcpStream> {
+        self.namespace.within(|| connect_from(self.source, server))
+    }
+
+    /// Opens `rate` connections a second for `duration`, one after the other, while `goes_on`.
+    ///
+    /// # Errors
+    /// Where the namespace cannot be entered.
+    pub fn run(
+        &self,
+        server: SocketAddr,
+        rate: u32,
+        duration: Duration,
+        goes_on: impl Fn() -> bool + Sync,
+    ) -> Result<Connections> {
+        self.namespace.within(|| {
+            let mut connections = Connections::default();
+            let start = Instant::now();
+            while goes_on() && start.elapsed() < duration {
+                connections.tried += 1;
+                connections.connect_times.extend(fetch(self.source, server).ok());
+                let due = Duration::from_secs(1) / rate.max(1) * connections.tried;
+                sleep(due.saturating_sub(start.elapsed()));
+            }
+            connections.connect_times.sort_unstable();
+            Ok(connections)
+        })
+    }
+}
+
+fn fetch(source: Option<IpAddr>, server: SocketAddr) -> Result<Duration> {
+    let start = Instant::now();
+    let mut stream = connect_from(source, server)?;
+    let connect_time = start.elapsed();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n").context("cannot ask")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).context("no answer")?;
+    ensure!(answer.starts_with(b"HTTP/1.1 200"), "the server did not answer with 200");
+    Ok(connect_time)
+}
+
+fn connect_from(source: Option<IpAddr>, server: SocketAddr) -> Result<TcpStream> {
+    let family = if server.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket: OwnedFd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("no socket")?;
+    let timeout = nix::sys::time::TimeVal::new(TIMEOUT.as_secs() as i64, 0);
+    setsockopt(&socket, sockopt::SendTimeout, &timeout).context("cannot set a timeout")?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &timeout).context("cannot set a timeout")?;
+    if let Some(source) = source {
+        let address = SockaddrStorage::from(SocketAddr::new(source, 0));
+        bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &address)
+            .with_context(|| format!("{source} is not the client's"))?;
+    }
+    connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrStorage::from(server)).context("cannot connect")?;
+    Ok(TcpStream::from(socket))
+}

@@ -1,0 +1,234 @@
+//! The daemon, as its users run it: the release binary, a configuration file, signals.
+
+use std::{
+    fs,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    http,
+    network::{Lab, SERVER_INTERFACE},
+    wait::eventually,
+};
+
+/// The release binary.
+///
+/// # Errors
+/// Where it has not been built.
+pub fn binary() -> Result<PathBuf> {
+    let here = std::env::current_exe().context("cannot tell where this runs from")?;
+    let candidates = here.ancestors().map(|folder| folder.join("tcpguard"));
+    candidates
+        .into_iter()
+        .find(|candidate| candidate.is_file())
+        .context("there is no tcpguard beside the tests: `cargo xtask test` builds it first")
+}
+
+/// What a daemon is started with.
+pub struct Setup {
+    lab: Lab,
+    folder: TempDir,
+    config: String,
+}
+
+impl Setup {
+    /// In the lab's server, guarding its end of the cable.
+    ///
+    /// # Errors
+    /// Where no folder can be made for it.
+    pub fn new(lab: &Lab) -> Result<Self> {
+        let setup = Self {
+            lab: lab.clone(),
+            folder: tempfile::tempdir().context("cannot make a folder for the daemon")?,
+            config: String::new(),
+        };
+        Ok(setup.config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\n")))
+    }
+
+    /// With this at the start of the configuration, before where it listens.
+    #[must_use]
+    pub fn config(mut self, text: &str) -> Self {
+        let socket = self.socket();
+        self.config = format!("{text}\n[listen]\nsocket = \"{}\"\n", socket.display());
+        self
+    }
+
+    /// With this as the whole configuration.
+    #[must_use]
+    pub fn whole_config(mut self, text: &str) -> Self {
+        self.config = text.to_owned();
+        self
+    }
+
+    /// Path of the daemon's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("tcpguard.sock")
+    }
+
+    /// The command that runs it.
+    ///
+    /// # Errors
+    /// Where its configuration cannot be written.
+    pub fn command(&self) -> Result<Command> {
+        let file = self.folder.path().join("tcpguard.toml");
+        fs::write(&file, &self.config).context("cannot write the configuration")?;
+        let mut command = self.lab.server.command(binary()?);
+        command.arg("--config").arg(file).arg("run");
+        Ok(command)
+    }
+
+    /// Runs it to its end, which must come by itself.
+    ///
+    /// # Errors
+    /// Where it cannot be run.
+    pub fn run_to_end(&self) -> Result<Output> {
+        self.command()?.output().context("cannot run tcpguard")
+    }
+
+    /// Starts it, and waits until it is ready.
+    ///
+    /// # Errors
+    /// Where it ends instead, with what it said.
+    pub fn start(self) -> Result<Daemon> {
+        let log = self.folder.path().join("log");
+        let output = fs::File::create(&log).context("cannot make the daemon's log")?;
+        let process = self.command()?.stdout(Stdio::null()).stderr(output).spawn().context("cannot start tcpguard")?;
+        let mut daemon = Daemon { process, setup: self, log };
+        daemon.wait_until_ready()?;
+        Ok(daemon)
+    }
+}
+
+/// A running daemon. It is killed when this is dropped.
+pub struct Daemon {
+    process: Child,
+    setup: Setup,
+    log: PathBuf,
+}
+
+impl Daemon {
+    fn wait_until_ready(&mut self) -> Result<()> {
+        for _ in 0..200 {
+            if let Some(status) = self.process.try_wait().context("cannot wait for tcpguard")? {
+                bail!("tcpguard ended with {status}: {}", self.log()?);
+            }
+            if self.get("/readyz").is_ok_and(|(status, _)| status == 200) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("tcpguard is not ready after ten seconds: {}", self.log()?)
+    }
+
+    /// What it logged so far.
+    ///
+    /// # Errors
+    /// Where the log cannot be read.
+    pub fn log(&self) -> Result<String> {
+        fs::read_to_string(&self.log).context("cannot read the daemon's log")
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Path of its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.setup.socket()
+    }
+
+    /// A connection to its socket.
+    ///
+    /// # Errors
+    /// Where it does not listen.
+    pub fn connect(&self) -> Result<UnixStream> {
+        UnixStream::connect(self.socket()).context("the daemon does not listen")
+    }
+
+    /// `GET path`: status and body.
+    ///
+    /// # Errors
+    /// Where there is no answer.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        http::get(self.connect()?, path)
+    }
+
+    /// The JSON of `GET path`.
+    ///
+    /// # Errors
+    /// Where the answer is not 200, or not JSON.
+    pub fn json(&self, path: &str) -> Result<Value> {
+        let (status, body) = self.get(path)?;
+        ensure!(status == 200, "{path}: {status} {body}");
+        serde_json::from_str(&body).with_context(|| format!("{path} is not JSON: {body}"))
+    }
+
+    /// `/stats`, once `is_right`.
+    ///
+    /// # Errors
+    /// Where it does not become right in time.
+    pub fn stats_when(&self, what: &str, is_right: impl Fn(&Value) -> bool) -> Result<Value> {
+        eventually(what, || self.json("/stats"), is_right)
+    }
+
+    /// One source's row of `/sources`, if it is among the first thousand.
+    ///
+    /// # Errors
+    /// Where the daemon does not answer.
+    pub fn source(&self, address: &str) -> Result<Option<Value>> {
+        let sources = self.json("/sources?limit=1000")?;
+        Ok(sources.as_array().and_then(|rows| rows.iter().find(|row| row["source"] == address)).cloned())
+    }
+
+    /// Sends a signal and waits for the end.
+    ///
+    /// # Errors
+    /// Where it does not end within five seconds.
+    pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
+        kill(Pid::from_raw(self.process.id() as i32), signal).context("cannot signal the daemon")?;
+        for _ in 0..100 {
+            if let Some(status) = self.process.try_wait().context("cannot wait for the daemon")? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("the daemon did not end within five seconds of {signal}")
+    }
+
+    /// Ends it with `signal`, and gives back what it was started with.
+    ///
+    /// # Errors
+    /// Where it does not end.
+    pub fn end_for_restart(mut self, signal: Signal) -> Result<(Lab, PathBuf)> {
+        self.end(signal)?;
+        Ok((self.setup.lab.clone(), self.socket()))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.process.kill().is_ok() {
+            self.process.wait().ok();
+        }
+    }
+}
+
+/// Runs `tcpguard` with these arguments, outside the lab.
+///
+/// # Errors
+/// Where it cannot be run.
+pub fn tcpguard(arguments: &[&str], socket: &Path) -> Result<Output> {
+    Command::new(binary()?).args(arguments).arg("--socket").arg(socket).output().context("cannot run tcpguard")
+}

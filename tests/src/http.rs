@@ -1,0 +1,32 @@
+//! Requests to the daemon, as raw as a test needs them.
+
+use std::io::{Read, Write};
+
+use anyhow::{Context, Result};
+
+/// Sends `request` as it is, and returns status and body of the answer.
+///
+/// # Errors
+/// Where there is none.
+pub fn exchange(mut stream: impl Read + Write, request: &[u8]) -> Result<(u16, String)> {
+    // The server may answer, and close, before it has read a request that it refuses.
+    let written = stream.write_all(request);
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    if answer.is_empty() {
+        written.context("the request was cut off")?;
+        read.context("the answer was cut off")?;
+    }
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.split_whitespace().nth(1).and_then(|status| status.parse().ok());
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok((status.with_context(|| format!("not an answer: {answer:?}"))?, body.to_owned()))
+}
+
+/// `GET path`.
+///
+/// # Errors
+/// Where there is no answer.
+pub fn get(stream: impl Read + Write, path: &str) -> Result<(u16, String)> {
+    exchange(stream, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
+}

@@ -1,0 +1,102 @@
+//! Network namespaces without a name: nothing but file descriptors of this process keeps one alive,
+//! so none is ever left behind.
+
+use std::{
+    fs::File,
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::{fs::MetadataExt, process::CommandExt},
+    },
+    process::Command,
+    sync::Arc,
+    thread,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// A network namespace.
+#[derive(Clone, Debug)]
+pub struct Namespace(Arc<File>);
+
+impl Namespace {
+    /// A new one, with its loopback interface up.
+    ///
+    /// # Errors
+    /// Without root.
+    pub fn new() -> Result<Self> {
+        let file = thread::spawn(|| -> Result<File> {
+            unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace: the lab needs root")?;
+            File::open("/proc/thread-self/ns/net").context("cannot open the new namespace")
+        })
+        .join()
+        .map_err(|_| anyhow!("the thread that makes a namespace panicked"))??;
+        let namespace = Self(Arc::new(file));
+        namespace.ip("link set lo up")?;
+        Ok(namespace)
+    }
+
+    /// Does `work` in this namespace, on a thread of its own.
+    ///
+    /// # Errors
+    /// Where `work` fails or the namespace cannot be entered.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    setns(&self.0, CloneFlags::CLONE_NEWNET).context("cannot enter the namespace")?;
+                    work()
+                })
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// A command that will run in this namespace.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        let namespace = self.clone();
+        let enter = move || setns(&namespace.0, CloneFlags::CLONE_NEWNET).map_err(Into::into);
+        // SAFETY: between fork and exec it makes one system call and allocates nothing.
+        unsafe { command.pre_exec(enter) };
+        command
+    }
+
+    /// Runs `ip` with these arguments here.
+    ///
+    /// # Errors
+    /// Where it fails; with what it said.
+    pub fn ip(&self, arguments: &str) -> Result<()> {
+        let output = self.command("ip").args(arguments.split_whitespace()).output().context("cannot run ip")?;
+        if !output.status.success() {
+            bail!("ip {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    }
+
+    /// Sets a kernel parameter of this namespace, by its name with dots.
+    ///
+    /// # Errors
+    /// Where the kernel has none of that name or refuses the value.
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        self.within(|| std::fs::write(&path, value).with_context(|| format!("cannot set {name} to {value}")))
+    }
+
+    /// The path by which other programs reach the namespace.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.raw())
+    }
+
+    /// The namespace's identity.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn inode(&self) -> Result<u64> {
+        Ok(self.0.metadata().context("cannot read the namespace's inode")?.ino())
+    }
+
+    fn raw(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}

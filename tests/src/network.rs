@@ -1,0 +1,109 @@
+//! A server, a client, and a cable between them.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{flood::ReplyPath, namespace::Namespace};
+
+/// The server's end of the cable.
+pub const SERVER_INTERFACE: &str = "lab-server";
+/// The client's end of the cable.
+pub const CLIENT_INTERFACE: &str = "lab-client";
+
+/// The server's IPv4 address. All the lab's addresses are from the ranges for benchmarks (RFC 2544)
+/// and documentation (RFC 3849).
+pub const SERVER_IPV4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+/// The client's first IPv4 address.
+pub const CLIENT_IPV4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+/// The server's IPv6 address.
+pub const SERVER_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+/// The client's first IPv6 address.
+pub const CLIENT_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+
+/// The server's hardware address.
+pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// The client's hardware address.
+pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// Two namespaces and a veth pair. Everything is gone when the last copy is dropped.
+#[derive(Clone, Debug)]
+pub struct Lab {
+    reply_path: Arc<Mutex<Option<ReplyPath>>>,
+    /// Where the server and the daemon run.
+    pub server: Namespace,
+    /// Where clients and floods come from.
+    pub client: Namespace,
+}
+
+impl Lab {
+    /// A fresh one.
+    ///
+    /// # Errors
+    /// Without root, or where the kernel lacks veth.
+    pub fn new() -> Result<Self> {
+        let lab = Self { server: Namespace::new()?, client: Namespace::new()?, reply_path: Arc::default() };
+        lab.plug_in().context("cannot set up the lab's network")?;
+        Ok(lab)
+    }
+
+    /// Makes the cable and all that depends on it; again, after [`Lab::unplug`].
+    ///
+    /// # Errors
+    /// Where the kernel refuses a step.
+    pub fn plug_in(&self) -> Result<()> {
+        let client = self.client.path();
+        self.server.ip(&format!(
+            "link add {SERVER_INTERFACE} address {} type veth peer name {CLIENT_INTERFACE} address {} netns {client}",
+            mac(SERVER_MAC),
+            mac(CLIENT_MAC)
+        ))?;
+        for (namespace, interface) in [(&self.server, SERVER_INTERFACE), (&self.client, CLIENT_INTERFACE)] {
+            namespace.sysctl(&format!("net.ipv6.conf.{interface}.accept_dad"), "0")?;
+            namespace.sysctl(&format!("net.ipv6.conf.{interface}.router_solicitations"), "0")?;
+            namespace.ip(&format!("link set {interface} up"))?;
+        }
+        self.server.ip(&format!("addr add {SERVER_IPV4}/30 dev {SERVER_INTERFACE}"))?;
+        self.server.ip(&format!("addr add {SERVER_IPV6}/126 dev {SERVER_INTERFACE} nodad"))?;
+        self.client.ip(&format!("addr add {CLIENT_IPV4}/30 dev {CLIENT_INTERFACE}"))?;
+        self.client.ip(&format!("addr add {CLIENT_IPV6}/126 dev {CLIENT_INTERFACE} nodad"))?;
+        let reply_path = self.client.within(|| ReplyPath::attach(CLIENT_INTERFACE))?;
+        *self.reply_path.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply_path);
+        // Answers to any source of the lab go to the client's end, without asking who has the address.
+        for (neighbour, range) in
+            [(IpAddr::from(CLIENT_IPV4), "198.18.0.0/15"), (IpAddr::from(CLIENT_IPV6), "2001:db8::/32")]
+        {
+            self.server.ip(&format!("neigh replace {neighbour} lladdr {} dev {SERVER_INTERFACE}", mac(CLIENT_MAC)))?;
+            self.server.ip(&format!("route replace {range} via {neighbour} dev {SERVER_INTERFACE}"))?;
+        }
+        for server in [IpAddr::from(SERVER_IPV4), IpAddr::from(SERVER_IPV6)] {
+            self.client.ip(&format!("neigh replace {server} lladdr {} dev {CLIENT_INTERFACE}", mac(SERVER_MAC)))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the cable.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn unplug(&self) -> Result<()> {
+        self.server.ip(&format!("link del {SERVER_INTERFACE}"))
+    }
+
+    /// Gives the client one more address.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn add_client_address(&self, address: IpAddr) -> Result<()> {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let flags = if address.is_ipv4() { "" } else { "nodad" };
+        self.client.ip(&format!("addr add {address}/{length} dev {CLIENT_INTERFACE} {flags}"))
+    }
+}
+
+fn mac(address: [u8; 6]) -> String {
+    address.map(|byte| format!("{byte:02x}")).join(":")
+}

@@ -1,0 +1,255 @@
+//! Counts are exact in calm: what was sent is what is shown, by source, by port and in all, and the
+//! kernel's own view is the kernel's.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Result, ensure};
+use lab::{Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, eventually, frame, oracle, server::Nginx};
+use serde_json::Value;
+
+const SOURCES: u64 = 20;
+const SYNS_PER_SOURCE: u64 = 10;
+const CONNECTIONS_PER_CLIENT: u64 = 5;
+
+/// The addresses of one family that a test uses.
+struct Family {
+    server: SocketAddr,
+    first_source: IpAddr,
+    clients: [IpAddr; 3],
+}
+
+fn ipv4() -> Family {
+    Family {
+        server: "198.18.0.1:80".parse().expect("an address"),
+        first_source: "198.18.1.1".parse().expect("an address"),
+        clients: ["198.18.2.1", "198.18.2.2", "198.18.3.1"].map(|text| text.parse().expect("an address")),
+    }
+}
+
+fn ipv6() -> Family {
+    Family {
+        server: "[2001:db8::1]:80".parse().expect("an address"),
+        first_source: "2001:db8:1::1".parse().expect("an address"),
+        clients: ["2001:db8:2::1", "2001:db8:2::2", "2001:db8:3::1"].map(|text| text.parse().expect("an address")),
+    }
+}
+
+fn start(lab: &Lab) -> Result<(Nginx, Daemon)> {
+    let nginx = Nginx::start(lab, &[80])?;
+    Ok((nginx, Setup::new(lab)?.start()?))
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(u64::MAX)
+}
+
+fn counts_are_exact(family: &Family) -> Result<()> {
+    let lab = Lab::new()?;
+    let (_nginx, daemon) = start(&lab)?;
+    let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn(family.first_source, SOURCES), 80))?;
+
+    let half_open = SOURCES * SYNS_PER_SOURCE;
+    flood.send(half_open as u32)?;
+    let completed = family.clients.len() as u64 * CONNECTIONS_PER_CLIENT;
+    for client in family.clients {
+        lab.add_client_address(client)?;
+        for _ in 0..CONNECTIONS_PER_CLIENT {
+            Client::new(&lab).from(client).fetch(family.server)?;
+        }
+    }
+
+    let stats = daemon.stats_when("all SYNs and completions are counted", |stats| {
+        stats["totals"]["syn"] == half_open + completed
+            && stats["totals"]["completed"] == completed
+            && stats["half_open"]["datapath"] == half_open
+            && stats["half_open"]["kernel"] == half_open
+    })?;
+    ensure!(stats["totals"]["packets"] == stats["totals"]["passed"], "nothing is dropped: {stats}");
+    ensure!(stats["totals"]["syn_repeated"] == 0, "no SYN was sent twice: {stats}");
+    ensure!(stats["tracking"]["syn_untracked"] == 0, "in calm every source has an entry: {stats}");
+
+    let sources = daemon.json("/sources?limit=100")?;
+    let rows = sources.as_array().expect("an array");
+    ensure!(rows.len() as u64 == SOURCES + family.clients.len() as u64, "{sources}");
+    for row in rows {
+        let address: IpAddr = row["source"].as_str().unwrap_or_default().parse()?;
+        let expected = if family.clients.contains(&address) {
+            (CONNECTIONS_PER_CLIENT, CONNECTIONS_PER_CLIENT, 0, true)
+        } else {
+            (SYNS_PER_SOURCE, 0, SYNS_PER_SOURCE, false)
+        };
+        let counted = (
+            number(&row["syn"]),
+            number(&row["completed"]),
+            number(&row["half_open"]),
+            row["proven"].as_bool().unwrap_or_default(),
+        );
+        ensure!(counted == expected, "{row}: expected {expected:?}");
+    }
+
+    let port = &stats["ports"].as_array().expect("an array").iter().find(|port| port["port"] == 80);
+    let port = port.expect("nginx listens on port 80");
+    ensure!(port["syn"] == half_open + completed && port["completed"] == completed, "{port}");
+    ensure!(port["half_open"] == half_open && number(&port["backlog"]) > 0, "{port}");
+
+    prefixes_add_up(&daemon, half_open, completed)?;
+    kernel_rows_are_those_of_ss(&lab, &daemon, half_open)
+}
+
+/// The networks' accounts hold all SYNs and all ends of handshakes.
+fn prefixes_add_up(daemon: &Daemon, half_open: u64, completed: u64) -> Result<()> {
+    daemon.stats_when("the networks' accounts add up", |stats| {
+        let sum = |key: &str| -> u64 {
+            stats["prefixes"].as_array().into_iter().flatten().map(|prefix| number(&prefix[key])).sum()
+        };
+        sum("syn") == half_open + completed && sum("ended") == completed
+    })?;
+    Ok(())
+}
+
+/// Once the SYN-ACKs were sent again, rows and retransmits still equal those of ss.
+fn kernel_rows_are_those_of_ss(lab: &Lab, daemon: &Daemon, half_open: u64) -> Result<()> {
+    let look = || -> Result<_> {
+        let before = oracle::syn_recv(&lab.server)?;
+        let report = daemon.json("/half-open")?;
+        let stats = daemon.json("/stats")?;
+        Ok((before, report, stats, oracle::syn_recv(&lab.server)?))
+    };
+    let all_retried = |rows: &[oracle::SynRecv]| rows.len() as u64 == half_open && rows.iter().all(|row| row.2 > 0);
+    let (ss, report, stats, _) = eventually("every SYN-ACK was sent again, and that is shown", look, |seen| {
+        // What ss shows must not have changed while the daemon was asked.
+        seen.0 == seen.3 && all_retried(&seen.0) && seen.2["half_open"]["kernel_retried"] == half_open
+    })?;
+    let mut rows: Vec<oracle::SynRecv> = report["rows"]
+        .as_array()
+        .expect("an array")
+        .iter()
+        .map(|row| {
+            let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+            (text("local"), text("remote"), number(&row["retransmits"]) as u8)
+        })
+        .collect();
+    rows.sort();
+    ensure!(rows == ss, "tcpguard's rows are not those of ss:\n{rows:?}\n{ss:?}");
+    ensure!(report["total"] == half_open && report["retried"] == half_open, "{report}");
+    let by_source: u64 = {
+        let sources = daemon.json("/sources?limit=100")?;
+        sources.as_array().into_iter().flatten().map(|row| number(&row["retried"])).sum()
+    };
+    ensure!(by_source >= half_open, "{by_source} repeated SYN-ACKs by source: {stats}");
+    Ok(())
+}
+
+#[test]
+fn ipv4_counts_are_exact() -> Result<()> {
+    counts_are_exact(&ipv4())
+}
+
+#[test]
+fn ipv6_counts_are_exact() -> Result<()> {
+    counts_are_exact(&ipv6())
+}
+
+#[test]
+fn a_reset_ends_a_half_open_handshake() -> Result<()> {
+    for family in [ipv4(), ipv6()] {
+        let lab = Lab::new()?;
+        let (_nginx, daemon) = start(&lab)?;
+        // The client has this address, and knows nothing of the connections: it resets each.
+        let client = family.clients[0];
+        lab.add_client_address(client)?;
+        Flood::new(&lab, &FloodSpec::syn(Sources::InTurn(client, 1), 80))?.send(8)?;
+        daemon.stats_when("every handshake was reset", |stats| {
+            stats["totals"]["handshakes_reset"] == 8
+                && stats["half_open"]["datapath"] == 0
+                && stats["half_open"]["kernel"] == 0
+        })?;
+        let row = daemon.source(&client.to_string())?.expect("it has an entry");
+        ensure!(row["syn"] == 8 && row["resets"] == 8 && row["half_open"] == 0, "{row}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_reset_of_an_open_connection_is_no_reset_of_a_handshake() -> Result<()> {
+    let family = ipv4();
+    let lab = Lab::new()?;
+    let (_nginx, daemon) = start(&lab)?;
+    let source = family.clients[0];
+    lab.add_client_address(source)?;
+    // Three handshakes stay half open, on ports that the client's kernel is kept from resetting …
+    let mut half_open = FloodSpec::syn(Sources::InTurn(family.first_source, 1), 80);
+    half_open.source_ports = (2000, 3);
+    Flood::new(&lab, &half_open)?.send(3)?;
+    // … while resets that belong to nothing arrive for them.
+    let mut resets = half_open.clone();
+    resets.flags = frame::RST;
+    resets.sequence = 77;
+    Flood::new(&lab, &resets)?.send(3)?;
+    daemon.stats_when("resets with a wrong sequence number are counted and end nothing", |stats| {
+        stats["totals"]["rst"] == 3 && stats["half_open"]["datapath"] == 3 && stats["half_open"]["kernel"] == 3
+    })?;
+    // With the right sequence number they do, for the kernel and for the datapath.
+    resets.sequence = half_open.sequence + 1;
+    Flood::new(&lab, &resets)?.send(3)?;
+    daemon.stats_when("resets with the right sequence number end them", |stats| {
+        stats["totals"]["rst"] == 6 && stats["half_open"]["datapath"] == 0 && stats["half_open"]["kernel"] == 0
+    })?;
+    Ok(())
+}
+
+#[test]
+fn a_syn_that_is_sent_again_is_no_new_handshake() -> Result<()> {
+    for family in [ipv4(), ipv6()] {
+        let lab = Lab::new()?;
+        let (_nginx, daemon) = start(&lab)?;
+        let spec = FloodSpec::syn(Sources::InTurn(family.first_source, 4), 80);
+        for _ in 0..3 {
+            Flood::new(&lab, &spec)?.send(40)?;
+        }
+        daemon.stats_when("each SYN is counted, each handshake once", |stats| {
+            stats["totals"]["syn"] == 120
+                && stats["totals"]["syn_repeated"] == 80
+                && stats["half_open"]["datapath"] == 40
+                && stats["half_open"]["kernel"] == 40
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_kind_of_frame_is_counted_as_what_it_is() -> Result<()> {
+    let lab = Lab::new()?;
+    let daemon = Setup::new(&lab)?.start()?;
+    let sources = Sources::InTurn("198.18.1.1".parse()?, 5);
+    let syn = FloodSpec::syn(sources, 81);
+    let kinds = [
+        ("a plain SYN", syn.clone()),
+        ("a SYN in a VLAN", FloodSpec { tags: vec![0x8100], ..syn.clone() }),
+        ("a SYN in QinQ", FloodSpec { tags: vec![0x88a8, 0x8100], ..syn.clone() }),
+        ("a SYN with IP options", FloodSpec { ip_options: vec![1; 8], ..syn.clone() }),
+        ("a SYN with data", FloodSpec { payload: 10, ..syn.clone() }),
+        ("a SYN with FIN", FloodSpec { flags: frame::SYN | frame::FIN, ..syn.clone() }),
+        ("an ACK", FloodSpec { flags: frame::ACK, ..syn.clone() }),
+        ("a SYN-ACK", FloodSpec { flags: frame::SYN | frame::ACK, ..syn.clone() }),
+        ("a RST", FloodSpec { flags: frame::RST, ..syn.clone() }),
+        ("no flag", FloodSpec { flags: 0, ..syn }),
+    ];
+    for (index, (what, spec)) in kinds.into_iter().enumerate() {
+        // Ports of their own, or they would be SYNs sent again.
+        let spec = FloodSpec { source_ports: (2000 + 100 * index as u16, 100), ..spec };
+        Flood::new(&lab, &spec).and_then(|mut flood| flood.send(100)).map_err(|error| error.context(what))?;
+    }
+    let stats = daemon.stats_when("every frame is counted", |stats| {
+        let totals = &stats["totals"];
+        ["syn", "syn_ack", "ack", "rst", "bad_flags"].iter().map(|key| number(&totals[key])).sum::<u64>() >= 1000
+    })?;
+    let totals = &stats["totals"];
+    for (counter, expected) in
+        [("syn", 500), ("syn_with_payload", 100), ("ack", 100), ("syn_ack", 100), ("rst", 100), ("bad_flags", 200)]
+    {
+        ensure!(totals[counter] == expected, "{counter}: {totals}");
+    }
+    ensure!(totals["syn_repeated"] == 0, "{totals}");
+    Ok(())
+}
