@@ -40,6 +40,8 @@ pub struct Setup {
     lab: Lab,
     folder: TempDir,
     config: String,
+    socket: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -48,11 +50,9 @@ impl Setup {
     /// # Errors
     /// Where no folder can be made for it.
     pub fn new(lab: &Lab) -> Result<Self> {
-        let setup = Self {
-            lab: lab.clone(),
-            folder: tempfile::tempdir().context("cannot make a folder for the daemon")?,
-            config: String::new(),
-        };
+        let folder = tempfile::tempdir().context("cannot make a folder for the daemon")?;
+        let socket = folder.path().join("tcpguard.sock");
+        let setup = Self { lab: lab.clone(), folder, config: String::new(), socket, environment: Vec::new() };
         Ok(setup.config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\n")))
     }
 
@@ -71,9 +71,23 @@ impl Setup {
         self
     }
 
+    /// With its socket at this path, which the whole configuration names.
+    #[must_use]
+    pub fn listening_on(mut self, socket: &Path) -> Self {
+        self.socket = socket.to_owned();
+        self
+    }
+
+    /// With this in its environment.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Path of the daemon's socket.
     pub fn socket(&self) -> PathBuf {
-        self.folder.path().join("tcpguard.sock")
+        self.socket.clone()
     }
 
     /// The command that runs it.
@@ -84,7 +98,7 @@ impl Setup {
         let file = self.folder.path().join("tcpguard.toml");
         fs::write(&file, &self.config).context("cannot write the configuration")?;
         let mut command = self.lab.server.command(binary()?);
-        command.arg("--config").arg(file).arg("run");
+        command.arg("--config").arg(file).arg("run").envs(self.environment.iter().cloned());
         Ok(command)
     }
 

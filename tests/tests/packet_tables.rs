@@ -1,0 +1,240 @@
+//! Every header shape, and every truncation of it, through the loaded program (BPF_PROG_TEST_RUN):
+//! the right counter, the verdict XDP_PASS, never an abort.
+
+use std::net::IpAddr;
+
+use anyhow::{Result, ensure};
+use lab::frame::{ACK, FIN, Frame, PSH, RST, SYN, URG};
+use tcpguard::datapath::{Datapath, DatapathOptions, Maps, maps::Totals};
+use tcpguard_common::{
+    counters::Counter,
+    packet::{MAX_EXTENSION_HEADERS, PacketBytes, parse},
+};
+
+const XDP_PASS: u32 = 2;
+/// The kernel runs no shorter frame.
+const SHORTEST: usize = 14;
+
+struct Guard {
+    datapath: Datapath,
+    maps: Maps,
+}
+
+impl Guard {
+    fn load() -> Result<Self> {
+        let options = DatapathOptions { max_sources: 4096, prefix_v4: 24, prefix_v6: 64, log_level: None };
+        let (datapath, maps) = Datapath::load(&options)?;
+        Ok(Self { datapath, maps })
+    }
+
+    /// Runs the frame; returns the counters that went up, and by how much.
+    fn run(&self, frame: &[u8]) -> Result<Vec<(Counter, u64)>> {
+        let before = self.maps.counts.read()?;
+        let verdict = self.datapath.test_run(frame)?;
+        ensure!(verdict == XDP_PASS, "the verdict is {verdict}");
+        let after: Totals = self.maps.counts.read()?;
+        Ok(Counter::ALL
+            .iter()
+            .map(|counter| (*counter, after.get(*counter) - before.get(*counter)))
+            .filter(|(_, difference)| *difference > 0)
+            .collect())
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    // The ring buffer registers with tokio.
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+fn ipv4() -> Frame {
+    let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+    Frame::syn(address("198.18.1.1"), address("198.18.0.1"), 80)
+}
+
+fn ipv6() -> Frame {
+    let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+    Frame::syn(address("2001:db8:1::1"), address("2001:db8::1"), 80)
+}
+
+fn extension(kind: u8, units: u8) -> (u8, Vec<u8>) {
+    let mut body = vec![0; 8 * (usize::from(units) + 1)];
+    body[1] = units;
+    (kind, body)
+}
+
+/// Named frames, and what they are counted as beside `packets`.
+fn table() -> Vec<(String, Vec<u8>, Counter)> {
+    let mut table = Vec::new();
+    for (family, plain) in [("IPv4", ipv4()), ("IPv6", ipv6())] {
+        for (flags, name, counter) in [
+            (ACK, "ACK", Counter::Ack),
+            (ACK | PSH, "data", Counter::Ack),
+            (ACK | FIN, "FIN", Counter::Ack),
+            (SYN | ACK, "SYN-ACK", Counter::SynAck),
+            (RST, "RST", Counter::Rst),
+            (RST | ACK, "RST-ACK", Counter::Rst),
+            (0, "no flag", Counter::BadFlags),
+            (FIN | PSH | URG, "Christmas tree", Counter::BadFlags),
+            (SYN | FIN, "SYN-FIN", Counter::BadFlags),
+            (SYN | RST, "SYN-RST", Counter::BadFlags),
+            (0xff, "every flag", Counter::BadFlags),
+        ] {
+            let frame = plain.clone().flags(flags).build().bytes;
+            table.push((format!("{family} {name}"), frame, counter));
+        }
+        for tags in [vec![0x8100], vec![0x88a8], vec![0x88a8, 0x8100], vec![0x9100, 0x8100], vec![0x8100, 0x8100]] {
+            let frame = Frame { tags: tags.clone(), ..plain.clone() }.flags(ACK).build().bytes;
+            table.push((format!("{family} tagged {tags:x?}"), frame, Counter::Ack));
+        }
+        let three = Frame { tags: vec![0x88a8, 0x8100, 0x8100], ..plain.clone() };
+        table.push((format!("{family} with three tags"), three.build().bytes, Counter::NotIp));
+        let options = Frame { tcp_options: vec![1; 40], payload: vec![7; 100], ..plain.clone() }.flags(ACK | PSH);
+        table.push((format!("{family} with TCP options and data"), options.build().bytes, Counter::Ack));
+        let udp = Frame { protocol: 17, ..plain.clone() };
+        table.push((format!("{family} UDP"), udp.build().bytes, Counter::NotTcp));
+        let mut offset = plain.flags(ACK).build();
+        offset.bytes[offset.tcp + 12] = 0x40;
+        table.push((format!("{family} with a data offset of 4"), offset.bytes, Counter::BadDataOffset));
+    }
+    for words in 1..=10 {
+        let frame = Frame { ip_options: vec![1; 4 * words], ..ipv4() }.flags(ACK).build().bytes;
+        table.push((format!("IPv4 with {words} words of options"), frame, Counter::Ack));
+    }
+    let fragment = |fragment| Frame { fragment, payload: vec![0; 8], ..ipv4() }.flags(ACK).build().bytes;
+    table.push(("IPv4 first fragment".to_owned(), fragment(0x2000), Counter::Ack));
+    table.push(("IPv4 later fragment".to_owned(), fragment(0x2001), Counter::LaterFragment));
+    table.push(("IPv4 last fragment".to_owned(), fragment(0x0004), Counter::LaterFragment));
+    let mut short = ipv4().build();
+    short.bytes[short.ip] = 0x44;
+    table.push(("IPv4 with a header of 16 bytes".to_owned(), short.bytes, Counter::BadIpHeader));
+    let mut version = ipv4().build();
+    version.bytes[version.ip] = 0x65;
+    table.push(("IPv4 of version 6".to_owned(), version.bytes, Counter::BadIpHeader));
+    let mut version = ipv6().build();
+    version.bytes[version.ip] = 0x40;
+    table.push(("IPv6 of version 4".to_owned(), version.bytes, Counter::BadIpHeader));
+    let mut total = ipv4().flags(ACK).build();
+    total.bytes[total.ip + 3] = 39;
+    table.push(("IPv4 of a length that ends within TCP".to_owned(), total.bytes, Counter::Truncated));
+    let mut arp = ipv4().build().bytes;
+    arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    table.push(("ARP".to_owned(), arp, Counter::NotIp));
+
+    let with_extensions = |extensions| Frame { extensions, ..ipv6() }.flags(ACK).build().bytes;
+    for (name, extensions) in [
+        ("hop-by-hop", vec![extension(0, 0)]),
+        ("routing", vec![extension(43, 2)]),
+        ("destination options", vec![extension(60, 4)]),
+        ("all of them", vec![extension(0, 0), extension(60, 1), extension(43, 0), extension(60, 0)]),
+        ("authentication", vec![(51, [&[0, 4][..], &[0; 22]].concat())]),
+        ("as many as are followed", vec![extension(60, 0); MAX_EXTENSION_HEADERS]),
+    ] {
+        table.push((format!("IPv6 with extensions: {name}"), with_extensions(extensions), Counter::Ack));
+    }
+    let fragment = |offset: u8| vec![(44, vec![0, 0, 0, offset, 0, 0, 0, 1])];
+    table.push(("IPv6 first fragment".to_owned(), with_extensions(fragment(1)), Counter::Ack));
+    table.push(("IPv6 later fragment".to_owned(), with_extensions(fragment(9)), Counter::LaterFragment));
+    let many = vec![extension(60, 0); MAX_EXTENSION_HEADERS + 1];
+    table.push(("IPv6 with one extension too many".to_owned(), with_extensions(many), Counter::TooManyExtensions));
+    table
+}
+
+#[test]
+fn every_shape_has_its_counter() -> Result<()> {
+    let _runtime = runtime();
+    let _entered = _runtime.enter();
+    let guard = Guard::load()?;
+    for (name, frame, counter) in table() {
+        let counted = guard.run(&frame)?;
+        ensure!(counted == [(Counter::Packets, 1), (counter, 1)], "{name}: {counted:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_truncation_passes_and_is_counted_as_the_parser_says() -> Result<()> {
+    let _runtime = runtime();
+    let _entered = _runtime.enter();
+    let guard = Guard::load()?;
+    for (name, frame, _) in table() {
+        for length in SHORTEST..frame.len() {
+            let truncated = &frame[..length];
+            let expected = match parse(&Slice(truncated)) {
+                Ok(segment) => Counter::from(segment.flags.kind()),
+                Err(reason) => reason.into(),
+            };
+            let counted = guard.run(truncated)?;
+            ensure!(counted == [(Counter::Packets, 1), (expected, 1)], "{name} cut to {length}: {counted:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The parser reads from anything that is sized; a slice is not.
+struct Slice<'a>(&'a [u8]);
+
+impl PacketBytes for Slice<'_> {
+    fn read<T: zerocopy::FromBytes + zerocopy::Immutable + Copy>(&self, offset: usize) -> Option<T> {
+        self.0.read(offset)
+    }
+}
+
+#[test]
+fn syns_are_accounted_to_their_source() -> Result<()> {
+    let _runtime = runtime();
+    let _entered = _runtime.enter();
+    for (family, mut frame) in [("IPv4", ipv4()), ("IPv6", ipv6())] {
+        let guard = Guard::load()?;
+        let source = frame.source.into();
+        for port in 0..3 {
+            frame.source_port = 2000 + port;
+            let bytes = frame.build().bytes;
+            let first = guard.run(&bytes)?;
+            ensure!(first.contains(&(Counter::SynTracked, 1)), "{family}: {first:?}");
+            let again = guard.run(&bytes)?;
+            ensure!(again.contains(&(Counter::SynRepeated, 1)), "{family}: {again:?}");
+        }
+        let period = guard.datapath.clock.window_period(guard.datapath.jiffies()?);
+        let entry = guard.maps.sources.get(source)?.expect("it has an entry");
+        ensure!((entry.syn, entry.half_open.count(period)) == (6, 3), "{family}: {entry:?}");
+
+        frame.sequence += 1;
+        let reset = guard.run(&frame.clone().flags(RST).build().bytes)?;
+        ensure!(reset.contains(&(Counter::HandshakesReset, 1)), "{family}: {reset:?}");
+        let entry = guard.maps.sources.get(source)?.expect("it has an entry");
+        ensure!((entry.resets, entry.half_open.count(period)) == (1, 2), "{family}: {entry:?}");
+
+        frame.payload = vec![1; 5];
+        frame.source_port = 3000;
+        let with_data = guard.run(&frame.build().bytes)?;
+        ensure!(with_data.contains(&(Counter::SynWithPayload, 1)), "{family}: {with_data:?}");
+        let accounts = guard.maps.ports.read_syn(0)?;
+        ensure!(accounts.get(&80) == Some(&7), "{family}: {accounts:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_tagged_or_extended_syn_is_the_same_syn() -> Result<()> {
+    let _runtime = runtime();
+    let _entered = _runtime.enter();
+    let guard = Guard::load()?;
+    let shapes = [
+        ipv4(),
+        Frame { tags: vec![0x8100], ..ipv4() },
+        Frame { tags: vec![0x88a8, 0x8100], ..ipv4() },
+        Frame { ip_options: vec![1; 40], ..ipv4() },
+        ipv6(),
+        Frame { extensions: vec![extension(0, 0), extension(60, 2)], ..ipv6() },
+        Frame { tags: vec![0x8100], extensions: vec![extension(43, 1)], ..ipv6() },
+    ];
+    for (index, shape) in shapes.into_iter().enumerate() {
+        let counted = guard.run(&shape.build().bytes)?;
+        ensure!(counted.contains(&(Counter::SynTracked, 1)), "shape {index}: {counted:?}");
+    }
+    for (source, syns) in [(ipv4().source, 4), (ipv6().source, 3)] {
+        let entry = guard.maps.sources.get(source.into())?.expect("it has an entry");
+        ensure!(entry.syn == syns, "{source}: {entry:?}");
+    }
+    Ok(())
+}

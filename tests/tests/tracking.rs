@@ -1,0 +1,113 @@
+//! During a flood of random sources a real one still gets its own entry, soon, with a true count.
+
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use lab::{Flood, FloodSpec, Lab, Setup, Sources, eventually, network::SERVER_INTERFACE};
+use tcpguard_common::sketch;
+
+const FLOOD_RATE: u32 = 300_000;
+const SOURCE_RATE: u32 = 500;
+
+fn a_real_source_stands_out(source: &str, random: Sources) -> Result<()> {
+    let lab = Lab::new()?;
+    // The lab has fewer IPv4 addresses than the default table has room for.
+    let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\n[limits]\nmax_sources = 8192");
+    let daemon = Setup::new(&lab)?.config(&config).start()?;
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| -> Result<()> {
+        let flood = scope.spawn(|| -> Result<u64> {
+            // To a closed port: what the kernel answers is not the subject.
+            Flood::new(&lab, &FloodSpec::syn(random, 9))?
+                .send_at_while(FLOOD_RATE, Duration::from_secs(60), || !is_over.load(Ordering::Relaxed))
+        });
+        let result = watch_source(&lab, &daemon, source);
+        is_over.store(true, Ordering::Relaxed);
+        let sent = flood.join().expect("the flood does not panic")?;
+        result?;
+        ensure!(sent > 0, "there was no flood");
+        let stats = daemon.json("/stats")?;
+        let untracked = stats["tracking"]["syn_untracked"].as_u64().unwrap_or(0);
+        ensure!(untracked > sent / 4, "the flood of {sent} was tracked, all but {untracked}");
+        Ok(())
+    })
+}
+
+fn watch_source(lab: &Lab, daemon: &lab::Daemon, source: &str) -> Result<()> {
+    daemon.stats_when("the flood is recognised", |stats| {
+        stats["tracking"]["syn_untracked"].as_u64().unwrap_or(0) > 50_000
+    })?;
+    let mut real = Flood::new(lab, &FloodSpec::syn(Sources::InTurn(source.parse::<IpAddr>()?, 1), 9))?;
+    let start = Instant::now();
+    real.send_at(SOURCE_RATE, Duration::from_secs(1))?;
+    let first = daemon.source(source)?;
+    ensure!(first.is_some(), "{source} had no entry after {:?}", start.elapsed());
+
+    // From then on it is counted as often as it sends, to 10 %.
+    let count = || -> Result<u64> { Ok(daemon.source(source)?.and_then(|row| row["syn"].as_u64()).unwrap_or(0)) };
+    let (sent_before, counted_before) = (real.sent()?, count()?);
+    real.send_at(SOURCE_RATE, Duration::from_secs(4))?;
+    let sent = real.sent()? - sent_before;
+    eventually("the count follows what is sent", count, |counted| {
+        let counted = counted - counted_before;
+        counted * 10 >= sent * 9 && counted * 10 <= sent * 11
+    })?;
+    Ok(())
+}
+
+#[test]
+fn an_ipv4_source_among_random_ones() -> Result<()> {
+    a_real_source_stands_out("198.18.1.1", Sources::Random("198.18.128.0".parse()?, 98_304))
+}
+
+#[test]
+fn an_ipv6_source_among_random_ones() -> Result<()> {
+    a_real_source_stands_out("2001:db8:1::1", Sources::RANDOM_IPV6)
+}
+
+#[test]
+fn distinct_sources_are_estimated() -> Result<()> {
+    let lab = Lab::new()?;
+    let daemon = Setup::new(&lab)?.start()?;
+    const SOURCES: u64 = 5000;
+    let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.64.0".parse()?, SOURCES), 9))?;
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| -> Result<()> {
+        let sender =
+            scope.spawn(|| flood.send_at_while(50_000, Duration::from_secs(30), || !is_over.load(Ordering::Relaxed)));
+        let result = daemon.stats_when("about 5,000 sources are seen a second", |stats| {
+            // A period is about a second long: per second a little less or more, and 3 % error.
+            let rate = stats["rates"]["distinct_sources_per_second"].as_f64().unwrap_or(0.0);
+            (3500.0..6500.0).contains(&rate)
+        });
+        is_over.store(true, Ordering::Relaxed);
+        sender.join().expect("the flood does not panic")?;
+        result.map(drop)
+    })
+}
+
+#[test]
+fn a_flood_is_refused_anywhere_but_in_the_lab() -> Result<()> {
+    let lab = Lab::new()?;
+    let spec = FloodSpec::syn(Sources::RANDOM_IPV4, 80);
+    for interface in ["lo", "eth0", lab::network::SERVER_INTERFACE] {
+        let refusal = Flood::from_interface(&lab.client, interface, &spec).err().expect("refused").to_string();
+        ensure!(refusal.contains("lab-client only"), "{refusal}");
+    }
+    // An uplink, even if it leads nowhere.
+    lab.client.ip("link add uplink type veth peer name uplink-peer")?;
+    lab.client.ip("link set uplink up")?;
+    let refusal = Flood::new(&lab, &spec).err().expect("refused").to_string();
+    ensure!(refusal.contains("uplink is up"), "{refusal}");
+    Ok(())
+}
+
+#[test]
+fn the_sketch_is_as_large_as_its_documentation_says() {
+    assert_eq!(sketch::LINES * 64, 256 * 1024, "docs/datapath.md speaks of 256 KiB per CPU");
+}
