@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{flood::ReplyPath, namespace::Namespace};
 
@@ -82,6 +82,22 @@ impl Lab {
         for server in [IpAddr::from(SERVER_IPV4), IpAddr::from(SERVER_IPV6)] {
             self.client.ip(&format!("neigh replace {server} lladdr {} dev {CLIENT_INTERFACE}", mac(SERVER_MAC)))?;
         }
+        Ok(())
+    }
+
+    /// Lets the server receive floods without a daemon: veth takes live frames only where it has NAPI,
+    /// which an XDP program brings, or else GRO.
+    ///
+    /// # Errors
+    /// Where ethtool is not installed.
+    pub fn receive_without_daemon(&self) -> Result<()> {
+        let status = self
+            .server
+            .command("ethtool")
+            .args(["-K", SERVER_INTERFACE, "gro", "on"])
+            .status()
+            .context("cannot run ethtool: Debian has it in the package ethtool")?;
+        ensure!(status.success(), "ethtool cannot turn GRO on");
         Ok(())
     }
 

@@ -95,7 +95,7 @@ fn distinct_sources_are_estimated() -> Result<()> {
 fn a_flood_is_refused_anywhere_but_in_the_lab() -> Result<()> {
     let lab = Lab::new()?;
     let spec = FloodSpec::syn(Sources::RANDOM_IPV4, 80);
-    for interface in ["lo", "eth0", lab::network::SERVER_INTERFACE] {
+    for interface in ["lo", "eth0", SERVER_INTERFACE] {
         let refusal = Flood::from_interface(&lab.client, interface, &spec).err().expect("refused").to_string();
         ensure!(refusal.contains("lab-client only"), "{refusal}");
     }

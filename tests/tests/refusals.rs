@@ -1,0 +1,220 @@
+//! Bad input: one clear sentence, the right exit code, and nothing left attached.
+
+use std::{
+    fs,
+    io::Write,
+    net::{TcpListener, TcpStream},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    process::Output,
+};
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    Lab, Setup,
+    daemon::{binary, tcpguard},
+    flood::ReplyPath,
+    http,
+    network::SERVER_INTERFACE,
+};
+
+fn message(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).trim().lines().last().unwrap_or_default().to_owned()
+}
+
+/// Ends with this code and a sentence with these words, on one line; and nothing is attached.
+fn refuses(lab: &Lab, setup: &Setup, code: i32, words: &[&str]) -> Result<()> {
+    let output = setup.run_to_end()?;
+    let message = message(&output);
+    ensure!(output.status.code() == Some(code), "{}: {message}", output.status);
+    for word in words {
+        ensure!(message.contains(word), "\"{word}\" is missing: {message}");
+    }
+    ensure!(message.starts_with("tcpguard: "), "{message}");
+    let link = lab.server.command("ip").args(["-d", "link", "show", SERVER_INTERFACE]).output()?;
+    ensure!(!String::from_utf8_lossy(&link.stdout).contains("prog/xdp"), "something is attached");
+    ensure!(!setup.socket().exists(), "the socket is left behind");
+    Ok(())
+}
+
+#[test]
+fn bad_configuration_exits_with_2_and_names_the_place() -> Result<()> {
+    let lab = Lab::new()?;
+    let setup = |text: &str| Setup::new(&lab).map(|setup| setup.whole_config(text));
+    for (text, words) in [
+        (
+            "interfaces = [\"lab-server\"]\n[source]\nmax_halfopen = 1\n",
+            ["tcpguard.toml:3:1:", "unknown field `max_halfopen`"],
+        ),
+        ("[thresholds]\nmax_half_open = \"many\"\n", ["tcpguard.toml:2:17:", "invalid type"]),
+        ("[thresholds\n", ["tcpguard.toml:1:", ""]),
+        ("syn_attack_protect = 7\n", ["tcpguard.toml:1:22:", "from 0 to 2"]),
+        ("[listen]\nhttp = \"0.0.0.0:80\"\n", ["tcpguard.toml:2:8:", "loopback"]),
+    ] {
+        refuses(&lab, &setup(text)?, 2, &words)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn bad_usage_exits_with_2() -> Result<()> {
+    for arguments in [&["frobnicate"][..], &["status", "--colour"], &["sources", "--sort", "size"], &[]] {
+        let output = std::process::Command::new(binary()?).args(arguments).output()?;
+        ensure!(output.status.code() == Some(2), "{arguments:?}: {}", output.status);
+        ensure!(!output.stderr.is_empty(), "{arguments:?} says nothing");
+    }
+    let missing = std::process::Command::new(binary()?).args(["--config", "/nonexistent.toml", "check"]).output()?;
+    ensure!(missing.status.code() == Some(2), "{}", missing.status);
+    ensure!(message(&missing).contains("cannot read the configuration /nonexistent.toml"), "{}", message(&missing));
+    Ok(())
+}
+
+#[test]
+fn without_privilege_it_says_what_is_needed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let copy = folder.path().join("tcpguard");
+    fs::copy(binary()?, &copy)?;
+    let output = std::process::Command::new(copy).arg("run").uid(65_534).gid(65_534).output().context("as nobody")?;
+    ensure!(output.status.code() == Some(1), "{}", output.status);
+    let message = message(&output);
+    ensure!(message.contains("needs root") && message.contains("sudo"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn a_missing_interface_is_named() -> Result<()> {
+    let lab = Lab::new()?;
+    // The first is there: it must not stay attached.
+    let setup = Setup::new(&lab)?.config("interfaces = [\"lab-server\", \"eth7\"]");
+    refuses(&lab, &setup, 1, &["there is no interface eth7", "ip link"])
+}
+
+#[test]
+fn no_default_route_is_said() -> Result<()> {
+    let lab = Lab::new()?;
+    refuses(&lab, &Setup::new(&lab)?.config(""), 1, &["no default route", "interfaces = "])
+}
+
+#[test]
+fn an_address_in_use_is_named() -> Result<()> {
+    let lab = Lab::new()?;
+    let _holder = lab.server.within(|| TcpListener::bind("127.0.0.1:9477").context("free in a new namespace"))?;
+    refuses(&lab, &Setup::new(&lab)?, 1, &["http://127.0.0.1:9477", "in use", "listen.http"])
+}
+
+#[test]
+fn another_xdp_program_is_named_with_its_id() -> Result<()> {
+    let lab = Lab::new()?;
+    let _other = lab.server.within(|| ReplyPath::attach(SERVER_INTERFACE))?;
+    let setup = Setup::new(&lab)?;
+    let output = setup.run_to_end()?;
+    ensure!(output.status.code() == Some(1), "{}", output.status);
+    let message = message(&output);
+    ensure!(message.contains("already has the XDP program reply_path (id "), "{message}");
+    ensure!(message.contains("ip link set dev lab-server xdp off"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn a_socket_that_cannot_be_made_is_named() -> Result<()> {
+    let lab = Lab::new()?;
+    let file = tempfile::NamedTempFile::new()?;
+    let beneath_a_file = file.path().join("tcpguard.sock");
+    let setup = |socket: &std::path::Path| {
+        let config = format!("interfaces = [\"lab-server\"]\n[listen]\nsocket = \"{}\"\n", socket.display());
+        Setup::new(&lab).map(|setup| setup.whole_config(&config))
+    };
+    refuses(&lab, &setup(&beneath_a_file)?, 1, &["cannot make the socket", "listen.socket"])?;
+    // A file that is not a socket is somebody's, and stays.
+    refuses(&lab, &setup(file.path())?, 1, &["something else is there"])?;
+    ensure!(file.path().exists(), "the file was removed");
+    Ok(())
+}
+
+#[test]
+fn a_second_daemon_says_who_is_there() -> Result<()> {
+    let lab = Lab::new()?;
+    let first = Setup::new(&lab)?.start()?;
+    let config = format!(
+        "interfaces = [\"lab-server\"]\n[listen]\nhttp = \"127.0.0.1:9478\"\nsocket = \"{}\"\n",
+        first.socket().display()
+    );
+    let output = Setup::new(&lab)?.whole_config(&config).run_to_end()?;
+    ensure!(output.status.code() == Some(1), "{}", output.status);
+    ensure!(message(&output).contains("another tcpguard is running"), "{}", message(&output));
+    ensure!(first.get("/readyz")?.0 == 200, "the first goes on");
+    Ok(())
+}
+
+#[test]
+fn commands_without_a_daemon_say_how_to_start_it() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for command in ["status", "sources"] {
+        let output = tcpguard(&[command], &folder.path().join("none.sock"))?;
+        ensure!(output.status.code() == Some(1), "{}", output.status);
+        ensure!(message(&output).contains("`tcpguard run` starts it"), "{}", message(&output));
+    }
+    Ok(())
+}
+
+#[test]
+fn bad_requests_get_4xx_and_the_daemon_goes_on() -> Result<()> {
+    let lab = Lab::new()?;
+    let daemon = Setup::new(&lab)?.start()?;
+    let long_path = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(100_000));
+    let many_headers = format!("GET /stats HTTP/1.1\r\nHost: x\r\n{}\r\n", "X-Header: value\r\n".repeat(200));
+    let long_header = format!("GET /stats HTTP/1.1\r\nHost: x\r\nX-Header: {}\r\n\r\n", "v".repeat(100_000));
+    for (what, request, statuses) in [
+        ("rubbish", "\x01\x02 rubbish\r\n\r\n", &[400][..]),
+        ("no version", "GET /stats\r\n\r\n", &[400]),
+        ("a path that is too long", &long_path, &[414, 431]),
+        ("a header that is too long", &long_header, &[431]),
+        ("too many headers", &many_headers, &[431]),
+        ("an unknown path", "GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", &[404]),
+        (
+            "a method that writes",
+            "POST /stats HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            &[405],
+        ),
+        ("an unknown order", "GET /sources?sort=size HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", &[400]),
+        (
+            "a limit that is no number",
+            "GET /sources?limit=all HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            &[400],
+        ),
+        (
+            "a limit without limit",
+            "GET /sources?limit=10000000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            &[400],
+        ),
+        ("an unknown parameter", "GET /half-open?host=x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", &[400]),
+        ("a port beyond all", "GET /half-open?port=70000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", &[400]),
+    ] {
+        let over_tcp = lab.server.within(|| {
+            let stream = TcpStream::connect("127.0.0.1:9477").context("the daemon listens")?;
+            http::exchange(stream, request.as_bytes())
+        });
+        let over_socket = http::exchange(daemon.connect()?, request.as_bytes());
+        for answer in [over_tcp, over_socket] {
+            let (status, body) = answer.with_context(|| what.to_owned())?;
+            ensure!(statuses.contains(&status), "{what}: {status} {body}");
+        }
+        ensure!(daemon.get("/readyz")?.0 == 200, "{what}: the daemon is gone");
+    }
+    Ok(())
+}
+
+#[test]
+fn idle_connections_do_not_keep_others_out() -> Result<()> {
+    let lab = Lab::new()?;
+    let daemon = Setup::new(&lab)?.start()?;
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        let mut stream = daemon.connect()?;
+        stream.write_all(b"GET /stats HTTP/1.1\r\n")?;
+        idle.push(stream);
+    }
+    ensure!(daemon.get("/stats")?.0 == 200, "two hundred half requests hold up the next");
+    drop(idle);
+    Ok(())
+}
