@@ -101,7 +101,13 @@ impl Admission {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::{
+        hash,
+        sketch::{LINES, LINES_PER_SLAB, Line, position},
+    };
 
     const MOST: u32 = 32_768;
 
@@ -159,14 +165,14 @@ mod tests {
     #[test]
     fn a_flood_stands_out_in_no_epoch() {
         let mut admission = Admission::default();
-        let mut lines = vec![crate::sketch::Line::default(); crate::sketch::LINES];
+        let mut lines = vec![Line::default(); LINES];
         let mut given = 0;
         for (epoch, sources) in [(1, 1_000_000u32), (2, 2_000_000), (9, 2_000_000), (10, 500_000)] {
             for n in 0..sources {
-                let hash = crate::hash::address(epoch.into(), std::net::Ipv4Addr::from(n).into());
-                let (slab, line) = crate::sketch::position(hash);
+                let hash = hash::address(epoch.into(), Ipv4Addr::from(n).into());
+                let (slab, line) = position(hash);
                 admission.count(epoch, MOST);
-                let estimate = lines[slab as usize * crate::sketch::LINES_PER_SLAB + line].count(hash, epoch);
+                let estimate = lines[slab as usize * LINES_PER_SLAB + line].count(hash, epoch);
                 if admission.is_open_to(estimate, MOST) {
                     admission.give();
                     given += u32::from(admission.is_closed());

@@ -1,6 +1,8 @@
 //! Counts are exact in calm: what was sent is what is shown, by source, by port and in all, and the
 //! kernel's own view is the kernel's.
 
+#![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
+
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, ensure};

@@ -1,6 +1,8 @@
 //! Every header shape, and every truncation of it, through the loaded program (BPF_PROG_TEST_RUN):
 //! the right counter, the verdict XDP_PASS, never an abort.
 
+#![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
+
 use std::net::IpAddr;
 
 use anyhow::{Result, ensure};

@@ -2,6 +2,7 @@
 
 use std::{
     net::IpAddr,
+    panic::resume_unwind,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -28,7 +29,7 @@ fn a_real_source_stands_out(source: &str, random: Sources) -> Result<()> {
         });
         let result = watch_source(&lab, &daemon, source);
         is_over.store(true, Ordering::Relaxed);
-        let sent = flood.join().expect("the flood does not panic")?;
+        let sent = flood.join().unwrap_or_else(|panic| resume_unwind(panic))?;
         result?;
         ensure!(sent > 0, "there was no flood");
         let stats = daemon.json("/stats")?;
@@ -86,7 +87,7 @@ fn distinct_sources_are_estimated() -> Result<()> {
             (3500.0..6500.0).contains(&rate)
         });
         is_over.store(true, Ordering::Relaxed);
-        sender.join().expect("the flood does not panic")?;
+        sender.join().unwrap_or_else(|panic| resume_unwind(panic))?;
         result.map(drop)
     })
 }

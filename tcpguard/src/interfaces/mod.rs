@@ -61,7 +61,11 @@ impl Guards {
     /// Follows a change of some interface: the datapath has left one that is gone, and is attached to
     /// one that came back. True where something changed for a guarded one.
     pub fn follow(&mut self, change: &LinkChange, datapath: &mut Datapath) -> bool {
-        self.guards.iter_mut().fold(false, |changed, guard| guard.follow(change, &self.config, datapath) || changed)
+        let mut changed = false;
+        for guard in &mut self.guards {
+            changed |= guard.follow(change, &self.config, datapath);
+        }
+        changed
     }
 
     /// Brings every guard in line with the interfaces there are now, for when changes were missed.

@@ -135,7 +135,7 @@ mod tests {
         assert!(one.to_string().contains("500 from 1 addresses"), "{one}");
         let network = Spread::of((0..200).map(|n| Ipv4Addr::new(198, 18, 7, n).into()));
         assert_eq!(network.to_string(), "the sources do not look random: 200 of 200 are from 198.18.7.0/24");
-        let prefix = Spread::of((0..400u128).map(|n| Ipv6Addr::from(0x2001_0db8_u128 << 96 | n * 7919).into()));
+        let prefix = Spread::of((0..400u128).map(|n| Ipv6Addr::from((0x2001_0db8_u128 << 96) | (n * 7919)).into()));
         assert!(matches!(prefix, Spread::OneNetwork { .. }), "{prefix}");
     }
 

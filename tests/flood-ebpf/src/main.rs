@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`flood`] | sends the frame out of the interface it is said to have come in by (XDP live frames) |
 //! | [`vary`] | hands the frame to the program under measurement |
+//! | [`insert_each`] | what tcpguard is compared with: every source gets an entry in an LRU table |
 //! | [`reply_path`] | passes everything; without a program at the peer, veth sends XDP_TX frames late |
 
 #![no_std]
@@ -15,7 +16,7 @@ mod plan;
 use aya_ebpf::{
     Global,
     bindings::xdp_action,
-    btf_maps::{Array, ProgramArray},
+    btf_maps::{Array, LruHashMap, ProgramArray},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
@@ -65,6 +66,34 @@ pub fn vary(context: XdpContext) -> u32 {
     // SAFETY: on success it does not return; where there is no next program, the frame passes.
     unsafe { NEXT.tail_call(&context, 0) };
     xdp_action::XDP_PASS
+}
+
+#[xdp]
+pub fn insert_each(context: XdpContext) -> u32 {
+    let plan = PLAN.load();
+    if let Some(source) = read_source(&context, &plan) {
+        match EACH.get_ptr_mut(source) {
+            // SAFETY: the entry stays readable and writable until the program ends.
+            Some(count) => unsafe { *count += 1 },
+            None => drop(EACH.insert(source, 1, 0)),
+        }
+    }
+    xdp_action::XDP_PASS
+}
+
+/// Sources, for [`insert_each`].
+#[btf_map]
+static EACH: LruHashMap<u64, u64, 262_144> = LruHashMap::new();
+
+#[inline(always)]
+fn read_source(context: &XdpContext, plan: &Plan) -> Option<u64> {
+    let at = context.data() + plan.source_offset as usize;
+    if at + 4 > context.data_end() {
+        return None;
+    }
+    // SAFETY: the comparison above proves to the verifier that the bytes lie within the frame.
+    let words = unsafe { [*(at as *const u16), *((at + 2) as *const u16)] };
+    Some((words[0] as u64) << 16 | words[1] as u64)
 }
 
 #[xdp]

@@ -1,2 +1,209 @@
-//! x
-fn main() {}
+//! `cargo xtask bench`: what a packet costs, and what the daemon costs. Every number stands beside one
+//! it can be compared with from the same run.
+
+use std::{
+    net::IpAddr,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use aya::{
+    Ebpf,
+    maps::ProgramArray,
+    programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
+};
+use clap::Parser;
+use lab::{Daemon, Flood, FloodSpec, Lab, Setup, Sources, flood, frame};
+use tcpguard::datapath::{Datapath, DatapathOptions};
+
+/// Measures what tcpguard costs
+#[derive(Parser)]
+struct Arguments {
+    /// Few repetitions: shows that the benchmark runs, not what things cost
+    #[arg(long)]
+    short: bool,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let _entered = runtime.enter();
+    let effort = if arguments.short { Effort::SHORT } else { Effort::FULL };
+    datapath_costs(&effort)?;
+    daemon_costs(&effort)
+}
+
+struct Effort {
+    repeat: u32,
+    rounds: usize,
+    tracked_sources: u32,
+    watch: Duration,
+}
+
+impl Effort {
+    const FULL: Self = Self { repeat: 2_000_000, rounds: 7, tracked_sources: 200_000, watch: Duration::from_secs(20) };
+    const SHORT: Self = Self { repeat: 50_000, rounds: 3, tracked_sources: 5_000, watch: Duration::from_secs(2) };
+}
+
+/// A kind of traffic whose cost is measured.
+struct Case {
+    name: &'static str,
+    spec: FloodSpec,
+    /// What it may cost, in nanoseconds.
+    limit: Option<f64>,
+}
+
+fn cases() -> Vec<Case> {
+    let (ipv4, ipv6): (IpAddr, IpAddr) = ([10, 0, 0, 0].into(), [0x2001, 0xdb8, 9, 9, 0, 0, 0, 0].into());
+    let syn = |sources| FloodSpec::syn(sources, 443);
+    let random = |count| syn(Sources::Random(ipv4, count));
+    let established = FloodSpec { flags: frame::ACK, payload: 100, ..syn(Sources::InTurn(ipv4, 1)) };
+    let resets = FloodSpec { flags: frame::RST, ..random(1 << 24) };
+    vec![
+        Case { name: "data of an established connection", limit: Some(10.0), spec: established.clone() },
+        Case { name: "data, in QinQ", limit: None, spec: FloodSpec { tags: vec![0x88a8, 0x8100], ..established } },
+        Case { name: "SYN of a known source", limit: Some(60.0), spec: syn(Sources::InTurn(ipv4, 1)) },
+        Case { name: "SYN of a known source, IPv6", limit: None, spec: syn(Sources::InTurn(ipv6, 1)) },
+        Case { name: "SYN of 1,024 random sources", limit: None, spec: random(1 << 10) },
+        Case { name: "SYN of 65,536 random sources", limit: None, spec: random(1 << 16) },
+        Case { name: "SYN of 1 M random sources", limit: None, spec: random(1 << 20) },
+        Case { name: "SYN of 16 M random sources", limit: Some(40.0), spec: random(1 << 24) },
+        Case { name: "SYN of 2^64 random sources, IPv6", limit: None, spec: syn(Sources::Random(ipv6, 0)) },
+        Case { name: "RST of 16 M random sources", limit: None, spec: resets },
+    ]
+}
+
+fn datapath_costs(effort: &Effort) -> Result<()> {
+    println!("What a packet costs: ns, by BPF_PROG_TEST_RUN, the same loop without tcpguard subtracted;");
+    println!("median of {} rounds of {} packets (least and most)", effort.rounds, effort.repeat);
+    println!("{:<36} {:>6} {:>13} {:>7} {:>12} {:>7}", "", "ns", "", "limit", "LRU for each", "ratio");
+    let mut results = Vec::new();
+    for case in cases() {
+        let cost = measure(&case.spec, effort)?;
+        let limit = case.limit.map_or_else(String::new, |limit| format!("{limit:.0}"));
+        let spread = format!("({:.0}-{:.0})", cost.tcpguard.least, cost.tcpguard.most);
+        let (ours, theirs) = (cost.tcpguard.median, cost.insert_each.median);
+        println!(
+            "{:<36} {ours:>6.0} {spread:>13} {limit:>7} {theirs:>12.0} {:>7.2}",
+            case.name,
+            ours / theirs.max(1.0)
+        );
+        results.push((case.name, ours));
+    }
+    let cost_of = |name: &str| results.iter().find(|result| result.0 == name).map_or(f64::NAN, |result| result.1);
+    let flatness = cost_of("SYN of 16 M random sources") / cost_of("SYN of 1,024 random sources");
+    println!("16 M random sources cost {flatness:.2} of what 1,024 cost (limit 1.50)\n");
+    Ok(())
+}
+
+struct Cost {
+    tcpguard: Statistic,
+    insert_each: Statistic,
+}
+
+struct Statistic {
+    least: f64,
+    median: f64,
+    most: f64,
+}
+
+impl Statistic {
+    fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+        Self { least: at(0), median: at(values.len() / 2), most: at(values.len().saturating_sub(1)) }
+    }
+}
+
+/// Runs floor, tcpguard and the comparison in turn, so that a change of the machine's speed meets all.
+fn measure(spec: &FloodSpec, effort: &Effort) -> Result<Cost> {
+    let options = DatapathOptions { max_sources: 262_144, prefix_v4: 24, prefix_v6: 64, log_level: None };
+    let (datapath, _maps) = Datapath::load(&options)?;
+    let guard = datapath.guard()?.fd()?.try_clone()?;
+    let (mut ebpf, template) = flood::load(spec)?;
+    let floor = load(&mut ebpf, "reply_path")?;
+    let insert_each = load(&mut ebpf, "insert_each")?;
+    load(&mut ebpf, "vary")?;
+    let mut next = ProgramArray::try_from(ebpf.take_map("NEXT").context("the flood has no NEXT")?)?;
+    let vary: &Xdp = ebpf.program("vary").context("the flood has no program vary")?.try_into()?;
+    let mut run = |program: &ProgramFd| -> Result<f64> {
+        next.set(0, program, 0)?;
+        let options = TestRunOptions { data_in: Some(&template), repeat: effort.repeat, ..TestRunOptions::new() };
+        Ok(vary.test_run(options)?.duration.as_nanos() as f64)
+    };
+    // Once for nothing: tables fill, allowances adapt.
+    run(&guard)?;
+    run(&insert_each)?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..effort.rounds {
+        let floor = run(&floor)?;
+        ours.push(run(&guard)? - floor);
+        theirs.push(run(&insert_each)? - floor);
+    }
+    Ok(Cost { tcpguard: Statistic::of(ours), insert_each: Statistic::of(theirs) })
+}
+
+fn load(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd> {
+    let program: &mut Xdp = ebpf.program_mut(name).with_context(|| format!("the flood has no {name}"))?.try_into()?;
+    program.load()?;
+    Ok(program.fd()?.try_clone()?)
+}
+
+fn daemon_costs(effort: &Effort) -> Result<()> {
+    let lab = Lab::new()?;
+    let daemon = Setup::new(&lab)?.start()?;
+    let idle = watch(&daemon, effort.watch)?;
+    let first: IpAddr = [0x2001, 0xdb8, 7, 0, 0, 0, 0, 0].into();
+    let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn(first, effort.tracked_sources.into()), 9))?;
+    flood.send_at(40_000, Duration::from_secs_f64(f64::from(effort.tracked_sources) / 40_000.0))?;
+    // A round over the table takes up to five seconds.
+    sleep(Duration::from_secs(6).min(effort.watch));
+    let busy = watch(&daemon, effort.watch)?;
+    let tracked = daemon.json("/stats")?["tracking"]["sources"].clone();
+    println!("What the daemon costs");
+    println!("{:<36} {:>12} {:>16}", "", "no source", format!("{tracked} sources"));
+    println!("{:<36} {:>12.2} {:>16.2}   limit 3.00", "CPU, percent of one core", idle.cpu_percent, busy.cpu_percent);
+    println!("{:<36} {:>12.1} {:>16.1}   limit 64.0", "resident memory, MiB", idle.resident_mib, busy.resident_mib);
+    println!(
+        "{:<36} {:>12.1} {:>16.1}   limit 50.0",
+        "GET /sources?limit=20, ms, the longest", idle.sources_ms, busy.sources_ms
+    );
+    Ok(())
+}
+
+struct Usage {
+    cpu_percent: f64,
+    resident_mib: f64,
+    sources_ms: f64,
+}
+
+fn watch(daemon: &Daemon, duration: Duration) -> Result<Usage> {
+    let (start, before) = (Instant::now(), cpu_seconds(daemon.id())?);
+    sleep(duration);
+    let cpu_percent = (cpu_seconds(daemon.id())? - before) / start.elapsed().as_secs_f64() * 100.0;
+    let mut sources_ms = 0.0f64;
+    for _ in 0..20 {
+        let start = Instant::now();
+        daemon.json("/sources?limit=20")?;
+        sources_ms = sources_ms.max(start.elapsed().as_secs_f64() * 1000.0);
+    }
+    Ok(Usage { cpu_percent, resident_mib: resident_mib(daemon.id())?, sources_ms })
+}
+
+/// User and system time of a process, from `/proc/PID/stat`.
+fn cpu_seconds(process: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).context("cannot read the daemon's times")?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+    Ok((ticks(11) + ticks(12)) / per_second as f64)
+}
+
+fn resident_mib(process: u32) -> Result<f64> {
+    let status =
+        std::fs::read_to_string(format!("/proc/{process}/status")).context("cannot read the daemon's memory")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse().context("no number in VmRSS")?;
+    Ok(kib / 1024.0)
+}

@@ -121,24 +121,23 @@ impl FloodSpec {
             IpAddr::V4(address) => (0, u64::from(u32::from(address)), template.ip + 12, 4),
             IpAddr::V6(address) => (1, u128::from(address) as u64, template.ip + 8 + 8, 8),
         };
-        let sum_without = |bytes: &[u8], gaps: &[std::ops::Range<usize>]| {
+        let sum_without = |bytes: &[u8], gaps: &[(usize, usize)]| {
             let mut bytes = bytes.to_vec();
-            for gap in gaps {
-                bytes[gap.clone()].fill(0);
+            for (start, length) in gaps {
+                bytes[*start..start + length].fill(0);
             }
             u32::from(frame::fold(frame::sum(&bytes)))
         };
         let segment = &template.bytes[template.tcp..];
         // Ports, sequence number and checksum vary; so does the source within the pseudo-header.
-        let segment_sum = sum_without(segment, &[0..8, 16..18]);
+        let segment_sum = sum_without(segment, &[(0, 8), (16, 2)]);
         let addresses =
             if is_ipv6 == 1 { template.ip + 8..template.ip + 40 } else { template.ip + 12..template.ip + 20 };
         let start = addresses.start;
-        let address_sum =
-            sum_without(&template.bytes[addresses], &[source_offset - start..source_offset - start + source_length]);
+        let address_sum = sum_without(&template.bytes[addresses], &[(source_offset - start, source_length)]);
         let tcp_partial_sum = segment_sum + address_sum + 6 + segment.len() as u32;
         let header = &template.bytes[template.ip..template.tcp];
-        let ip_partial_sum = if is_ipv6 == 1 { 0 } else { sum_without(header, &[10..12, 12..16]) };
+        let ip_partial_sum = if is_ipv6 == 1 { 0 } else { sum_without(header, &[(10, 2), (12, 4)]) };
         let mut link_header = [0; plan::LONGEST_LINK_HEADER];
         for (word, bytes) in link_header.iter_mut().zip(template.bytes[..template.ip].chunks_exact(2)) {
             *word = u16::from_be_bytes([bytes[0], bytes[1]]);
