@@ -17,6 +17,20 @@ pub fn add(word: &mut u64, amount: u64) {
     }
 }
 
+/// Adds `amount` to `word`, wrapping; to subtract, add the negated amount.
+#[inline(always)]
+pub fn add_u32(word: &mut u32, amount: u32) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: `word` is a valid, aligned word of a map; the instruction touches nothing else.
+    unsafe {
+        core::arch::asm!("lock *(u32 *)({word} + 0) += {amount}", word = in(reg) word, amount = in(reg) u64::from(amount));
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        *word = word.wrapping_add(amount);
+    }
+}
+
 /// Sets the bits of `mask` in `word`.
 #[inline(always)]
 pub fn set_bits(word: &mut u64, mask: u64) {

@@ -9,39 +9,43 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{atomic, clock::WINDOW_PERIODS};
 
 const SLOTS: usize = WINDOW_PERIODS as usize;
-const COUNT_MASK: u64 = 0xffff_ffff;
+/// Minus one, for [`atomic::add_u32`].
+const ONE_LESS: u32 = u32::MAX;
 
 /// Half-open handshakes by the period they began in ([`crate::clock::Clock::window_period`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct HalfOpenWindow {
-    /// Period in the upper half, count in the lower: one word, so that it changes at once.
-    slots: [u64; SLOTS],
+    /// The last period that a handshake began in. The slots are those of this period and of the ones
+    /// before it.
+    latest: u32,
+    slots: [u32; SLOTS],
 }
 
 impl HalfOpenWindow {
-    /// Counts one more half-open handshake that began in `period`; returns the slot's new count.
+    /// Nothing is half open.
+    pub const EMPTY: Self = Self { latest: 0, slots: [0; SLOTS] };
+
+    /// Counts one more half-open handshake, which begins now, in `period`; returns how many have begun
+    /// in that period and are still half open.
     #[inline(always)]
     pub fn open(&mut self, period: u32) -> u32 {
-        let slot = &mut self.slots[period as usize % SLOTS];
-        if (*slot >> 32) as u32 == period {
-            let count = (*slot & COUNT_MASK) as u32;
-            if count < u32::MAX {
-                atomic::add(slot, 1);
-            }
-            count.saturating_add(1)
-        } else {
-            *slot = u64::from(period) << 32 | 1;
-            1
+        if period != self.latest {
+            self.advance(period);
         }
+        let slot = &mut self.slots[period as usize % SLOTS];
+        let count = *slot;
+        if count < u32::MAX {
+            atomic::add_u32(slot, 1);
+        }
+        count.saturating_add(1)
     }
 
     /// Takes one that began in `period` back; nothing happens where that period has none left.
     #[inline(always)]
     pub fn close(&mut self, period: u32) {
-        let slot = &mut self.slots[period as usize % SLOTS];
-        if (*slot >> 32) as u32 == period && *slot & COUNT_MASK != 0 {
-            atomic::add(slot, u64::MAX);
+        if self.latest.wrapping_sub(period) < WINDOW_PERIODS {
+            self.lower(period);
         }
     }
 
@@ -49,10 +53,8 @@ impl HalfOpenWindow {
     #[inline(always)]
     pub fn close_newest(&mut self, now: u32) {
         for age in 0..WINDOW_PERIODS {
-            let period = now.wrapping_sub(age);
-            let slot = &mut self.slots[period as usize % SLOTS];
-            if (*slot >> 32) as u32 == period && *slot & COUNT_MASK != 0 {
-                atomic::add(slot, u64::MAX);
+            let period = self.latest.wrapping_sub(age);
+            if now.wrapping_sub(period) < WINDOW_PERIODS && self.lower(period) {
                 return;
             }
         }
@@ -60,11 +62,34 @@ impl HalfOpenWindow {
 
     /// How many are half open in period `now`.
     pub fn count(&self, now: u32) -> u64 {
-        self.slots
-            .iter()
-            .filter(|&&slot| now.wrapping_sub((slot >> 32) as u32) < WINDOW_PERIODS)
-            .map(|slot| slot & COUNT_MASK)
+        (0..WINDOW_PERIODS)
+            .map(|age| self.latest.wrapping_sub(age))
+            .filter(|period| now.wrapping_sub(*period) < WINDOW_PERIODS)
+            .map(|period| u64::from(self.slots[period as usize % SLOTS]))
             .sum()
+    }
+
+    /// Makes `period` the latest: the slots of the periods since the last one are free again. A CPU that
+    /// does so at the same time may clear what was counted in between; that happens at most once a period.
+    #[inline(always)]
+    fn advance(&mut self, period: u32) {
+        let elapsed = period.wrapping_sub(self.latest);
+        for age in 0..WINDOW_PERIODS {
+            if age < elapsed {
+                self.slots[period.wrapping_sub(age) as usize % SLOTS] = 0;
+            }
+        }
+        self.latest = period;
+    }
+
+    #[inline(always)]
+    fn lower(&mut self, period: u32) -> bool {
+        let slot = &mut self.slots[period as usize % SLOTS];
+        let has_any = *slot > 0;
+        if has_any {
+            atomic::add_u32(slot, ONE_LESS);
+        }
+        has_any
     }
 }
 

@@ -22,8 +22,7 @@ pub fn find<'a>(source: Source) -> Option<&'a mut SourceEntry> {
 /// Makes an empty entry. False where another CPU was faster, or there is no memory.
 #[inline(always)]
 pub fn insert(source: Source, now: Now) -> bool {
-    let entry = SourceEntry { first_seen: now.jiffies, last_seen: now.jiffies, ..SourceEntry::default() };
-    SOURCES.insert(source.address, entry, BPF_NOEXIST.into()).is_ok()
+    SOURCES.insert(source.address, SourceEntry::new(now.jiffies), BPF_NOEXIST.into()).is_ok()
 }
 
 /// Adds one to a count that other CPUs may be adding to as well.

@@ -237,7 +237,8 @@ mod tests {
     fn a_round_counts_everything() {
         let mut round = Round::default();
         for n in 0..1000u32 {
-            let mut entry = SourceEntry { syn: 1, ..SourceEntry::default() };
+            let mut entry = SourceEntry::new(0);
+            entry.syn = 1;
             entry.half_open.open(5);
             round.note(Ipv4Addr::from(n).into(), &entry, 5);
         }
