@@ -1,7 +1,7 @@
 //! The daemon, as its users run it: the release binary, a configuration file, signals.
 
 use std::{
-    fs,
+    fmt, fs,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -194,7 +194,15 @@ impl Daemon {
     /// # Errors
     /// Where it does not become right in time.
     pub fn stats_when(&self, what: &str, is_right: impl Fn(&Value) -> bool) -> Result<Value> {
-        eventually(what, || self.json("/stats"), is_right)
+        /// In one line, where it is shown.
+        struct OneLine(Value);
+        impl fmt::Debug for OneLine {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(formatter, "{}", self.0)
+            }
+        }
+        let stats = eventually(what, || self.json("/stats").map(OneLine), |stats| is_right(&stats.0))?;
+        Ok(stats.0)
     }
 
     /// One source's row of `/sources`, if it is among the first thousand.

@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod flood;
 pub mod frame;
 pub mod http;
+pub mod machine;
 pub mod namespace;
 pub mod network;
 pub mod oracle;

@@ -13,6 +13,10 @@ use crate::{flood::ReplyPath, namespace::Namespace};
 pub const SERVER_INTERFACE: &str = "lab-server";
 /// The client's end of the cable.
 pub const CLIENT_INTERFACE: &str = "lab-client";
+/// The server's end of a second cable, for traffic that must not queue behind a flood.
+pub const SECOND_SERVER_INTERFACE: &str = "lab-server2";
+/// The client's end of that.
+pub const SECOND_CLIENT_INTERFACE: &str = "lab-client2";
 
 /// The server's IPv4 address. All the lab's addresses are from the ranges for benchmarks (RFC 2544)
 /// and documentation (RFC 3849).
@@ -32,7 +36,7 @@ pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Two namespaces and a veth pair. Everything is gone when the last copy is dropped.
 #[derive(Clone, Debug)]
 pub struct Lab {
-    reply_path: Arc<Mutex<Option<ReplyPath>>>,
+    reply_paths: Arc<Mutex<Vec<ReplyPath>>>,
     /// Where the server and the daemon run.
     pub server: Namespace,
     /// Where clients and floods come from.
@@ -45,7 +49,7 @@ impl Lab {
     /// # Errors
     /// Without root, or where the kernel lacks veth.
     pub fn new() -> Result<Self> {
-        let lab = Self { server: Namespace::new()?, client: Namespace::new()?, reply_path: Arc::default() };
+        let lab = Self { server: Namespace::new()?, client: Namespace::new()?, reply_paths: Arc::default() };
         lab.plug_in().context("cannot set up the lab's network")?;
         Ok(lab)
     }
@@ -55,23 +59,11 @@ impl Lab {
     /// # Errors
     /// Where the kernel refuses a step.
     pub fn plug_in(&self) -> Result<()> {
-        let client = self.client.path();
-        self.server.ip(&format!(
-            "link add {SERVER_INTERFACE} address {} type veth peer name {CLIENT_INTERFACE} address {} netns {client}",
-            mac(SERVER_MAC),
-            mac(CLIENT_MAC)
-        ))?;
-        for (namespace, interface) in [(&self.server, SERVER_INTERFACE), (&self.client, CLIENT_INTERFACE)] {
-            namespace.sysctl(&format!("net.ipv6.conf.{interface}.accept_dad"), "0")?;
-            namespace.sysctl(&format!("net.ipv6.conf.{interface}.router_solicitations"), "0")?;
-            namespace.ip(&format!("link set {interface} up"))?;
-        }
+        self.lay_cable(SERVER_INTERFACE, CLIENT_INTERFACE)?;
         self.server.ip(&format!("addr add {SERVER_IPV4}/30 dev {SERVER_INTERFACE}"))?;
         self.server.ip(&format!("addr add {SERVER_IPV6}/126 dev {SERVER_INTERFACE} nodad"))?;
         self.client.ip(&format!("addr add {CLIENT_IPV4}/30 dev {CLIENT_INTERFACE}"))?;
         self.client.ip(&format!("addr add {CLIENT_IPV6}/126 dev {CLIENT_INTERFACE} nodad"))?;
-        let reply_path = self.client.within(|| ReplyPath::attach(CLIENT_INTERFACE))?;
-        *self.reply_path.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply_path);
         // Answers to any source of the lab go to the client's end, without asking who has the address.
         for (neighbour, range) in
             [(IpAddr::from(CLIENT_IPV4), "198.18.0.0/15"), (IpAddr::from(CLIENT_IPV6), "2001:db8::/32")]
@@ -82,6 +74,31 @@ impl Lab {
         for server in [IpAddr::from(SERVER_IPV4), IpAddr::from(SERVER_IPV6)] {
             self.client.ip(&format!("neigh replace {server} lladdr {} dev {CLIENT_INTERFACE}", mac(SERVER_MAC)))?;
         }
+        Ok(())
+    }
+
+    /// Lays a second cable. It has no addresses: it is for floods.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a step.
+    pub fn lay_second_cable(&self) -> Result<()> {
+        self.lay_cable(SECOND_SERVER_INTERFACE, SECOND_CLIENT_INTERFACE)
+    }
+
+    fn lay_cable(&self, server_end: &str, client_end: &str) -> Result<()> {
+        let client = self.client.path();
+        self.server.ip(&format!(
+            "link add {server_end} address {} type veth peer name {client_end} address {} netns {client}",
+            mac(SERVER_MAC),
+            mac(CLIENT_MAC)
+        ))?;
+        for (namespace, interface) in [(&self.server, server_end), (&self.client, client_end)] {
+            namespace.sysctl(&format!("net.ipv6.conf.{interface}.accept_dad"), "0")?;
+            namespace.sysctl(&format!("net.ipv6.conf.{interface}.router_solicitations"), "0")?;
+            namespace.ip(&format!("link set {interface} up"))?;
+        }
+        let reply_path = self.client.within(|| ReplyPath::attach(client_end))?;
+        self.reply_paths.lock().unwrap_or_else(PoisonError::into_inner).push(reply_path);
         Ok(())
     }
 

@@ -29,6 +29,7 @@ const TEST_TOOLS: &[Tool] = &[
     ("cpio", "cpio"),
     ("dpkg-deb", "dpkg"),
     ("ldd", "libc-bin"),
+    ("modinfo", "kmod"),
 ];
 
 /// Makes sure that the workspace can be built.

@@ -1,2 +1,45 @@
-//! x
-fn main() {}
+//! The whole path once, in brief: load, attach, count, detach. It runs where nothing but the kernel is
+//! as on a real machine: in the virtual machines of `kernels`.
+
+use std::net::IpAddr;
+
+use anyhow::{Result, ensure};
+use lab::{
+    Client, Flood, FloodSpec, Lab, Setup, Sources,
+    network::{SERVER_IPV4, SERVER_IPV6},
+    server::listen,
+};
+use nix::sys::signal::Signal;
+
+fn main() -> Result<()> {
+    let lab = Lab::new()?;
+    let _listeners = [listen(&lab.server, SERVER_IPV4.into(), 80)?, listen(&lab.server, SERVER_IPV6.into(), 80)?];
+    let mut daemon = Setup::new(&lab)?.start()?;
+    let stats = daemon.json("/stats")?;
+    println!("interfaces: {}", stats["interfaces"]);
+    println!("features: {}", stats["features"]);
+    ensure!(stats["interfaces"][0]["xdp_mode"] == "native", "veth has native XDP");
+    for feature in ["completions", "retries"] {
+        ensure!(stats["features"][feature]["available"] == true, "{feature} are seen on this kernel");
+    }
+    let families: [(&str, IpAddr); 2] = [("198.18.1.1", SERVER_IPV4.into()), ("2001:db8:1::1", SERVER_IPV6.into())];
+    for (first, server) in families {
+        Flood::new(&lab, &FloodSpec::syn(Sources::InTurn(first.parse()?, 5), 80))?.send(20)?;
+        for _ in 0..3 {
+            Client::new(&lab).connect((server, 80).into())?;
+        }
+    }
+    let stats = daemon.stats_when("all of it is counted", |stats| {
+        stats["totals"]["syn"] == 46
+            && stats["totals"]["completed"] == 6
+            && stats["half_open"]["datapath"] == 40
+            && stats["half_open"]["kernel"] == 40
+    })?;
+    println!("totals: {}", stats["totals"]);
+    daemon.stats_when("SYN-ACKs that are sent again are counted", |stats| {
+        stats["half_open"]["kernel_retried"] == 40 && stats["totals"]["retried"].as_u64() >= Some(40)
+    })?;
+    let status = daemon.end(Signal::SIGTERM)?;
+    ensure!(status.success(), "{status}: {}", daemon.log()?);
+    Ok(())
+}

@@ -21,7 +21,7 @@ use plan::{Plan, Progress};
 use crate::{
     frame::{self, Frame, LINUX_SYN_OPTIONS},
     namespace::Namespace,
-    network::{CLIENT_INTERFACE, Lab, SERVER_IPV4, SERVER_IPV6},
+    network::{CLIENT_INTERFACE, Lab, SECOND_CLIENT_INTERFACE, SERVER_IPV4, SERVER_IPV6},
 };
 
 /// The flood program.
@@ -189,6 +189,9 @@ pub struct Flood {
     progress: Array<MapData, PlainProgress>,
     client: Namespace,
     interface: u32,
+    interface_name: String,
+    /// Frames that the cable had lost before this flood.
+    lost_before: u64,
 }
 
 #[repr(transparent)]
@@ -220,15 +223,31 @@ impl Flood {
             Ok(index)
         })?;
         let progress = Array::try_from(ebpf.take_map("PROGRESS").context("the flood counts its frames")?)?;
-        Ok(Self { ebpf, template, progress, client: namespace.clone(), interface: index })
+        Ok(Self {
+            ebpf,
+            template,
+            progress,
+            client: namespace.clone(),
+            interface: index,
+            interface_name: interface.to_owned(),
+            lost_before: lost(namespace, interface)?,
+        })
     }
 
-    /// Sends exactly `count` frames, as fast as the kernel takes them.
+    /// Sends exactly `count` frames, each of which arrives.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Where the kernel refuses, or the cable lost some.
     pub fn send(&mut self, count: u32) -> Result<()> {
-        let before = self.sent()?;
+        let before = self.delivered()?;
+        self.make(count)?;
+        let delivered = self.delivered()? - before;
+        ensure!(delivered == u64::from(count), "{delivered} frames arrived instead of {count}");
+        Ok(())
+    }
+
+    /// Makes `count` frames, as fast as the kernel takes them.
+    fn make(&mut self, count: u32) -> Result<()> {
         let (ebpf, template, interface) = (&mut self.ebpf, &self.template, self.interface);
         self.client.within(|| {
             let context = xdp_context(template.len(), interface);
@@ -240,13 +259,10 @@ impl Flood {
                 ..TestRunOptions::new()
             };
             program(ebpf, "flood")?.test_run(options).map(drop).context("the kernel refuses to send the flood")
-        })?;
-        let sent = self.sent()? - before;
-        ensure!(sent == u64::from(count), "{sent} frames were made instead of {count}");
-        Ok(())
+        })
     }
 
-    /// Sends at `rate` frames a second for `duration`; returns how many that were.
+    /// Sends at `rate` frames a second for `duration`; returns how many arrived.
     ///
     /// # Errors
     /// Where the kernel refuses.
@@ -260,29 +276,33 @@ impl Flood {
     /// Where the kernel refuses.
     pub fn send_at_while(&mut self, rate: u32, duration: Duration, goes_on: impl Fn() -> bool) -> Result<u64> {
         ensure!(duration <= LONGEST, "a flood may last {LONGEST:?} at most");
-        let before = self.sent()?;
+        let (before, made_before) = (self.delivered()?, self.made()?);
         let start = Instant::now();
         let chunk = Duration::from_secs(1) / CHUNKS_PER_SECOND;
         while goes_on() && start.elapsed() < duration {
             let due = (start.elapsed() + chunk).min(duration).as_secs_f64() * f64::from(rate);
-            let sent = self.sent()? - before;
-            let next = (due as u64).saturating_sub(sent);
+            let made = self.made()? - made_before;
+            let next = (due as u64).saturating_sub(made);
             // What cannot be kept up with is not made up for all at once.
             let most = u64::from((rate / CHUNKS_PER_SECOND * 2).max(1));
             if next > 0 {
-                self.send(next.min(most) as u32)?;
+                self.make(next.min(most) as u32)?;
             }
             let next_start = chunk * ((start.elapsed().as_secs_f64() / chunk.as_secs_f64()) as u32 + 1);
             sleep(next_start.saturating_sub(start.elapsed()));
         }
-        Ok(self.sent()? - before)
+        Ok(self.delivered()? - before)
     }
 
-    /// How many frames were made so far.
+    /// How many frames arrived so far: those made, less those that found the receiver's queue full.
     ///
     /// # Errors
-    /// Where the count cannot be read.
-    pub fn sent(&self) -> Result<u64> {
+    /// Where the counts cannot be read.
+    pub fn delivered(&self) -> Result<u64> {
+        Ok(self.made()? - (lost(&self.client, &self.interface_name)? - self.lost_before))
+    }
+
+    fn made(&self) -> Result<u64> {
         Ok(self.progress.get(&0, 0).context("cannot read the flood's count")?.0.frames)
     }
 }
@@ -321,8 +341,19 @@ fn xdp_context(length: usize, interface: u32) -> Vec<u8> {
     [0, length as u32, 0, interface, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
+/// Frames that the cable has lost, by the interface's own count (`tx_dropped`: the peer's queue was full).
+fn lost(namespace: &Namespace, interface: &str) -> Result<u64> {
+    let output =
+        namespace.command("ip").args(["-s", "-j", "link", "show", interface]).output().context("cannot run ip")?;
+    let links: serde_json::Value = serde_json::from_slice(&output.stdout).context("ip's answer is not JSON")?;
+    links[0]["stats64"]["tx"]["dropped"].as_u64().with_context(|| format!("ip does not tell what {interface} lost"))
+}
+
+/// The client's ends of cables.
+const ENDS: [&str; 2] = [CLIENT_INTERFACE, SECOND_CLIENT_INTERFACE];
+
 fn refuse_unless_lab(namespace: &Namespace, interface: &str) -> Result<()> {
-    ensure!(interface == CLIENT_INTERFACE, "a flood runs from the lab's {CLIENT_INTERFACE} only, not from {interface}");
+    ensure!(ENDS.contains(&interface), "a flood runs from the lab's {CLIENT_INTERFACE} only, not from {interface}");
     let own = std::fs::metadata("/proc/self/ns/net").context("cannot read this process's namespace")?.ino();
     ensure!(namespace.inode()? != own, "a flood runs in a namespace of the lab's only, not in this process's own");
     let links = namespace.command("ip").args(["-o", "link", "show", "up"]).output().context("cannot run ip")?;

@@ -1,0 +1,134 @@
+//! The initramfs of a machine: the programs with their libraries, busybox, the kernel's modules, and an
+//! init that runs one of them and powers off.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use super::{Kernel, SUCCESS, kernel::module_name};
+
+/// An initramfs that is being put together.
+pub struct Image {
+    root: TempDir,
+    modules: Vec<String>,
+}
+
+impl Image {
+    /// One with busybox, and folders to mount on.
+    ///
+    /// # Errors
+    /// Where busybox is not installed.
+    pub fn new() -> Result<Self> {
+        let image =
+            Self { root: tempfile::tempdir().context("cannot make a folder for the image")?, modules: Vec::new() };
+        for folder in ["bin", "proc", "sys", "dev", "tmp", "run", "modules", "etc"] {
+            fs::create_dir(image.path(folder)).context("cannot make the image's folders")?;
+        }
+        let busybox = find("busybox").context("cannot find busybox: Debian has it in the package busybox-static")?;
+        fs::copy(busybox, image.path("bin/busybox")).context("cannot copy busybox")?;
+        symlink("busybox", image.path("bin/sh")).context("cannot link the shell")?;
+        Ok(image)
+    }
+
+    /// Adds a program and the libraries it is linked with, as `name` in the root folder.
+    ///
+    /// # Errors
+    /// Where it, or one of them, cannot be copied.
+    pub fn add_program(&self, program: &Path, name: &str) -> Result<()> {
+        fs::copy(program, self.path(name)).with_context(|| format!("cannot copy {}", program.display()))?;
+        let output = Command::new("ldd").arg(program).output().context("cannot run ldd")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        for library in text.split_whitespace().filter(|word| word.starts_with('/')) {
+            let copy = self.path(library.trim_start_matches('/'));
+            if let Some(folder) = copy.parent() {
+                fs::create_dir_all(folder).context("cannot make the image's folders")?;
+            }
+            fs::copy(library, &copy).with_context(|| format!("cannot copy {library}"))?;
+        }
+        Ok(())
+    }
+
+    /// Adds a program of this machine by its name.
+    ///
+    /// # Errors
+    /// Where it is not installed.
+    pub fn add_tool(&self, name: &str) -> Result<()> {
+        let tool = find(name).with_context(|| format!("{name} is not installed"))?;
+        self.add_program(&tool, &format!("bin/{name}"))
+    }
+
+    /// Adds modules of `kernel`, to be loaded at the start, with those they depend on.
+    ///
+    /// # Errors
+    /// Where they cannot be copied.
+    pub fn add_modules(&mut self, kernel: &Kernel, names: &[&str]) -> Result<()> {
+        for file in kernel.modules_for(names)? {
+            let name = file.file_name().context("a module has a name")?.to_string_lossy().into_owned();
+            fs::copy(&file, self.path("modules").join(&name))
+                .with_context(|| format!("cannot copy the module {}", module_name(&file)))?;
+            self.modules.push(name);
+        }
+        Ok(())
+    }
+
+    /// Writes the image, which will run `command`, to `file`.
+    ///
+    /// # Errors
+    /// Where cpio is not installed, or the file cannot be written.
+    pub fn write(&self, command: &str, file: &Path) -> Result<()> {
+        let modules: String = self
+            .modules
+            .iter()
+            .map(|module| format!("busybox insmod /modules/{module} || echo \"{module} cannot be loaded\"\n"))
+            .collect();
+        let init = format!(
+            "#!/bin/sh\n\
+             export PATH=/bin\n\
+             busybox mount -t proc proc /proc\n\
+             busybox mount -t sysfs sysfs /sys\n\
+             busybox mount -t devtmpfs devtmpfs /dev\n\
+             {modules}\
+             {command} && echo '{SUCCESS}'\n\
+             busybox poweroff -f\n"
+        );
+        let path = self.path("init");
+        fs::write(&path, init).context("cannot write the image's init")?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).context("cannot make init executable")?;
+        let output = fs::File::create(file).context("cannot make the image's file")?;
+        let mut list = Command::new("find")
+            .arg(".")
+            .current_dir(self.root.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot run find")?;
+        let names = list.stdout.take().context("find has an output")?;
+        let status = Command::new("cpio")
+            .args(["-o", "-H", "newc", "--quiet"])
+            .current_dir(self.root.path())
+            .stdin(names)
+            .stdout(output)
+            .status()
+            .context("cannot run cpio")?;
+        list.wait().context("cannot wait for find")?;
+        ensure!(status.success(), "cpio could not write the image");
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+}
+
+/// A program by its name.
+fn find(name: &str) -> Option<PathBuf> {
+    ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+        .iter()
+        .map(|folder| Path::new(folder).join(name))
+        .find(|path| path.exists())
+}

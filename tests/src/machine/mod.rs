@@ -1,0 +1,52 @@
+//! Virtual machines with other kernels: qemu without acceleration, an initramfs with the programs of
+//! the lab in it, and nothing else.
+
+mod image;
+mod kernel;
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+pub use image::Image;
+pub use kernel::Kernel;
+
+/// Emulated, a machine is slow; the smoke test takes half a minute.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Printed by the image's init when the program has ended with 0.
+pub(crate) const SUCCESS: &str = "the program in the machine ended with 0";
+
+/// Boots `kernel` with `image`; returns what it printed.
+///
+/// # Errors
+/// Where qemu is not installed, the machine does not end in time, or its program fails.
+pub fn boot(kernel: &Kernel, image: &Path) -> Result<String> {
+    let folder = tempfile::tempdir().context("cannot make a folder for the machine")?;
+    let console = folder.path().join("console");
+    let output = fs::File::create(&console).context("cannot make the machine's console")?;
+    let mut machine = Command::new("timeout")
+        .arg(PATIENCE.as_secs().to_string())
+        .args(["qemu-system-x86_64", "-machine", "accel=tcg", "-cpu", "max", "-m", "1024", "-nographic", "-no-reboot"])
+        .args(["-nic", "none", "-kernel"])
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(image)
+        .args(["-append", "console=ttyS0 panic=-1 quiet"])
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().context("cannot share the machine's console")?)
+        .stderr(output)
+        .spawn()
+        .context("cannot start qemu: Debian has it in the package qemu-system-x86")?;
+    machine.wait().context("cannot wait for the machine")?;
+    let text = String::from_utf8_lossy(&fs::read(&console).context("cannot read the machine's console")?).into_owned();
+    if !text.contains(SUCCESS) {
+        bail!("on {} the program failed, or the machine did not end within {PATIENCE:?}:\n{text}", kernel.name);
+    }
+    Ok(text)
+}
