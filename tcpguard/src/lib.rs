@@ -61,6 +61,7 @@ pub enum RunError {
 /// # Errors
 /// Where something that it cannot do without is missing; nothing is attached then.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    warn_of_what_may_surprise(&config);
     let listeners = Listeners::bind(&config.listen).await?;
     let (mut datapath, maps) = Datapath::load(&datapath_options(&config))?;
     report_missing_features(&datapath);
@@ -91,6 +92,13 @@ fn datapath_options(config: &Config) -> DatapathOptions {
         prefix_v4: config.source.prefix_v4,
         prefix_v6: config.source.prefix_v6,
         log_level: cli::datapath_log_level(),
+    }
+}
+
+fn warn_of_what_may_surprise(config: &Config) {
+    info!("this version watches and reports; it does not limit, challenge or drop anything yet");
+    if !config.listen.http.ip().is_loopback() {
+        warn!("statistics are served on {} to whoever reaches that address, without a password", config.listen.http);
     }
 }
 

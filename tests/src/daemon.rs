@@ -42,6 +42,7 @@ pub struct Setup {
     config: String,
     socket: PathBuf,
     environment: Vec<(String, String)>,
+    hidden: Option<String>,
 }
 
 impl Setup {
@@ -52,7 +53,8 @@ impl Setup {
     pub fn new(lab: &Lab) -> Result<Self> {
         let folder = tempfile::tempdir().context("cannot make a folder for the daemon")?;
         let socket = folder.path().join("tcpguard.sock");
-        let setup = Self { lab: lab.clone(), folder, config: String::new(), socket, environment: Vec::new() };
+        let setup =
+            Self { lab: lab.clone(), folder, config: String::new(), socket, environment: Vec::new(), hidden: None };
         Ok(setup.config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\n")))
     }
 
@@ -85,6 +87,13 @@ impl Setup {
         self
     }
 
+    /// With an empty folder in place of this one, as on a kernel that does not have it.
+    #[must_use]
+    pub fn hiding(mut self, folder: &str) -> Self {
+        self.hidden = Some(folder.to_owned());
+        self
+    }
+
     /// Path of the daemon's socket.
     pub fn socket(&self) -> PathBuf {
         self.socket.clone()
@@ -97,7 +106,15 @@ impl Setup {
     pub fn command(&self) -> Result<Command> {
         let file = self.folder.path().join("tcpguard.toml");
         fs::write(&file, &self.config).context("cannot write the configuration")?;
-        let mut command = self.lab.server.command(binary()?);
+        let mut command = match &self.hidden {
+            None => self.lab.server.command(binary()?),
+            Some(folder) => {
+                let mut command = self.lab.server.command("unshare");
+                let script = format!("mount -t tmpfs none {folder} && exec \"$0\" \"$@\"");
+                command.args(["--mount", "sh", "-c", &script]).arg(binary()?);
+                command
+            }
+        };
         command.arg("--config").arg(file).arg("run").envs(self.environment.iter().cloned());
         Ok(command)
     }

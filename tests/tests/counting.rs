@@ -6,7 +6,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, ensure};
-use lab::{Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, eventually, frame, oracle, server::Nginx};
+use lab::{
+    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, eventually, frame, oracle,
+    server::{self, Nginx},
+};
 use serde_json::Value;
 
 const SOURCES: u64 = 20;
@@ -150,6 +153,37 @@ fn ipv4_counts_are_exact() -> Result<()> {
 #[test]
 fn ipv6_counts_are_exact() -> Result<()> {
     counts_are_exact(&ipv6())
+}
+
+#[test]
+fn a_dual_stack_listener_completes_handshakes_of_both_families() -> Result<()> {
+    let lab = Lab::new()?;
+    // Its sockets are of IPv6, with IPv4 peers as mapped addresses.
+    let _listener = server::listen(&lab.server, "::".parse()?, 81)?;
+    let daemon = Setup::new(&lab)?.start()?;
+    for family in [ipv4(), ipv6()] {
+        let server = SocketAddr::new(family.server.ip(), 81);
+        for _ in 0..3 {
+            Client::new(&lab).connect(server)?;
+        }
+        Flood::new(&lab, &FloodSpec::syn(Sources::InTurn(family.first_source, 2), 81))?.send(10)?;
+    }
+    daemon.stats_when("both families are counted", |stats| {
+        stats["totals"]["completed"] == 6
+            && stats["half_open"]["datapath"] == 20
+            && stats["half_open"]["kernel"] == 20
+            && stats["half_open"]["kernel_retried"] == 20
+    })?;
+    for (client, half_open) in [("198.18.0.2", "198.18.1.1"), ("2001:db8::2", "2001:db8:1::1")] {
+        let row = daemon.source(client)?.expect("it has an entry");
+        ensure!(row["syn"] == 3 && row["completed"] == 3 && row["half_open"] == 0, "{row}");
+        let row = daemon.source(half_open)?.expect("it has an entry");
+        ensure!(row["syn"] == 5 && row["half_open"] == 5 && number(&row["retried"]) >= 5, "{row}");
+    }
+    let report = daemon.json("/half-open?port=81")?;
+    ensure!(report["rows"].as_array().is_some_and(|rows| rows.len() == 20), "{report}");
+    ensure!(!report.to_string().contains("::ffff:"), "IPv4 peers are shown as what they are: {report}");
+    Ok(())
 }
 
 #[test]

@@ -149,6 +149,25 @@ fn the_default_route_tells_which_interface_to_guard() -> Result<()> {
 }
 
 #[test]
+fn what_the_kernel_lacks_is_left_out_and_reported() -> Result<()> {
+    let lab = Lab::new()?;
+    let _nginx = Nginx::start(&lab, &[80])?;
+    let daemon = Setup::new(&lab)?.hiding("/sys/kernel/btf").start()?;
+    for _ in 0..3 {
+        Client::new(&lab).fetch((SERVER_IPV4, 80).into())?;
+    }
+    let stats = daemon.stats_when("SYNs are counted all the same", |stats| stats["totals"]["syn"] == 3)?;
+    ensure!(stats["totals"]["completed"] == 0, "{}", stats["totals"]);
+    for feature in ["completions", "retries"] {
+        let feature = &stats["features"][feature];
+        ensure!(feature["available"] == false, "{feature}");
+        ensure!(feature["reason"].as_str().is_some_and(|reason| reason.contains("CONFIG_DEBUG_INFO_BTF")), "{feature}");
+    }
+    ensure!(daemon.log()?.contains("completed handshakes are not seen on this kernel"), "{}", daemon.log()?);
+    Ok(())
+}
+
+#[test]
 fn the_datapath_can_log_what_it_does() -> Result<()> {
     let lab = Lab::new()?;
     let daemon = Setup::new(&lab)?.environment("TCPGUARD_LOG", "info,tcpguard::accounts=debug").start()?;

@@ -48,7 +48,7 @@ fn bad_configuration_exits_with_2_and_names_the_place() -> Result<()> {
         ("[thresholds]\nmax_half_open = \"many\"\n", ["tcpguard.toml:2:17:", "invalid type"]),
         ("[thresholds\n", ["tcpguard.toml:1:", ""]),
         ("syn_attack_protect = 7\n", ["tcpguard.toml:1:22:", "from 0 to 2"]),
-        ("[listen]\nhttp = \"0.0.0.0:80\"\n", ["tcpguard.toml:2:8:", "loopback"]),
+        ("[listen]\nhttp = \"localhost\"\n", ["tcpguard.toml:2:8:", "socket address"]),
     ] {
         refuses(&lab, &setup(text)?, 2, &words)?;
     }

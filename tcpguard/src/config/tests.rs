@@ -73,7 +73,7 @@ fn values_out_of_range_are_refused_with_their_place() {
         ("[source]\nprefix_v4 = 33", "2:13"),
         ("[source]\nblock_for = \"2h\"", "2:13"),
         ("[limits]\nmax_sources = 10", "2:15"),
-        ("[listen]\nhttp = \"0.0.0.0:9477\"", "2:8"),
+        ("[listen]\nhttp = \"localhost\"", "2:8"),
         ("[listen]\nsocket = \"tcpguard.sock\"", "2:10"),
         ("interfaces = [\"eth0\", \"eth0\"]", "1:14"),
         ("interfaces = [\"\"]", "1:14"),

@@ -121,17 +121,6 @@ fn service(typed: ServiceFile) -> Result<Service, Problem> {
 }
 
 fn listen(typed: ListenFile, defaults: Listen) -> Result<Listen, Problem> {
-    if let Some(http) = &typed.http
-        && !http.as_ref().ip().is_loopback()
-    {
-        return Err(Problem {
-            message: format!(
-                "{} is not a loopback address: statistics are served locally; to read them from elsewhere, put a proxy in front",
-                http.as_ref()
-            ),
-            span: http.span(),
-        });
-    }
     if let Some(socket) = &typed.socket {
         let path = socket.as_ref();
         if !path.is_absolute() || path.as_os_str().len() > LONGEST_SOCKET_PATH {

@@ -12,10 +12,10 @@ pub enum DatapathError {
     )]
     NotPermitted,
     /// The kernel refused the object.
-    #[error("the kernel cannot load tcpguard's maps: {0}; tcpguard needs Linux 5.10 or later")]
+    #[error("the kernel cannot load tcpguard's maps: {0}; tcpguard needs Linux 5.15 or later")]
     Object(String),
     /// The kernel refused a program.
-    #[error("the kernel refused the BPF program {program}: {reason}; tcpguard needs Linux 5.10 or later")]
+    #[error("the kernel refused the BPF program {program}: {reason}; tcpguard needs Linux 5.15 or later")]
     Program {
         /// The program.
         program: &'static str,
@@ -80,7 +80,7 @@ pub enum DatapathError {
         reason: String,
     },
     /// The kernel has no link for XDP, so that the program would outlive the daemon.
-    #[error("this kernel cannot tie an XDP program to the daemon's life: tcpguard needs Linux 5.10 or later")]
+    #[error("this kernel cannot tie an XDP program to the daemon's life: tcpguard needs Linux 5.15 or later")]
     NoLink,
     /// Netlink failed.
     #[error("cannot ask the kernel about its interfaces: {0}")]

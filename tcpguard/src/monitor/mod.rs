@@ -26,7 +26,7 @@ pub use rates::Rates;
 pub use snapshot::Snapshot;
 pub use sources::{MOST_TOP_SOURCES, SourceOrder, TopSources};
 
-use half_open::UntrackedWindow;
+use half_open::HandshakeWindow;
 use ports::PortReader;
 use prefixes::PrefixReader;
 use rates::RateMeter;
@@ -45,7 +45,7 @@ pub struct Monitor {
     ports: PortReader,
     prefixes: PrefixReader,
     rates: RateMeter,
-    untracked: UntrackedWindow,
+    handshakes: HandshakeWindow,
     listeners: Vec<Listener>,
     first_tcp_ext: TcpExt,
     ticks: u64,
@@ -71,7 +71,7 @@ impl Monitor {
             prefixes: PrefixReader::new(maps.prefixes),
             maps: MapReaders { counts: maps.counts, distinct: maps.distinct },
             rates: RateMeter::default(),
-            untracked: UntrackedWindow::default(),
+            handshakes: HandshakeWindow::default(),
             listeners: Vec::new(),
             kernel,
             first_tcp_ext,
@@ -134,7 +134,7 @@ impl Monitor {
         HalfOpenCounts {
             kernel: kernel.total as u64,
             kernel_retried: kernel.retried as u64,
-            datapath: self.sources.half_open() + self.untracked.count(totals, period),
+            datapath: self.handshakes.count(totals, period),
         }
     }
 

@@ -73,7 +73,6 @@ pub(super) struct SourceWatch {
 #[derive(Default)]
 struct Round {
     entries: u64,
-    half_open: u64,
     leaders: [Leaders; SourceOrder::ALL.len()],
 }
 
@@ -81,7 +80,6 @@ struct Round {
 #[derive(Default)]
 struct FinishedRound {
     entries: u64,
-    half_open: u64,
     top: Arc<TopSources>,
 }
 
@@ -123,11 +121,10 @@ impl SourceWatch {
             self.known.replace(&filter)?;
         }
         if self.rounds.is_multiple_of(ROUNDS_PER_REBUILD) {
-            self.filter = Some(self.known.start());
+            self.filter = Some(self.known.start()?);
         }
         let busy = std::mem::take(&mut self.busy);
-        self.finished =
-            FinishedRound { entries: round.entries, half_open: round.half_open, top: Arc::new(round.top(busy)) };
+        self.finished = FinishedRound { entries: round.entries, top: Arc::new(round.top(busy)) };
         Ok(())
     }
 
@@ -151,10 +148,6 @@ impl SourceWatch {
         self.finished.entries
     }
 
-    pub const fn half_open(&self) -> u64 {
-        self.finished.half_open
-    }
-
     pub fn top(&self) -> Arc<TopSources> {
         Arc::clone(&self.finished.top)
     }
@@ -163,7 +156,6 @@ impl SourceWatch {
 impl Round {
     fn note(&mut self, source: Address, entry: &SourceEntry, period: u32) {
         self.entries += 1;
-        self.half_open += entry.half_open.count(period);
         for (order, leaders) in SourceOrder::ALL.into_iter().zip(&mut self.leaders) {
             leaders.note(source, order.weight(entry, period));
         }
@@ -242,7 +234,7 @@ mod tests {
             entry.half_open.open(5);
             round.note(Ipv4Addr::from(n).into(), &entry, 5);
         }
-        assert_eq!((round.entries, round.half_open), (1000, 1000));
+        assert_eq!(round.entries, 1000);
         assert_eq!(round.top(VecDeque::from([Address::default()])).0.len(), MOST_TOP_SOURCES + 1);
     }
 }

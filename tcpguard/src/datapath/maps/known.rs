@@ -17,39 +17,56 @@ pub struct KnownSources {
     blocks: u32,
 }
 
-/// A filter that is being put together.
-pub struct NewFilter(Vec<Block>);
+/// A filter that is being put together from a walk over the table.
+pub struct NewFilter {
+    rebuilt: Vec<Block>,
+    /// The filter in force when the walk began: what is set since then is kept.
+    at_start: Vec<Block>,
+}
 
 impl KnownSources {
     pub(super) const fn new(map: Array<MapData, Block>, hash_key: u64, blocks: u32) -> Self {
         Self { map, hash_key, blocks }
     }
 
-    /// An empty filter to put together.
-    pub fn start(&self) -> NewFilter {
-        NewFilter(vec![[0; WORDS_PER_BLOCK]; self.blocks as usize])
+    /// Starts a filter, before a walk over the table.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn start(&self) -> Result<NewFilter, DatapathError> {
+        let at_start = (0..self.blocks).map(|index| self.block(index)).collect::<Result<Vec<_>, _>>()?;
+        Ok(NewFilter { rebuilt: vec![[0; WORDS_PER_BLOCK]; at_start.len()], at_start })
     }
 
     /// Adds a source that has an entry.
     pub fn add(&self, filter: &mut NewFilter, source: Address) {
         let (block, word, mask) = position(hash::address(self.hash_key, source), self.blocks);
-        if let Some(words) = filter.0.get_mut(block as usize) {
+        if let Some(words) = filter.rebuilt.get_mut(block as usize) {
             words[word] |= mask;
         }
     }
 
-    /// Puts `filter` in force. A source that was admitted meanwhile may be missing
-    /// from it: its next SYN is counted in the sketch and sets its bits again.
+    /// Puts `filter` in force, with the bits that were set since it was started. In the moment between
+    /// reading and writing a block another bit may be lost; its source's next SYN is then counted in
+    /// the sketch, as that of an unknown one, and sets it again.
     ///
     /// # Errors
-    /// Where the map cannot be written.
+    /// Where the map cannot be read or written.
     pub fn replace(&mut self, filter: &NewFilter) -> Result<(), DatapathError> {
-        for (index, block) in (0..).zip(&filter.0) {
-            let current = self.map.get(&index, 0).map_err(DatapathError::map(map::KNOWN_SOURCES))?;
-            if current != *block {
-                self.map.set(index, *block, 0).map_err(DatapathError::map(map::KNOWN_SOURCES))?;
+        for (index, (rebuilt, at_start)) in (0..).zip(filter.rebuilt.iter().zip(&filter.at_start)) {
+            let current = self.block(index)?;
+            let mut next = *rebuilt;
+            for (word, (now, then)) in next.iter_mut().zip(current.iter().zip(at_start)) {
+                *word |= now & !then;
+            }
+            if current != next {
+                self.map.set(index, next, 0).map_err(DatapathError::map(map::KNOWN_SOURCES))?;
             }
         }
         Ok(())
+    }
+
+    fn block(&self, index: u32) -> Result<Block, DatapathError> {
+        self.map.get(&index, 0).map_err(DatapathError::map(map::KNOWN_SOURCES))
     }
 }
