@@ -29,6 +29,8 @@ enum Part {
     Unit,
     /// Packet tables and lab tests (needs root)
     Lab,
+    /// The benchmark in its short form: that it runs, not what things cost (needs root)
+    Bench,
     /// Boot other kernels and run the smoke test there
     Kernels,
 }
@@ -56,6 +58,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         step(
             "packet tables and lab tests",
             &mut cargo(["test", "--release", "-p", "tests", "--no-fail-fast", "--", "--test-threads=1"]),
+        )?;
+    }
+    if wanted(Part::Bench) {
+        step(
+            "the benchmark, in short",
+            &mut cargo(["run", "--quiet", "--release", "-p", "tests", "--bin", "bench", "--", "--short"]),
         )?;
     }
     if wanted(Part::Kernels) {
