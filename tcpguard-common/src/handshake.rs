@@ -1,4 +1,4 @@
-//! The handshakes that are half open, remembered one by one in a direct-mapped cache.
+//! The handshakes that are half open, remembered one by one in a cache of sets of four.
 //!
 //! It tells a SYN that is sent again from a new one, and a reset that ends a handshake from one that
 //! ends an established connection: by connection and initial sequence number. Only sources with an
@@ -7,53 +7,95 @@
 
 use crate::clock::WINDOW_PERIODS;
 
-/// Cells in the cache.
-pub const CELLS: u32 = 65_536;
+/// Sets in the cache.
+pub const SETS: u32 = 16_384;
+/// Cells of a set, within one cache line.
+pub const WAYS: usize = 4;
 
-/// One remembered handshake: connection tag (32 bits), initial sequence number (16), period it began in (16).
+/// One set as it stands in the map.
+pub type Set = [u64; WAYS];
+
+/// One remembered handshake, never [`EMPTY`]: connection tag (32 bits), initial sequence number (16), period it began in (16).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Handshake(u64);
+struct Handshake(u64);
 
-/// The cell that a connection of this hash is remembered in.
+/// The set that a connection of this hash is remembered in.
 #[inline(always)]
-pub const fn cell(connection_hash: u64) -> u32 {
-    connection_hash as u32 & (CELLS - 1)
+pub const fn set(connection_hash: u64) -> u32 {
+    connection_hash as u32 & (SETS - 1)
 }
+
+/// Remembers a handshake that begins now with a SYN of `sequence`. False where it is remembered already:
+/// the SYN was sent again. Where the set is full, one of the others is forgotten.
+#[inline(always)]
+pub const fn begin(set: &mut Set, connection_hash: u64, sequence: u32, now: u32) -> bool {
+    // Bits that neither the set nor the tag is made of choose whom to forget.
+    let mut place = (connection_hash >> 14) as usize % WAYS;
+    let mut way = 0;
+    while way < WAYS {
+        let handshake = Handshake(set[way]);
+        if handshake.is(connection_hash, sequence, now) {
+            return false;
+        }
+        if !handshake.is_alive(now) || handshake.is_of(connection_hash, now) {
+            place = way;
+        }
+        way += 1;
+    }
+    set[place] = Handshake::new(connection_hash, sequence, now).0;
+    true
+}
+
+/// Forgets the handshake of a connection, begun with `sequence` where that is known; the period it
+/// began in, where it was remembered.
+#[inline(always)]
+pub const fn end(set: &mut Set, connection_hash: u64, sequence: Option<u32>, now: u32) -> Option<u32> {
+    let mut way = 0;
+    while way < WAYS {
+        let handshake = Handshake(set[way]);
+        let is_it = match sequence {
+            Some(sequence) => handshake.is(connection_hash, sequence, now),
+            None => handshake.is_of(connection_hash, now),
+        };
+        if is_it {
+            set[way] = EMPTY;
+            return Some(handshake.period(now));
+        }
+        way += 1;
+    }
+    None
+}
+
+const EMPTY: u64 = 0;
 
 impl Handshake {
     /// A handshake that began in `period` with a SYN of `sequence`.
     #[inline(always)]
-    pub const fn new(connection_hash: u64, sequence: u32, period: u32) -> Self {
+    const fn new(connection_hash: u64, sequence: u32, period: u32) -> Self {
         Self(tag(connection_hash) | fold(sequence) << 16 | period as u64 & 0xffff)
-    }
-
-    /// From what stands in a cell.
-    #[inline(always)]
-    pub const fn from_word(word: u64) -> Self {
-        Self(word)
-    }
-
-    /// As it stands in a cell; never 0, which is an empty one.
-    #[inline(always)]
-    pub const fn word(self) -> u64 {
-        self.0
     }
 
     /// Whether this is the handshake of that connection, begun with `sequence` and still alive.
     #[inline(always)]
-    pub const fn is(self, connection_hash: u64, sequence: u32, now: u32) -> bool {
+    const fn is(self, connection_hash: u64, sequence: u32, now: u32) -> bool {
         self.is_of(connection_hash, now) && self.0 >> 16 & 0xffff == fold(sequence)
     }
 
     /// Whether this is a handshake of that connection, still alive.
     #[inline(always)]
-    pub const fn is_of(self, connection_hash: u64, now: u32) -> bool {
-        self.0 & !0xffff_ffff == tag(connection_hash) && self.age(now) < WINDOW_PERIODS as u64
+    const fn is_of(self, connection_hash: u64, now: u32) -> bool {
+        self.0 & !0xffff_ffff == tag(connection_hash) && self.is_alive(now)
+    }
+
+    /// Whether the kernel may still know it.
+    #[inline(always)]
+    const fn is_alive(self, now: u32) -> bool {
+        self.0 != EMPTY && self.age(now) < WINDOW_PERIODS as u64
     }
 
     /// The period it began in, where that was at most 65,535 periods ago.
     #[inline(always)]
-    pub const fn period(self, now: u32) -> u32 {
+    const fn period(self, now: u32) -> u32 {
         now.wrapping_sub(self.age(now) as u32)
     }
 
@@ -101,14 +143,49 @@ mod tests {
         let began = 0x0001_fffe;
         let handshake = Handshake::new(CONNECTION, 1, began);
         assert_eq!(handshake.period(began + 5), began);
-        assert_eq!(Handshake::from_word(handshake.word()), handshake);
     }
 
     #[test]
     fn an_empty_cell_is_no_handshake() {
         for now in [0, 1, 65_536, u32::MAX] {
-            assert!(!Handshake::from_word(0).is_of(0, now));
+            assert!(!Handshake(EMPTY).is_of(0, now));
         }
-        assert_ne!(Handshake::new(0, 0, 0).word(), 0);
+        assert_ne!(Handshake::new(0, 0, 0).0, EMPTY);
+    }
+
+    #[test]
+    fn a_set_remembers_four_and_forgets_one_for_the_fifth() {
+        let mut set = Set::default();
+        let connections: Vec<u64> = (1..=5u64).map(|n| n << 40 | n << 14).collect();
+        for connection in &connections[..4] {
+            assert!(begin(&mut set, *connection, 7, 100));
+        }
+        for connection in &connections[..4] {
+            assert!(!begin(&mut set, *connection, 7, 101), "it is sent again");
+        }
+        assert!(begin(&mut set, connections[4], 7, 101));
+        let remembered =
+            connections.iter().filter(|connection| end(&mut set, **connection, None, 101).is_some()).count();
+        assert_eq!(remembered, 4);
+        assert_eq!(set, Set::default());
+    }
+
+    #[test]
+    fn a_handshake_ends_once_and_with_the_right_sequence_number() {
+        let mut set = Set::default();
+        begin(&mut set, CONNECTION, 7, 100);
+        assert_eq!(end(&mut set, CONNECTION, Some(8), 102), None);
+        assert_eq!(end(&mut set, CONNECTION, Some(7), 102), Some(100));
+        assert_eq!(end(&mut set, CONNECTION, Some(7), 102), None);
+    }
+
+    #[test]
+    fn expired_ones_make_room() {
+        let mut set = Set::default();
+        for n in 1..=4u64 {
+            begin(&mut set, n << 40, 7, 100);
+        }
+        assert!(begin(&mut set, 9 << 40, 7, 108));
+        assert_eq!(end(&mut set, 9 << 40, Some(7), 108), Some(108));
     }
 }

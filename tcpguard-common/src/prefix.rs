@@ -60,10 +60,11 @@ impl PrefixCell {
         }
     }
 
-    /// Counts the end of a handshake from `network`, where the network holds this cell.
+    /// Counts the end of a handshake from `network`. It may happen on another CPU than the beginning, so
+    /// it gives a claim to that CPU's cell as well.
     #[inline(always)]
-    pub fn count_end(&mut self, network: Address) {
-        if self.network == network {
+    pub fn count_end(&mut self, network: Address, jiffies: u64, epoch: u32) {
+        if self.is_won_by(network, jiffies, epoch) {
             self.ended += 1;
         }
     }
@@ -107,9 +108,16 @@ mod tests {
         for _ in 0..10 {
             cell.count_syn(network(1), 5, 1);
         }
-        cell.count_end(network(1));
-        cell.count_end(network(2));
+        cell.count_end(network(1), 5, 1);
+        cell.count_end(network(2), 5, 1);
         assert_eq!((cell.network, cell.syn, cell.ended), (network(1), 10, 1));
+    }
+
+    #[test]
+    fn an_end_on_another_cpu_is_counted_there() {
+        let mut cell = PrefixCell::default();
+        cell.count_end(network(1), 5, 1);
+        assert_eq!((cell.network, cell.syn, cell.ended), (network(1), 0, 1));
     }
 
     #[test]

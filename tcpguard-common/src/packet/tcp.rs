@@ -75,6 +75,11 @@ pub(super) fn parse(bytes: &impl PacketBytes, datagram: &Datagram) -> Result<Seg
     if data_offset < MINIMUM_DATA_OFFSET {
         return Err(Unread::BadDataOffset);
     }
+    if data_offset > MINIMUM_DATA_OFFSET {
+        // The last word of the options: all of the header must be there.
+        let last_word = datagram.tcp_offset + data_offset as usize * 4 - size_of::<Be32>();
+        bytes.read::<Be32>(last_word).ok_or(Unread::Truncated)?;
+    }
     let payload_length = datagram.tcp_length.checked_sub(data_offset * 4).ok_or(Unread::Truncated)?;
     Ok(Segment {
         source: datagram.source,

@@ -192,7 +192,10 @@ fn padding_behind_the_packet_is_no_payload() {
 
 #[test]
 fn every_truncation_says_so() {
+    let mut with_options = tcp(Flags::SYN, 20);
+    with_options[12] = 0xa0;
     let whole = [
+        frame(&[0x0800], ipv4(0, 0, 6, &with_options)),
         frame(&[0x88a8, 0x8100, 0x0800], ipv4(3, 0, 6, &tcp(Flags::SYN, 0))),
         frame(&[0x86dd], ipv6(0, &extension(43, 1, &extension(6, 0, &tcp(Flags::SYN, 0))))),
     ];

@@ -59,7 +59,9 @@ pub fn syn(context: &XdpContext, segment: &Segment) -> bool {
     if !sketch::count(source, now) {
         return false;
     }
-    admit(source, now);
+    if admit(source, now) {
+        sketch::note_admission();
+    }
     debug!(context, "new source {:i}, SYN to port {}", segment.source.octets(), segment.destination_port);
     match sources::find(source) {
         Some(entry) => {
@@ -70,14 +72,15 @@ pub fn syn(context: &XdpContext, segment: &Segment) -> bool {
     }
 }
 
-/// Gives the source an entry, unless it has one that the filter had lost.
+/// Gives the source an entry, unless it has one that the filter had lost: false then.
 #[inline(always)]
-fn admit(source: Source, now: Now) {
-    if sources::insert(source, now) {
-        sketch::note_admission();
+fn admit(source: Source, now: Now) -> bool {
+    let is_new = sources::insert(source, now);
+    if is_new {
         counts::add(Counter::SourcesAdmitted);
     }
     known::insert(source);
+    is_new
 }
 
 #[inline(always)]
@@ -108,7 +111,7 @@ pub fn reset(segment: &Segment) {
     let now = Now::read();
     if let Some(began) = handshakes::reset(source, segment, now.window_period()) {
         entry.half_open.close(began);
-        prefixes::count_end(source);
+        prefixes::count_end(source, now);
         counts::add(Counter::HandshakesReset);
     }
 }
@@ -120,7 +123,10 @@ pub fn completed(handshake: &Handshake) {
     let source = Source::new(handshake.source);
     let now = Now::read();
     let mut entry = sources::find(source);
-    if entry.is_none() {
+    if entry.is_some() {
+        // The filter may have lost it when it was rebuilt.
+        known::insert(source);
+    } else {
         if !handshake.is_in_our_namespace || !guarded::contains(handshake.interface) {
             return;
         }
@@ -140,7 +146,7 @@ pub fn completed(handshake: &Handshake) {
         Some(began) => entry.half_open.close(began),
         None => entry.half_open.close_newest(period),
     }
-    prefixes::count_end(source);
+    prefixes::count_end(source, now);
     ports::count_completed(handshake.local_port);
     counts::add(Counter::Completed);
 }

@@ -23,10 +23,10 @@ pub fn count_syn(source: Source, now: Now) {
 
 /// A handshake was completed or reset.
 #[inline(always)]
-pub fn count_end(source: Source) {
+pub fn count_end(source: Source, now: Now) {
     let network = network_of(source);
     if let Some(cell) = cell(network) {
-        cell.count_end(network);
+        cell.count_end(network, now.jiffies, now.epoch());
     }
 }
 

@@ -36,7 +36,7 @@ impl PrefixMap {
     pub fn read(&self, slab: usize, accounts: &mut HashMap<Address, PrefixAccount>) -> Result<(), DatapathError> {
         let index = u32::try_from(slab % SLABS).unwrap_or(0);
         let cpus = self.0.get(&index, 0).map_err(DatapathError::map(map::PREFIXES))?;
-        for cell in cpus.iter().flatten().filter(|cell| cell.syn > 0) {
+        for cell in cpus.iter().flatten().filter(|cell| cell.syn + cell.ended > 0) {
             let account = accounts.entry(cell.network).or_default();
             account.syn += cell.syn;
             account.ended += cell.ended;
