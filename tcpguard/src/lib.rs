@@ -27,11 +27,11 @@ use std::{
 
 use thiserror::Error;
 use tokio::{
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     api::{About, ApiState, ListenError, Listeners},
@@ -56,7 +56,8 @@ pub enum RunError {
     Kernel(io::Error),
 }
 
-/// Runs the daemon until `shutdown` is cancelled, and leaves nothing behind.
+/// Runs the daemon until `shutdown` is cancelled, and leaves nothing behind. It wants tokio's
+/// multi-threaded runtime, since taking a snapshot blocks for some milliseconds.
 ///
 /// # Errors
 /// Where something that it cannot do without is missing; nothing is attached then.
@@ -74,10 +75,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
 
     let (publish, snapshot) = watch::channel(None);
     let about = About { started: Instant::now(), features: datapath.features.clone(), config };
-    let router = api::router(ApiState { snapshot, sources: others.sources, about: Arc::new(about) });
+    let router = api::router(ApiState {
+        snapshot,
+        sources: others.sources,
+        about: Arc::new(about),
+        scans: Arc::new(Semaphore::new(1)),
+    });
     let server = tokio::spawn(listeners.serve(router, shutdown.clone()));
 
-    let daemon = Daemon { datapath, guards, links, monitor, guarded: others.guarded, publish };
+    let daemon = Daemon { datapath, guards, links, monitor, guarded: others.guarded, publish, is_blind: false };
     daemon.watch(watch, others.events, shutdown).await;
     if let Err(error) = server.await {
         error!("the HTTP server ended badly: {error}");
@@ -119,6 +125,8 @@ struct Daemon {
     monitor: Monitor,
     guarded: GuardedInterfaces,
     publish: watch::Sender<Option<Arc<Snapshot>>>,
+    /// The last snapshot could not be taken.
+    is_blind: bool,
 }
 
 /// Events taken from the ring at once, so that a flood of them does not hold up the rest.
@@ -139,11 +147,11 @@ impl Daemon {
                 () = shutdown.cancelled() => return,
                 _ = ticks.tick() => self.tick(),
                 change = next_change(&mut watch) => self.follow(&change).await,
+                _ = reviews.tick() => self.review(&mut watch).await,
                 received = events.receive(EVENTS_AT_ONCE) => match received {
                     Ok(received) => received.iter().for_each(|event| self.monitor.note_busy(event)),
                     Err(error) => warn!("the datapath's events cannot be received: {error}"),
                 },
-                _ = reviews.tick() => self.review(&mut watch).await,
             }
         }
     }
@@ -171,8 +179,15 @@ impl Daemon {
         let interfaces = self.guards.status();
         // Some milliseconds of system calls, which other tasks need not wait for.
         match tokio::task::block_in_place(|| self.monitor.tick(&self.datapath, interfaces)) {
-            Ok(snapshot) => drop(self.publish.send_replace(Some(Arc::new(snapshot)))),
-            Err(error) => error!("no snapshot could be taken: {error}"),
+            Ok(snapshot) => {
+                self.is_blind = false;
+                drop(self.publish.send_replace(Some(Arc::new(snapshot))));
+            }
+            Err(error) if self.is_blind => debug!("still no snapshot could be taken: {error}"),
+            Err(error) => {
+                self.is_blind = true;
+                error!("no snapshot could be taken: {error}");
+            }
         }
     }
 

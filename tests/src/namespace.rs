@@ -13,7 +13,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::{
+    sched::{CloneFlags, setns, unshare},
+    sys::{prctl::set_pdeathsig, signal::Signal},
+};
 
 /// A network namespace.
 #[derive(Clone, Debug)]
@@ -52,12 +55,16 @@ impl Namespace {
         })
     }
 
-    /// A command that will run in this namespace.
+    /// A command that will run in this namespace, until the thread that starts it ends at the latest.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         let namespace = self.clone();
-        let enter = move || setns(&namespace.0, CloneFlags::CLONE_NEWNET).map_err(Into::into);
-        // SAFETY: between fork and exec it makes one system call and allocates nothing.
+        let enter = move || {
+            // Or a server would outlive a lab that was killed, and keep its namespace.
+            set_pdeathsig(Signal::SIGKILL)?;
+            setns(&namespace.0, CloneFlags::CLONE_NEWNET).map_err(Into::into)
+        };
+        // SAFETY: between fork and exec it makes two system calls and allocates nothing.
         unsafe { command.pre_exec(enter) };
         command
     }

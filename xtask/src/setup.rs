@@ -164,13 +164,17 @@ struct ServicesStayDown {
 }
 
 const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
+const POLICY_MARK: &str = "made by tcpguard's cargo xtask for the time of an installation; may be removed";
 
 impl ServicesStayDown {
     fn ask() -> Result<Self> {
-        if Path::new(SERVICE_POLICY).exists() {
+        let is_foreign = fs::read_to_string(SERVICE_POLICY).is_ok_and(|policy| !policy.contains(POLICY_MARK));
+        if is_foreign {
             return Ok(Self { created: false });
         }
-        fs::write(SERVICE_POLICY, "#!/bin/sh\nexit 101\n").with_context(|| format!("cannot write {SERVICE_POLICY}"))?;
+        // One of ours may stand there still, if an installation was interrupted.
+        fs::write(SERVICE_POLICY, format!("#!/bin/sh\n# {POLICY_MARK}\nexit 101\n"))
+            .with_context(|| format!("cannot write {SERVICE_POLICY}"))?;
         let policy = Self { created: true };
         fs::set_permissions(SERVICE_POLICY, fs::Permissions::from_mode(0o755))
             .with_context(|| format!("cannot make {SERVICE_POLICY} executable"))?;

@@ -11,7 +11,7 @@ mod stats;
 use std::{sync::Arc, time::Instant};
 
 use axum::{Router, routing::get};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     config::Config,
@@ -31,6 +31,8 @@ pub struct ApiState {
     pub sources: SourceMap,
     /// What does not change while the daemon runs.
     pub about: Arc<About>,
+    /// Leave to read the whole table.
+    pub scans: Arc<Semaphore>,
 }
 
 /// What does not change while the daemon runs.

@@ -222,6 +222,8 @@ pub struct Tracking {
     pub admitted: u64,
     /// SYNs whose source got no entry, because of a flood of new ones.
     pub syn_untracked: u64,
+    /// Handshakes that completed although their SYN had got its source no entry; they got it one.
+    pub completed_untracked: u64,
     /// Events that were lost because there were too many at once.
     pub events_lost: u64,
 }

@@ -89,17 +89,15 @@ impl Listeners {
 
     /// Serves until `shutdown`, and then until the requests under way are answered.
     pub async fn serve(self, router: Router, shutdown: CancellationToken) {
-        let server = Server {
-            router,
-            shutdown: shutdown.clone(),
-            connections: TaskTracker::new(),
-            permits: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
-        };
+        let server = Server { router, shutdown: shutdown.clone(), connections: TaskTracker::new() };
+        // Who fills the one with idle connections does not keep the administrator out of the other.
+        let http_permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let unix_permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                accepted = self.http.accept() => server.take(accepted.map(|(stream, _)| stream)).await,
-                accepted = self.unix.accept() => server.take(accepted.map(|(stream, _)| stream)).await,
+                accepted = self.http.accept() => server.take(accepted.map(|(stream, _)| stream), &http_permits).await,
+                accepted = self.unix.accept() => server.take(accepted.map(|(stream, _)| stream), &unix_permits).await,
             }
         }
         server.connections.close();
@@ -133,12 +131,15 @@ struct Server {
     router: Router,
     shutdown: CancellationToken,
     connections: TaskTracker,
-    permits: Arc<Semaphore>,
 }
 
 impl Server {
     /// Serves one more connection; one too many is closed at once.
-    async fn take<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, accepted: io::Result<S>) {
+    async fn take<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        accepted: io::Result<S>,
+        permits: &Arc<Semaphore>,
+    ) {
         let stream = match accepted {
             Ok(stream) => stream,
             Err(error) => {
@@ -147,7 +148,7 @@ impl Server {
                 return tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
             return debug!("more than {MOST_CONNECTIONS} connections: one was closed");
         };
         let (router, shutdown) = (self.router.clone(), self.shutdown.clone());

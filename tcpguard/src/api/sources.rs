@@ -1,5 +1,10 @@
 //! `GET /sources`.
 
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BinaryHeap,
+};
+
 use axum::{
     Json,
     extract::{Query, State, rejection::QueryRejection},
@@ -48,6 +53,11 @@ pub(super) async fn sources(
         Sort::HalfOpen => SourceOrder::HalfOpen,
         Sort::Dropped => SourceOrder::Dropped,
     };
+    // The whole table is read for one at a time: that takes a while, and some memory.
+    let _turn = match limit > MOST_TOP_SOURCES {
+        true => state.scans.acquire().await.ok(),
+        false => None,
+    };
     // Reading the table is a system call or many: not on a thread that others wait for.
     let answer = tokio::task::spawn_blocking(move || top(&snapshot, &state.sources, order, limit)).await;
     match answer {
@@ -66,9 +76,9 @@ pub(super) fn top(
     let mut entries = if limit <= MOST_TOP_SOURCES {
         entries_of(snapshot.top_sources.addresses(), table)?
     } else {
-        all_entries(table)?
+        all_entries(table, order, snapshot.period, limit)?
     };
-    entries.sort_by_cached_key(|(source, entry)| (std::cmp::Reverse(order.weight(entry, snapshot.period)), *source));
+    entries.sort_by_cached_key(|(source, entry)| (Reverse(order.weight(entry, snapshot.period)), *source));
     entries.truncate(limit);
     Ok(entries.into_iter().map(|(source, entry)| row(source, &entry, snapshot.period, &snapshot.clock)).collect())
 }
@@ -82,11 +92,49 @@ fn entries_of(sources: &[Address], table: &SourceMap) -> Result<Vec<(Address, So
     Ok(entries)
 }
 
-fn all_entries(table: &SourceMap) -> Result<Vec<(Address, SourceEntry)>, DatapathError> {
-    let mut entries = Vec::new();
-    table.for_each(|source, entry| entries.push((*source, *entry)))?;
-    Ok(entries)
+/// The first `limit` entries of the whole table in this order. No more than these are ever held.
+fn all_entries(
+    table: &SourceMap,
+    order: SourceOrder,
+    period: u32,
+    limit: usize,
+) -> Result<Vec<(Address, SourceEntry)>, DatapathError> {
+    let mut leaders = BinaryHeap::with_capacity(limit + 1);
+    table.for_each(|source, entry| {
+        leaders.push(Reverse(Weighed { weight: order.weight(entry, period), source: *source, entry: *entry }));
+        if leaders.len() > limit {
+            leaders.pop();
+        }
+    })?;
+    Ok(leaders.into_iter().map(|Reverse(leader)| (leader.source, leader.entry)).collect())
 }
+
+/// An entry that is compared by its weight.
+struct Weighed {
+    weight: u64,
+    source: Address,
+    entry: SourceEntry,
+}
+
+impl Ord for Weighed {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.weight, Reverse(self.source)).cmp(&(other.weight, Reverse(other.source)))
+    }
+}
+
+impl PartialOrd for Weighed {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Weighed {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Weighed {}
 
 fn row(source: Address, entry: &SourceEntry, period: u32, clock: &WallClock) -> Source {
     Source {

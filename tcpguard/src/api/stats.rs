@@ -12,7 +12,7 @@ use super::{
     sources,
 };
 use crate::{
-    datapath::{Feature, Features, maps},
+    datapath::{Features, maps},
     interfaces::InterfaceStatus,
     kernel::TcpExt,
     monitor::{PortSnapshot, PrefixSnapshot, Snapshot, SourceOrder},
@@ -65,9 +65,10 @@ fn assemble(snapshot: &Snapshot, about: &About) -> Stats {
             max_sources: about.config.limits.max_sources,
             admitted: snapshot.totals.get(Counter::SourcesAdmitted),
             syn_untracked: snapshot.totals.get(Counter::SynUntracked),
+            completed_untracked: snapshot.totals.get(Counter::CompletedUntracked),
             events_lost: snapshot.totals.get(Counter::EventsLost),
         },
-        features: features(&about.features),
+        features: features(&about.features, snapshot.kernel_problem.as_deref()),
         tcp_ext: tcp_ext(&snapshot.tcp_ext),
     }
 }
@@ -129,14 +130,13 @@ fn prefix(prefix: &PrefixSnapshot, snapshot: &Snapshot, about: &About) -> model:
     }
 }
 
-fn features(features: &Features) -> BTreeMap<String, model::Feature> {
-    let describe = |feature: &Feature| match feature {
-        Feature::Available => model::Feature { available: true, reason: None },
-        Feature::Unavailable(reason) => model::Feature { available: false, reason: Some(reason.clone()) },
-    };
+fn features(features: &Features, kernel_problem: Option<&str>) -> BTreeMap<String, model::Feature> {
+    let describe =
+        |problem: Option<&str>| model::Feature { available: problem.is_none(), reason: problem.map(str::to_owned) };
     BTreeMap::from([
-        ("completions".to_owned(), describe(&features.completions)),
-        ("retries".to_owned(), describe(&features.retries)),
+        ("completions".to_owned(), describe(features.completions.problem())),
+        ("retries".to_owned(), describe(features.retries.problem())),
+        ("kernel_view".to_owned(), describe(kernel_problem)),
     ])
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use tracing::{Level, enabled};
+use tracing::{Level, enabled, warn};
 use tracing_subscriber::EnvFilter;
 
 /// Sets what is logged, as in `TCPGUARD_LOG=debug`.
@@ -11,14 +11,24 @@ const DEFAULT: &str = "info";
 
 /// Logs to standard error; without times where systemd adds them.
 pub(super) fn start() {
-    let filter = EnvFilter::builder().with_env_var(VARIABLE).try_from_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));
+    let wanted = std::env::var(VARIABLE).unwrap_or_else(|_| DEFAULT.to_owned());
+    let filter = EnvFilter::try_new(&wanted);
+    let problem = filter.as_ref().err().map(ToString::to_string);
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let to_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
-    if to_journal { subscriber.without_time().init() } else { subscriber.init() }
+    if to_journal {
+        subscriber.without_time().init()
+    } else {
+        subscriber.init()
+    }
+    if let Some(problem) = problem {
+        warn!("{VARIABLE}=\"{wanted}\" is not understood ({problem}); {DEFAULT} is taken instead");
+    }
 }
 
 /// The level to load the datapath's log with, if it is wanted at all: messages for every new source are

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{load_config, logging};
-use crate::config::Config;
 
 /// Most of the work is in the kernel.
 const WORKER_THREADS: usize = 2;
@@ -25,7 +24,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(file: Option<&Path>, arguments: Arguments) -> Result<()> {
-    let config = with_arguments(load_config(file)?, arguments);
+    let config = load_config(file)?.with_arguments(arguments.interfaces, arguments.socket)?;
     if !nix::unistd::geteuid().is_root() && !has_capabilities()? {
         bail!(crate::datapath::DatapathError::NotPermitted);
     }
@@ -40,16 +39,6 @@ pub(super) fn run(file: Option<&Path>, arguments: Arguments) -> Result<()> {
         cancel_on_signal(&shutdown)?;
         crate::run(config, shutdown).await.map_err(Into::into)
     })
-}
-
-fn with_arguments(mut config: Config, arguments: Arguments) -> Config {
-    if !arguments.interfaces.is_empty() {
-        config.interfaces = arguments.interfaces;
-    }
-    if let Some(socket) = arguments.socket {
-        config.listen.socket = socket;
-    }
-    config
 }
 
 /// Whether this process, which is not root, may do what the daemon does.

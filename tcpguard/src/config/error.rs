@@ -15,6 +15,9 @@ pub enum ConfigError {
         /// The reason.
         source: std::io::Error,
     },
+    /// An argument of the command line cannot be used.
+    #[error("{0}")]
+    Argument(String),
     /// It is not TOML, or a key is unknown or of the wrong type.
     #[error("{file}:{line}:{column}: {message}")]
     Syntax {

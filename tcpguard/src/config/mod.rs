@@ -172,6 +172,23 @@ impl Config {
         Self::parse(&text, &name)
     }
 
+    /// The same with other interfaces and another socket, as the command line may name them.
+    ///
+    /// # Errors
+    /// Where one of them cannot be used.
+    pub fn with_arguments(mut self, interfaces: Vec<String>, socket: Option<PathBuf>) -> Result<Self, ConfigError> {
+        let problem =
+            validate::interfaces_problem(&interfaces).or_else(|| socket.as_deref().and_then(validate::socket_problem));
+        if let Some(message) = problem {
+            return Err(ConfigError::Argument(message));
+        }
+        if !interfaces.is_empty() {
+            self.interfaces = interfaces;
+        }
+        self.listen.socket = socket.unwrap_or(self.listen.socket);
+        Ok(self)
+    }
+
     /// Parses and validates `text`, which came from a file called `name`.
     ///
     /// # Errors

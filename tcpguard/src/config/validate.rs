@@ -1,6 +1,6 @@
 //! From what was typed to what can be run with.
 
-use std::{fmt::Display, ops::RangeInclusive, time::Duration};
+use std::{fmt::Display, ops::RangeInclusive, path::Path, time::Duration};
 
 use toml::Spanned;
 
@@ -40,20 +40,34 @@ fn interfaces(typed: Option<Spanned<Vec<String>>>) -> Result<Vec<String>, Proble
     let Some(typed) = typed else { return Ok(Vec::new()) };
     let span = typed.span();
     let names = typed.into_inner();
-    for name in &names {
+    match interfaces_problem(&names) {
+        Some(message) => Err(Problem { message, span }),
+        None => Ok(names),
+    }
+}
+
+/// What is wrong with these names of interfaces.
+pub(super) fn interfaces_problem(names: &[String]) -> Option<String> {
+    for (index, name) in names.iter().enumerate() {
         let is_name = !name.is_empty()
             && name.len() <= LONGEST_INTERFACE_NAME
             && !name.contains(|character: char| character == '/' || character.is_whitespace());
         if !is_name {
-            return Err(Problem { message: format!("\"{name}\" cannot be the name of an interface"), span });
+            return Some(format!("\"{name}\" cannot be the name of an interface"));
+        }
+        if names[..index].contains(name) {
+            return Some(format!("interface {name} is named twice"));
         }
     }
-    if let Some(twice) =
-        names.iter().enumerate().find_map(|(index, name)| names[..index].contains(name).then_some(name))
-    {
-        return Err(Problem { message: format!("interface {twice} is named twice"), span });
-    }
-    Ok(names)
+    None
+}
+
+/// What is wrong with this path of a socket.
+pub(super) fn socket_problem(path: &Path) -> Option<String> {
+    let is_path = path.is_absolute() && path.as_os_str().len() <= LONGEST_SOCKET_PATH;
+    (!is_path).then(|| {
+        format!("\"{}\" cannot be the socket's path: it must start with / and have at most 107 bytes", path.display())
+    })
 }
 
 fn thresholds(typed: ThresholdsFile, defaults: Thresholds) -> Result<Thresholds, Problem> {
@@ -121,15 +135,10 @@ fn service(typed: ServiceFile) -> Result<Service, Problem> {
 }
 
 fn listen(typed: ListenFile, defaults: Listen) -> Result<Listen, Problem> {
-    if let Some(socket) = &typed.socket {
-        let path = socket.as_ref();
-        if !path.is_absolute() || path.as_os_str().len() > LONGEST_SOCKET_PATH {
-            let message = format!(
-                "\"{}\" cannot be the socket's path: it must start with / and have at most 107 bytes",
-                path.display()
-            );
-            return Err(Problem { message, span: socket.span() });
-        }
+    if let Some(socket) = &typed.socket
+        && let Some(message) = socket_problem(socket.as_ref())
+    {
+        return Err(Problem { message, span: socket.span() });
     }
     Ok(Listen {
         http: typed.http.map_or(defaults.http, Spanned::into_inner),

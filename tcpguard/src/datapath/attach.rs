@@ -80,8 +80,9 @@ impl Datapath {
             }
         })?;
         let link = program.take_link(id).map_err(|error| failed(reason(&error)))?;
-        // Where bpf_link is not to be had, aya attaches by netlink, and the program would stay behind
-        // if the daemon were killed. The conversion fails there, and dropping the link detaches.
+        // Where bpf_link is not to be had, aya attaches by netlink, and the program would stay behind.
+        // Kernels that load the program have bpf_link for XDP (Linux 5.9; the program's atomic
+        // instructions came with 5.12), so this is for a kernel that nobody has seen yet.
         let link = FdLink::try_from(link).map_err(|_| DatapathError::NoLink)?;
         Ok(Attachment { _link: link, mode, fallback_reason: None })
     }

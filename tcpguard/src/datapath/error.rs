@@ -52,6 +52,11 @@ pub enum DatapathError {
     /// There is no interface of this name.
     #[error("there is no interface {0} in this network namespace: `ip link` lists those there are")]
     NoInterface(String),
+    /// Its frames cannot be read.
+    #[error(
+        "interface {0} is not an Ethernet interface (a tunnel?), and others cannot be guarded: name the one below it"
+    )]
+    NotEthernet(String),
     /// There is nothing to guard.
     #[error(
         "there is no default route that would tell which interface to guard: name them with `interfaces = [\"…\"]` or --interface"

@@ -38,6 +38,16 @@ pub enum Feature {
     Unavailable(String),
 }
 
+impl Feature {
+    /// Why it is not there.
+    pub fn problem(&self) -> Option<&str> {
+        match self {
+            Self::Available => None,
+            Self::Unavailable(reason) => Some(reason),
+        }
+    }
+}
+
 /// What this kernel allows and what it does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Features {

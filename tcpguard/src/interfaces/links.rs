@@ -6,8 +6,8 @@ use rtnetlink::{
     packet_core::NetlinkPayload,
     packet_route::{
         RouteNetlinkMessage,
-        link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp},
-        route::{RouteAttribute, RouteMessage},
+        link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
+        route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
     },
 };
 
@@ -20,6 +20,8 @@ pub struct Link {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// Whether its frames begin with an Ethernet header.
+    pub is_ethernet: bool,
     /// The id of the XDP program that is attached to it.
     pub xdp_program: Option<u32>,
     /// The interface that it is stacked on (VLAN, macvlan).
@@ -87,8 +89,8 @@ impl Links {
         let ipv6 = RouteMessageBuilder::<std::net::Ipv6Addr>::new().build();
         for query in [ipv4, ipv6] {
             let routes: Vec<RouteMessage> = self.0.route().get(query).execute().try_collect().await.map_err(failed)?;
-            let default = routes.iter().filter(|route| route.header.destination_prefix_length == 0);
-            if let Some(index) = default.filter_map(outgoing_interface).next() {
+            let default = routes.iter().filter(|route| is_default(route)).min_by_key(|route| metric(route));
+            if let Some(index) = default.and_then(outgoing_interface) {
                 return Ok(self.all().await?.into_iter().find(|link| link.index == index).map(|link| link.name));
             }
         }
@@ -140,7 +142,8 @@ fn link(message: LinkMessage) -> Option<Link> {
     }
     // A veth names its peer there, which it is not stacked on.
     let lower = lower.filter(|_| is_stacked);
-    Some(Link { index: message.header.index, name: name?, xdp_program, lower, master })
+    let is_ethernet = matches!(message.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback);
+    Some(Link { index: message.header.index, name: name?, is_ethernet, xdp_program, lower, master })
 }
 
 const fn program_id(attribute: &LinkXdp) -> Option<u32> {
@@ -156,9 +159,27 @@ const fn is_stacked_kind(info: &LinkInfo) -> bool {
     matches!(info, LinkInfo::Kind(InfoKind::Vlan | InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan))
 }
 
+/// A default route of the main table that leads somewhere.
+fn is_default(route: &RouteMessage) -> bool {
+    route.header.destination_prefix_length == 0
+        && route.header.table == RouteHeader::RT_TABLE_MAIN
+        && route.header.kind == RouteType::Unicast
+}
+
+/// Of several, the one with the least is taken; none is 0.
+fn metric(route: &RouteMessage) -> u32 {
+    let metric = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    });
+    metric.unwrap_or(0)
+}
+
+/// The interface of a route, or of the first of its ways.
 fn outgoing_interface(route: &RouteMessage) -> Option<u32> {
     route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
+        RouteAttribute::MultiPath(ways) => ways.first().map(|way| way.interface_index),
         _ => None,
     })
 }

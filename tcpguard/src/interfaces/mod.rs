@@ -111,6 +111,9 @@ impl Guards {
 }
 
 fn attach(config: &Config, datapath: &mut Datapath, link: &Link) -> Result<State, DatapathError> {
+    if !link.is_ethernet {
+        return Err(DatapathError::NotEthernet(link.name.clone()));
+    }
     if let Some(id) = link.xdp_program {
         return Err(occupied(&link.name, id));
     }

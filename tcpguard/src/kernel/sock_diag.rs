@@ -10,15 +10,25 @@ use netlink_packet_sock_diag::{
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
 
+use nix::sys::{
+    socket::{setsockopt, sockopt},
+    time::TimeVal,
+};
+
 use super::{HalfOpen, Listener};
 
 /// The kernel sends dumps in messages of up to 32 KiB.
 const RECEIVE_BUFFER: usize = 65_536;
 
+/// The kernel answers at once; a daemon must not wait for ever if it does not.
+const PATIENCE_SECONDS: i64 = 1;
+
 /// A channel to the kernel's socket tables.
 pub struct SockDiag {
     socket: Socket,
     buffer: Vec<u8>,
+    /// Tells the messages of this dump from those of one that was broken off.
+    sequence: u32,
 }
 
 impl SockDiag {
@@ -30,7 +40,9 @@ impl SockDiag {
         let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
         socket.bind_auto()?;
         socket.connect(&NetlinkAddress::new(0, 0))?;
-        Ok(Self { socket, buffer: vec![0; RECEIVE_BUFFER] })
+        let patience = TimeVal::new(PATIENCE_SECONDS, 0);
+        setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+        Ok(Self { socket, buffer: vec![0; RECEIVE_BUFFER], sequence: 0 })
     }
 
     /// Hands each handshake in state SYN_RECV to `visit`.
@@ -68,9 +80,11 @@ impl SockDiag {
         Ok(())
     }
 
-    fn request(&self, request: InetRequest) -> io::Result<()> {
+    fn request(&mut self, request: InetRequest) -> io::Result<()> {
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        self.sequence = self.sequence.wrapping_add(1);
+        header.sequence_number = self.sequence;
         let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
@@ -85,7 +99,9 @@ impl SockDiag {
             while !rest.is_empty() {
                 let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+                let is_ours = message.header.sequence_number == self.sequence;
                 match message.payload {
+                    _ if !is_ours => {}
                     NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => visit(&response.header),
                     NetlinkPayload::Done(_) => return Ok(()),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),

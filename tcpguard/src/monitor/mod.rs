@@ -14,7 +14,7 @@ use tcpguard_common::event::SourceBusy;
 use tracing::warn;
 
 use crate::{
-    datapath::{Datapath, DatapathError, Maps},
+    datapath::{Datapath, DatapathError, Maps, maps::Totals},
     interfaces::InterfaceStatus,
     kernel::{HalfOpenTable, KernelView, Listener, TcpExt},
 };
@@ -36,6 +36,8 @@ use sources::SourceWatch;
 pub const TICK: Duration = Duration::from_millis(100);
 /// Listeners come and go seldom: they are asked for once in so many ticks.
 const TICKS_PER_LISTENER_LIST: u64 = 5;
+/// The number of distinct sources changes once a second.
+const TICKS_PER_ESTIMATE: u64 = 5;
 
 /// What is kept between snapshots.
 pub struct Monitor {
@@ -46,10 +48,12 @@ pub struct Monitor {
     prefixes: PrefixReader,
     rates: RateMeter,
     handshakes: HandshakeWindow,
-    listeners: Vec<Listener>,
+    half_open: Answer<Arc<HalfOpenTable>>,
+    listeners: Answer<Vec<Listener>>,
+    tcp_ext: Answer<TcpExt>,
     first_tcp_ext: TcpExt,
     ticks: u64,
-    kernel_is_silent: bool,
+    last_distinct: f64,
 }
 
 /// The maps that the monitor reads.
@@ -72,11 +76,13 @@ impl Monitor {
             maps: MapReaders { counts: maps.counts, distinct: maps.distinct },
             rates: RateMeter::default(),
             handshakes: HandshakeWindow::default(),
-            listeners: Vec::new(),
+            half_open: Answer::default(),
+            listeners: Answer::default(),
+            tcp_ext: Answer { answer: first_tcp_ext, problem: None },
             kernel,
             first_tcp_ext,
             ticks: 0,
-            kernel_is_silent: false,
+            last_distinct: 0.0,
         })
     }
 
@@ -92,65 +98,80 @@ impl Monitor {
     pub fn tick(&mut self, datapath: &Datapath, interfaces: Vec<InterfaceStatus>) -> Result<Snapshot, DatapathError> {
         let clock = WallClock::new(datapath.jiffies()?, datapath.ticks_per_second);
         let totals = self.maps.counts.read()?;
-        let last_second = datapath.clock.second(clock.jiffies()).wrapping_sub(1);
-        let distinct = self.maps.distinct.estimate(last_second)?;
-        let distinct_per_second =
-            distinct * f64::from(datapath.ticks_per_second) / datapath.clock.second_in_jiffies() as f64;
         let period = datapath.clock.window_period(clock.jiffies());
         self.sources.advance(period)?;
         self.prefixes.advance()?;
-        let kernel_half_open = self.ask_kernel(|kernel| kernel.half_open());
-        if self.ticks.is_multiple_of(TICKS_PER_LISTENER_LIST)
-            && let Some(listeners) = self.ask_kernel(|kernel| kernel.listeners())
-        {
-            self.listeners = listeners;
+        self.ask_kernel();
+        if self.ticks.is_multiple_of(TICKS_PER_ESTIMATE) {
+            self.last_distinct = self.distinct_per_second(datapath, clock.jiffies())?;
         }
-        let tcp_ext = self.ask_kernel(|kernel| kernel.tcp_ext()).unwrap_or(self.first_tcp_ext);
-        let kernel_half_open = Arc::new(kernel_half_open.unwrap_or_default());
-        self.ticks += 1;
-        Ok(Snapshot {
-            rates: self.rates.measure(&totals, distinct_per_second),
-            half_open: self.count_half_open(&kernel_half_open, &totals, period),
-            ports: self.ports.read(&self.listeners, &kernel_half_open)?,
+        let snapshot = Snapshot {
+            rates: self.rates.measure(&totals, self.last_distinct),
+            half_open: self.count_half_open(&totals, period),
+            ports: self.read_ports()?,
             prefixes: self.prefixes.top(),
-            refused: tcp_ext.listen_drops.saturating_sub(self.first_tcp_ext.listen_drops),
+            refused: self.tcp_ext.answer.listen_drops.saturating_sub(self.first_tcp_ext.listen_drops),
             tracked_sources: self.sources.tracked(),
             top_sources: self.sources.top(),
-            kernel_half_open,
-            tcp_ext,
+            kernel_half_open: Arc::clone(&self.half_open.answer),
+            kernel_problem: self.half_open.problem.clone().or_else(|| self.listeners.problem.clone()),
+            tcp_ext: self.tcp_ext.answer,
             clock,
             period,
             totals,
             interfaces,
-        })
+        };
+        self.ticks += 1;
+        Ok(snapshot)
     }
 
-    fn count_half_open(
-        &mut self,
-        kernel: &HalfOpenTable,
-        totals: &crate::datapath::maps::Totals,
-        period: u32,
-    ) -> HalfOpenCounts {
+    /// About how many different sources there were in the last whole period, per second.
+    fn distinct_per_second(&self, datapath: &Datapath, jiffies: u64) -> Result<f64, DatapathError> {
+        let last_period = datapath.clock.second(jiffies).wrapping_sub(1);
+        let periods_per_second = f64::from(datapath.ticks_per_second) / datapath.clock.second_in_jiffies() as f64;
+        Ok(self.maps.distinct.estimate(last_period)? * periods_per_second)
+    }
+
+    fn ask_kernel(&mut self) {
+        self.half_open.note("half-open handshakes", self.kernel.half_open().map(Arc::new));
+        self.tcp_ext.note("counters", self.kernel.tcp_ext());
+        if self.ticks.is_multiple_of(TICKS_PER_LISTENER_LIST) {
+            self.listeners.note("listeners", self.kernel.listeners());
+        }
+    }
+
+    fn count_half_open(&mut self, totals: &Totals, period: u32) -> HalfOpenCounts {
         HalfOpenCounts {
-            kernel: kernel.total as u64,
-            kernel_retried: kernel.retried as u64,
+            kernel: self.half_open.answer.total as u64,
+            kernel_retried: self.half_open.answer.retried as u64,
             datapath: self.handshakes.count(totals, period),
         }
     }
 
-    /// The kernel's answer; where there is none, that is said once until there is again.
-    fn ask_kernel<T>(&mut self, ask: impl FnOnce(&mut dyn KernelView) -> io::Result<T>) -> Option<T> {
-        match ask(self.kernel.as_mut()) {
-            Ok(answer) => {
-                self.kernel_is_silent = false;
-                Some(answer)
-            }
+    fn read_ports(&mut self) -> Result<Vec<PortSnapshot>, DatapathError> {
+        self.ports.advance(&self.listeners.answer)?;
+        self.ports.report(&self.listeners.answer, &self.half_open.answer)
+    }
+}
+
+/// The kernel's last answer to a question, and why there is no newer one.
+#[derive(Default)]
+struct Answer<T> {
+    answer: T,
+    problem: Option<String>,
+}
+
+impl<T> Answer<T> {
+    /// Takes an answer. Where there is none the last one stays, and that is said once until there is again.
+    fn note(&mut self, what: &str, result: io::Result<T>) {
+        match result {
+            Ok(answer) => *self = Self { answer, problem: None },
             Err(error) => {
-                if !self.kernel_is_silent {
-                    warn!("the kernel's own view is not to be had: {error}");
+                let problem = format!("the kernel does not tell its {what}: {error}");
+                if self.problem.is_none() {
+                    warn!("{problem}");
                 }
-                self.kernel_is_silent = true;
-                None
+                self.problem = Some(problem);
             }
         }
     }

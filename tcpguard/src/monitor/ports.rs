@@ -1,8 +1,8 @@
 //! The account of each port: what came (datapath), what is half open (kernel), what it can hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use tcpguard_common::layout::{PORT_SLABS, PortHandshakes};
+use tcpguard_common::layout::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes};
 
 use crate::{
     datapath::{DatapathError, maps::PortMap},
@@ -31,7 +31,8 @@ pub struct PortSnapshot {
     pub accept_queue: u64,
 }
 
-/// Reads the SYN counts a slab at a time: the well-known ports with every tick, the others in turn.
+/// Reads the SYN counts a slab at a time: those of ports that have a listener with every tick, the
+/// others in turn, since every CPU has its own.
 pub struct PortReader {
     map: PortMap,
     slabs: Vec<BTreeMap<u16, u64>>,
@@ -40,19 +41,27 @@ pub struct PortReader {
 
 impl PortReader {
     pub(super) fn new(map: PortMap) -> Self {
-        Self { map, slabs: vec![BTreeMap::new(); PORT_SLABS], next: 1 }
+        Self { map, slabs: vec![BTreeMap::new(); PORT_SLABS], next: 0 }
+    }
+
+    /// Reads the slabs that are due.
+    pub(super) fn advance(&mut self, listeners: &[Listener]) -> Result<(), DatapathError> {
+        let mut due: BTreeSet<usize> =
+            listeners.iter().map(|listener| usize::from(listener.local.port()) / PORTS_PER_SLAB).collect();
+        due.insert(self.next);
+        self.next = (self.next + 1) % PORT_SLABS;
+        for slab in due {
+            self.slabs[slab] = self.map.read_syn(slab)?;
+        }
+        Ok(())
     }
 
     /// Every port that has a listener, and the busiest of those that have not.
-    pub(super) fn read(
-        &mut self,
+    pub(super) fn report(
+        &self,
         listeners: &[Listener],
         half_open: &HalfOpenTable,
     ) -> Result<Vec<PortSnapshot>, DatapathError> {
-        for slab in [0, self.next] {
-            self.slabs[slab] = self.map.read_syn(slab)?;
-        }
-        self.next = if self.next + 1 < PORT_SLABS { self.next + 1 } else { 1 };
         let handshakes = self.map.read_handshakes()?;
         Ok(assemble(self.slabs.iter().flatten().map(|(port, syn)| (*port, *syn)), &handshakes, listeners, half_open))
     }

@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub half_open: HalfOpenCounts,
     /// The kernel's half-open handshakes.
     pub kernel_half_open: Arc<HalfOpenTable>,
+    /// Why the kernel's own view is not up to date.
+    pub kernel_problem: Option<String>,
     /// The kernel's counters since the namespace began.
     pub tcp_ext: TcpExt,
     /// Connection requests that the kernel refused for want of resources, since the daemon started.

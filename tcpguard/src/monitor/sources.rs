@@ -51,6 +51,12 @@ impl SourceOrder {
 pub struct TopSources(Vec<Address>);
 
 impl TopSources {
+    fn of(mut addresses: Vec<Address>) -> Self {
+        addresses.sort_unstable();
+        addresses.dedup();
+        Self(addresses)
+    }
+
     /// All of them.
     pub fn addresses(&self) -> &[Address] {
         &self.0
@@ -65,6 +71,7 @@ pub(super) struct SourceWatch {
     /// In a round that is to rebuild it.
     filter: Option<NewFilter>,
     rounds: u32,
+    /// The latest sources that became busy.
     busy: VecDeque<Address>,
     finished: FinishedRound,
 }
@@ -80,7 +87,10 @@ struct Round {
 #[derive(Default)]
 struct FinishedRound {
     entries: u64,
+    leaders: Vec<Address>,
+    /// The leaders and those that became busy since.
     top: Arc<TopSources>,
+    is_top_stale: bool,
 }
 
 impl SourceWatch {
@@ -123,12 +133,16 @@ impl SourceWatch {
         if self.rounds.is_multiple_of(ROUNDS_PER_REBUILD) {
             self.filter = Some(self.known.start()?);
         }
-        let busy = std::mem::take(&mut self.busy);
-        self.finished = FinishedRound { entries: round.entries, top: Arc::new(round.top(busy)) };
+        self.finished = FinishedRound {
+            entries: round.entries,
+            leaders: round.into_leaders(),
+            is_top_stale: true,
+            ..FinishedRound::default()
+        };
         Ok(())
     }
 
-    /// Keeps a source that became busy among the top ones until the next round is finished.
+    /// Keeps a source that became busy among the top ones, until many others have become busy since.
     pub fn note_busy(&mut self, source: Address) {
         if self.busy.contains(&source) {
             return;
@@ -137,18 +151,19 @@ impl SourceWatch {
             self.busy.pop_front();
         }
         self.busy.push_back(source);
-        if !self.finished.top.0.contains(&source) {
-            let mut top = TopSources::clone(&self.finished.top);
-            top.0.push(source);
-            self.finished.top = Arc::new(top);
-        }
+        self.finished.is_top_stale = true;
     }
 
     pub const fn tracked(&self) -> u64 {
         self.finished.entries
     }
 
-    pub fn top(&self) -> Arc<TopSources> {
+    pub fn top(&mut self) -> Arc<TopSources> {
+        if self.finished.is_top_stale {
+            let all = self.finished.leaders.iter().chain(&self.busy).copied();
+            self.finished.top = Arc::new(TopSources::of(all.collect()));
+            self.finished.is_top_stale = false;
+        }
         Arc::clone(&self.finished.top)
     }
 }
@@ -161,11 +176,8 @@ impl Round {
         }
     }
 
-    fn top(self, busy: VecDeque<Address>) -> TopSources {
-        let mut all: Vec<Address> = self.leaders.into_iter().flat_map(Leaders::into_addresses).chain(busy).collect();
-        all.sort_unstable();
-        all.dedup();
-        TopSources(all)
+    fn into_leaders(self) -> Vec<Address> {
+        self.leaders.into_iter().flat_map(Leaders::into_addresses).collect()
     }
 }
 
@@ -235,6 +247,6 @@ mod tests {
             round.note(Ipv4Addr::from(n).into(), &entry, 5);
         }
         assert_eq!(round.entries, 1000);
-        assert_eq!(round.top(VecDeque::from([Address::default()])).0.len(), MOST_TOP_SOURCES + 1);
+        assert_eq!(TopSources::of(round.into_leaders()).0.len(), MOST_TOP_SOURCES);
     }
 }
