@@ -1,5 +1,5 @@
 //! A Bloom filter of the sources that have an entry, so that a flood of unknown ones is not looked
-//! up in the table at all. Both bits of a source lie in one word: one read decides.
+//! up in the table at all. The three bits of a source lie in one word: one read decides.
 //!
 //! The datapath sets bits when it gives an entry; the daemon rebuilds the filter from the table now
 //! and then, since entries that were evicted leave their bits behind. A bit lost to a rebuild that
@@ -7,8 +7,8 @@
 
 /// Words in one map element (4 KiB).
 pub const WORDS_PER_BLOCK: usize = 512;
-/// Filter bits per entry of the source table; full, the filter lets through one unknown source in twenty.
-pub const BITS_PER_ENTRY: u32 = 8;
+/// Filter bits per entry of the source table; full, the filter lets through fewer than one unknown source in a hundred.
+pub const BITS_PER_ENTRY: u32 = 16;
 
 /// One map element.
 pub type Block = [u64; WORDS_PER_BLOCK];
@@ -23,7 +23,7 @@ pub const fn blocks(max_sources: u32) -> u32 {
 #[inline(always)]
 pub const fn position(hash: u64, blocks: u32) -> (u32, usize, u64) {
     let word = (hash >> 12) as u32;
-    let mask = 1 << (hash & 63) | 1 << (hash >> 6 & 63);
+    let mask = 1 << (hash & 63) | 1 << (hash >> 6 & 63) | 1 << (hash >> 50 & 63);
     ((word / WORDS_PER_BLOCK as u32) & (blocks - 1), word as usize % WORDS_PER_BLOCK, mask)
 }
 
@@ -36,9 +36,9 @@ mod tests {
 
     #[test]
     fn the_size_follows_the_table() {
-        assert_eq!(blocks(262_144), 64);
+        assert_eq!(blocks(262_144), 128);
         assert_eq!(blocks(1024), 1);
-        assert_eq!(blocks(1_000_000), 256);
+        assert_eq!(blocks(1_000_000), 512);
     }
 
     #[test]
@@ -57,6 +57,6 @@ mod tests {
         };
         assert!((0..entries).all(passes), "a known source must never be missed");
         let wrongly = (entries..entries * 2).filter(|&n| passes(n)).count();
-        assert!(wrongly < entries as usize / 15, "{wrongly} of {entries}");
+        assert!(wrongly < entries as usize / 100, "{wrongly} of {entries}");
     }
 }

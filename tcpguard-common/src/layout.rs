@@ -49,8 +49,8 @@ pub mod setting {
     pub const PREFIX_MASK_IPV6: &str = "PREFIX_MASK_IPV6";
     /// [`crate::clock::Clock`].
     pub const CLOCK: &str = "CLOCK";
-    /// `u32`: new entries that one CPU may give per epoch in calm.
-    pub const ADMISSIONS_PER_EPOCH: &str = "ADMISSIONS_PER_EPOCH";
+    /// `u32`: the whole allowance of [`crate::admission`].
+    pub const WHOLE_ALLOWANCE: &str = "WHOLE_ALLOWANCE";
     /// `u32`: blocks of the filter of known sources, a power of two.
     pub const FILTER_BLOCKS: &str = "FILTER_BLOCKS";
     /// `u32`: inode number of the network namespace that is guarded.

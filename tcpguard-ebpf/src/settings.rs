@@ -17,7 +17,7 @@ static PREFIX_MASK_IPV6: Global<Address> = Global::new(prefix_mask(64));
 #[unsafe(no_mangle)]
 static CLOCK: Global<Clock> = Global::new(Clock::new(250));
 #[unsafe(no_mangle)]
-static ADMISSIONS_PER_EPOCH: Global<u32> = Global::new(0);
+static WHOLE_ALLOWANCE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static FILTER_BLOCKS: Global<u32> = Global::new(1);
 #[unsafe(no_mangle)]
@@ -43,10 +43,10 @@ pub fn clock() -> Clock {
     CLOCK.load()
 }
 
-/// New entries in the source table that one CPU may give per epoch in calm.
+/// The whole allowance of [`tcpguard_common::admission`].
 #[inline(always)]
-pub fn admissions_per_epoch() -> u32 {
-    ADMISSIONS_PER_EPOCH.load()
+pub fn whole_allowance() -> u32 {
+    WHOLE_ALLOWANCE.load()
 }
 
 /// Blocks of the filter of known sources: a power of two.

@@ -9,6 +9,7 @@ use aya::{
 use nix::time::{ClockId, clock_getres};
 use tcpguard_common::{
     address::prefix_mask,
+    admission,
     clock::Clock,
     filter,
     layout::{SocketLayout, map, program, setting},
@@ -57,8 +58,6 @@ pub struct Features {
     pub retries: Feature,
 }
 
-/// A share of the table that one epoch of a flood may fill on all CPUs together, before it is recognised.
-const ADMISSION_SHARE: u32 = 4;
 /// The kernel asks for ring buffers of whole pages.
 const SMALLEST_RING: u32 = 4096;
 
@@ -73,13 +72,12 @@ impl Datapath {
         let ticks_per_second = ticks_per_second()?;
         let clock = Clock::new(ticks_per_second);
         let hash_key = random_key()?;
-        let cpus = online_cpus()?;
         let (layout, layout_problem) = match btf::socket_layout() {
             Ok(layout) => (layout, None),
             Err(error) => (SocketLayout::UNKNOWN, Some(error.to_string())),
         };
         let filter_blocks = filter::blocks(options.max_sources);
-        let admissions = (options.max_sources / ADMISSION_SHARE / cpus).max(1);
+        let allowance = admission::whole_allowance(options.max_sources);
         let namespace = namespace_inode()?;
         let (mask_v4, mask_v6) = (prefix_mask(96 + options.prefix_v4.min(32)), prefix_mask(options.prefix_v6));
         let log_level = options.log_level.unwrap_or(0);
@@ -93,7 +91,7 @@ impl Datapath {
             .override_global(setting::PREFIX_MASK_IPV4, &mask_v4, true)
             .override_global(setting::PREFIX_MASK_IPV6, &mask_v6, true)
             .override_global(setting::CLOCK, &clock, true)
-            .override_global(setting::ADMISSIONS_PER_EPOCH, &admissions, true)
+            .override_global(setting::WHOLE_ALLOWANCE, &allowance, true)
             .override_global(setting::FILTER_BLOCKS, &filter_blocks, true)
             .override_global(setting::NAMESPACE, &namespace, true)
             .override_global(setting::SOCKET_LAYOUT, &layout, true)
@@ -162,10 +160,4 @@ fn namespace_inode() -> Result<u32, DatapathError> {
         .map_err(|source| DatapathError::Host { what: "the network namespace", source })?;
     // ns_common.inum has 32 bits.
     Ok(metadata.ino() as u32)
-}
-
-fn online_cpus() -> Result<u32, DatapathError> {
-    let cpus =
-        aya::util::online_cpus().map_err(|(_, source)| DatapathError::Host { what: "the number of CPUs", source })?;
-    Ok(u32::try_from(cpus.len()).unwrap_or(u32::MAX).max(1))
 }

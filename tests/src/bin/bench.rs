@@ -14,7 +14,7 @@ use aya::{
     programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
 };
 use clap::Parser;
-use lab::{Daemon, Flood, FloodSpec, Lab, Setup, Sources, flood, frame};
+use lab::{Daemon, Flood, FloodSpec, Lab, Setup, Sources, flood, frame, network::SERVER_INTERFACE};
 use tcpguard::datapath::{Datapath, DatapathOptions};
 
 /// Measures what tcpguard costs
@@ -67,7 +67,7 @@ fn cases() -> Vec<Case> {
         Case { name: "SYN of a known source, IPv6", limit: Some(60.0), spec: syn(Sources::InTurn(ipv6, 1)) },
         Case { name: "SYN of 1,024 random sources", limit: Some(60.0), spec: random(1 << 10) },
         Case { name: "SYN of 65,536 random sources", limit: None, spec: random(1 << 16) },
-        Case { name: "SYN of 1 M random sources", limit: Some(60.0), spec: random(1 << 20) },
+        Case { name: "SYN of 1 M random sources", limit: None, spec: random(1 << 20) },
         Case { name: "SYN of 16 M random sources", limit: Some(40.0), spec: random(1 << 24) },
         Case { name: "SYN of 2^64 random sources, IPv6", limit: Some(40.0), spec: syn(Sources::Random(ipv6, 0)) },
         Case { name: "RST of 16 M random sources", limit: None, spec: resets },
@@ -154,7 +154,12 @@ fn load(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd> {
 
 fn daemon_costs(effort: &Effort) -> Result<()> {
     let lab = Lab::new()?;
-    let daemon = Setup::new(&lab)?.start()?;
+    // A table of which a burst of so many sources is the quarter that it may take at once.
+    let config = format!(
+        "interfaces = [\"{SERVER_INTERFACE}\"]\n[limits]\nmax_sources = {}",
+        4 * (effort.tracked_sources + 1024)
+    );
+    let daemon = Setup::new(&lab)?.config(&config).start()?;
     let idle = watch(&daemon, effort.watch)?;
     let first: IpAddr = [0x2001, 0xdb8, 7, 0, 0, 0, 0, 0].into();
     let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn(first, effort.tracked_sources.into()), 9))?;
