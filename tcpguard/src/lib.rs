@@ -39,7 +39,7 @@ use crate::{
     datapath::{Datapath, DatapathError, DatapathOptions, Feature, maps::EventRing, maps::GuardedInterfaces},
     interfaces::{Guards, LinkChange, LinkWatch, Links},
     kernel::LiveKernel,
-    monitor::{Monitor, MonitoredMaps, Snapshot, TICK},
+    monitor::{Monitor, Snapshot, TICK},
 };
 
 /// Why the daemon could not start, or stopped.
@@ -69,9 +69,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let links = Links::open()?;
     let watch = LinkWatch::start()?;
     let guards = Guards::attach(&config, &links, &mut datapath).await?;
-    let (monitored, others) = MonitoredMaps::split(maps);
     let kernel = LiveKernel::open().map_err(RunError::Kernel)?;
-    let monitor = Monitor::new(monitored, Box::new(kernel)).map_err(RunError::Kernel)?;
+    let (monitor, others) = Monitor::new(maps, Box::new(kernel)).map_err(RunError::Kernel)?;
 
     let (publish, snapshot) = watch::channel(None);
     let about = About { started: Instant::now(), features: datapath.features.clone(), config };

@@ -14,7 +14,10 @@ use tcpguard_common::event::SourceBusy;
 use tracing::warn;
 
 use crate::{
-    datapath::{Datapath, DatapathError, Maps, maps::Totals},
+    datapath::{
+        Datapath, DatapathError, Maps,
+        maps::{CounterMap, DistinctMap, EventRing, GuardedInterfaces, SourceMap, Totals},
+    },
     interfaces::InterfaceStatus,
     kernel::{HalfOpenTable, KernelView, Listener, TcpExt},
 };
@@ -41,7 +44,8 @@ const TICKS_PER_ESTIMATE: u64 = 5;
 
 /// What is kept between snapshots.
 pub struct Monitor {
-    maps: MapReaders,
+    counts: CounterMap,
+    distinct: DistinctMap,
     kernel: Box<dyn KernelView>,
     sources: SourceWatch,
     ports: PortReader,
@@ -56,24 +60,21 @@ pub struct Monitor {
     last_distinct: f64,
 }
 
-/// The maps that the monitor reads.
-struct MapReaders {
-    counts: crate::datapath::maps::CounterMap,
-    distinct: crate::datapath::maps::DistinctMap,
-}
-
 impl Monitor {
-    /// Starts with what the kernel's counters say now: only what comes is reported.
+    /// Takes over the maps that are watched, and hands back the rest. It starts with what the kernel's
+    /// counters say now: only what comes is reported.
     ///
     /// # Errors
     /// Where the kernel's counters cannot be read.
-    pub fn new(maps: MonitoredMaps, mut kernel: Box<dyn KernelView>) -> io::Result<Self> {
+    pub fn new(maps: Maps, mut kernel: Box<dyn KernelView>) -> io::Result<(Self, OtherMaps)> {
         let first_tcp_ext = kernel.tcp_ext()?;
-        Ok(Self {
+        let others = OtherMaps { guarded: maps.guarded, events: maps.events, sources: maps.sources.clone() };
+        let monitor = Self {
             sources: SourceWatch::new(maps.sources, maps.known),
             ports: PortReader::new(maps.ports),
             prefixes: PrefixReader::new(maps.prefixes),
-            maps: MapReaders { counts: maps.counts, distinct: maps.distinct },
+            counts: maps.counts,
+            distinct: maps.distinct,
             rates: RateMeter::default(),
             handshakes: HandshakeWindow::default(),
             half_open: Answer::default(),
@@ -83,7 +84,8 @@ impl Monitor {
             first_tcp_ext,
             ticks: 0,
             last_distinct: 0.0,
-        })
+        };
+        Ok((monitor, others))
     }
 
     /// Notes that a source became busy, so that it is among the top ones at once.
@@ -97,7 +99,7 @@ impl Monitor {
     /// Where a map cannot be read. What the kernel does not tell is left as it was, with a warning.
     pub fn tick(&mut self, datapath: &Datapath, interfaces: Vec<InterfaceStatus>) -> Result<Snapshot, DatapathError> {
         let clock = WallClock::new(datapath.jiffies()?, datapath.ticks_per_second);
-        let totals = self.maps.counts.read()?;
+        let totals = self.counts.read()?;
         let period = datapath.clock.window_period(clock.jiffies());
         self.sources.advance(period)?;
         self.prefixes.advance()?;
@@ -129,7 +131,7 @@ impl Monitor {
     fn distinct_per_second(&self, datapath: &Datapath, jiffies: u64) -> Result<f64, DatapathError> {
         let last_period = datapath.clock.second(jiffies).wrapping_sub(1);
         let periods_per_second = f64::from(datapath.ticks_per_second) / datapath.clock.second_in_jiffies() as f64;
-        Ok(self.maps.distinct.estimate(last_period)? * periods_per_second)
+        Ok(self.distinct.estimate(last_period)? * periods_per_second)
     }
 
     fn ask_kernel(&mut self) {
@@ -177,38 +179,12 @@ impl<T> Answer<T> {
     }
 }
 
-/// The maps that the monitor takes over.
-pub struct MonitoredMaps {
-    counts: crate::datapath::maps::CounterMap,
-    distinct: crate::datapath::maps::DistinctMap,
-    known: crate::datapath::maps::KnownSources,
-    ports: crate::datapath::maps::PortMap,
-    prefixes: crate::datapath::maps::PrefixMap,
-    sources: crate::datapath::maps::SourceMap,
-}
-
 /// What is left of the maps for others.
 pub struct OtherMaps {
     /// Whose handshakes count.
-    pub guarded: crate::datapath::maps::GuardedInterfaces,
+    pub guarded: GuardedInterfaces,
     /// What the datapath tells at once.
-    pub events: crate::datapath::maps::EventRing,
+    pub events: EventRing,
     /// The source table, which is shared.
-    pub sources: crate::datapath::maps::SourceMap,
-}
-
-impl MonitoredMaps {
-    /// Divides the maps among those that use them.
-    pub fn split(maps: Maps) -> (Self, OtherMaps) {
-        let sources = maps.sources.clone();
-        let monitored = Self {
-            counts: maps.counts,
-            distinct: maps.distinct,
-            known: maps.known,
-            ports: maps.ports,
-            prefixes: maps.prefixes,
-            sources: maps.sources,
-        };
-        (monitored, OtherMaps { guarded: maps.guarded, events: maps.events, sources })
-    }
+    pub sources: SourceMap,
 }
