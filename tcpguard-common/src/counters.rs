@@ -1,5 +1,7 @@
 //! What the datapath counts, per CPU, and the name of each count. The names are those of `/stats`.
 
+#[cfg(doc)]
+use crate::drops::DropReason;
 use crate::packet::{SegmentKind, Unread};
 
 macro_rules! counters {
@@ -70,6 +72,42 @@ counters! {
     SourcesAdmitted => "sources_admitted",
     /// Events that found the ring buffer full.
     EventsLost => "events_lost",
+    /// SYNs that are for another host, and not judged here.
+    SynForwarded => "syn_forwarded",
+    /// SYNs to a port whose listener closed a while ago (a restart, most likely), and not judged.
+    SynClosed => "syn_closed",
+    /// See [`DropReason::BadFlags`].
+    DropBadFlags => "drop_bad_flags",
+    /// See [`DropReason::BadDataOffset`].
+    DropBadDataOffset => "drop_bad_data_offset",
+    /// See [`DropReason::PortZero`].
+    DropPortZero => "drop_port_zero",
+    /// See [`DropReason::SynPayload`].
+    DropSynPayload => "drop_syn_payload",
+    /// See [`DropReason::Denied`].
+    DropDenied => "drop_denied",
+    /// See [`DropReason::Blocked`].
+    DropBlocked => "drop_blocked",
+    /// See [`DropReason::BlockedPrefix`].
+    DropBlockedPrefix => "drop_blocked_prefix",
+    /// See [`DropReason::RateLimit`].
+    DropRateLimit => "drop_rate_limit",
+    /// Would have been dropped: see [`DropReason::BadFlags`].
+    WouldBadFlags => "would_bad_flags",
+    /// Would have been dropped: see [`DropReason::BadDataOffset`].
+    WouldBadDataOffset => "would_bad_data_offset",
+    /// Would have been dropped: see [`DropReason::PortZero`].
+    WouldPortZero => "would_port_zero",
+    /// Would have been dropped: see [`DropReason::SynPayload`].
+    WouldSynPayload => "would_syn_payload",
+    /// Would have been dropped: see [`DropReason::Denied`].
+    WouldDenied => "would_denied",
+    /// Would have been dropped: see [`DropReason::Blocked`].
+    WouldBlocked => "would_blocked",
+    /// Would have been dropped: see [`DropReason::BlockedPrefix`].
+    WouldBlockedPrefix => "would_blocked_prefix",
+    /// Would have been dropped: see [`DropReason::RateLimit`].
+    WouldRateLimit => "would_rate_limit",
 }
 
 /// How many counters there are.

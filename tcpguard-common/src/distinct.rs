@@ -50,7 +50,7 @@ fn linear_count(registers: f64, untouched: f64) -> f64 {
 }
 
 /// ln(x) for x from 1 to 1024: halvings for the exponent, then the area hyperbolic tangent's series.
-fn natural_logarithm(mut x: f64) -> f64 {
+pub(crate) fn natural_logarithm(mut x: f64) -> f64 {
     let mut halvings = 0.0;
     while x > 1.5 {
         x /= 2.0;

@@ -41,6 +41,17 @@ impl HalfOpenWindow {
         count.saturating_add(1)
     }
 
+    /// Whether nothing has begun in `period` yet.
+    #[inline(always)]
+    pub const fn is_new_period(&self, period: u32) -> bool {
+        period != self.latest
+    }
+
+    /// How many that began in `now` or in the period before are half open.
+    pub fn count_recent(&self, now: u32) -> u64 {
+        self.count_of(now, 2)
+    }
+
     /// Takes one that began in `period` back; nothing happens where that period has none left.
     #[inline(always)]
     pub fn close(&mut self, period: u32) {
@@ -62,9 +73,14 @@ impl HalfOpenWindow {
 
     /// How many are half open in period `now`.
     pub fn count(&self, now: u32) -> u64 {
+        self.count_of(now, WINDOW_PERIODS)
+    }
+
+    /// How many that began in the last `periods` periods, `now` among them, are half open.
+    fn count_of(&self, now: u32, periods: u32) -> u64 {
         (0..WINDOW_PERIODS)
             .map(|age| self.latest.wrapping_sub(age))
-            .filter(|period| now.wrapping_sub(*period) < WINDOW_PERIODS)
+            .filter(|period| now.wrapping_sub(*period) < periods)
             .map(|period| u64::from(self.slots[period as usize % SLOTS]))
             .sum()
     }

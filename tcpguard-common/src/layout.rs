@@ -13,6 +13,8 @@ pub mod program {
     pub const SYN_ACK_RETRIED: &str = "syn_ack_retried";
     /// Never attached: tells the daemon what time the datapath has.
     pub const CLOCK: &str = "clock";
+    /// Never attached: blocks a source for a while ([`crate::event::BlockOrder`]).
+    pub const BLOCK_SOURCE: &str = "block_source";
 }
 
 /// Names of maps.
@@ -33,7 +35,17 @@ pub mod map {
     pub const HANDSHAKES_BY_PORT: &str = "HANDSHAKES_BY_PORT";
     /// Hash: indices of the interfaces whose handshakes count.
     pub const GUARDED_INTERFACES: &str = "GUARDED_INTERFACES";
-    /// Ring buffer of [`crate::event::SourceBusy`].
+    /// One [`crate::control::Control`].
+    pub const CONTROL: &str = "CONTROL";
+    /// LPM trie: [`crate::address::Address`] to [`crate::rule::Rule`].
+    pub const RULES: &str = "RULES";
+    /// Array of [`crate::local::Set`].
+    pub const LOCAL_ADDRESSES: &str = "LOCAL_ADDRESSES";
+    /// Array by port: [`crate::listening`].
+    pub const LISTENING: &str = "LISTENING";
+    /// Array by port: [`crate::control::payload_policy`].
+    pub const PAYLOAD_POLICY: &str = "PAYLOAD_POLICY";
+    /// Ring buffer of [`crate::event::Event`].
     pub const EVENTS: &str = "EVENTS";
     /// aya-log's ring buffer.
     pub const LOG: &str = "AYA_LOGS";
@@ -49,6 +61,10 @@ pub mod setting {
     pub const PREFIX_MASK_IPV6: &str = "PREFIX_MASK_IPV6";
     /// [`crate::clock::Clock`].
     pub const CLOCK: &str = "CLOCK";
+    /// `u64`: jiffies a second.
+    pub const TICKS_PER_SECOND: &str = "TICKS_PER_SECOND";
+    /// `u32`: what a new source's bucket holds ([`crate::bucket::Rate::most`]).
+    pub const FULL_BUCKET: &str = "FULL_BUCKET";
     /// `u32`: the whole allowance of [`crate::admission`].
     pub const WHOLE_ALLOWANCE: &str = "WHOLE_ALLOWANCE";
     /// `u32`: blocks of the filter of known sources, a power of two.
@@ -62,11 +78,25 @@ pub mod setting {
 }
 
 /// Ports in one element of `SYN_BY_PORT` (32 KiB, the most that a per-CPU element may have).
-pub const PORTS_PER_SLAB: usize = 4096;
+pub const PORTS_PER_SLAB: usize = 2048;
 /// Elements of `SYN_BY_PORT`.
-pub const PORT_SLABS: usize = 16;
+pub const PORT_SLABS: usize = 32;
 /// SYNs by destination port.
-pub type PortSlab = [u64; PORTS_PER_SLAB];
+pub type PortSlab = [PortSyns; PORTS_PER_SLAB];
+
+/// SYNs to one port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PortSyns {
+    /// All of them.
+    pub syn: u64,
+    /// Of these, the ones that began no handshake to be judged: sent again, dropped, or for a port that
+    /// is closed for a moment.
+    pub not_begun: u64,
+}
+
+/// Rules that there may be.
+pub const MOST_RULES: u32 = 524_288;
 
 /// What became of the handshakes of one local port.
 #[repr(C)]
@@ -76,6 +106,8 @@ pub struct PortHandshakes {
     pub completed: u64,
     /// SYN-ACKs sent again.
     pub retried: u64,
+    /// Ended by a reset while half open.
+    pub reset: u64,
 }
 
 /// Where the kernel keeps what the tracepoints need, in bytes from the start of each structure; taken

@@ -16,7 +16,9 @@
 //! | [`prefix`] | what is remembered of one network |
 //! | [`distinct`] | how many sources there are |
 //! | [`filter`] | whether a source may have an entry, without looking it up |
-//! | [`counters`] | what is counted, and under what name |
+//! | [`control`] | what the datapath may do at this moment |
+//! | [`rule`], [`bucket`], [`local`], [`listening`] | what the stages of a SYN ask |
+//! | [`counters`], [`drops`] | what is counted, and under what name |
 //! | [`event`] | what the datapath tells the daemon at once |
 //! | [`layout`] | names and sizes of maps, programs and settings |
 
@@ -26,18 +28,24 @@
 pub mod address;
 pub mod admission;
 pub mod atomic;
+pub mod bucket;
 pub mod clock;
+pub mod control;
 pub mod counters;
 pub mod distinct;
+pub mod drops;
 pub mod event;
 pub mod filter;
 pub mod half_open;
 pub mod handshake;
 pub mod hash;
 pub mod layout;
+pub mod listening;
+pub mod local;
 pub mod packet;
 #[cfg(feature = "user")]
 mod pod;
 pub mod prefix;
+pub mod rule;
 pub mod sketch;
 pub mod source;

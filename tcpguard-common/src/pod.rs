@@ -6,8 +6,10 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::{
     address::Address,
     clock::Clock,
-    layout::{PortHandshakes, SocketLayout},
+    control::Control,
+    layout::{PortHandshakes, PortSyns, SocketLayout},
     prefix::PrefixCell,
+    rule::Rule,
     source::SourceEntry,
 };
 
@@ -24,4 +26,4 @@ macro_rules! pod {
     };
 }
 
-pod!(Address, Clock, PortHandshakes, PrefixCell, SocketLayout, SourceEntry);
+pod!(Address, Clock, Control, PortHandshakes, PortSyns, PrefixCell, Rule, SocketLayout, SourceEntry);

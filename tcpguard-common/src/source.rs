@@ -15,12 +15,18 @@ pub struct SourceEntry {
     pub syn: u64,
     /// When it last sent a SYN or completed a handshake.
     pub last_seen: u64,
-    /// Handshakes completed, by the kernel's word.
-    pub completed: u64,
+    /// Until when its SYNs are dropped.
+    pub blocked_until: u64,
     /// Handshakes that are half open.
     pub half_open: HalfOpenWindow,
-    /// Keeps what follows aligned.
-    reserved: u32,
+    /// What is left of what it may send ([`crate::bucket`]).
+    pub tokens: u32,
+    /// Handshakes completed, by the kernel's word.
+    pub completed: u64,
+    /// How many of them of late.
+    pub recent: RecentCompletions,
+    /// The ports it asked for in this period of half-open windows.
+    pub ports: PortSet,
     /// SYN-ACKs that the kernel sent to it again.
     pub retried: u64,
     /// Resets received.
@@ -31,28 +37,130 @@ pub struct SourceEntry {
     pub challenged: u64,
     /// When the entry was made.
     pub first_seen: u64,
-    /// Keeps elements to whole cache lines.
-    padding: [u64; 3],
 }
 
 const _: () = assert!(size_of::<SourceEntry>() == 128);
 
 impl SourceEntry {
-    /// The entry of a source that is first seen now.
+    /// The entry of a source that is first seen now, with a full bucket of tokens.
     #[inline(always)]
-    pub const fn new(jiffies: u64) -> Self {
+    pub const fn new(jiffies: u64, tokens: u32) -> Self {
         Self {
             syn: 0,
             last_seen: jiffies,
-            completed: 0,
+            blocked_until: 0,
             half_open: HalfOpenWindow::EMPTY,
-            reserved: 0,
+            tokens,
+            completed: 0,
+            recent: RecentCompletions::NONE,
+            ports: PortSet::EMPTY,
             retried: 0,
             resets: 0,
             dropped: 0,
             challenged: 0,
             first_seen: jiffies,
-            padding: [0; 3],
         }
+    }
+}
+
+/// Handshakes completed in this period of half-open windows and in the one before: the period (32
+/// bits), and each count (16 bits, which saturate).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct RecentCompletions(u64);
+
+impl RecentCompletions {
+    const NONE: Self = Self(0);
+
+    /// Counts one. CPUs that do so at the same time may lose one of theirs.
+    #[inline(always)]
+    pub const fn add(&mut self, period: u32) {
+        let (this, last) = self.counts(period);
+        let this = if this < 0xffff { this + 1 } else { this };
+        self.0 = (period as u64) << 32 | this << 16 | last;
+    }
+
+    /// How many there were in the two periods up to `period`.
+    pub const fn count(self, period: u32) -> u64 {
+        let (this, last) = self.counts(period);
+        this + last
+    }
+
+    #[inline(always)]
+    const fn counts(self, period: u32) -> (u64, u64) {
+        let (this, last) = (self.0 >> 16 & 0xffff, self.0 & 0xffff);
+        match period.wrapping_sub((self.0 >> 32) as u32) {
+            0 => (this, last),
+            1 => (0, this),
+            _ => (0, 0),
+        }
+    }
+}
+
+/// The destination ports of one period, as a set of 64 bits that several ports share: enough to tell one
+/// port from many.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PortSet(u64);
+
+impl PortSet {
+    const EMPTY: Self = Self(0);
+
+    /// Adds a port; a new period begins with an empty set.
+    #[inline(always)]
+    pub const fn add(&mut self, port: u16, is_new_period: bool) {
+        let kept = if is_new_period { 0 } else { self.0 };
+        let bit = (port as u32).wrapping_mul(0x9e37_79b9) >> 26;
+        self.0 = kept | 1 << bit;
+    }
+
+    /// Roughly how many ports there are, up to some 300: 64 · ln(64 / clear) (linear counting).
+    pub fn estimate(self) -> u32 {
+        /// 64 · ln(64 / clear) for 0 clear bits (as if half a bit were) and more.
+        const MOST: f64 = 64.0 * 4.85;
+        let clear = self.0.count_zeros();
+        if clear == 0 {
+            return MOST as u32;
+        }
+        (64.0 * crate::distinct::natural_logarithm(64.0 / f64::from(clear)) + 0.5) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recent_completions_are_those_of_two_periods() {
+        let mut recent = RecentCompletions::default();
+        (0..3).for_each(|_| recent.add(7));
+        assert_eq!(recent.count(7), 3);
+        recent.add(8);
+        assert_eq!(recent.count(8), 4);
+        assert_eq!(recent.count(9), 1);
+        assert_eq!(recent.count(10), 0);
+        (0..100_000).for_each(|_| recent.add(20));
+        assert_eq!(recent.count(20), 0xffff);
+    }
+
+    #[test]
+    fn few_ports_are_told_from_many() {
+        let estimate = |ports: core::ops::Range<u16>| {
+            let mut set = PortSet::default();
+            ports.for_each(|port| set.add(port, false));
+            set.estimate()
+        };
+        assert_eq!(estimate(80..81), 1);
+        assert!((2..=3).contains(&estimate(80..83)));
+        assert!((35..=110).contains(&estimate(1..51)), "{}", estimate(1..51));
+        assert!(estimate(1..1001) > 200);
+    }
+
+    #[test]
+    fn a_new_period_forgets_ports() {
+        let mut set = PortSet::default();
+        (1..100).for_each(|port| set.add(port, false));
+        set.add(80, true);
+        assert_eq!(set.estimate(), 1);
     }
 }

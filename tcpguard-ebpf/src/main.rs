@@ -3,9 +3,10 @@
 //! | program | runs | does |
 //! | --- | --- | --- |
 //! | [`tcpguard`] | for each frame that a guarded interface receives | reads it, counts it, accounts SYNs and resets to their source |
-//! | [`handshake_completed`] | when the kernel completes a handshake | accounts it to its source |
+//! | [`handshake_completed`] | when the kernel completes a handshake, or a listener opens or closes | accounts it to its source; notes the port |
 //! | [`syn_ack_retried`] | when the kernel sends a SYN-ACK again | accounts it to its source |
 //! | [`clock`] | when the daemon asks | says what time it is in jiffies |
+//! | [`block_source`] | when the daemon asks | blocks a source for a while |
 //!
 //! Every outcome of a packet is named in [`outcome::Outcome`], and one table there says what becomes of it.
 
@@ -13,11 +14,15 @@
 #![no_main]
 
 mod accounts;
+mod arrival;
+mod control;
+mod destination;
 mod events;
 mod frame;
 mod outcome;
 mod settings;
 mod socket;
+mod stages;
 mod time;
 
 use aya_ebpf::{
@@ -26,11 +31,18 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, XdpContext},
 };
 use tcpguard_common::{
-    counters::Counter,
-    packet::{self, Segment, SegmentKind},
+    drops::DropReason,
+    event::BlockOrder,
+    packet::{self, PacketBytes, Segment, SegmentKind, Unread},
 };
 
-use crate::{accounts::counts, frame::Frame, outcome::Outcome, socket::Handshake};
+use crate::{
+    accounts::counts,
+    arrival::{Arrival, Source},
+    frame::Frame,
+    outcome::Outcome,
+    socket::{Handshake, Listener},
+};
 
 /// Every frame comes by here. Whatever goes wrong, it passes.
 #[xdp]
@@ -44,21 +56,43 @@ pub fn tcpguard(context: XdpContext) -> u32 {
 fn inspect(context: &XdpContext) -> Outcome {
     let segment = match packet::parse(&Frame::of(context)) {
         Ok(segment) => segment,
+        Err(Unread::BadDataOffset) => {
+            return stages::malformed(DropReason::BadDataOffset).unwrap_or(Outcome::Unread(Unread::BadDataOffset));
+        }
         Err(reason) => return Outcome::Unread(reason),
     };
     match segment.flags.kind() {
-        SegmentKind::Syn => account_syn(context, &segment),
+        SegmentKind::Syn => syn(context, &Arrival::new(&segment)),
         SegmentKind::Rst => account_reset(&segment),
-        kind @ (SegmentKind::Ack | SegmentKind::SynAck | SegmentKind::BadFlags) => Outcome::Read(kind),
+        kind @ SegmentKind::BadFlags => stages::malformed(DropReason::BadFlags).unwrap_or(Outcome::Read(kind)),
+        kind @ (SegmentKind::Ack | SegmentKind::SynAck) => Outcome::Read(kind),
     }
 }
 
+/// The life of a SYN: the first stage that drops it ends it; the last accounts it to its source.
 #[inline(always)]
-fn account_syn(context: &XdpContext, segment: &Segment) -> Outcome {
-    if segment.payload_length > 0 {
-        counts::add(Counter::SynWithPayload);
+fn syn(context: &XdpContext, arrival: &Arrival) -> Outcome {
+    accounts::arrived(arrival);
+    let outcome = judge(context, arrival);
+    if let Outcome::Dropped(_) = outcome {
+        accounts::dropped(arrival);
     }
-    if accounts::syn(context, segment) { Outcome::Read(SegmentKind::Syn) } else { Outcome::SynUntracked }
+    outcome
+}
+
+#[inline(always)]
+fn judge(context: &XdpContext, arrival: &Arrival) -> Outcome {
+    if let Some(outcome) = stages::port_zero(arrival) {
+        return outcome;
+    }
+    let (standing, denied) = stages::rules(arrival);
+    if let Some(outcome) = denied {
+        return outcome;
+    }
+    if let Some(outcome) = stages::payload(arrival) {
+        return outcome;
+    }
+    accounts::syn(context, arrival, standing)
 }
 
 #[inline(always)]
@@ -72,6 +106,8 @@ fn account_reset(segment: &Segment) -> Outcome {
 pub fn handshake_completed(context: BtfTracePointContext) -> i32 {
     if let Some(handshake) = Handshake::completed(&context) {
         accounts::completed(&handshake);
+    } else if let Some(listener) = Listener::changed(&context) {
+        destination::note_listener(listener.port, listener.is_open);
     }
     0
 }
@@ -92,6 +128,16 @@ pub fn clock(context: XdpContext) -> u32 {
         xdp_action::XDP_PASS
     } else {
         xdp_action::XDP_ABORTED
+    }
+}
+
+/// Does what the packet it is run on orders: a [`BlockOrder`].
+#[xdp]
+pub fn block_source(context: XdpContext) -> u32 {
+    let order: Option<BlockOrder> = Frame::of(&context).read(0);
+    match order {
+        Some(order) if accounts::block(Source::new(order.source()), order.until()) => xdp_action::XDP_PASS,
+        _ => xdp_action::XDP_ABORTED,
     }
 }
 

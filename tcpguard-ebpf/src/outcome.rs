@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::xdp_action;
 use tcpguard_common::{
     counters::Counter,
+    drops::DropReason,
     packet::{SegmentKind, Unread},
 };
 
@@ -15,6 +16,8 @@ pub enum Outcome {
     Read(SegmentKind),
     /// A SYN whose source got no entry, because of a flood of others.
     SynUntracked,
+    /// It goes no further.
+    Dropped(DropReason),
 }
 
 impl Outcome {
@@ -23,6 +26,7 @@ impl Outcome {
     pub const fn action(self) -> u32 {
         match self {
             Self::Unread(_) | Self::Read(_) | Self::SynUntracked => xdp_action::XDP_PASS,
+            Self::Dropped(_) => xdp_action::XDP_DROP,
         }
     }
 
@@ -33,6 +37,7 @@ impl Outcome {
             Self::Unread(reason) => reason.into(),
             Self::Read(kind) => kind.into(),
             Self::SynUntracked => Counter::SynUntracked,
+            Self::Dropped(reason) => reason.counter(),
         }
     }
 }

@@ -17,6 +17,10 @@ static PREFIX_MASK_IPV6: Global<Address> = Global::new(prefix_mask(64));
 #[unsafe(no_mangle)]
 static CLOCK: Global<Clock> = Global::new(Clock::new(250));
 #[unsafe(no_mangle)]
+static TICKS_PER_SECOND: Global<u64> = Global::new(250);
+#[unsafe(no_mangle)]
+static FULL_BUCKET: Global<u32> = Global::new(u32::MAX);
+#[unsafe(no_mangle)]
 static WHOLE_ALLOWANCE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static FILTER_BLOCKS: Global<u32> = Global::new(1);
@@ -41,6 +45,18 @@ pub fn network_of(address: Address) -> Address {
 #[inline(always)]
 pub fn clock() -> Clock {
     CLOCK.load()
+}
+
+/// How many jiffies a second has.
+#[inline(always)]
+pub fn ticks_per_second() -> u64 {
+    TICKS_PER_SECOND.load()
+}
+
+/// What a new source's bucket holds ([`tcpguard_common::bucket`]).
+#[inline(always)]
+pub fn full_bucket() -> u32 {
+    FULL_BUCKET.load()
 }
 
 /// The whole allowance of [`tcpguard_common::admission`].

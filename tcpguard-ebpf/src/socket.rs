@@ -8,6 +8,7 @@ use crate::settings;
 
 const TCP_ESTABLISHED: i32 = 1;
 const TCP_SYN_RECV: i32 = 3;
+const TCP_LISTEN: i32 = 10;
 const IPPROTO_TCP: u16 = 6;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -20,6 +21,37 @@ pub struct Handshake {
     /// Index of the interface that received its last segment, where that is known.
     pub interface: u32,
     pub is_in_our_namespace: bool,
+}
+
+/// A listener of our namespace that opened or closed.
+pub struct Listener {
+    pub port: u16,
+    pub is_open: bool,
+}
+
+impl Listener {
+    /// From the arguments of `inet_sock_set_state`: socket, old state, new state.
+    #[inline(always)]
+    pub fn changed(context: &BtfTracePointContext) -> Option<Self> {
+        let (old_state, new_state): (i32, i32) = (context.arg(1), context.arg(2));
+        if old_state != TCP_LISTEN && new_state != TCP_LISTEN {
+            return None;
+        }
+        let layout = settings::socket_layout();
+        let socket = KernelStruct(context.arg::<*const u8>(0) as usize);
+        if layout.known == 0 || socket.read::<u16>(layout.protocol)? != IPPROTO_TCP {
+            return None;
+        }
+        let is_ours = is_in_our_namespace(socket, &layout)?;
+        is_ours.then_some(Self { port: socket.read(layout.local_port)?, is_open: new_state == TCP_LISTEN })
+    }
+}
+
+/// Sockets and requests begin with the same `sock_common`.
+#[inline(always)]
+fn is_in_our_namespace(common: KernelStruct, layout: &SocketLayout) -> Option<bool> {
+    let namespace = KernelStruct(common.read(layout.namespace)?);
+    Some(namespace.read::<u32>(layout.namespace_inode)? == settings::namespace())
 }
 
 /// A kernel structure at this address; whatever is read is copied, and a bad address reads as `None`.
@@ -60,7 +92,6 @@ impl Handshake {
         Self::read(KernelStruct(context.arg::<*const u8>(1) as usize), &layout)
     }
 
-    /// Requests and sockets begin with the same `sock_common`.
     #[inline(always)]
     fn read(common: KernelStruct, layout: &SocketLayout) -> Option<Self> {
         let source = match common.read::<u16>(layout.family)? {
@@ -68,13 +99,12 @@ impl Handshake {
             AF_INET6 => Address::from_words(common.read(layout.remote_ipv6)?),
             _ => return None,
         };
-        let namespace = KernelStruct(common.read(layout.namespace)?);
         Some(Self {
             source,
             remote_port: u16::from_be(common.read(layout.remote_port)?),
             local_port: common.read(layout.local_port)?,
             interface: 0,
-            is_in_our_namespace: namespace.read::<u32>(layout.namespace_inode)? == settings::namespace(),
+            is_in_our_namespace: is_in_our_namespace(common, layout)?,
         })
     }
 }

@@ -8,6 +8,10 @@
 //! | [`interfaces`] | where they are attached |
 //! | [`kernel`] | what the kernel itself holds |
 //! | [`monitor`] | both sides, ten times a second |
+//! | [`detect`] | judging what was seen |
+//! | [`enforce`] | acting on it, and taking it back |
+//! | [`lists`] | who is always let in, and who never |
+//! | [`events`] | what happened |
 //! | [`api`] | telling others |
 //! | [`cli`] | the commands |
 
@@ -15,8 +19,12 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod datapath;
+pub mod detect;
+pub mod enforce;
+pub mod events;
 pub mod interfaces;
 pub mod kernel;
+pub mod lists;
 pub mod monitor;
 
 use std::{
@@ -25,20 +33,31 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tcpguard_common::{
+    drops::DropReason,
+    event::{Event, kind},
+};
 use thiserror::Error;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Semaphore, mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    api::{About, ApiState, ListenError, Listeners},
+    api::{About, ApiState, ListenError, Listeners, Order},
     config::Config,
-    datapath::{Datapath, DatapathError, DatapathOptions, Feature, maps::EventRing, maps::GuardedInterfaces},
+    datapath::{
+        Datapath, DatapathError, DatapathOptions, Feature,
+        maps::{ControlMap, EventRing, GuardedInterfaces, LocalAddresses},
+    },
+    detect::{Judgement, Observation, Phase, Policy, State, detect},
+    enforce::{Enforcer, Measures},
+    events::{EventKind, EventLog, Note},
     interfaces::{Guards, LinkChange, LinkWatch, Links},
     kernel::LiveKernel,
+    lists::{DatapathTime, FileWatch, ListError, Lists},
     monitor::{Monitor, Snapshot, TICK},
 };
 
@@ -51,9 +70,25 @@ pub enum RunError {
     /// The datapath cannot be loaded, attached or read.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
+    /// The lists cannot be put in force.
+    #[error("the lists of the configuration cannot be put in force: {0}")]
+    Lists(#[from] ListError),
     /// The kernel does not tell what it holds.
     #[error("the kernel does not tell what it holds: {0}; its configuration needs CONFIG_INET_DIAG and /proc")]
     Kernel(io::Error),
+}
+
+/// One tick: what was seen, what follows from it, and what is done.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What was seen.
+    pub snapshot: Snapshot,
+    /// What follows from it.
+    pub state: State,
+    /// When the attack began that is going on.
+    pub attack_since: Option<jiff::Timestamp>,
+    /// What is done.
+    pub measures: Measures,
 }
 
 /// Runs the daemon until `shutdown` is cancelled, and leaves nothing behind. It wants tokio's
@@ -68,24 +103,55 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     report_missing_features(&datapath);
     let links = Links::open()?;
     let watch = LinkWatch::start()?;
-    let guards = Guards::attach(&config, &links, &mut datapath).await?;
     let kernel = LiveKernel::open().map_err(RunError::Kernel)?;
-    let (monitor, others) = Monitor::new(maps, Box::new(kernel)).map_err(RunError::Kernel)?;
+    let (monitor, others) = Monitor::new(maps, Box::new(kernel), &config).map_err(RunError::Kernel)?;
+    let events = EventLog::open(&config.store.path);
+    let time = Arc::new(DatapathTime::new(datapath.jiffies()?, datapath.ticks_per_second));
+    let (lists, files) = Lists::start(&config, others.rules, events.clone(), Arc::clone(&time))?;
+    let enforcer = Enforcer::start(&config, others.payload, lists.clone(), events.clone());
+    let guards = Guards::attach(&config, &links, &mut datapath).await?;
 
-    let (publish, snapshot) = watch::channel(None);
-    let about = About { started: Instant::now(), features: datapath.features.clone(), config };
+    let (publish, report) = watch::channel(None);
+    let (give_order, orders) = mpsc::channel(MOST_ORDERS);
+    let about = About { started: Instant::now(), features: datapath.features.clone(), config: config.clone() };
     let router = api::router(ApiState {
-        snapshot,
+        report,
         sources: others.sources,
         about: Arc::new(about),
         scans: Arc::new(Semaphore::new(1)),
+        lists: lists.clone(),
+        events: events.clone(),
+        orders: give_order,
+        shutdown: shutdown.clone(),
     });
     let server = tokio::spawn(listeners.serve(router, shutdown.clone()));
+    let files = tokio::spawn(follow_files(files, shutdown.clone()));
 
-    let daemon = Daemon { datapath, guards, links, monitor, guarded: others.guarded, publish, is_blind: false };
-    daemon.watch(watch, others.events, shutdown).await;
-    if let Err(error) = server.await {
-        error!("the HTTP server ended badly: {error}");
+    let judge =
+        Judge { policy: Policy::of(&config), state: State::default(), started: Instant::now(), attack_since: None };
+    let daemon = Daemon {
+        datapath,
+        guards,
+        links,
+        monitor,
+        judge,
+        enforcer,
+        lists,
+        events,
+        time,
+        control: others.control,
+        heartbeat_timeout: config.limits.heartbeat_timeout,
+        guarded: others.guarded,
+        local: others.local,
+        knows_local: false,
+        publish,
+        is_blind: false,
+    };
+    daemon.watch(watch, others.events, orders, shutdown).await;
+    for task in [server, files] {
+        if let Err(error) = task.await {
+            error!("a part of the daemon ended badly: {error}");
+        }
     }
     info!("detached from all interfaces");
     Ok(())
@@ -96,12 +162,20 @@ fn datapath_options(config: &Config) -> DatapathOptions {
         max_sources: config.limits.max_sources,
         prefix_v4: config.source.prefix_v4,
         prefix_v6: config.source.prefix_v6,
+        syn_per_second: config.source.syn_per_second,
         log_level: cli::datapath_log_level(),
     }
 }
 
 fn warn_of_what_may_surprise(config: &Config) {
-    info!("this version watches and reports; it does not limit, challenge or drop anything yet");
+    match config.syn_attack_protect {
+        0 => info!("syn_attack_protect = 0: it watches and reports; nothing is changed or dropped"),
+        1 => info!("syn_attack_protect = 1: in an attack kernel settings are changed; nothing is dropped"),
+        _ => {}
+    }
+    if config.syn_attack_protect < 2 && !(config.lists.deny.is_empty() && config.lists.deny_files.is_empty()) {
+        warn!("who is on the deny list is let in all the same: only syn_attack_protect = 2 drops");
+    }
     if !config.listen.http.ip().is_loopback() {
         warn!("statistics are served on {} to whoever reaches that address, without a password", config.listen.http);
     }
@@ -116,26 +190,78 @@ fn report_missing_features(datapath: &Datapath) {
     }
 }
 
+/// Reads the files of lists, at once and whenever they change.
+async fn follow_files(mut files: FileWatch, shutdown: CancellationToken) {
+    if files.is_empty() {
+        return;
+    }
+    let mut looks = interval(FILE_REVIEW);
+    while shutdown.run_until_cancelled(looks.tick()).await.is_some() {
+        tokio::task::block_in_place(|| files.review());
+    }
+}
+
 /// What runs between start and shutdown.
 struct Daemon {
     datapath: Datapath,
     guards: Guards,
     links: Links,
     monitor: Monitor,
+    judge: Judge,
+    enforcer: Enforcer,
+    lists: Lists,
+    events: EventLog,
+    time: Arc<DatapathTime>,
+    control: ControlMap,
+    heartbeat_timeout: Duration,
     guarded: GuardedInterfaces,
-    publish: watch::Sender<Option<Arc<Snapshot>>>,
+    local: LocalAddresses,
+    /// Every address of the host is known to the datapath.
+    knows_local: bool,
+    publish: watch::Sender<Option<Arc<Report>>>,
     /// The last snapshot could not be taken.
     is_blind: bool,
 }
 
+/// What is kept between judgements.
+struct Judge {
+    policy: Policy,
+    state: State,
+    started: Instant,
+    attack_since: Option<jiff::Timestamp>,
+}
+
+impl Judge {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn judge(&mut self, snapshot: &Snapshot, at: Duration) -> Judgement {
+        let judgement = detect(&self.policy, &Observation::of(snapshot, at), &self.state);
+        self.state = judgement.state.clone();
+        self.attack_since = self.state.since().map(|_| self.attack_since.unwrap_or(snapshot.clock.now()));
+        judgement
+    }
+}
+
 /// Events taken from the ring at once, so that a flood of them does not hold up the rest.
 const EVENTS_AT_ONCE: usize = 256;
+/// Orders that may wait.
+const MOST_ORDERS: usize = 64;
 /// Time between two reviews of all interfaces; changes are heard of at once.
 const REVIEW: Duration = Duration::from_secs(10);
+/// Time between two looks at the files of lists.
+const FILE_REVIEW: Duration = Duration::from_secs(1);
 
 impl Daemon {
-    /// Takes snapshots and follows interfaces until `shutdown`.
-    async fn watch(mut self, watch: LinkWatch, mut events: EventRing, shutdown: CancellationToken) {
+    /// Takes snapshots, acts on them and follows interfaces until `shutdown`.
+    async fn watch(
+        mut self,
+        watch: LinkWatch,
+        mut events: EventRing,
+        mut orders: mpsc::Receiver<Order>,
+        shutdown: CancellationToken,
+    ) {
         let mut watch = Some(watch);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -143,20 +269,43 @@ impl Daemon {
         loop {
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => break,
                 _ = ticks.tick() => self.tick(),
+                Some(order) = orders.recv() => self.obey(order),
                 change = next_change(&mut watch) => self.follow(&change).await,
                 _ = reviews.tick() => self.review(&mut watch).await,
                 received = events.receive(EVENTS_AT_ONCE) => match received {
-                    Ok(received) => received.iter().for_each(|event| self.monitor.note_busy(event)),
+                    Ok(received) => received.iter().for_each(|event| self.note(event)),
                     Err(error) => warn!("the datapath's events cannot be received: {error}"),
                 },
             }
         }
+        tokio::task::block_in_place(|| self.enforcer.end());
+    }
+
+    /// What the datapath tells at once.
+    fn note(&mut self, event: &Event) {
+        match event.kind {
+            kind::SOURCE_BUSY => self.monitor.note_busy(event.source),
+            kind::FIRST_DROP => {
+                let reason = DropReason::ALL.get(event.reason as usize).map_or("unknown", |reason| reason.name());
+                let message = format!("a SYN of {} was dropped for the first time ({reason})", event.source);
+                self.events.record(Note::new(EventKind::FirstDrop, message).about(event.source));
+            }
+            _ => {}
+        }
+    }
+
+    fn obey(&mut self, Order::Lift { network, lifted }: Order) {
+        let count = self.enforcer.lift(network, &self.datapath, self.judge.now());
+        // Who asked may have gone.
+        lifted.send(count).ok();
     }
 
     async fn follow(&mut self, change: &LinkChange) {
-        if self.guards.follow(change, &mut self.datapath) {
+        if *change == LinkChange::Addresses {
+            self.update_local().await;
+        } else if self.guards.follow(change, &mut self.datapath) {
             self.update_guarded().await;
         }
     }
@@ -172,20 +321,52 @@ impl Daemon {
             warn!("changes of interfaces may have been missed: {error}");
         }
         self.update_guarded().await;
+        self.update_local().await;
     }
 
     fn tick(&mut self) {
-        let interfaces = self.guards.status();
         // Some milliseconds of system calls, which other tasks need not wait for.
-        match tokio::task::block_in_place(|| self.monitor.tick(&self.datapath, interfaces)) {
-            Ok(snapshot) => {
+        match tokio::task::block_in_place(|| self.watch_and_act()) {
+            Ok(report) => {
                 self.is_blind = false;
-                drop(self.publish.send_replace(Some(Arc::new(snapshot))));
+                drop(self.publish.send_replace(Some(Arc::new(report))));
             }
             Err(error) if self.is_blind => debug!("still no snapshot could be taken: {error}"),
             Err(error) => {
                 self.is_blind = true;
-                error!("no snapshot could be taken: {error}");
+                error!("no snapshot could be taken, and nothing will be dropped before there is one: {error}");
+            }
+        }
+    }
+
+    /// Sees, judges and acts; only then is the datapath given leave to go on.
+    fn watch_and_act(&mut self) -> Result<Report, DatapathError> {
+        let is_alert = self.judge.state.phase() != Phase::Calm;
+        let snapshot = self.monitor.tick(&self.datapath, self.guards.status(), is_alert)?;
+        self.time.set(snapshot.clock.jiffies());
+        let at = self.judge.now();
+        let judgement = self.judge.judge(&snapshot, at);
+        let measures = self.enforcer.act(&judgement, &snapshot, &self.datapath, at);
+        if let Err(error) = self.lists.expire() {
+            warn!("what has expired on the lists could not be removed: {error}");
+        }
+        let good_until = self.time.after(self.heartbeat_timeout);
+        self.control.give(&self.enforcer.control(&self.datapath, good_until, self.knows_local))?;
+        self.events.tick();
+        Ok(Report { snapshot, state: judgement.state, attack_since: self.judge.attack_since, measures })
+    }
+
+    /// Tells the datapath which destinations are the host's.
+    async fn update_local(&mut self) {
+        let result = match self.links.addresses().await {
+            Ok(addresses) => self.local.set(&addresses),
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(knows_local) => self.knows_local = knows_local,
+            Err(error) => {
+                self.knows_local = false;
+                warn!("the host's addresses could not be updated, so every destination counts as the host's: {error}");
             }
         }
     }

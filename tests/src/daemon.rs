@@ -61,8 +61,9 @@ impl Setup {
     /// With this at the start of the configuration, before where it listens.
     #[must_use]
     pub fn config(mut self, text: &str) -> Self {
-        let socket = self.socket();
-        self.config = format!("{text}\n[listen]\nsocket = \"{}\"\n", socket.display());
+        let (socket, store) = (self.socket(), self.store());
+        self.config =
+            format!("{text}\n[listen]\nsocket = \"{}\"\n[store]\npath = \"{}\"\n", socket.display(), store.display());
         self
     }
 
@@ -97,6 +98,16 @@ impl Setup {
     /// Path of the daemon's socket.
     pub fn socket(&self) -> PathBuf {
         self.socket.clone()
+    }
+
+    /// Path of the daemon's event store.
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("store").join("tcpguard.sqlite")
+    }
+
+    /// Path of another file beside them.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// The command that runs it.

@@ -1,6 +1,6 @@
 //! Big-endian fields, and the one way to get at a packet's bytes.
 
-use zerocopy::{FromBytes, Immutable, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A packet's bytes, wherever they are.
 pub trait PacketBytes {
@@ -19,7 +19,7 @@ impl PacketBytes for [u8] {
 
 /// A 16-bit big-endian field.
 #[repr(transparent)]
-#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Be16(u16);
 
 impl Be16 {

@@ -3,8 +3,7 @@
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use tcpguard_common::distinct::{self, Registers};
 
-use super::Source;
-use crate::time::Now;
+use crate::{arrival::Source, time::Now};
 
 #[btf_map]
 static DISTINCT: PerCpuArray<Registers, 1> = PerCpuArray::new();

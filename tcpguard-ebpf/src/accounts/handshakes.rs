@@ -7,8 +7,7 @@ use tcpguard_common::{
     packet::Segment,
 };
 
-use super::Source;
-use crate::socket::Handshake;
+use crate::{arrival::Source, socket::Handshake};
 
 #[btf_map]
 static HANDSHAKES: Array<Set, { SETS as usize }> = Array::new();

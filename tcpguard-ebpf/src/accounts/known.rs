@@ -6,8 +6,7 @@ use tcpguard_common::{
     filter::{self, Block},
 };
 
-use super::Source;
-use crate::settings;
+use crate::{arrival::Source, settings};
 
 /// The daemon sets the number of blocks before loading.
 #[btf_map]

@@ -18,58 +18,78 @@ mod sources;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use tcpguard_common::{
-    address::Address,
     counters::Counter,
-    event::{SourceBusy, is_busy_mark},
-    hash,
-    packet::Segment,
+    event::{Event, is_busy_mark, kind},
+    packet::{Segment, SegmentKind},
+    rule::Standing,
     source::SourceEntry,
 };
 
-use crate::{events, settings, socket::Handshake, time::Now};
+use crate::{
+    arrival::{Arrival, Source},
+    control::Leave,
+    destination, events,
+    outcome::Outcome,
+    socket::Handshake,
+    stages,
+    time::Now,
+};
 
-/// A source and its hash, which every structure is indexed by.
-#[derive(Clone, Copy)]
-struct Source {
-    address: Address,
-    hash: u64,
-}
-
-impl Source {
-    #[inline(always)]
-    fn new(address: Address) -> Self {
-        Self { address, hash: hash::address(settings::hash_key(), address) }
+/// A SYN arrived, whatever becomes of it.
+#[inline(always)]
+pub fn arrived(arrival: &Arrival) {
+    ports::count_syn(arrival.segment.destination_port);
+    if arrival.segment.payload_length > 0 {
+        counts::add(Counter::SynWithPayload);
     }
 }
 
-/// A SYN arrived. False where nothing is remembered of its source, because of a flood of others.
+/// That SYN was dropped.
 #[inline(always)]
-pub fn syn(context: &XdpContext, segment: &Segment) -> bool {
-    let now = Now::read();
-    let source = Source::new(segment.source);
-    ports::count_syn(segment.destination_port);
-    distinct::observe(source, now);
-    prefixes::count_syn(source, now);
+pub fn dropped(arrival: &Arrival) {
+    ports::count_not_begun(arrival.segment.destination_port);
+}
+
+/// A SYN arrived that the lists have nothing against. What is remembered of its source may be against it.
+#[inline(always)]
+pub fn syn(context: &XdpContext, arrival: &Arrival, standing: Standing) -> Outcome {
+    let (source, now) = (arrival.source, arrival.now);
     if known::may_contain(source)
         && let Some(entry) = sources::find(source)
     {
-        syn_of_known(entry, source, segment, now);
-        return true;
+        return syn_of_known(entry, arrival, standing);
     }
+    if let Some(outcome) = stages::unknown_source(arrival, standing) {
+        return outcome;
+    }
+    distinct::observe(source, now);
+    prefixes::count_syn(source, now);
     if !sketch::count(source, now) {
-        return false;
+        return untracked(arrival);
     }
     if admit(source, now) {
         sketch::note_admission();
     }
-    debug!(context, "new source {:i}, SYN to port {}", segment.source.octets(), segment.destination_port);
+    debug!(context, "new source {:i}, SYN to port {}", source.address.octets(), arrival.segment.destination_port);
     match sources::find(source) {
         Some(entry) => {
-            syn_of_known(entry, source, segment, now);
-            true
+            entry.tokens = entry.tokens.saturating_sub(arrival.leave.rate().map_or(0, |rate| rate.per_syn));
+            sources::count(&mut entry.syn);
+            begin(entry, arrival);
+            Outcome::Read(SegmentKind::Syn)
         }
-        None => false,
+        None => untracked(arrival),
     }
+}
+
+/// A SYN of which nothing is remembered.
+#[inline(always)]
+fn untracked(arrival: &Arrival) -> Outcome {
+    if let Some(exemption) = destination::exemption(arrival) {
+        counts::add(exemption);
+        ports::count_not_begun(arrival.segment.destination_port);
+    }
+    Outcome::SynUntracked
 }
 
 /// Gives the source an entry, unless it has one that the filter had lost: false then.
@@ -84,18 +104,52 @@ fn admit(source: Source, now: Now) -> bool {
 }
 
 #[inline(always)]
-fn syn_of_known(entry: &mut SourceEntry, source: Source, segment: &Segment, now: Now) {
+fn syn_of_known(entry: &mut SourceEntry, arrival: &Arrival, standing: Standing) -> Outcome {
     sources::count(&mut entry.syn);
-    entry.last_seen = now.jiffies;
-    let period = now.window_period();
-    if handshakes::begin(source, segment, period) {
-        let count = entry.half_open.open(period);
-        if is_busy_mark(count) {
-            events::report(SourceBusy { source: source.address, half_open: count.into() });
-        }
-    } else {
-        counts::add(Counter::SynRepeated);
+    if let Some(outcome) = stages::known_source(entry, arrival, standing) {
+        return outcome;
     }
+    distinct::observe(arrival.source, arrival.now);
+    prefixes::count_syn(arrival.source, arrival.now);
+    begin(entry, arrival);
+    Outcome::Read(SegmentKind::Syn)
+}
+
+/// Begins a handshake, unless the SYN is one that was sent again, or one that is not judged here.
+#[inline(always)]
+fn begin(entry: &mut SourceEntry, arrival: &Arrival) {
+    let (source, segment, now) = (arrival.source, arrival.segment, arrival.now);
+    let period = now.window_period();
+    let exemption = match handshakes::begin(source, segment, period) {
+        true => destination::exemption(arrival),
+        false => Some(Counter::SynRepeated),
+    };
+    if let Some(exemption) = exemption {
+        counts::add(exemption);
+        ports::count_not_begun(segment.destination_port);
+        prefixes::count_end(source, now);
+        return;
+    }
+    entry.ports.add(segment.destination_port, entry.half_open.is_new_period(period));
+    let count = entry.half_open.open(period);
+    if is_busy_mark(count) {
+        events::report(Event { kind: kind::SOURCE_BUSY, reason: 0, source: source.address, half_open: count.into() });
+    }
+}
+
+/// The daemon blocks a source until some time, or lifts a block: 0. It needs an entry for that.
+#[inline(always)]
+pub fn block(source: Source, until: u64) -> bool {
+    let entry = sources::find(source).or_else(|| {
+        admit(source, Now::read());
+        sources::find(source)
+    });
+    if let Some(entry) = entry {
+        known::insert(source);
+        entry.blocked_until = until;
+        return true;
+    }
+    false
 }
 
 /// A reset arrived. It is counted for its source; the source's half-open count goes down only where
@@ -112,6 +166,7 @@ pub fn reset(segment: &Segment) {
     if let Some(began) = handshakes::reset(source, segment, now.window_period()) {
         entry.half_open.close(began);
         prefixes::count_end(source, now);
+        ports::count_reset(segment.destination_port);
         counts::add(Counter::HandshakesReset);
     }
 }
@@ -140,8 +195,13 @@ pub fn completed(handshake: &Handshake) {
     }
     let Some(entry) = entry else { return };
     sources::count(&mut entry.completed);
-    entry.last_seen = now.jiffies;
     let period = now.window_period();
+    entry.recent.add(period);
+    if let Some(rate) = Leave::read(now).rate() {
+        rate.fill(&mut entry.tokens, now.jiffies.wrapping_sub(entry.last_seen));
+        rate.give_back(&mut entry.tokens);
+    }
+    entry.last_seen = now.jiffies;
     match handshakes::complete(source, handshake, period) {
         Some(began) => entry.half_open.close(began),
         None => entry.half_open.close_newest(period),

@@ -23,7 +23,17 @@ pub fn count_syn(port: u16) {
     let port = port as usize;
     if let Some(slab) = SYN_BY_PORT.get_ptr_mut((port / PORTS_PER_SLAB) as u32) {
         // SAFETY: the element belongs to this CPU.
-        unsafe { (*slab)[port % PORTS_PER_SLAB] += 1 };
+        unsafe { (*slab)[port % PORTS_PER_SLAB].syn += 1 };
+    }
+}
+
+/// A SYN that was counted began no handshake to be judged.
+#[inline(always)]
+pub fn count_not_begun(port: u16) {
+    let port = port as usize;
+    if let Some(slab) = SYN_BY_PORT.get_ptr_mut((port / PORTS_PER_SLAB) as u32) {
+        // SAFETY: the element belongs to this CPU.
+        unsafe { (*slab)[port % PORTS_PER_SLAB].not_begun += 1 };
     }
 }
 
@@ -31,6 +41,13 @@ pub fn count_syn(port: u16) {
 pub fn count_completed(port: u16) {
     if let Some(handshakes) = handshakes(port) {
         atomic::add(&mut handshakes.completed, 1);
+    }
+}
+
+#[inline(always)]
+pub fn count_reset(port: u16) {
+    if let Some(handshakes) = handshakes(port) {
+        atomic::add(&mut handshakes.reset, 1);
     }
 }
 

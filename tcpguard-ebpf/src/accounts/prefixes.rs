@@ -7,8 +7,7 @@ use tcpguard_common::{
     prefix::{self, PrefixCell, SLABS, Slab},
 };
 
-use super::Source;
-use crate::{settings, time::Now};
+use crate::{arrival::Source, settings, time::Now};
 
 #[btf_map]
 static PREFIXES: PerCpuArray<Slab, SLABS> = PerCpuArray::new();

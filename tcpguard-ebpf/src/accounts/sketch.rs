@@ -9,8 +9,7 @@ use tcpguard_common::{
     sketch::{self, SLABS, Slab},
 };
 
-use super::Source;
-use crate::{settings, time::Now};
+use crate::{arrival::Source, settings, time::Now};
 
 #[btf_map]
 static SKETCH: PerCpuArray<Slab, SLABS> = PerCpuArray::new();

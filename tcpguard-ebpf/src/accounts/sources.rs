@@ -3,8 +3,7 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::LruHashMap, macros::btf_map};
 use tcpguard_common::{address::Address, atomic, source::SourceEntry};
 
-use super::Source;
-use crate::time::Now;
+use crate::{arrival::Source, settings, time::Now};
 
 /// The daemon sets the number of entries (`limits.max_sources`) before loading.
 #[btf_map]
@@ -22,7 +21,7 @@ pub fn find<'a>(source: Source) -> Option<&'a mut SourceEntry> {
 /// Makes an empty entry. False where another CPU was faster, or there is no memory.
 #[inline(always)]
 pub fn insert(source: Source, now: Now) -> bool {
-    SOURCES.insert(source.address, SourceEntry::new(now.jiffies), BPF_NOEXIST.into()).is_ok()
+    SOURCES.insert(source.address, SourceEntry::new(now.jiffies, settings::full_bucket()), BPF_NOEXIST.into()).is_ok()
 }
 
 /// Adds one to a count that other CPUs may be adding to as well.

@@ -23,8 +23,9 @@ pub(super) async fn half_open(
     query: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Json<HalfOpenReport>, ApiError> {
     let Query(parameters) = query?;
-    let snapshot = state.snapshot()?;
-    Ok(Json(report(&snapshot.kernel_half_open, parameters.port)))
+    let report = state.report()?;
+    let snapshot = &report.snapshot;
+    Ok(Json(self::report(&snapshot.kernel_half_open, parameters.port)))
 }
 
 /// The report of all rows, or of those of one local port.

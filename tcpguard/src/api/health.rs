@@ -15,7 +15,8 @@ pub(super) async fn healthz() -> Json<Health> {
 
 /// The datapath is attached, and snapshots are taken.
 pub(super) async fn readyz(State(state): State<ApiState>) -> Result<Json<Health>, ApiError> {
-    let snapshot = state.snapshot()?;
+    let report = state.report()?;
+    let snapshot = &report.snapshot;
     if Timestamp::now().duration_since(snapshot.clock.now()) > STALE {
         return Err(ApiError::NotReady("snapshots are not taken any more"));
     }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::lists::ListName;
+
 /// Why a request has no answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Problem {
@@ -25,13 +27,19 @@ pub struct Stats {
     pub state: String,
     /// The attack that is going on.
     pub attack: Option<Attack>,
+    /// What may be done: 0 nothing, 1 kernel measures, 2 these and XDP.
+    pub syn_attack_protect: u8,
+    /// Ports with thresholds of their own.
+    pub services: Vec<Service>,
     /// The guarded interfaces.
     pub interfaces: Vec<Interface>,
     /// Counters since the daemon started.
     pub totals: Totals,
     /// Frames dropped, by reason.
     pub drops: BTreeMap<String, u64>,
-    /// Frames that hold no TCP segment that could be read, by reason; all of them passed.
+    /// Frames that passed, and would have been dropped if anything were, by reason.
+    pub would_drop: BTreeMap<String, u64>,
+    /// Frames that hold no TCP segment that could be read, by reason; all of these passed.
     pub unread: BTreeMap<String, u64>,
     /// Rates over the last second.
     pub rates: Rates,
@@ -53,6 +61,89 @@ pub struct Stats {
     pub features: BTreeMap<String, Feature>,
     /// The kernel's TCP counters since its network namespace began.
     pub tcp_ext: BTreeMap<String, u64>,
+    /// What is done at this moment.
+    pub measures: Measures,
+}
+
+/// Ports with thresholds of their own.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Service {
+    /// The ports.
+    pub ports: Vec<u16>,
+    /// calm, attack or recovering.
+    pub state: String,
+    /// Half-open handshakes.
+    pub half_open: HalfOpen,
+    /// Their threshold.
+    pub max_half_open: u32,
+}
+
+/// What is done at this moment.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Measures {
+    /// Kernel settings that are changed for as long as the attack lasts.
+    pub kernel_settings: Vec<Setting>,
+    /// Sources and networks that are blocked by judgement; `/lists` names them.
+    pub blocks: u64,
+    /// What would make backlogs large enough.
+    pub advice: Vec<String>,
+}
+
+/// A kernel setting.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Setting {
+    /// Its name.
+    pub name: String,
+    /// What it is now.
+    pub value: String,
+    /// What it was, and will be.
+    pub original: String,
+}
+
+/// `GET /lists`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ListReport {
+    /// Who is always let in.
+    pub allow: Vec<ListEntry>,
+    /// Who is never, unless allowed.
+    pub deny: Vec<ListEntry>,
+    /// Who is blocked by judgement; those that are soonest over first.
+    pub blocks: Vec<BlockEntry>,
+}
+
+/// One entry of a list.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ListEntry {
+    /// An address, or a network in CIDR form.
+    pub network: String,
+    /// allow or deny.
+    pub list: ListName,
+    /// configuration, file PATH, manual or ssh.
+    pub origin: String,
+    /// Why it is there.
+    pub reason: Option<String>,
+    /// Until when.
+    pub expires: Option<Timestamp>,
+}
+
+/// A block by judgement.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BlockEntry {
+    /// An address, or a network in CIDR form.
+    pub network: String,
+    /// Until when.
+    pub expires: Timestamp,
+    /// For which time.
+    pub times: u32,
+}
+
+/// The answer to a `DELETE`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Removed {
+    /// What was taken off the list.
+    pub network: String,
+    /// Blocks by judgement that were lifted with it.
+    pub blocks_lifted: usize,
 }
 
 /// An attack.
@@ -109,6 +200,10 @@ pub struct Totals {
     pub syn_with_payload: u64,
     /// Half-open handshakes ended by a reset.
     pub handshakes_reset: u64,
+    /// SYNs for other hosts, which are not judged here.
+    pub syn_forwarded: u64,
+    /// SYNs to ports whose listener closed a while ago, which are not judged.
+    pub syn_closed: u64,
 }
 
 /// Rates over the last second.
@@ -167,6 +262,8 @@ pub struct Port {
     pub backlog: u64,
     /// Completed connections that wait to be accepted.
     pub accept_queue: u64,
+    /// Its application does not accept as fast as connections are made.
+    pub slow_application: bool,
 }
 
 /// A source.
@@ -205,7 +302,7 @@ pub struct Prefix {
     pub prefix: String,
     /// SYNs, since the network has been among the busy ones.
     pub syn: u64,
-    /// Handshakes completed or reset, since then.
+    /// Handshakes completed or reset, and SYNs sent again, since then.
     pub ended: u64,
     /// When it last sent a SYN.
     pub last_seen: Timestamp,

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -25,6 +25,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
+use super::Access;
 use crate::config::Listen;
 
 const MOST_CONNECTIONS: usize = 256;
@@ -89,15 +90,17 @@ impl Listeners {
 
     /// Serves until `shutdown`, and then until the requests under way are answered.
     pub async fn serve(self, router: Router, shutdown: CancellationToken) {
-        let server = Server { router, shutdown: shutdown.clone(), connections: TaskTracker::new() };
+        let server = Server { shutdown: shutdown.clone(), connections: TaskTracker::new() };
+        let (read_only, full) =
+            (router.clone().layer(Extension(Access::Read)), router.layer(Extension(Access::Change)));
         // Who fills the one with idle connections does not keep the administrator out of the other.
         let http_permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         let unix_permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                accepted = self.http.accept() => server.take(accepted.map(|(stream, _)| stream), &http_permits).await,
-                accepted = self.unix.accept() => server.take(accepted.map(|(stream, _)| stream), &unix_permits).await,
+                accepted = self.http.accept() => server.take(accepted.map(|(stream, _)| stream), &read_only, &http_permits).await,
+                accepted = self.unix.accept() => server.take(accepted.map(|(stream, _)| stream), &full, &unix_permits).await,
             }
         }
         server.connections.close();
@@ -128,7 +131,6 @@ fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
 }
 
 struct Server {
-    router: Router,
     shutdown: CancellationToken,
     connections: TaskTracker,
 }
@@ -138,6 +140,7 @@ impl Server {
     async fn take<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         accepted: io::Result<S>,
+        router: &Router,
         permits: &Arc<Semaphore>,
     ) {
         let stream = match accepted {
@@ -151,7 +154,7 @@ impl Server {
         let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
             return debug!("more than {MOST_CONNECTIONS} connections: one was closed");
         };
-        let (router, shutdown) = (self.router.clone(), self.shutdown.clone());
+        let (router, shutdown) = (router.clone(), self.shutdown.clone());
         self.connections.spawn(async move {
             serve_connection(stream, router, shutdown).await;
             drop(permit);

@@ -47,7 +47,7 @@ pub(super) async fn sources(
     if limit > MOST {
         return Err(ApiError::BadQuery(format!("limit is {limit}, and may be {MOST} at most")));
     }
-    let snapshot = state.snapshot()?;
+    let report = state.report()?;
     let order = match parameters.sort {
         Sort::Syn => SourceOrder::Syn,
         Sort::HalfOpen => SourceOrder::HalfOpen,
@@ -58,20 +58,22 @@ pub(super) async fn sources(
         true => state.scans.acquire().await.ok(),
         false => None,
     };
+    let drops = state.about.drops();
     // Reading the table is a system call or many: not on a thread that others wait for.
-    let answer = tokio::task::spawn_blocking(move || top(&snapshot, &state.sources, order, limit)).await;
+    let answer = tokio::task::spawn_blocking(move || top(&report.snapshot, &state.sources, order, limit, drops)).await;
     match answer {
         Ok(sources) => Ok(Json(sources?)),
         Err(_) => Err(ApiError::NotReady("the daemon is shutting down")),
     }
 }
 
-/// The first `limit` sources in this order, as they stand now.
+/// The first `limit` sources in this order, as they stand now. Blocks are shown where anything `drops`.
 pub(super) fn top(
     snapshot: &Snapshot,
     table: &SourceMap,
     order: SourceOrder,
     limit: usize,
+    drops: bool,
 ) -> Result<Vec<Source>, DatapathError> {
     let mut entries = if limit <= MOST_TOP_SOURCES {
         entries_of(snapshot.top_sources.addresses(), table)?
@@ -80,7 +82,10 @@ pub(super) fn top(
     };
     entries.sort_by_cached_key(|(source, entry)| (Reverse(order.weight(entry, snapshot.period)), *source));
     entries.truncate(limit);
-    Ok(entries.into_iter().map(|(source, entry)| row(source, &entry, snapshot.period, &snapshot.clock)).collect())
+    Ok(entries
+        .into_iter()
+        .map(|(source, entry)| row(source, &entry, snapshot.period, &snapshot.clock, drops))
+        .collect())
 }
 
 fn entries_of(sources: &[Address], table: &SourceMap) -> Result<Vec<(Address, SourceEntry)>, DatapathError> {
@@ -136,7 +141,8 @@ impl PartialEq for Weighed {
 
 impl Eq for Weighed {}
 
-fn row(source: Address, entry: &SourceEntry, period: u32, clock: &WallClock) -> Source {
+fn row(source: Address, entry: &SourceEntry, period: u32, clock: &WallClock, drops: bool) -> Source {
+    let is_blocked = drops && entry.blocked_until > clock.jiffies();
     Source {
         source: source.to_string(),
         syn: entry.syn,
@@ -147,7 +153,7 @@ fn row(source: Address, entry: &SourceEntry, period: u32, clock: &WallClock) -> 
         dropped: entry.dropped,
         challenged: entry.challenged,
         proven: entry.completed > 0,
-        blocked_until: None,
+        blocked_until: is_blocked.then(|| clock.time_of(entry.blocked_until)),
         first_seen: clock.time_of(entry.first_seen),
         last_seen: clock.time_of(entry.last_seen),
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{Json, extract::State};
 use ipnet::IpNet;
-use tcpguard_common::{counters::Counter, packet::Unread};
+use tcpguard_common::{counters::Counter, drops::DropReason, packet::Unread};
 
 use super::{
     About, ApiError, ApiState,
@@ -12,31 +12,37 @@ use super::{
     sources,
 };
 use crate::{
+    Report,
     datapath::{Features, maps},
+    detect::{Kind, Scope},
     interfaces::InterfaceStatus,
     kernel::TcpExt,
-    monitor::{PortSnapshot, PrefixSnapshot, Snapshot, SourceOrder},
+    monitor::{HalfOpenCounts, PortSnapshot, PrefixSnapshot, Snapshot, SourceOrder},
 };
 
 const TOP: usize = 20;
 
 pub(super) async fn stats(State(state): State<ApiState>) -> Result<Json<Stats>, ApiError> {
-    let snapshot = state.snapshot()?;
-    let top = sources::top(&snapshot, &state.sources, SourceOrder::Syn, TOP)?;
-    Ok(Json(Stats { sources: top, ..assemble(&snapshot, &state.about) }))
+    let report = state.report()?;
+    let snapshot = &report.snapshot;
+    let top = sources::top(snapshot, &state.sources, SourceOrder::Syn, TOP, state.about.drops())?;
+    Ok(Json(Stats { sources: top, ..assemble(&report, &state.about) }))
 }
 
-fn assemble(snapshot: &Snapshot, about: &About) -> Stats {
-    let thresholds = &about.config.thresholds;
+fn assemble(report: &Report, about: &About) -> Stats {
+    let (snapshot, thresholds) = (&report.snapshot, &about.config.thresholds);
     Stats {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: about.started.elapsed().as_secs(),
         time: snapshot.clock.now(),
-        state: "calm".to_owned(),
-        attack: None,
+        state: report.state.phase().name().to_owned(),
+        attack: attack(report, about),
+        syn_attack_protect: about.config.syn_attack_protect,
+        services: services(report, about),
         interfaces: snapshot.interfaces.iter().map(interface).collect(),
         totals: totals(&snapshot.totals),
-        drops: BTreeMap::new(),
+        drops: drops(&snapshot.totals, DropReason::counter),
+        would_drop: drops(&snapshot.totals, DropReason::would_counter),
         unread: unread(&snapshot.totals),
         rates: model::Rates {
             packets_per_second: snapshot.rates.packets,
@@ -46,18 +52,14 @@ fn assemble(snapshot: &Snapshot, about: &About) -> Stats {
             rst_per_second: snapshot.rates.rst,
             distinct_sources_per_second: snapshot.rates.distinct_sources.round(),
         },
-        half_open: model::HalfOpen {
-            kernel: snapshot.half_open.kernel,
-            kernel_retried: snapshot.half_open.kernel_retried,
-            datapath: snapshot.half_open.datapath,
-        },
+        half_open: half_open(&snapshot.half_open),
         refused: snapshot.refused,
         thresholds: model::Thresholds {
             max_half_open: thresholds.max_half_open,
             max_half_open_retried: thresholds.max_half_open_retried,
             max_ports_exhausted: thresholds.max_ports_exhausted,
         },
-        ports: snapshot.ports.iter().map(port).collect(),
+        ports: snapshot.ports.iter().map(|port| self::port(port, &snapshot.pressure.slow_ports)).collect(),
         sources: Vec::new(),
         prefixes: snapshot.prefixes.iter().map(|snapshot_prefix| prefix(snapshot_prefix, snapshot, about)).collect(),
         tracking: model::Tracking {
@@ -70,7 +72,62 @@ fn assemble(snapshot: &Snapshot, about: &About) -> Stats {
         },
         features: features(&about.features, snapshot.kernel_problem.as_deref()),
         tcp_ext: tcp_ext(&snapshot.tcp_ext),
+        measures: measures(report),
     }
+}
+
+fn attack(report: &Report, about: &About) -> Option<model::Attack> {
+    let since = report.attack_since?;
+    let mut evidence = Vec::new();
+    for (scope, state) in report.state.scopes() {
+        let of = match scope {
+            Scope::Host => String::new(),
+            Scope::Service(index) => format!("{}: ", service_name(about, index)),
+        };
+        evidence.extend(state.evidence.iter().map(|evidence| format!("{of}{evidence}")));
+    }
+    evidence.extend(report.state.kind_evidence.clone());
+    let kind = report.state.kind.map_or("mixed", Kind::name);
+    Some(model::Attack { since, kind: kind.to_owned(), evidence })
+}
+
+fn services(report: &Report, about: &About) -> Vec<model::Service> {
+    let states = about.config.services.iter().zip(&report.state.services).zip(&report.snapshot.pressure.services);
+    states
+        .map(|((service, state), readings)| model::Service {
+            ports: service.ports.clone(),
+            state: state.phase.name().to_owned(),
+            half_open: half_open(&readings.half_open),
+            max_half_open: service.max_half_open,
+        })
+        .collect()
+}
+
+fn service_name(about: &About, index: usize) -> String {
+    let ports = about.config.services.get(index).map(|service| service.ports.as_slice()).unwrap_or_default();
+    format!("service {}", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(","))
+}
+
+const fn half_open(counts: &HalfOpenCounts) -> model::HalfOpen {
+    model::HalfOpen { kernel: counts.kernel, kernel_retried: counts.kernel_retried, datapath: counts.datapath }
+}
+
+fn measures(report: &Report) -> model::Measures {
+    let measures = &report.measures;
+    let settings = measures.settings.iter().map(|setting| model::Setting {
+        name: setting.name.clone(),
+        value: setting.value.clone(),
+        original: setting.original.clone(),
+    });
+    model::Measures {
+        kernel_settings: settings.collect(),
+        blocks: measures.blocks.len() as u64,
+        advice: measures.advice.iter().map(|advice| advice.text.clone()).collect(),
+    }
+}
+
+fn drops(totals: &maps::Totals, counter: impl Fn(DropReason) -> Counter) -> BTreeMap<String, u64> {
+    DropReason::ALL.iter().map(|reason| (reason.name().to_owned(), totals.get(counter(*reason)))).collect()
 }
 
 fn interface(status: &InterfaceStatus) -> model::Interface {
@@ -82,22 +139,24 @@ fn interface(status: &InterfaceStatus) -> model::Interface {
 }
 
 fn totals(totals: &maps::Totals) -> model::Totals {
-    let packets = totals.get(Counter::Packets);
+    let (packets, dropped) = (totals.get(Counter::Packets), totals.dropped());
     model::Totals {
         packets,
         syn: totals.syn(),
         syn_ack: totals.get(Counter::SynAck),
         ack: totals.get(Counter::Ack),
         rst: totals.get(Counter::Rst),
-        bad_flags: totals.get(Counter::BadFlags),
-        passed: packets,
-        dropped: 0,
+        bad_flags: totals.get(Counter::BadFlags) + totals.get(Counter::DropBadFlags),
+        passed: packets.saturating_sub(dropped),
+        dropped,
         challenged: 0,
         completed: totals.get(Counter::Completed),
         retried: totals.get(Counter::Retried),
         syn_repeated: totals.get(Counter::SynRepeated),
         syn_with_payload: totals.get(Counter::SynWithPayload),
         handshakes_reset: totals.get(Counter::HandshakesReset),
+        syn_forwarded: totals.get(Counter::SynForwarded),
+        syn_closed: totals.get(Counter::SynClosed),
     }
 }
 
@@ -105,7 +164,7 @@ fn unread(totals: &maps::Totals) -> BTreeMap<String, u64> {
     Unread::ALL.into_iter().map(Counter::from).map(|counter| (counter.name().to_owned(), totals.get(counter))).collect()
 }
 
-const fn port(port: &PortSnapshot) -> model::Port {
+fn port(port: &PortSnapshot, slow: &[u16]) -> model::Port {
     model::Port {
         port: port.port,
         syn: port.syn,
@@ -114,6 +173,7 @@ const fn port(port: &PortSnapshot) -> model::Port {
         completed: port.completed,
         backlog: port.backlog,
         accept_queue: port.accept_queue,
+        slow_application: slow.contains(&port.port),
     }
 }
 

@@ -1,28 +1,59 @@
 //! Asking the daemon over its socket.
 
-use std::{path::Path, time::Duration};
+use std::{future::Future, path::Path, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
-use http_body_util::{BodyExt, Empty};
-use hyper::{Request, body::Bytes, client::conn::http1, header};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Method, Request, Response,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header,
+};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::net::UnixStream;
 
 use crate::api::model::Problem;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The daemon's answer to `GET path`.
-pub(super) fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, request(socket, path))
+/// The daemon's answer to a request.
+pub(super) fn request<T: DeserializeOwned>(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<T> {
+    run(async {
+        let answer = async {
+            let response = send(socket, method, path, body).await?;
+            let body = response.into_body().collect().await.context("the daemon's answer was cut off")?.to_bytes();
+            serde_json::from_slice(&body).context("the daemon's answer is not understood: is it of another version?")
+        };
+        tokio::time::timeout(PATIENCE, answer)
             .await
             .map_err(|_| anyhow!("the daemon at {} did not answer within {PATIENCE:?}", socket.display()))?
+    })
+}
+
+/// Hands the data of each server-sent event to `visit`, until the daemon ends.
+pub(super) fn stream(socket: &Path, path: &str, mut visit: impl FnMut(&str) -> Result<()>) -> Result<()> {
+    run(async {
+        let mut body = send(socket, Method::GET, path, None).await?.into_body();
+        let mut received = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.context("the daemon has ended")?.into_data() else { continue };
+            received.extend_from_slice(&data);
+            while let Some(end) = received.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = received.drain(..=end).collect();
+                if let Some(data) = String::from_utf8_lossy(&line).trim_end().strip_prefix("data:") {
+                    visit(data.trim_start())?;
+                }
+            }
+        }
+        Ok(())
     })
 }
 
@@ -31,19 +62,33 @@ pub(super) fn is_running(socket: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket).is_ok()
 }
 
-async fn request<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T> {
+fn run<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    runtime.block_on(work)
+}
+
+async fn send(socket: &Path, method: Method, path: &str, body: Option<&Value>) -> Result<Response<Incoming>> {
     let stream = UnixStream::connect(socket).await.with_context(|| {
         format!("tcpguard cannot be reached at {} (is it running? `tcpguard run` starts it)", socket.display())
     })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = Request::get(path).header(header::HOST, "localhost").body(Empty::<Bytes>::new())?;
+    let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "localhost")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))?;
     let response = sender.send_request(request).await.context("the daemon closed the connection")?;
     let status = response.status();
-    let body = response.into_body().collect().await.context("the daemon's answer was cut off")?.to_bytes();
-    if !status.is_success() {
-        let problem = serde_json::from_slice::<Problem>(&body).map_or_else(|_| status.to_string(), |body| body.error);
-        bail!("the daemon answered: {problem}");
+    if status.is_success() {
+        return Ok(response);
     }
-    serde_json::from_slice(&body).context("the daemon's answer is not understood: is it of another version?")
+    let body = response.into_body().collect().await.context("the daemon's answer was cut off")?.to_bytes();
+    let problem = serde_json::from_slice::<Problem>(&body).map_or_else(|_| status.to_string(), |body| body.error);
+    bail!("the daemon answered: {problem}");
 }

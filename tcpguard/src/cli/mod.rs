@@ -2,7 +2,9 @@
 
 mod check;
 mod client;
+mod events;
 mod half_open;
+mod lists;
 mod logging;
 mod run;
 mod sources;
@@ -17,7 +19,9 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use hyper::Method;
 use serde::Serialize;
+use thiserror::Error;
 
 use crate::config::{Config, ConfigError};
 pub use logging::datapath_log_level;
@@ -51,7 +55,24 @@ enum Command {
     Sources(sources::Arguments),
     /// The handshakes that are half open in the kernel: a modern `netstat -n -p TCP | grep SYN_RECV`
     HalfOpen(half_open::Arguments),
+    /// Never let a network in, or not for a while
+    Block(lists::Block),
+    /// Take a network off the deny list, and lift blocks by judgement within it
+    Unblock(lists::Removal),
+    /// Always let a network in, whatever else is said of it
+    Allow(lists::Addition),
+    /// Take a network off the allow list
+    Disallow(lists::Removal),
+    /// Who is always let in, who never, and who is blocked
+    Lists(Asking),
+    /// What happened
+    Events(events::Arguments),
 }
+
+/// Wrong usage that only shows once the arguments are understood.
+#[derive(Debug, Error)]
+#[error("{0}")]
+struct Usage(String);
 
 /// How a command asks the daemon.
 #[derive(Args)]
@@ -75,7 +96,8 @@ pub fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tcpguard: {error:#}");
-            ExitCode::from(if error.is::<ConfigError>() { BAD_USAGE } else { FAILED })
+            let is_usage = error.is::<ConfigError>() || error.is::<Usage>();
+            ExitCode::from(if is_usage { BAD_USAGE } else { FAILED })
         }
     }
 }
@@ -101,6 +123,12 @@ impl Arguments {
             Command::Status(asking) => status::status(config, &asking),
             Command::Sources(arguments) => sources::sources(config, &arguments),
             Command::HalfOpen(arguments) => half_open::half_open(config, &arguments),
+            Command::Block(arguments) => lists::block(config, &arguments),
+            Command::Unblock(arguments) => lists::unblock(config, &arguments),
+            Command::Allow(arguments) => lists::allow(config, &arguments),
+            Command::Disallow(arguments) => lists::disallow(config, &arguments),
+            Command::Lists(asking) => lists::show(config, &asking),
+            Command::Events(arguments) => events::events(config, &arguments),
         }
     }
 }
@@ -118,7 +146,18 @@ fn load_config(file: Option<&Path>) -> Result<Config, ConfigError> {
 impl Asking {
     /// The answer of the daemon to `GET path`.
     fn get<T: serde::de::DeserializeOwned>(&self, config: Option<&Path>, path: &str) -> Result<T> {
-        client::get(&self.socket(config)?, path)
+        client::request(&self.socket(config)?, Method::GET, path, None)
+    }
+
+    /// The answer of the daemon to a request that changes something.
+    fn change<T: serde::de::DeserializeOwned>(
+        &self,
+        config: Option<&Path>,
+        method: Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<T> {
+        client::request(&self.socket(config)?, method, path, body)
     }
 
     fn socket(&self, config: Option<&Path>) -> Result<PathBuf, ConfigError> {

@@ -18,7 +18,7 @@ fn describe(stats: &Stats) -> String {
     let (totals, rates, thresholds) = (&stats.totals, &stats.rates, &stats.thresholds);
     let lines = [
         ("tcpguard", format!("{}, up {}", stats.version, duration(stats.uptime_seconds))),
-        ("state", stats.state.clone()),
+        ("state", describe_state(stats)),
         ("guarding", interfaces.join(", ")),
         (
             "now",
@@ -59,6 +59,22 @@ fn describe(stats: &Stats) -> String {
         ("ports", describe_ports(&stats.ports)),
     ];
     lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect()
+}
+
+fn describe_state(stats: &Stats) -> String {
+    let level = match stats.syn_attack_protect {
+        0 => " (watching only)",
+        1 => " (kernel measures only)",
+        _ => "",
+    };
+    match &stats.attack {
+        None => format!("{}{level}", stats.state),
+        Some(attack) => {
+            let blocks = stats.measures.blocks;
+            let evidence = attack.evidence.join("; ");
+            format!("{}{level}, {} since {:.0}: {evidence}; {blocks} blocked", stats.state, attack.kind, attack.since)
+        }
+    }
 }
 
 fn describe_interface(interface: &Interface) -> String {

@@ -1,14 +1,11 @@
 //! The configuration file as it is typed in: every key optional, unknown ones refused.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
+
+use crate::lists;
 
 /// How the XDP program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -58,6 +55,8 @@ pub(super) struct ConfigFile {
     pub service: Vec<ServiceFile>,
     pub listen: ListenFile,
     pub limits: LimitsFile,
+    pub kernel: KernelFile,
+    pub store: StoreFile,
 }
 
 #[derive(Default, Deserialize)]
@@ -92,7 +91,7 @@ pub(super) struct ChallengeFile {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ListsFile {
     pub allow: Vec<Network>,
-    pub deny: Vec<Network>,
+    pub deny: Vec<Spanned<Network>>,
     pub deny_files: Vec<PathBuf>,
     pub keep_ssh: Option<bool>,
 }
@@ -118,6 +117,18 @@ pub(super) struct LimitsFile {
     pub heartbeat_timeout: Option<Spanned<Period>>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct KernelFile {
+    pub tune_backlog: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct StoreFile {
+    pub path: Option<Spanned<PathBuf>>,
+}
+
 /// A length of time, as in "10s" or "1h 30m".
 #[derive(Clone, Copy, Deserialize)]
 #[serde(transparent)]
@@ -126,15 +137,12 @@ pub(super) struct Period(#[serde(with = "humantime_serde")] pub Duration);
 /// A network, as in "198.51.100.0/24"; an address alone is a network of one.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Network(pub IpNet);
+pub(super) struct Network(pub lists::Network);
 
 impl TryFrom<String> for Network {
-    type Error = String;
+    type Error = lists::NotANetwork;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse::<IpNet>()
-            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-            .map(|network| Self(network.trunc()))
-            .map_err(|_| format!("\"{text}\" is not a network: write an address, or a CIDR such as 198.51.100.0/24"))
+        text.parse().map(Self)
     }
 }

@@ -35,6 +35,10 @@ pub struct Config {
     pub listen: Listen,
     /// Bounds of the daemon itself.
     pub limits: Limits,
+    /// What may be done to the kernel's settings in an attack.
+    pub kernel: Kernel,
+    /// What survives restarts.
+    pub store: Store,
     /// Other thresholds for some ports.
     #[serde(rename = "service", skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
@@ -125,6 +129,20 @@ pub struct Limits {
     pub heartbeat_timeout: Duration,
 }
 
+/// What may be done to the kernel's settings in an attack.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Kernel {
+    /// Whether backlogs are raised to what is advised, as far as the system's settings go.
+    pub tune_backlog: bool,
+}
+
+/// What survives restarts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Store {
+    /// The file that events are kept in.
+    pub path: PathBuf,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -156,6 +174,8 @@ impl Default for Config {
                 socket: PathBuf::from("/run/tcpguard/tcpguard.sock"),
             },
             limits: Limits { max_sources: 262_144, heartbeat_timeout: Duration::from_secs(5) },
+            kernel: Kernel { tune_backlog: false },
+            store: Store { path: PathBuf::from("/var/lib/tcpguard/tcpguard.sqlite") },
         }
     }
 }

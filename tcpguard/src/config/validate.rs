@@ -5,9 +5,9 @@ use std::{fmt::Display, ops::RangeInclusive, path::Path, time::Duration};
 use toml::Spanned;
 
 use super::{
-    Challenge, Config, Limits, Listen, Lists, Service, SourceLimits, Thresholds,
+    Challenge, Config, Kernel, Limits, Listen, Lists, Service, SourceLimits, Store, Thresholds,
     error::Problem,
-    file::{ConfigFile, LimitsFile, ListenFile, ListsFile, Period, ServiceFile, SourceFile, ThresholdsFile},
+    file::{ConfigFile, LimitsFile, ListenFile, ListsFile, Period, ServiceFile, SourceFile, StoreFile, ThresholdsFile},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -29,10 +29,12 @@ pub(super) fn validate(file: ConfigFile) -> Result<Config, Problem> {
         thresholds: thresholds(file.thresholds, defaults.thresholds)?,
         source: source(file.source, defaults.source)?,
         challenge: Challenge { mode: file.challenge.mode.unwrap_or(defaults.challenge.mode) },
-        lists: lists(file.lists, defaults.lists),
-        services: file.service.into_iter().map(service).collect::<Result<_, _>>()?,
+        lists: lists(file.lists, defaults.lists)?,
+        services: services(file.service)?,
         listen: listen(file.listen, defaults.listen)?,
         limits: limits(file.limits, defaults.limits)?,
+        kernel: Kernel { tune_backlog: file.kernel.tune_backlog.unwrap_or(defaults.kernel.tune_backlog) },
+        store: store(file.store, defaults.store)?,
     })
 }
 
@@ -115,13 +117,43 @@ fn source(typed: SourceFile, defaults: SourceLimits) -> Result<SourceLimits, Pro
     }
 }
 
-fn lists(typed: ListsFile, defaults: Lists) -> Lists {
-    Lists {
-        allow: typed.allow.into_iter().map(|network| network.0).collect(),
-        deny: typed.deny.into_iter().map(|network| network.0).collect(),
+fn lists(typed: ListsFile, defaults: Lists) -> Result<Lists, Problem> {
+    if let Some(wide) = typed.deny.iter().find(|network| network.as_ref().0.is_too_wide()) {
+        let network = wide.as_ref().0;
+        let message = format!(
+            "{network} would shut out everybody; `tcpguard block {network} --force` insists on it while the daemon runs"
+        );
+        return Err(Problem { message, span: wide.span() });
+    }
+    Ok(Lists {
+        allow: typed.allow.into_iter().map(|network| network.0.into()).collect(),
+        deny: typed.deny.into_iter().map(|network| network.into_inner().0.into()).collect(),
         deny_files: typed.deny_files,
         keep_ssh: typed.keep_ssh.unwrap_or(defaults.keep_ssh),
+    })
+}
+
+fn store(typed: StoreFile, defaults: Store) -> Result<Store, Problem> {
+    let Some(path) = typed.path else { return Ok(defaults) };
+    if !path.as_ref().is_absolute() {
+        let message = format!("\"{}\" cannot be the store's path: it must start with /", path.as_ref().display());
+        return Err(Problem { message, span: path.span() });
     }
+    Ok(Store { path: path.into_inner() })
+}
+
+fn services(typed: Vec<ServiceFile>) -> Result<Vec<Service>, Problem> {
+    let mut services: Vec<Service> = Vec::new();
+    for typed in typed {
+        let span = typed.ports.span();
+        let next = service(typed)?;
+        let is_taken = |port: &&u16| services.iter().any(|service| service.ports.contains(port));
+        if let Some(port) = next.ports.iter().find(is_taken) {
+            return Err(Problem { message: format!("port {port} is in two services"), span });
+        }
+        services.push(next);
+    }
+    Ok(services)
 }
 
 fn service(typed: ServiceFile) -> Result<Service, Problem> {

@@ -33,6 +33,9 @@ pub enum DatapathError {
         /// The reason.
         source: MapError,
     },
+    /// A source could not be given an entry.
+    #[error("there is no room for an entry of {0} in the source table")]
+    NoRoom(tcpguard_common::address::Address),
     /// A batch could not be read.
     #[error("cannot read the BPF map {map}: {source}")]
     Batch {

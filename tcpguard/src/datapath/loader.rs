@@ -10,6 +10,7 @@ use nix::time::{ClockId, clock_getres};
 use tcpguard_common::{
     address::prefix_mask,
     admission,
+    bucket::Rate,
     clock::Clock,
     filter,
     layout::{SocketLayout, map, program, setting},
@@ -26,6 +27,8 @@ pub struct DatapathOptions {
     pub prefix_v4: u8,
     /// Prefix length that IPv6 networks are accounted by.
     pub prefix_v6: u8,
+    /// SYNs a second that one source may send.
+    pub syn_per_second: u32,
     /// aya-log's level (1 error to 5 trace), or `None` for no log: the programs then have no code for it.
     pub log_level: Option<u8>,
 }
@@ -80,6 +83,7 @@ impl Datapath {
         let allowance = admission::whole_allowance(options.max_sources);
         let namespace = namespace_inode()?;
         let (mask_v4, mask_v6) = (prefix_mask(96 + options.prefix_v4.min(32)), prefix_mask(options.prefix_v6));
+        let (rate, long_ticks) = (Rate::new(options.syn_per_second, ticks_per_second), u64::from(ticks_per_second));
         let log_level = options.log_level.unwrap_or(0);
 
         let mut loader = EbpfLoader::new();
@@ -91,6 +95,8 @@ impl Datapath {
             .override_global(setting::PREFIX_MASK_IPV4, &mask_v4, true)
             .override_global(setting::PREFIX_MASK_IPV6, &mask_v6, true)
             .override_global(setting::CLOCK, &clock, true)
+            .override_global(setting::TICKS_PER_SECOND, &long_ticks, true)
+            .override_global(setting::FULL_BUCKET, &rate.most, true)
             .override_global(setting::WHOLE_ALLOWANCE, &allowance, true)
             .override_global(setting::FILTER_BLOCKS, &filter_blocks, true)
             .override_global(setting::NAMESPACE, &namespace, true)
@@ -103,6 +109,7 @@ impl Datapath {
 
         load_xdp(&mut ebpf, program::GUARD)?;
         load_xdp(&mut ebpf, program::CLOCK)?;
+        load_xdp(&mut ebpf, program::BLOCK_SOURCE)?;
         let mut tracepoint = |name, tracepoint| match &layout_problem {
             Some(problem) => Feature::Unavailable(problem.clone()),
             None => attach_tracepoint(&mut ebpf, name, tracepoint),
@@ -114,8 +121,8 @@ impl Datapath {
         if options.log_level.is_some() {
             log::start(&mut ebpf);
         }
-        let maps = Maps::take(&mut ebpf, hash_key, filter_blocks)?;
-        Ok((Self { ebpf, features, clock, ticks_per_second, hash_key }, maps))
+        let maps = Maps::take(&mut ebpf, hash_key, filter_blocks, ticks_per_second)?;
+        Ok((Self { ebpf, features, clock, ticks_per_second, hash_key, rate }, maps))
     }
 }
 

@@ -16,13 +16,17 @@ use aya::{
     Ebpf,
     programs::{TestRun, TestRunOptions, Xdp},
 };
-use tcpguard_common::{clock::Clock, layout::program};
+use tcpguard_common::{address::Address, bucket::Rate, clock::Clock, event::BlockOrder, layout::program};
+use zerocopy::IntoBytes;
 
 pub use attach::{AttachMode, Attachment, occupied};
 pub use batch::{BatchReader, Progress};
 pub use error::DatapathError;
 pub use loader::{DatapathOptions, Feature, Features};
 pub use maps::Maps;
+
+/// The kernel's verdict of a frame that passes.
+const XDP_PASS: u32 = 2;
 
 /// The loaded programs. They leave the kernel when this is dropped.
 pub struct Datapath {
@@ -35,6 +39,8 @@ pub struct Datapath {
     pub ticks_per_second: u32,
     /// Secret of the hashes.
     pub hash_key: u64,
+    /// What one source may send.
+    pub rate: Rate,
 }
 
 impl Datapath {
@@ -61,6 +67,20 @@ impl Datapath {
         let mut jiffies = [0; 8];
         jiffies.copy_from_slice(&answer[..8]);
         Ok(u64::from_ne_bytes(jiffies))
+    }
+
+    /// Drops the SYNs of `source` until `until` (jiffies); 0 lets them in again.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to run the program that does it, or the source table has no room.
+    pub fn block(&self, source: Address, until: u64) -> Result<(), DatapathError> {
+        let order = BlockOrder::new(source, until);
+        let options = TestRunOptions { data_in: Some(order.as_bytes()), ..TestRunOptions::new() };
+        let result = self.xdp(program::BLOCK_SOURCE)?.test_run(options);
+        match result.map_err(DatapathError::program(program::BLOCK_SOURCE))?.return_value {
+            XDP_PASS => Ok(()),
+            _ => Err(DatapathError::NoRoom(source)),
+        }
     }
 
     /// The XDP program, for those that run it themselves.

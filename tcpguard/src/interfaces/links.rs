@@ -1,15 +1,20 @@
 //! Asking the kernel about interfaces and routes, and hearing of changes (rtnetlink(7)).
 
+use std::collections::BTreeSet;
+
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder, new_connection, new_multicast_connection,
     packet_core::NetlinkPayload,
     packet_route::{
         RouteNetlinkMessage,
+        address::{AddressAttribute, AddressMessage},
         link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
         route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
     },
 };
+
+use tcpguard_common::address::Address;
 
 use crate::datapath::DatapathError;
 
@@ -40,6 +45,8 @@ pub enum LinkChange {
         /// The index it had.
         index: u32,
     },
+    /// An address was added, or removed.
+    Addresses,
 }
 
 /// Asks about interfaces.
@@ -80,6 +87,21 @@ impl Links {
         Ok(self.all().await?.into_iter().find(|link| link.name == name))
     }
 
+    /// The addresses of this network namespace.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub async fn addresses(&self) -> Result<BTreeSet<Address>, DatapathError> {
+        let messages: Vec<AddressMessage> = self.0.address().get().execute().try_collect().await.map_err(failed)?;
+        let addresses =
+            messages.iter().flat_map(|message| &message.attributes).filter_map(|attribute| match attribute {
+                // On a point-to-point interface `Address` is the other end's.
+                AddressAttribute::Local(address) | AddressAttribute::Address(address) => Some(Address::from(*address)),
+                _ => None,
+            });
+        Ok(addresses.collect())
+    }
+
     /// The interface of the default route, of IPv4 or else of IPv6.
     ///
     /// # Errors
@@ -104,7 +126,9 @@ impl LinkWatch {
     /// # Errors
     /// Where the kernel does not let it.
     pub fn start() -> Result<Self, DatapathError> {
-        let (connection, _, messages) = new_multicast_connection(&[MulticastGroup::Link]).map_err(failed)?;
+        let (connection, _, messages) =
+            new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr])
+                .map_err(failed)?;
         tokio::spawn(connection);
         let changes = messages.filter_map(|(message, _)| std::future::ready(change(message.payload)));
         Ok(Self(Box::new(changes)))
@@ -121,6 +145,9 @@ fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<LinkChange> {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => link(message).map(LinkChange::Present),
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)) => {
             Some(LinkChange::Gone { index: message.header.index })
+        }
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_)) => {
+            Some(LinkChange::Addresses)
         }
         _ => None,
     }

@@ -140,7 +140,7 @@ impl Guard {
                 };
                 true
             }
-            LinkChange::Gone { .. } | LinkChange::Present(_) => false,
+            LinkChange::Gone { .. } | LinkChange::Present(_) | LinkChange::Addresses => false,
         }
     }
 

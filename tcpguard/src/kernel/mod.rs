@@ -35,6 +35,14 @@ pub struct Listener {
     pub backlog: u32,
 }
 
+impl Listener {
+    /// Whether it has no room for another connection (`sk_acceptq_is_full`): its application does not accept
+    /// as fast as handshakes complete.
+    pub const fn is_full(&self) -> bool {
+        self.accept_queue > self.backlog
+    }
+}
+
 /// Half-open handshakes: how many there are in all, and the rows, of which there may be fewer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HalfOpenTable {

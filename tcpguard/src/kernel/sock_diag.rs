@@ -66,6 +66,18 @@ impl SockDiag {
         })
     }
 
+    /// Hands port and inode of each listening socket to `visit`.
+    pub(crate) fn for_each_listener_inode(&mut self, mut visit: impl FnMut(u16, u64)) -> io::Result<()> {
+        self.dump(StateFlags::LISTEN, |response| visit(response.socket_id.source_port, response.inode.into()))
+    }
+
+    /// Hands local port and remote address of each established connection to `visit`.
+    pub(crate) fn for_each_established(&mut self, mut visit: impl FnMut(u16, std::net::IpAddr)) -> io::Result<()> {
+        self.dump(StateFlags::ESTABLISHED, |response| {
+            visit(response.socket_id.source_port, response.socket_id.destination_address.to_canonical());
+        })
+    }
+
     fn dump(&mut self, states: StateFlags, mut visit: impl FnMut(&InetResponseHeader)) -> io::Result<()> {
         for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
             self.request(InetRequest {

@@ -4,19 +4,28 @@ mod clock;
 mod half_open;
 mod ports;
 mod prefixes;
+mod pressure;
 mod rates;
 mod snapshot;
 mod sources;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tcpguard_common::event::SourceBusy;
+use tcpguard_common::address::Address;
 use tracing::warn;
 
 use crate::{
+    config::Config,
     datapath::{
         Datapath, DatapathError, Maps,
-        maps::{CounterMap, DistinctMap, EventRing, GuardedInterfaces, SourceMap, Totals},
+        maps::{
+            ControlMap, CounterMap, DistinctMap, EventRing, GuardedInterfaces, ListeningPorts, LocalAddresses,
+            PayloadPolicies, RuleMap, SourceMap, Totals,
+        },
     },
     interfaces::InterfaceStatus,
     kernel::{HalfOpenTable, KernelView, Listener, TcpExt},
@@ -24,20 +33,22 @@ use crate::{
 pub use clock::WallClock;
 pub use half_open::HalfOpenCounts;
 pub use ports::PortSnapshot;
-pub use prefixes::PrefixSnapshot;
+pub use prefixes::{PrefixReading, PrefixSnapshot};
+pub use pressure::{Pressure, Readings};
 pub use rates::Rates;
 pub use snapshot::Snapshot;
-pub use sources::{MOST_TOP_SOURCES, SourceOrder, TopSources};
+pub use sources::{MOST_TOP_SOURCES, SourceOrder, SourceReading, TopSources};
 
 use half_open::HandshakeWindow;
 use ports::PortReader;
 use prefixes::PrefixReader;
+use pressure::{Counts, PressureMeter};
 use rates::RateMeter;
 use sources::SourceWatch;
 
 /// Time between two snapshots.
 pub const TICK: Duration = Duration::from_millis(100);
-/// Listeners come and go seldom: they are asked for once in so many ticks.
+/// Listeners come and go seldom: they are asked for once in so many ticks, unless requests are refused.
 const TICKS_PER_LISTENER_LIST: u64 = 5;
 /// The number of distinct sources changes once a second.
 const TICKS_PER_ESTIMATE: u64 = 5;
@@ -52,6 +63,11 @@ pub struct Monitor {
     prefixes: PrefixReader,
     rates: RateMeter,
     handshakes: HandshakeWindow,
+    pressure: PressureMeter,
+    listening: ListeningPorts,
+    /// Half-open handshakes above which sources and networks are looked at.
+    suspicion: u64,
+    last_drops: u64,
     half_open: Answer<Arc<HalfOpenTable>>,
     listeners: Answer<Vec<Listener>>,
     tcp_ext: Answer<TcpExt>,
@@ -66,12 +82,27 @@ impl Monitor {
     ///
     /// # Errors
     /// Where the kernel's counters cannot be read.
-    pub fn new(maps: Maps, mut kernel: Box<dyn KernelView>) -> io::Result<(Self, OtherMaps)> {
+    pub fn new(maps: Maps, mut kernel: Box<dyn KernelView>, config: &Config) -> io::Result<(Self, OtherMaps)> {
         let first_tcp_ext = kernel.tcp_ext()?;
-        let others = OtherMaps { guarded: maps.guarded, events: maps.events, sources: maps.sources.clone() };
+        let others = OtherMaps {
+            guarded: maps.guarded,
+            events: maps.events,
+            sources: maps.sources.clone(),
+            control: maps.control,
+            rules: maps.rules,
+            local: maps.local,
+            payload: maps.payload,
+        };
+        let service_ports = config.services.iter().flat_map(|service| service.ports.iter().copied()).collect();
+        let least = config.services.iter().map(|service| service.max_half_open).min();
+        let least = config.thresholds.max_half_open.min(least.unwrap_or(u32::MAX));
         let monitor = Self {
-            sources: SourceWatch::new(maps.sources, maps.known),
-            ports: PortReader::new(maps.ports),
+            sources: SourceWatch::new(maps.sources, maps.known, config.source.max_half_open),
+            ports: PortReader::new(maps.ports, service_ports),
+            pressure: PressureMeter::new(config.services.clone()),
+            listening: maps.listening,
+            suspicion: u64::from(least / 2),
+            last_drops: 0,
             prefixes: PrefixReader::new(maps.prefixes),
             counts: maps.counts,
             distinct: maps.distinct,
@@ -89,29 +120,50 @@ impl Monitor {
     }
 
     /// Notes that a source became busy, so that it is among the top ones at once.
-    pub fn note_busy(&mut self, event: &SourceBusy) {
-        self.sources.note_busy(event.source);
+    pub fn note_busy(&mut self, source: Address) {
+        self.sources.note_busy(source);
     }
 
-    /// Takes a snapshot.
+    /// Takes a snapshot; sources and networks are read when `is_alert`, or when much is half open.
     ///
     /// # Errors
     /// Where a map cannot be read. What the kernel does not tell is left as it was, with a warning.
-    pub fn tick(&mut self, datapath: &Datapath, interfaces: Vec<InterfaceStatus>) -> Result<Snapshot, DatapathError> {
+    pub fn tick(
+        &mut self,
+        datapath: &Datapath,
+        interfaces: Vec<InterfaceStatus>,
+        is_alert: bool,
+    ) -> Result<Snapshot, DatapathError> {
         let clock = WallClock::new(datapath.jiffies()?, datapath.ticks_per_second);
         let totals = self.counts.read()?;
         let period = datapath.clock.window_period(clock.jiffies());
         self.sources.advance(period)?;
-        self.prefixes.advance()?;
-        self.ask_kernel();
+        self.ask_kernel(clock.jiffies())?;
         if self.ticks.is_multiple_of(TICKS_PER_ESTIMATE) {
             self.last_distinct = self.distinct_per_second(datapath, clock.jiffies())?;
         }
+        let ports = self.read_ports()?;
+        let counts = Counts {
+            totals: &totals,
+            tcp_ext: &self.tcp_ext.answer,
+            kernel: &self.half_open.answer,
+            ports: &ports,
+            period,
+        };
+        let pressure = self.pressure.measure(&counts, Instant::now());
+        let half_open = self.count_half_open(&totals, period);
+        let is_suspicious = is_alert || half_open.datapath.max(half_open.kernel) > self.suspicion;
+        self.prefixes.advance(is_suspicious, period)?;
+        let suspects = if is_suspicious { self.sources.suspects(period)? } else { Vec::new() };
         let snapshot = Snapshot {
             rates: self.rates.measure(&totals, self.last_distinct),
-            half_open: self.count_half_open(&totals, period),
-            ports: self.read_ports()?,
+            half_open,
+            pressure,
+            suspects,
+            suspect_prefixes: self.prefixes.suspects().to_vec(),
+            ports,
             prefixes: self.prefixes.top(),
+            listeners: self.listeners.answer.clone(),
             refused: self.tcp_ext.answer.listen_drops.saturating_sub(self.first_tcp_ext.listen_drops),
             tracked_sources: self.sources.tracked(),
             top_sources: self.sources.top(),
@@ -134,19 +186,24 @@ impl Monitor {
         Ok(self.distinct.estimate(last_period)? * periods_per_second)
     }
 
-    fn ask_kernel(&mut self) {
+    fn ask_kernel(&mut self, jiffies: u64) -> Result<(), DatapathError> {
         self.half_open.note("half-open handshakes", self.kernel.half_open().map(Arc::new));
         self.tcp_ext.note("counters", self.kernel.tcp_ext());
-        if self.ticks.is_multiple_of(TICKS_PER_LISTENER_LIST) {
+        let drops = self.tcp_ext.answer.listen_drops;
+        let is_refusing = drops != std::mem::replace(&mut self.last_drops, drops);
+        if is_refusing || self.ticks.is_multiple_of(TICKS_PER_LISTENER_LIST) {
             self.listeners.note("listeners", self.kernel.listeners());
+            let open = self.listeners.answer.iter().map(|listener| listener.local.port()).collect();
+            self.listening.set(open, jiffies)?;
         }
+        Ok(())
     }
 
     fn count_half_open(&mut self, totals: &Totals, period: u32) -> HalfOpenCounts {
         HalfOpenCounts {
             kernel: self.half_open.answer.total as u64,
             kernel_retried: self.half_open.answer.retried as u64,
-            datapath: self.handshakes.count(totals, period),
+            datapath: self.handshakes.count(totals.begun(), totals.ended(), period),
         }
     }
 
@@ -187,4 +244,12 @@ pub struct OtherMaps {
     pub events: EventRing,
     /// The source table, which is shared.
     pub sources: SourceMap,
+    /// What the datapath may do.
+    pub control: ControlMap,
+    /// What the lists say of networks.
+    pub rules: RuleMap,
+    /// The host's own addresses.
+    pub local: LocalAddresses,
+    /// What holds for SYNs with data.
+    pub payload: PayloadPolicies,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tcpguard_common::layout::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes};
+use tcpguard_common::layout::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSyns};
 
 use crate::{
     datapath::{DatapathError, maps::PortMap},
@@ -29,25 +29,33 @@ pub struct PortSnapshot {
     pub backlog: u64,
     /// Completed connections that wait to be accepted.
     pub accept_queue: u64,
+    /// Handshakes begun, as far as they are judged.
+    pub begun: u64,
+    /// Handshakes completed or reset.
+    pub ended: u64,
+    /// One of its listeners has no room for another connection: its application accepts too slowly.
+    pub is_full: bool,
 }
 
 /// Reads the SYN counts a slab at a time: those of ports that have a listener with every tick, the
 /// others in turn, since every CPU has its own.
 pub struct PortReader {
     map: PortMap,
-    slabs: Vec<BTreeMap<u16, u64>>,
+    slabs: Vec<BTreeMap<u16, PortSyns>>,
     next: usize,
+    /// Ports that have thresholds of their own.
+    services: BTreeSet<u16>,
 }
 
 impl PortReader {
-    pub(super) fn new(map: PortMap) -> Self {
-        Self { map, slabs: vec![BTreeMap::new(); PORT_SLABS], next: 0 }
+    pub(super) fn new(map: PortMap, services: BTreeSet<u16>) -> Self {
+        Self { map, slabs: vec![BTreeMap::new(); PORT_SLABS], next: 0, services }
     }
 
     /// Reads the slabs that are due.
     pub(super) fn advance(&mut self, listeners: &[Listener]) -> Result<(), DatapathError> {
-        let mut due: BTreeSet<usize> =
-            listeners.iter().map(|listener| usize::from(listener.local.port()) / PORTS_PER_SLAB).collect();
+        let ports = listeners.iter().map(|listener| listener.local.port()).chain(self.services.iter().copied());
+        let mut due: BTreeSet<usize> = ports.map(|port| usize::from(port) / PORTS_PER_SLAB).collect();
         due.insert(self.next);
         self.next = (self.next + 1) % PORT_SLABS;
         for slab in due {
@@ -63,23 +71,27 @@ impl PortReader {
         half_open: &HalfOpenTable,
     ) -> Result<Vec<PortSnapshot>, DatapathError> {
         let handshakes = self.map.read_handshakes()?;
-        Ok(assemble(self.slabs.iter().flatten().map(|(port, syn)| (*port, *syn)), &handshakes, listeners, half_open))
+        let syn = self.slabs.iter().flatten().map(|(port, syn)| (*port, *syn));
+        Ok(assemble(syn, &handshakes, listeners, half_open, &self.services))
     }
 }
 
 fn assemble(
-    syn: impl Iterator<Item = (u16, u64)>,
+    syn: impl Iterator<Item = (u16, PortSyns)>,
     handshakes: &BTreeMap<u16, PortHandshakes>,
     listeners: &[Listener],
     half_open: &HalfOpenTable,
+    services: &BTreeSet<u16>,
 ) -> Vec<PortSnapshot> {
     let mut ports = BTreeMap::<u16, PortSnapshot>::new();
     for (port, syn) in syn {
-        ports.entry(port).or_default().syn = syn;
+        let snapshot = ports.entry(port).or_default();
+        (snapshot.syn, snapshot.begun) = (syn.syn, syn.syn.saturating_sub(syn.not_begun));
     }
     for (port, totals) in handshakes {
         let snapshot = ports.entry(*port).or_default();
         (snapshot.completed, snapshot.retried) = (totals.completed, totals.retried);
+        snapshot.ended = totals.completed + totals.reset;
     }
     for (port, counts) in &half_open.by_port {
         ports.entry(*port).or_default().half_open = counts.total as u64;
@@ -88,11 +100,12 @@ fn assemble(
         let snapshot = ports.entry(listener.local.port()).or_default();
         snapshot.backlog += u64::from(listener.backlog);
         snapshot.accept_queue += u64::from(listener.accept_queue);
+        snapshot.is_full |= listener.is_full();
     }
     let (mut open, mut closed): (Vec<_>, Vec<_>) = ports
         .into_iter()
         .map(|(port, snapshot)| PortSnapshot { port, ..snapshot })
-        .partition(|snapshot| snapshot.backlog > 0);
+        .partition(|snapshot| snapshot.backlog > 0 || services.contains(&snapshot.port));
     closed.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.syn));
     closed.truncate(MOST_CLOSED_PORTS);
     open.append(&mut closed);
@@ -118,17 +131,18 @@ mod tests {
         });
         let listener =
             |address: &str| Listener { local: address.parse().expect("an address"), accept_queue: 1, backlog: 128 };
-        let handshakes = BTreeMap::from([(443, PortHandshakes { completed: 5, retried: 2 })]);
+        let handshakes = BTreeMap::from([(443, PortHandshakes { completed: 5, retried: 2, reset: 1 })]);
         let ports = assemble(
-            [(443, 9), (81, 7)].into_iter(),
+            [(443, PortSyns { syn: 9, not_begun: 2 }), (81, PortSyns { syn: 7, not_begun: 0 })].into_iter(),
             &handshakes,
             &[listener("0.0.0.0:443"), listener("[::]:443")],
             &half_open,
+            &BTreeSet::new(),
         );
         assert_eq!(
             ports,
             [
-                PortSnapshot { port: 81, syn: 7, ..PortSnapshot::default() },
+                PortSnapshot { port: 81, syn: 7, begun: 7, ..PortSnapshot::default() },
                 PortSnapshot {
                     port: 443,
                     syn: 9,
@@ -136,7 +150,10 @@ mod tests {
                     retried: 2,
                     completed: 5,
                     backlog: 256,
-                    accept_queue: 2
+                    accept_queue: 2,
+                    begun: 7,
+                    ended: 6,
+                    is_full: false,
                 },
             ]
         );
@@ -144,7 +161,8 @@ mod tests {
 
     #[test]
     fn a_scan_does_not_fill_the_report() {
-        let ports = assemble((1..=60_000).map(|port| (port, 1)), &BTreeMap::new(), &[], &HalfOpenTable::default());
+        let syn = (1..=60_000).map(|port| (port, PortSyns { syn: 1, not_begun: 0 }));
+        let ports = assemble(syn, &BTreeMap::new(), &[], &HalfOpenTable::default(), &BTreeSet::new());
         assert_eq!(ports.len(), MOST_CLOSED_PORTS);
     }
 }

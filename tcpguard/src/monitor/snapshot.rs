@@ -5,10 +5,12 @@ use std::sync::Arc;
 use crate::{
     datapath::maps::Totals,
     interfaces::InterfaceStatus,
-    kernel::{HalfOpenTable, TcpExt},
+    kernel::{HalfOpenTable, Listener, TcpExt},
 };
 
-use super::{HalfOpenCounts, PortSnapshot, PrefixSnapshot, Rates, TopSources, WallClock};
+use super::{
+    HalfOpenCounts, PortSnapshot, PrefixReading, PrefixSnapshot, Pressure, Rates, SourceReading, TopSources, WallClock,
+};
 
 /// What the datapath and the kernel said at one tick. Decisions and answers are made from this alone.
 #[derive(Clone, Debug)]
@@ -35,6 +37,14 @@ pub struct Snapshot {
     pub ports: Vec<PortSnapshot>,
     /// Networks that sent most.
     pub prefixes: Vec<PrefixSnapshot>,
+    /// What thresholds are compared with.
+    pub pressure: Pressure,
+    /// Sources that may have to answer for it; none are read while all is far below the thresholds.
+    pub suspects: Vec<SourceReading>,
+    /// Networks that may have to.
+    pub suspect_prefixes: Vec<PrefixReading>,
+    /// Listeners.
+    pub listeners: Vec<Listener>,
     /// How many sources have an entry.
     pub tracked_sources: u64,
     /// Who is at the top, in each order.

@@ -16,7 +16,9 @@ use crate::datapath::{
 /// Sources that are kept for each order.
 pub const MOST_TOP_SOURCES: usize = 256;
 /// Busy sources that are remembered between rounds.
-const MOST_BUSY: usize = 256;
+const MOST_BUSY: usize = 1024;
+/// Sources over their limit that one round gathers.
+const MOST_OVER_LIMIT: usize = 4096;
 /// Batches of the table that are read with one tick. A table of 200,000 takes five seconds a round.
 const BATCHES_PER_TICK: usize = 4;
 /// Rounds between two rebuilds of the filter.
@@ -63,8 +65,43 @@ impl TopSources {
     }
 }
 
+/// What is judged of one source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceReading {
+    /// Who.
+    pub source: Address,
+    /// Handshakes half open.
+    pub half_open: u64,
+    /// Of these, the ones that began in the last two periods.
+    pub recent_half_open: u64,
+    /// Handshakes completed in the last two periods.
+    pub recent_completed: u64,
+    /// About how many ports it asked for in this period.
+    pub ports: u32,
+    /// SYNs that were not dropped, since it has its entry.
+    pub passed: u64,
+    /// Until when it is blocked, in jiffies.
+    pub blocked_until: u64,
+}
+
+impl SourceReading {
+    fn of(source: Address, entry: &SourceEntry, period: u32) -> Self {
+        Self {
+            source,
+            half_open: entry.half_open.count(period),
+            recent_half_open: entry.half_open.count_recent(period),
+            recent_completed: entry.recent.count(period),
+            ports: entry.ports.estimate(),
+            passed: entry.syn.saturating_sub(entry.dropped),
+            blocked_until: entry.blocked_until,
+        }
+    }
+}
+
 pub(super) struct SourceWatch {
     sources: SourceMap,
+    /// Half-open handshakes that one source may have.
+    limit: u64,
     known: KnownSources,
     scan: SourceScan,
     round: Round,
@@ -81,6 +118,7 @@ pub(super) struct SourceWatch {
 struct Round {
     entries: u64,
     leaders: [Leaders; SourceOrder::ALL.len()],
+    over_limit: Vec<Address>,
 }
 
 /// What the last round found.
@@ -88,14 +126,17 @@ struct Round {
 struct FinishedRound {
     entries: u64,
     leaders: Vec<Address>,
+    most_half_open: Vec<Address>,
+    over_limit: Vec<Address>,
     /// The leaders and those that became busy since.
     top: Arc<TopSources>,
     is_top_stale: bool,
 }
 
 impl SourceWatch {
-    pub fn new(sources: SourceMap, known: KnownSources) -> Self {
+    pub fn new(sources: SourceMap, known: KnownSources, limit: u32) -> Self {
         Self {
+            limit: limit.into(),
             filter: None,
             sources,
             known,
@@ -110,9 +151,9 @@ impl SourceWatch {
     /// Reads the next slice of the table; `period` is the period of half-open windows.
     pub fn advance(&mut self, period: u32) -> Result<(), DatapathError> {
         for _ in 0..BATCHES_PER_TICK {
-            let (round, known, filter) = (&mut self.round, &self.known, &mut self.filter);
+            let (round, known, filter, limit) = (&mut self.round, &self.known, &mut self.filter, self.limit);
             let progress = self.scan.next(&self.sources, |source, entry| {
-                round.note(*source, entry, period);
+                round.note(*source, entry, period, limit);
                 if let Some(filter) = filter {
                     known.add(filter, *source);
                 }
@@ -133,13 +174,29 @@ impl SourceWatch {
         if self.rounds.is_multiple_of(ROUNDS_PER_REBUILD) {
             self.filter = Some(self.known.start()?);
         }
+        let Round { entries, leaders, over_limit } = round;
+        let [by_syn, by_half_open, by_dropped] = leaders.map(Leaders::into_addresses);
         self.finished = FinishedRound {
-            entries: round.entries,
-            leaders: round.into_leaders(),
+            entries,
+            leaders: [by_syn, by_half_open.clone(), by_dropped].concat(),
+            most_half_open: by_half_open,
+            over_limit,
             is_top_stale: true,
             ..FinishedRound::default()
         };
         Ok(())
+    }
+
+    /// The sources with most half-open handshakes, and all that are over their limit, as they stand now.
+    pub fn suspects(&self, period: u32) -> Result<Vec<SourceReading>, DatapathError> {
+        let finished = &self.finished;
+        let all = finished.most_half_open.iter().chain(&finished.over_limit).chain(&self.busy).copied();
+        let mut readings = Vec::new();
+        for source in TopSources::of(all.collect()).addresses() {
+            let entry = self.sources.get(*source)?;
+            readings.extend(entry.map(|entry| SourceReading::of(*source, &entry, period)));
+        }
+        Ok(readings)
     }
 
     /// Keeps a source that became busy among the top ones, until many others have become busy since.
@@ -169,15 +226,14 @@ impl SourceWatch {
 }
 
 impl Round {
-    fn note(&mut self, source: Address, entry: &SourceEntry, period: u32) {
+    fn note(&mut self, source: Address, entry: &SourceEntry, period: u32, limit: u64) {
         self.entries += 1;
+        if self.over_limit.len() < MOST_OVER_LIMIT && SourceOrder::HalfOpen.weight(entry, period) > limit {
+            self.over_limit.push(source);
+        }
         for (order, leaders) in SourceOrder::ALL.into_iter().zip(&mut self.leaders) {
             leaders.note(source, order.weight(entry, period));
         }
-    }
-
-    fn into_leaders(self) -> Vec<Address> {
-        self.leaders.into_iter().flat_map(Leaders::into_addresses).collect()
     }
 }
 
@@ -203,10 +259,10 @@ impl Leaders {
         }
     }
 
-    fn into_addresses(mut self) -> impl Iterator<Item = Address> {
+    fn into_addresses(mut self) -> Vec<Address> {
         self.sources.sort_unstable_by(|left, right| right.cmp(left));
         self.sources.truncate(MOST_TOP_SOURCES);
-        self.sources.into_iter().map(|(_, source)| source)
+        self.sources.into_iter().map(|(_, source)| source).collect()
     }
 }
 
@@ -228,7 +284,7 @@ mod tests {
             .collect();
         expected.sort_unstable_by(|left, right| right.cmp(left));
         let least = expected[MOST_TOP_SOURCES - 1].0;
-        let found: Vec<Address> = leaders.into_addresses().collect();
+        let found: Vec<Address> = leaders.into_addresses();
         assert_eq!(found.len(), MOST_TOP_SOURCES);
         let heavier = expected.iter().filter(|(weight, _)| *weight > least);
         assert!(heavier.clone().count() > MOST_TOP_SOURCES - 5);
@@ -241,12 +297,14 @@ mod tests {
     fn a_round_counts_everything() {
         let mut round = Round::default();
         for n in 0..1000u32 {
-            let mut entry = SourceEntry::new(0);
+            let mut entry = SourceEntry::new(0, 0);
             entry.syn = 1;
             entry.half_open.open(5);
-            round.note(Ipv4Addr::from(n).into(), &entry, 5);
+            round.note(Ipv4Addr::from(n).into(), &entry, 5, 0);
         }
         assert_eq!(round.entries, 1000);
-        assert_eq!(TopSources::of(round.into_leaders()).0.len(), MOST_TOP_SOURCES);
+        assert_eq!(round.over_limit.len(), 1000);
+        let leaders = round.leaders.map(Leaders::into_addresses).concat();
+        assert_eq!(TopSources::of(leaders).0.len(), MOST_TOP_SOURCES);
     }
 }

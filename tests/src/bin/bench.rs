@@ -120,7 +120,8 @@ impl Statistic {
 
 /// Runs floor, tcpguard and the comparison in turn, so that a change of the machine's speed meets all.
 fn measure(spec: &FloodSpec, effort: &Effort) -> Result<Cost> {
-    let options = DatapathOptions { max_sources: 262_144, prefix_v4: 24, prefix_v6: 64, log_level: None };
+    let options =
+        DatapathOptions { max_sources: 262_144, prefix_v4: 24, prefix_v6: 64, syn_per_second: 2000, log_level: None };
     let (datapath, _maps) = Datapath::load(&options)?;
     let guard = datapath.guard()?.fd()?.try_clone()?;
     let (mut ebpf, template) = flood::load(spec)?;

@@ -2,6 +2,7 @@
 
 use tcpguard_common::{
     counters::{COUNTERS, Counter, Counts},
+    drops::DropReason,
     layout::map,
 };
 
@@ -11,8 +12,14 @@ use super::{super::DatapathError, PerCpu};
 pub struct CounterMap(PerCpu<Counts>);
 
 /// The counters, over all CPUs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals([u64; COUNTERS]);
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self([0; COUNTERS])
+    }
+}
 
 impl CounterMap {
     pub(super) const fn new(map: PerCpu<Counts>) -> Self {
@@ -42,8 +49,32 @@ impl Totals {
     }
 
     /// All SYNs.
-    pub const fn syn(&self) -> u64 {
-        self.get(Counter::SynTracked) + self.get(Counter::SynUntracked)
+    pub fn syn(&self) -> u64 {
+        self.get(Counter::SynTracked) + self.get(Counter::SynUntracked) + self.dropped_where(DropReason::is_of_syn)
+    }
+
+    /// SYNs that began a handshake to be judged: those sent again, dropped, or not for this host, did not.
+    pub fn begun(&self) -> u64 {
+        let not_begun =
+            [Counter::SynRepeated, Counter::SynForwarded, Counter::SynClosed].map(|counter| self.get(counter));
+        let accounted = self.get(Counter::SynTracked) + self.get(Counter::SynUntracked);
+        accounted.saturating_sub(not_begun.iter().sum())
+    }
+
+    /// Handshakes completed, or reset while half open.
+    pub const fn ended(&self) -> u64 {
+        self.get(Counter::Completed) + self.get(Counter::HandshakesReset)
+    }
+
+    /// Frames dropped, for whatever reason.
+    pub fn dropped(&self) -> u64 {
+        self.dropped_where(|_| true)
+    }
+
+    /// Frames dropped for reasons of this kind.
+    pub fn dropped_where(&self, is_wanted: impl Fn(DropReason) -> bool) -> u64 {
+        let reasons = DropReason::ALL.iter().filter(|reason| is_wanted(**reason));
+        reasons.map(|reason| self.get(reason.counter())).sum()
     }
 
     /// With one counter set, for those that make totals up.

@@ -1,7 +1,7 @@
 //! What the datapath tells at once.
 
 use aya::maps::{MapData, RingBuf};
-use tcpguard_common::{event::SourceBusy, layout::map};
+use tcpguard_common::{event::Event, layout::map};
 use tokio::io::unix::AsyncFd;
 use zerocopy::FromBytes;
 
@@ -19,7 +19,7 @@ impl EventRing {
     ///
     /// # Errors
     /// Where the ring cannot be waited for.
-    pub async fn receive(&mut self, most: usize) -> std::io::Result<Vec<SourceBusy>> {
+    pub async fn receive(&mut self, most: usize) -> std::io::Result<Vec<Event>> {
         let mut guard = self.0.readable_mut().await?;
         let ring = guard.get_inner_mut();
         let mut events = Vec::new();
@@ -28,7 +28,7 @@ impl EventRing {
                 guard.clear_ready();
                 break;
             };
-            events.extend(SourceBusy::read_from_bytes(&item));
+            events.extend(Event::read_from_bytes(&item));
         }
         Ok(events)
     }

@@ -1,12 +1,15 @@
 //! The maps, each with one owner: typed, and taken once when the datapath is loaded.
 
+mod control;
 mod counts;
+mod destinations;
 mod distinct;
 mod events;
 mod guarded;
 mod known;
 mod ports;
 mod prefixes;
+mod rules;
 mod sources;
 
 use aya::{
@@ -16,13 +19,16 @@ use aya::{
 use tcpguard_common::layout::map;
 
 use super::DatapathError;
+pub use control::ControlMap;
 pub use counts::{CounterMap, Totals};
+pub use destinations::{ListeningPorts, LocalAddresses, PayloadPolicies};
 pub use distinct::DistinctMap;
 pub use events::EventRing;
 pub use guarded::GuardedInterfaces;
 pub use known::{KnownSources, NewFilter};
 pub use ports::PortMap;
 pub use prefixes::{PrefixAccount, PrefixMap};
+pub use rules::RuleMap;
 pub use sources::{SourceMap, SourceScan};
 
 /// Every map that the daemon uses.
@@ -43,10 +49,25 @@ pub struct Maps {
     pub guarded: GuardedInterfaces,
     /// What the datapath tells at once.
     pub events: EventRing,
+    /// What the datapath may do.
+    pub control: ControlMap,
+    /// What the lists say of networks.
+    pub rules: RuleMap,
+    /// The host's own addresses.
+    pub local: LocalAddresses,
+    /// The ports that have a listener.
+    pub listening: ListeningPorts,
+    /// What holds for SYNs with data.
+    pub payload: PayloadPolicies,
 }
 
 impl Maps {
-    pub(super) fn take(ebpf: &mut Ebpf, hash_key: u64, filter_blocks: u32) -> Result<Self, DatapathError> {
+    pub(super) fn take(
+        ebpf: &mut Ebpf,
+        hash_key: u64,
+        filter_blocks: u32,
+        ticks_per_second: u32,
+    ) -> Result<Self, DatapathError> {
         Ok(Self {
             counts: CounterMap::new(take(ebpf, map::COUNTS)?),
             sources: SourceMap::new(take(ebpf, map::SOURCES)?),
@@ -56,6 +77,11 @@ impl Maps {
             distinct: DistinctMap::new(take(ebpf, map::DISTINCT)?),
             guarded: GuardedInterfaces::new(take(ebpf, map::GUARDED_INTERFACES)?),
             events: EventRing::new(take(ebpf, map::EVENTS)?)?,
+            control: ControlMap::new(take(ebpf, map::CONTROL)?),
+            rules: RuleMap::new(take(ebpf, map::RULES)?),
+            local: LocalAddresses::new(take(ebpf, map::LOCAL_ADDRESSES)?),
+            listening: ListeningPorts::new(take(ebpf, map::LISTENING)?, ticks_per_second),
+            payload: PayloadPolicies::new(take(ebpf, map::PAYLOAD_POLICY)?),
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aya::maps::{HashMap, MapData};
-use tcpguard_common::layout::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSlab, map};
+use tcpguard_common::layout::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSlab, PortSyns, map};
 
 use super::{super::DatapathError, PerCpu};
 
@@ -22,14 +22,16 @@ impl PortMap {
     ///
     /// # Errors
     /// Where the map cannot be read.
-    pub fn read_syn(&self, slab: usize) -> Result<BTreeMap<u16, u64>, DatapathError> {
+    pub fn read_syn(&self, slab: usize) -> Result<BTreeMap<u16, PortSyns>, DatapathError> {
         let index = u32::try_from(slab % PORT_SLABS).unwrap_or(0);
         let cpus = self.syn.get(&index, 0).map_err(DatapathError::map(map::SYN_BY_PORT))?;
-        let mut ports = BTreeMap::new();
+        let mut ports = BTreeMap::<u16, PortSyns>::new();
         for counts in cpus.iter() {
-            for (offset, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            for (offset, count) in counts.iter().enumerate().filter(|(_, count)| count.syn > 0) {
                 let port = u16::try_from(slab * PORTS_PER_SLAB + offset).unwrap_or(u16::MAX);
-                *ports.entry(port).or_default() += count;
+                let total = ports.entry(port).or_default();
+                total.syn += count.syn;
+                total.not_begun += count.not_begun;
             }
         }
         Ok(ports)

@@ -1,0 +1,105 @@
+//! A token bucket per source: how many SYNs it may send. A completed handshake gives its token back, so
+//! that a client whose handshakes complete never runs out, however many it opens.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// How a bucket fills. Tokens come in parts, as many to a SYN as there are jiffies in a second: a jiffy
+/// then adds a whole number of them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Rate {
+    /// Parts that a jiffy adds: SYNs a second.
+    pub per_jiffy: u32,
+    /// Parts that a SYN takes: jiffies a second.
+    pub per_syn: u32,
+    /// Parts that a full bucket holds: a second's worth.
+    pub most: u32,
+    /// Keeps what follows aligned.
+    reserved: u32,
+}
+
+impl Rate {
+    /// `syn_per_second` SYNs a second, as many of them at once as a second brings.
+    pub const fn new(syn_per_second: u32, ticks_per_second: u32) -> Self {
+        Self {
+            per_jiffy: syn_per_second,
+            per_syn: ticks_per_second,
+            most: syn_per_second.saturating_mul(ticks_per_second),
+            reserved: 0,
+        }
+    }
+
+    /// Adds what `elapsed` jiffies bring to `tokens`.
+    #[inline(always)]
+    pub const fn fill(&self, tokens: &mut u32, elapsed: u64) {
+        if elapsed == 0 {
+            return;
+        }
+        // More than this fills any bucket, and keeps the product within 64 bits.
+        let elapsed = if elapsed < 1 << 32 { elapsed } else { 1 << 32 };
+        let filled = (self.per_jiffy as u64 * elapsed).saturating_add(*tokens as u64);
+        *tokens = if filled < self.most as u64 { filled as u32 } else { self.most };
+    }
+
+    /// Takes what a SYN costs; false where there is not enough.
+    #[inline(always)]
+    pub const fn take(&self, tokens: &mut u32) -> bool {
+        if *tokens < self.per_syn {
+            return false;
+        }
+        *tokens -= self.per_syn;
+        true
+    }
+
+    /// Gives back what a SYN cost.
+    #[inline(always)]
+    pub const fn give_back(&self, tokens: &mut u32) {
+        let filled = tokens.saturating_add(self.per_syn);
+        *tokens = if filled < self.most { filled } else { self.most };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HZ: u32 = 250;
+
+    #[test]
+    fn a_second_brings_as_many_as_the_rate_says() {
+        let rate = Rate::new(100, HZ);
+        let mut tokens = 0;
+        let mut passed = 0;
+        for _ in 0..10 * HZ {
+            rate.fill(&mut tokens, 1);
+            passed += u32::from(rate.take(&mut tokens));
+        }
+        assert_eq!(passed, 1000);
+    }
+
+    #[test]
+    fn a_burst_is_a_second_s_worth() {
+        let rate = Rate::new(100, HZ);
+        let mut tokens = 0;
+        rate.fill(&mut tokens, u64::MAX);
+        assert_eq!((0..1000).filter(|_| rate.take(&mut tokens)).count(), 100);
+    }
+
+    #[test]
+    fn who_completes_handshakes_never_runs_out() {
+        let rate = Rate::new(10, HZ);
+        let mut tokens = rate.most;
+        for _ in 0..100_000 {
+            assert!(rate.take(&mut tokens));
+            rate.give_back(&mut tokens);
+        }
+    }
+
+    #[test]
+    fn the_highest_rate_does_not_overflow() {
+        let rate = Rate::new(100_000_000, 1000);
+        let mut tokens = 0;
+        rate.fill(&mut tokens, u64::MAX);
+        assert!(rate.take(&mut tokens));
+    }
+}

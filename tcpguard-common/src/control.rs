@@ -1,0 +1,56 @@
+//! What the datapath may do at this moment, by the daemon's word, which is good for some seconds only:
+//! the datapath of a daemon that has died, or hangs, passes everything.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::bucket::Rate;
+
+/// The daemon's word, renewed with each of its ticks.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Control {
+    /// The last moment, in jiffies, that it is good for. 0: there is none.
+    pub good_until: u64,
+    /// See [`flag`].
+    pub flags: u64,
+    /// What a source may send.
+    pub rate: Rate,
+}
+
+/// Bits of [`Control::flags`].
+pub mod flag {
+    /// Frames are dropped. Without this, those that would be are counted.
+    pub const DROP: u64 = 1;
+    /// There are rules to look up.
+    pub const RULES: u64 = 1 << 1;
+    /// SYNs with data are dropped, wherever no service has a policy of its own.
+    pub const DROP_PAYLOAD: u64 = 1 << 2;
+    /// The host's addresses are known; without this, every destination counts as the host's.
+    pub const LOCAL_KNOWN: u64 = 1 << 3;
+    /// Sources are held to [`Control::rate`].
+    pub const LIMIT: u64 = 1 << 4;
+}
+
+impl Control {
+    /// Whether the daemon's word is good at this moment.
+    #[inline(always)]
+    pub const fn is_good(&self, jiffies: u64) -> bool {
+        jiffies <= self.good_until
+    }
+
+    /// Whether all bits of `flag` are set.
+    #[inline(always)]
+    pub const fn has(&self, flag: u64) -> bool {
+        self.flags & flag == flag
+    }
+}
+
+/// What holds for SYNs with data to one port.
+pub mod payload_policy {
+    /// What holds for the host.
+    pub const HOST: u32 = 0;
+    /// They pass: the port's service is calm.
+    pub const PASS: u32 = 1;
+    /// They are dropped: the port's service is under attack.
+    pub const DROP: u32 = 2;
+}

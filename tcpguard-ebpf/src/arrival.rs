@@ -1,0 +1,35 @@
+//! A SYN on its way through the stages.
+
+use tcpguard_common::{address::Address, hash, packet::Segment};
+
+use crate::{control::Leave, settings, time::Now};
+
+/// A source and its hash, which every structure is indexed by.
+#[derive(Clone, Copy)]
+pub struct Source {
+    pub address: Address,
+    pub hash: u64,
+}
+
+impl Source {
+    #[inline(always)]
+    pub fn new(address: Address) -> Self {
+        Self { address, hash: hash::address(settings::hash_key(), address) }
+    }
+}
+
+/// A SYN, when it came, and what may be done with it.
+pub struct Arrival<'a> {
+    pub segment: &'a Segment,
+    pub source: Source,
+    pub now: Now,
+    pub leave: Leave<'a>,
+}
+
+impl<'a> Arrival<'a> {
+    #[inline(always)]
+    pub fn new(segment: &'a Segment) -> Self {
+        let now = Now::read();
+        Self { segment, source: Source::new(segment.source), now, leave: Leave::read(now) }
+    }
+}

@@ -1,0 +1,126 @@
+//! The stages that a segment passes before it is accounted. Each looks at one thing; the first that
+//! drops it ends its way.
+
+use aya_ebpf::{
+    btf_maps::{Array, LpmTrie, lpm_trie::Key},
+    macros::btf_map,
+};
+use tcpguard_common::{
+    address::Address,
+    atomic,
+    control::{flag, payload_policy},
+    drops::DropReason,
+    event::{Event, kind},
+    rule::{Rule, Standing},
+    source::SourceEntry,
+};
+
+use crate::{arrival::Arrival, control::Leave, events, outcome::Outcome, time::Now};
+
+/// What the lists say of networks, resolved by the daemon. There is room for
+/// [`tcpguard_common::layout::MOST_RULES`]; what is not used costs nothing.
+#[btf_map]
+static RULES: LpmTrie<Address, Rule, 524_288> = LpmTrie::new();
+
+/// What holds for SYNs with data, by destination port.
+#[btf_map]
+static PAYLOAD_POLICY: Array<u32, 65_536> = Array::new();
+
+/// A segment that no TCP sends.
+#[inline(always)]
+pub fn malformed(reason: DropReason) -> Option<Outcome> {
+    Leave::read(Now::read()).drop(reason)
+}
+
+/// A SYN from or to port 0, which no TCP has.
+#[inline(always)]
+pub fn port_zero(arrival: &Arrival) -> Option<Outcome> {
+    if arrival.segment.source_port != 0 && arrival.segment.destination_port != 0 {
+        return None;
+    }
+    arrival.leave.drop(DropReason::PortZero)
+}
+
+/// A SYN with data, where its service is under attack.
+#[inline(always)]
+pub fn payload(arrival: &Arrival) -> Option<Outcome> {
+    if arrival.segment.payload_length == 0 {
+        return None;
+    }
+    let policy =
+        PAYLOAD_POLICY.get(arrival.segment.destination_port.into()).map_or(payload_policy::HOST, |policy| *policy);
+    let is_unwanted = match policy {
+        payload_policy::PASS => false,
+        payload_policy::DROP => true,
+        _ => arrival.leave.has(flag::DROP_PAYLOAD),
+    };
+    if is_unwanted { arrival.leave.drop(DropReason::SynPayload) } else { None }
+}
+
+/// What the lists say of its source, and the outcome where that is a denial.
+#[inline(always)]
+pub fn rules(arrival: &Arrival) -> (Standing, Option<Outcome>) {
+    if !arrival.leave.has(flag::RULES) {
+        return (Standing::Ordinary, None);
+    }
+    let Some(rule) = RULES.get(&Key::new(128, arrival.source.address)) else { return (Standing::Ordinary, None) };
+    match rule.standing(arrival.now.jiffies) {
+        Standing::Denied => (Standing::Ordinary, arrival.leave.drop(DropReason::Denied)),
+        standing => (standing, None),
+    }
+}
+
+/// A SYN of a source without an entry: it is not proven, so that a block of its network holds for it.
+#[inline(always)]
+pub fn unknown_source(arrival: &Arrival, standing: Standing) -> Option<Outcome> {
+    match standing {
+        Standing::Suspended => arrival.leave.drop(DropReason::BlockedPrefix),
+        _ => None,
+    }
+}
+
+/// A SYN of a source with an entry: is it blocked, or its network, or has it sent too many?
+#[inline(always)]
+pub fn known_source(entry: &mut SourceEntry, arrival: &Arrival, standing: Standing) -> Option<Outcome> {
+    let elapsed = arrival.now.jiffies.wrapping_sub(entry.last_seen);
+    entry.last_seen = arrival.now.jiffies;
+    let outcome = restrain(entry, arrival, standing, elapsed);
+    if let Some(Outcome::Dropped(reason)) = outcome {
+        if entry.dropped == 0 {
+            report_first_drop(arrival, reason);
+        }
+        atomic::add(&mut entry.dropped, 1);
+    }
+    outcome
+}
+
+#[inline(always)]
+fn restrain(entry: &mut SourceEntry, arrival: &Arrival, standing: Standing, elapsed: u64) -> Option<Outcome> {
+    if matches!(standing, Standing::Allowed) {
+        return None;
+    }
+    if arrival.now.jiffies < entry.blocked_until
+        && let Some(outcome) = arrival.leave.drop(DropReason::Blocked)
+    {
+        return Some(outcome);
+    }
+    if matches!(standing, Standing::Suspended)
+        && entry.completed == 0
+        && let Some(outcome) = arrival.leave.drop(DropReason::BlockedPrefix)
+    {
+        return Some(outcome);
+    }
+    let rate = arrival.leave.rate()?;
+    rate.fill(&mut entry.tokens, elapsed);
+    if rate.take(&mut entry.tokens) { None } else { arrival.leave.drop(DropReason::RateLimit) }
+}
+
+#[inline(always)]
+fn report_first_drop(arrival: &Arrival, reason: DropReason) {
+    events::report(Event {
+        kind: kind::FIRST_DROP,
+        reason: reason as u32,
+        source: arrival.source.address,
+        half_open: 0,
+    });
+}

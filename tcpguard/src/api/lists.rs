@@ -1,0 +1,184 @@
+//! `GET /lists`, and `POST` and `DELETE` of `/lists/allow` and `/lists/deny`.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{
+        Path, Query, State,
+        rejection::{BytesRejection, QueryRejection},
+    },
+    http::StatusCode,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, de::Error};
+use tokio::sync::oneshot;
+
+use super::{
+    ApiError, ApiState, Order,
+    access::{MayChange, body},
+    model::{BlockEntry, ListEntry, ListReport, Removed},
+};
+use crate::{
+    lists::{Entry, ListName, Network},
+    monitor::WallClock,
+};
+
+/// What a `POST` asks for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Addition {
+    #[serde(alias = "cidr", alias = "address", alias = "prefix", alias = "source")]
+    network: String,
+    #[serde(default)]
+    reason: Option<String>,
+    /// How long it lasts: seconds, or a text such as "10m".
+    #[serde(
+        default,
+        rename = "for",
+        alias = "expires_in",
+        alias = "expires_in_seconds",
+        alias = "duration",
+        alias = "seconds",
+        alias = "ttl",
+        alias = "expiry",
+        alias = "expires",
+        deserialize_with = "duration"
+    )]
+    lasts: Option<Duration>,
+    #[serde(default)]
+    force: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Parameters {
+    limit: Option<usize>,
+}
+
+/// What a `DELETE` asks for, in its query or in its body.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Removal {
+    #[serde(alias = "cidr", alias = "address", alias = "prefix", alias = "source")]
+    network: Option<String>,
+}
+
+/// Seconds, or a text such as "10m", or a moment such as "2026-11-20T08:00:00Z".
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Typed {
+        Seconds(f64),
+        Text(String),
+    }
+    let bad = |what: String| D::Error::custom(format!("\"for\" is {what}: write seconds, or a text such as \"10m\""));
+    match Option::<Typed>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Typed::Seconds(seconds)) => {
+            Duration::try_from_secs_f64(seconds).map(Some).map_err(|_| bad(seconds.to_string()))
+        }
+        Some(Typed::Text(text)) => {
+            let until =
+                |moment: Timestamp| Duration::try_from(moment.duration_since(Timestamp::now())).unwrap_or_default();
+            let parsed = humantime_serde::re::humantime::parse_duration(&text).ok();
+            parsed.or_else(|| text.parse().map(until).ok()).map(Some).ok_or_else(|| bad(format!("\"{text}\"")))
+        }
+    }
+}
+
+pub(super) async fn show(
+    State(state): State<ApiState>,
+    query: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<ListReport>, ApiError> {
+    let Query(parameters) = query?;
+    let report = state.report()?;
+    let most = parameters.limit.unwrap_or(usize::MAX);
+    let lists = state.lists.clone();
+    let entries = blocking(move || lists.entries()).await?;
+    let clock = &report.snapshot.clock;
+    let of =
+        |list| entries.iter().filter(|entry| entry.list == list).take(most).map(|entry| row(entry, clock)).collect();
+    let blocks = report.measures.blocks.iter().take(most);
+    Ok(Json(ListReport {
+        allow: of(ListName::Allow),
+        deny: of(ListName::Deny),
+        blocks: blocks
+            .map(|block| BlockEntry {
+                network: block.network.to_string(),
+                expires: clock.now().saturating_add(block.left).unwrap_or(clock.now()),
+                times: block.times,
+            })
+            .collect(),
+    }))
+}
+
+pub(super) async fn add(
+    _: MayChange,
+    State(state): State<ApiState>,
+    Path(list): Path<String>,
+    received: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<ListEntry>), ApiError> {
+    let list = name(&list)?;
+    let addition: Addition =
+        serde_json::from_slice(&body(received)?).map_err(|error| ApiError::BadBody(error.to_string()))?;
+    let network: Network = addition.network.parse().map_err(crate::lists::ListError::from)?;
+    let clock = state.report()?.snapshot.clock;
+    let lists = state.lists.clone();
+    let entry = blocking(move || lists.add(list, network, addition.reason.as_deref(), addition.lasts, addition.force));
+    Ok((StatusCode::CREATED, Json(row(&entry.await??, &clock))))
+}
+
+pub(super) async fn remove(
+    _: MayChange,
+    State(state): State<ApiState>,
+    Path(list): Path<String>,
+    query: Result<Query<Removal>, QueryRejection>,
+    received: Result<Bytes, BytesRejection>,
+) -> Result<Json<Removed>, ApiError> {
+    let list = name(&list)?;
+    let Query(mut removal) = query?;
+    let bytes = body(received)?;
+    if removal.network.is_none() && !bytes.is_empty() {
+        removal = serde_json::from_slice(&bytes).map_err(|error| ApiError::BadBody(error.to_string()))?;
+    }
+    let text =
+        removal.network.ok_or_else(|| ApiError::BadBody("which network? as in ?network=198.51.100.0/24".to_owned()))?;
+    let network: Network = text.parse().map_err(crate::lists::ListError::from)?;
+    let lifted = if list == ListName::Deny { lift(&state, network).await? } else { 0 };
+    let lists = state.lists.clone();
+    blocking(move || lists.remove(list, network, lifted)).await??;
+    Ok(Json(Removed { network: network.to_string(), blocks_lifted: lifted }))
+}
+
+/// Has the daemon lift the blocks by judgement within `network`; how many there were.
+async fn lift(state: &ApiState, network: Network) -> Result<usize, ApiError> {
+    let (lifted, answer) = oneshot::channel();
+    let ending = || ApiError::NotReady("the daemon is shutting down");
+    state.orders.send(Order::Lift { network, lifted }).await.map_err(|_| ending())?;
+    answer.await.map_err(|_| ending())
+}
+
+fn name(text: &str) -> Result<ListName, ApiError> {
+    match text {
+        "allow" => Ok(ListName::Allow),
+        "deny" => Ok(ListName::Deny),
+        _ => Err(ApiError::NoSuchList(text.chars().take(64).collect())),
+    }
+}
+
+fn row(entry: &Entry, clock: &WallClock) -> ListEntry {
+    ListEntry {
+        network: entry.network.to_string(),
+        list: entry.list,
+        origin: entry.origin.clone(),
+        reason: entry.reason.clone(),
+        expires: entry.until.map(|until| clock.time_of(until)),
+    }
+}
+
+/// Runs what may wait for a long list on a thread where nobody waits for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::NotReady("the daemon is shutting down"))
+}

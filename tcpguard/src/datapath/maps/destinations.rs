@@ -1,0 +1,97 @@
+//! Which destinations are the host's: its addresses, and its ports.
+
+use std::collections::BTreeSet;
+
+use aya::maps::{Array, MapData};
+use tcpguard_common::{
+    address::Address,
+    layout::map,
+    listening::{LISTENING, closed_at},
+    local,
+};
+
+use super::super::DatapathError;
+
+/// Writes the host's own addresses.
+pub struct LocalAddresses {
+    map: Array<MapData, local::Set>,
+    written: Option<Box<[local::Set; local::SETS]>>,
+}
+
+impl LocalAddresses {
+    pub(super) const fn new(map: Array<MapData, local::Set>) -> Self {
+        Self { map, written: None }
+    }
+
+    /// Makes `addresses` the host's. False where there are too many to be known: every destination has to
+    /// count as the host's then.
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub fn set(&mut self, addresses: &BTreeSet<Address>) -> Result<bool, DatapathError> {
+        let Some(sets) = local::sets(addresses.iter().copied()) else { return Ok(false) };
+        for (index, set) in (0..).zip(&sets) {
+            let is_written = self.written.as_ref().is_some_and(|written| written[index as usize] == *set);
+            if !is_written {
+                self.map.set(index, set, 0).map_err(DatapathError::map(map::LOCAL_ADDRESSES))?;
+            }
+        }
+        self.written = Some(Box::new(sets));
+        Ok(true)
+    }
+}
+
+/// Keeps the ports that have a listener. The datapath notes by itself when one opens or closes; this puts
+/// right what it cannot know.
+pub struct ListeningPorts {
+    map: Array<MapData, u64>,
+    ticks_per_second: u64,
+    open: BTreeSet<u16>,
+}
+
+impl ListeningPorts {
+    pub(super) const fn new(map: Array<MapData, u64>, ticks_per_second: u32) -> Self {
+        Self { map, ticks_per_second: ticks_per_second as u64, open: BTreeSet::new() }
+    }
+
+    /// Makes `open` the ports that have a listener at `jiffies`.
+    ///
+    /// # Errors
+    /// Where the map cannot be read or written.
+    pub fn set(&mut self, open: BTreeSet<u16>, jiffies: u64) -> Result<(), DatapathError> {
+        for port in &open {
+            self.change(*port, |state| state != LISTENING, LISTENING)?;
+        }
+        for port in self.open.difference(&open).copied().collect::<Vec<_>>() {
+            self.change(port, |state| state == LISTENING, closed_at(jiffies, self.ticks_per_second))?;
+        }
+        self.open = open;
+        Ok(())
+    }
+
+    fn change(&mut self, port: u16, is_due: impl Fn(u64) -> bool, state: u64) -> Result<(), DatapathError> {
+        let failed = DatapathError::map(map::LISTENING);
+        match self.map.get(&port.into(), 0) {
+            Ok(current) if is_due(current) => self.map.set(port.into(), state, 0).map_err(failed),
+            Ok(_) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// Writes what holds for SYNs with data to the ports of a service.
+pub struct PayloadPolicies(Array<MapData, u32>);
+
+impl PayloadPolicies {
+    pub(super) const fn new(map: Array<MapData, u32>) -> Self {
+        Self(map)
+    }
+
+    /// Sets one port's policy: one of [`tcpguard_common::control::payload_policy`].
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub fn set(&mut self, port: u16, policy: u32) -> Result<(), DatapathError> {
+        self.0.set(port.into(), policy, 0).map_err(DatapathError::map(map::PAYLOAD_POLICY))
+    }
+}

@@ -1,0 +1,280 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::monitor::{HalfOpenCounts, Readings};
+
+fn policy() -> Policy {
+    Policy::of(&Config::default())
+}
+
+fn counts(kernel: u64, kernel_retried: u64, datapath: u64) -> Readings {
+    Readings {
+        half_open: HalfOpenCounts { kernel, kernel_retried, datapath },
+        half_open_coming: u64::MAX,
+        ..Readings::default()
+    }
+}
+
+fn over(readings: Readings) -> Pressure {
+    Pressure { host: readings, ..Pressure::default() }
+}
+
+fn observation(at: f64, pressure: &Pressure) -> Observation<'_> {
+    Observation {
+        at: Duration::from_secs_f64(at),
+        pressure,
+        sources: &[],
+        prefixes: &[],
+        distinct_sources: 0.0,
+        kernel_rows: &[],
+    }
+}
+
+fn phase_after(readings: Readings) -> Phase {
+    detect(&policy(), &observation(1.0, &over(readings)), &State::default()).state.phase()
+}
+
+#[test]
+fn at_the_threshold_nothing_happens_and_at_one_more_it_does() {
+    let refused = |refused| Readings { refused, refused_coming: refused, ..Readings::default() };
+    for (at, above) in [
+        (counts(500, 0, 0), counts(501, 0, 0)),
+        (counts(0, 0, 500), counts(0, 0, 501)),
+        (counts(401, 400, 0), counts(401, 401, 0)),
+        (refused(5), refused(6)),
+    ] {
+        assert_eq!(phase_after(at), Phase::Calm, "{at:?}");
+        assert_eq!(phase_after(above), Phase::Attack, "{above:?}");
+    }
+}
+
+#[test]
+fn a_refused_threshold_of_0_is_exceeded_by_the_first() {
+    let mut policy = policy();
+    policy.host.max_refused = Some(0);
+    let refused = Readings { refused: 1, refused_coming: 1, ..Readings::default() };
+    let after = detect(&policy, &observation(1.0, &over(refused)), &State::default()).state;
+    assert_eq!(after.phase(), Phase::Attack);
+    let after = detect(&policy, &observation(2.0, &over(Readings::default())), &after).state;
+    assert_eq!(after.phase(), Phase::Recovering);
+}
+
+/// Runs `readings`, one a tick, from calm; returns the phase after each.
+fn run(readings: impl IntoIterator<Item = Readings>) -> Vec<Phase> {
+    let policy = policy();
+    let mut state = State::default();
+    let phases = readings.into_iter().enumerate().map(|(tick, readings)| {
+        let pressure = over(readings);
+        state = detect(&policy, &observation(tick as f64 / 10.0, &pressure), &state).state;
+        state.phase()
+    });
+    phases.collect()
+}
+
+#[test]
+fn what_an_attack_leaves_behind_holds_nothing_up_and_begins_nothing() {
+    let flood = counts(600, 500, 100_000);
+    let left_behind = Readings { half_open_coming: 0, ..flood };
+    let phases = run(std::iter::repeat_n(flood, 50).chain(std::iter::repeat_n(left_behind, 200)));
+    assert_eq!(phases[49], Phase::Attack);
+    assert_eq!(phases[50], Phase::Recovering);
+    assert_eq!(phases[149], Phase::Recovering);
+    assert!(phases[151..].iter().all(|phase| *phase == Phase::Calm), "{:?}", &phases[140..]);
+}
+
+#[test]
+fn after_a_leave_the_same_again_is_another_attack() {
+    let left_behind = Readings { half_open_coming: 0, ..counts(600, 0, 600) };
+    let phases = run(std::iter::repeat_n(counts(600, 0, 600), 5)
+        .chain(std::iter::repeat_n(left_behind, 150))
+        .chain(std::iter::repeat_n(counts(1101, 0, 1101), 1)));
+    assert_eq!(phases[154], Phase::Calm);
+    assert_eq!(phases[155], Phase::Attack);
+}
+
+#[test]
+fn a_pause_shorter_than_hold_is_the_same_attack() {
+    let policy = policy();
+    let (flood, pause) = (over(counts(0, 0, 5000)), over(Readings { half_open_coming: 0, ..counts(0, 0, 5000) }));
+    let mut state = detect(&policy, &observation(0.0, &flood), &State::default()).state;
+    for tick in 1..95 {
+        state = detect(&policy, &observation(f64::from(tick) / 10.0, &pause), &state).state;
+    }
+    assert_eq!(state.phase(), Phase::Recovering);
+    let judgement = detect(&policy, &observation(9.6, &flood), &state);
+    assert_eq!((judgement.state.phase(), judgement.state.since()), (Phase::Attack, Some(Duration::ZERO)));
+}
+
+#[test]
+fn a_service_has_thresholds_of_its_own() {
+    let mut policy = policy();
+    policy.services = vec![(vec![443], Limits { max_half_open: 2000, ..policy.host.clone() })];
+    let pressure = Pressure { services: vec![counts(0, 0, 1500)], ..over(counts(0, 0, 400)) };
+    let state = detect(&policy, &observation(0.0, &pressure), &State::default()).state;
+    assert_eq!(state.phase(), Phase::Calm);
+    let pressure = Pressure { services: vec![counts(0, 0, 2001)], ..over(counts(0, 0, 400)) };
+    let judgement = detect(&policy, &observation(0.1, &pressure), &state);
+    assert_eq!(judgement.state.host.phase, Phase::Calm);
+    assert_eq!(judgement.state.services[0].phase, Phase::Attack);
+    assert_eq!(judgement.changes[0].scope, Scope::Service(0));
+}
+
+fn source(last: u8, half_open: u64) -> SourceReading {
+    SourceReading {
+        source: Ipv4Addr::new(198, 18, 1, last).into(),
+        half_open,
+        recent_half_open: half_open,
+        ports: 1,
+        passed: half_open,
+        ..SourceReading::default()
+    }
+}
+
+fn judge(half_open: u64, sources: &[SourceReading], prefixes: &[PrefixReading]) -> Judgement {
+    let pressure = over(counts(0, 0, half_open));
+    let observation = Observation { sources, prefixes, ..observation(1.0, &pressure) };
+    detect(&policy(), &observation, &State::default())
+}
+
+#[test]
+fn few_sources_are_named_and_answer() {
+    let sources: Vec<SourceReading> = (1..=10).map(|n| source(n, 200)).collect();
+    let judgement = judge(2000, &sources, &[]);
+    assert_eq!(judgement.state.kind, Some(Kind::Concentrated));
+    assert_eq!(judgement.offenders.sources.len(), 10);
+    assert!(judgement.offenders.prefixes.is_empty());
+}
+
+#[test]
+fn nobody_answers_for_random_sources() {
+    let sources: Vec<SourceReading> = (1..=200).map(|n| source(n, 70)).collect();
+    let prefixes = [PrefixReading {
+        network: Ipv4Addr::new(198, 18, 1, 0).into(),
+        half_open: 20_000,
+        ended: 0,
+        unanswered: 20_000,
+    }];
+    let judgement = judge(5_000_000, &sources, &prefixes);
+    assert_eq!(judgement.state.kind, Some(Kind::Spoofed));
+    assert_eq!(judgement.offenders, Offenders::default());
+}
+
+#[test]
+fn a_network_answers_where_no_few_of_its_sources_do() {
+    let network = |half_open| PrefixReading {
+        network: Ipv4Addr::new(198, 18, 1, 0).into(),
+        half_open,
+        ended: 0,
+        unanswered: half_open,
+    };
+    let all: Vec<SourceReading> = (0..=255).map(|n| source(n, 80)).collect();
+    let judgement = judge(20_480, &all, &[network(20_480)]);
+    assert_eq!(judgement.state.kind, Some(Kind::Prefix));
+    assert_eq!((judgement.offenders.sources.len(), judgement.offenders.prefixes.len()), (0, 1));
+
+    let ten: Vec<SourceReading> = (1..=10).map(|n| source(n, 2000)).collect();
+    let judgement = judge(20_000, &ten, &[network(20_000)]);
+    assert_eq!(judgement.state.kind, Some(Kind::Concentrated));
+    assert_eq!((judgement.offenders.sources.len(), judgement.offenders.prefixes.len()), (10, 0));
+}
+
+#[test]
+fn a_network_of_random_ipv6_sources_answers() {
+    let prefix = PrefixReading {
+        network: Ipv6Addr::new(0x2001, 0xdb8, 9, 9, 0, 0, 0, 0).into(),
+        half_open: 50_000,
+        ended: 3,
+        unanswered: 50_000,
+    };
+    let judgement = judge(50_000, &[], &[prefix]);
+    assert_eq!(judgement.state.kind, Some(Kind::Prefix));
+    assert_eq!(judgement.offenders.prefixes.len(), 1);
+}
+
+#[test]
+fn a_source_of_many_ports_scans() {
+    let scanner = SourceReading { ports: 200, ..source(7, 1000) };
+    let judgement = judge(1000, &[scanner], &[]);
+    assert_eq!(judgement.state.kind, Some(Kind::Scan));
+    assert_eq!(judgement.offenders.sources.len(), 1);
+}
+
+#[test]
+fn a_client_whose_handshakes_complete_is_no_offender() {
+    // 500 completed a second, and 2 % are lost: 160 half open of late.
+    let client = SourceReading { recent_completed: 4000, recent_half_open: 160, half_open: 650, ..source(1, 650) };
+    let judgement = judge(100_000, &[client, source(2, 90_000)], &[]);
+    let offenders: Vec<_> = judgement.offenders.sources.iter().map(|offence| offence.address).collect();
+    assert_eq!(offenders, [source(2, 0).source]);
+}
+
+#[test]
+fn a_proven_source_answers_for_its_own_half_open_handshakes() {
+    let proven = SourceReading { recent_completed: 10, recent_half_open: 900, ..source(3, 900) };
+    assert_eq!(judge(1000, &[proven], &[]).offenders.sources.len(), 1);
+}
+
+#[test]
+fn equal_parts_are_mixed() {
+    assert_eq!(judge(10_000, &[source(1, 5000)], &[]).state.kind, Some(Kind::Mixed));
+}
+
+fn any_readings() -> impl Strategy<Value = Readings> {
+    let count = || prop_oneof![0..=450u64, 390..=510u64, 0..=100_000u64];
+    (count(), count(), count(), count(), 0..10u64, 0..10u64).prop_map(
+        |(kernel, kernel_retried, datapath, half_open_coming, refused, refused_coming)| Readings {
+            half_open: HalfOpenCounts { kernel, kernel_retried: kernel_retried.min(kernel), datapath },
+            half_open_coming,
+            refused,
+            refused_coming,
+            ..Readings::default()
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn there_is_always_a_way_back_to_calm(readings in prop::collection::vec(any_readings(), 0..100)) {
+        let quiet = Readings { half_open_coming: 0, ..readings.last().copied().unwrap_or_default() };
+        let quiet = Readings { refused: 0, refused_coming: 0, ..quiet };
+        let ticks = readings.len();
+        let phases = run(readings.into_iter().chain(std::iter::repeat_n(quiet, 102)));
+        // From calm, what stands may begin an attack once; but what is quiet ends it.
+        let last = phases[ticks + 101];
+        prop_assert!(last == Phase::Calm || phases[ticks..].contains(&Phase::Calm) || phases[ticks] != Phase::Calm);
+        prop_assert!(phases[ticks..].iter().rev().take(1).all(|phase| *phase != Phase::Attack));
+    }
+
+    #[test]
+    fn no_attack_without_evidence(readings in prop::collection::vec(any_readings(), 1..100)) {
+        let policy = policy();
+        let mut state = State::default();
+        for (tick, readings) in readings.into_iter().enumerate() {
+            let pressure = over(readings);
+            let judgement = detect(&policy, &observation(tick as f64 / 10.0, &pressure), &state);
+            for change in &judgement.changes {
+                prop_assert!(!change.evidence.is_empty());
+                prop_assert!(change.evidence.iter().all(|evidence| evidence.value > evidence.threshold));
+            }
+            state = judgement.state;
+            let is_calm = state.phase() == Phase::Calm;
+            prop_assert_eq!(state.since().is_none(), is_calm);
+            prop_assert_eq!(state.kind.is_none(), is_calm);
+            prop_assert!(is_calm || !state.host.evidence.is_empty());
+            prop_assert!(!is_calm || judgement.offenders == Offenders::default());
+        }
+    }
+
+    #[test]
+    fn nothing_flaps_within_the_band(coming in prop::collection::vec(400..=500u64, 1..300)) {
+        // Once under attack, values between leave_ratio and the threshold change nothing.
+        let band = coming.into_iter().map(|half_open_coming| Readings { half_open_coming, ..counts(0, 0, 100_000) });
+        let phases = run(std::iter::once(counts(0, 0, 100_000)).chain(band));
+        prop_assert!(phases.iter().all(|phase| *phase == Phase::Attack));
+        // Nor do they in calm.
+        let phases = run((0..100).map(|n| counts(400 + n, 0, 500)));
+        prop_assert!(phases.iter().all(|phase| *phase == Phase::Calm));
+    }
+}

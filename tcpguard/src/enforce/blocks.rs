@@ -1,0 +1,170 @@
+//! Who is blocked, for how long, and for how many times already.
+
+use std::{collections::HashMap, time::Duration};
+
+use crate::lists::Network;
+
+/// Who is remembered at most; those whose block ended longest ago are forgotten first.
+const MOST: usize = 65_536;
+
+/// What is remembered of one who was blocked.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    times: u32,
+    until: Duration,
+    lasts: Duration,
+    /// What had been let in of it when it was blocked.
+    let_in: u64,
+}
+
+/// What is to be done about one who has to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sentence {
+    /// It is blocked for this long, for the so-manieth time.
+    Block { lasts: Duration, times: u32 },
+    /// It is blocked already, for this much longer.
+    Standing { left: Duration },
+    /// It was blocked, and has not done enough since to be blocked again.
+    Wait,
+}
+
+/// A block that is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Whom it is against.
+    pub network: Network,
+    /// For how much longer.
+    pub left: Duration,
+    /// For which time.
+    pub times: u32,
+}
+
+/// Remembers blocks. Each repeat lasts twice as long; who has behaved for as long as the last block lasted
+/// begins anew.
+pub(super) struct BlockBook {
+    first: Duration,
+    most: Duration,
+    records: HashMap<Network, Record>,
+}
+
+impl BlockBook {
+    pub fn new(first: Duration, most: Duration) -> Self {
+        Self { first, most, records: HashMap::new() }
+    }
+
+    /// The sentence for `who`, of whom so many handshakes were let in by now; more than `limit` of them
+    /// since its last block make it an offender again.
+    pub fn sentence(&mut self, who: Network, let_in: u64, limit: u64, at: Duration) -> Sentence {
+        let record = self.records.get(&who).filter(|record| at < record.until + record.lasts);
+        let times = match record {
+            Some(record) if at < record.until => return Sentence::Standing { left: record.until - at },
+            Some(record) => {
+                // Its entry may have been evicted, and counts anew then.
+                let since = if let_in < record.let_in { let_in } else { let_in - record.let_in };
+                if since <= limit {
+                    return Sentence::Wait;
+                }
+                record.times + 1
+            }
+            None => 1,
+        };
+        let lasts = self.first.saturating_mul(1 << (times - 1).min(30)).min(self.most);
+        self.make_room(at);
+        self.records.insert(who, Record { times, until: at + lasts, lasts, let_in });
+        Sentence::Block { lasts, times }
+    }
+
+    /// Forgets those within `network`, and says who of them was blocked.
+    pub fn lift(&mut self, network: Network, at: Duration) -> Vec<Network> {
+        let gone = self.records.extract_if(|who, _| network.contains(*who));
+        gone.filter(|(_, record)| at < record.until).map(|(who, _)| who).collect()
+    }
+
+    /// The blocks in force.
+    pub fn in_force(&self, at: Duration) -> Vec<Block> {
+        let records = self.records.iter().filter(|(_, record)| at < record.until);
+        records
+            .map(|(network, record)| Block { network: *network, left: record.until - at, times: record.times })
+            .collect()
+    }
+
+    fn make_room(&mut self, at: Duration) {
+        if self.records.len() < MOST {
+            return;
+        }
+        self.records.retain(|_, record| at < record.until + record.lasts);
+        if self.records.len() < MOST {
+            return;
+        }
+        let mut ends: Vec<Duration> = self.records.values().map(|record| record.until).collect();
+        let (_, median, _) = ends.select_nth_unstable(MOST / 16);
+        let least = *median;
+        self.records.retain(|_, record| record.until > least);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn who() -> Network {
+        "198.18.1.1".parse().expect("a network")
+    }
+
+    fn book() -> BlockBook {
+        BlockBook::new(60 * SECOND, 3600 * SECOND)
+    }
+
+    #[test]
+    fn each_repeat_lasts_twice_as_long_up_to_a_limit() {
+        let (mut book, mut at, mut let_in) = (book(), Duration::ZERO, 0);
+        for expected in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
+            let_in += 100;
+            let Sentence::Block { lasts, .. } = book.sentence(who(), let_in, 64, at) else {
+                panic!("no block at {at:?}")
+            };
+            assert_eq!(lasts, expected * SECOND);
+            assert!(matches!(book.sentence(who(), let_in + 100, 64, at + SECOND), Sentence::Standing { .. }));
+            at += lasts;
+        }
+    }
+
+    #[test]
+    fn what_came_before_a_block_is_not_held_against_it_again() {
+        let mut book = book();
+        book.sentence(who(), 1000, 64, Duration::ZERO);
+        assert_eq!(book.sentence(who(), 1064, 64, 61 * SECOND), Sentence::Wait);
+        assert_eq!(book.sentence(who(), 1065, 64, 62 * SECOND), Sentence::Block { lasts: 120 * SECOND, times: 2 });
+        // Its entry was evicted: it counts anew.
+        assert_eq!(book.sentence(who(), 60, 64, 190 * SECOND), Sentence::Wait);
+        assert!(matches!(book.sentence(who(), 65, 64, 191 * SECOND), Sentence::Block { times: 3, .. }));
+    }
+
+    #[test]
+    fn who_has_behaved_begins_anew() {
+        let mut book = book();
+        book.sentence(who(), 100, 64, Duration::ZERO);
+        assert_eq!(book.sentence(who(), 200, 64, 121 * SECOND), Sentence::Block { lasts: 60 * SECOND, times: 1 });
+    }
+
+    #[test]
+    fn a_lifted_block_is_forgotten() {
+        let mut book = book();
+        book.sentence(who(), 100, 64, Duration::ZERO);
+        assert_eq!(book.in_force(SECOND).len(), 1);
+        assert_eq!(book.lift("198.18.0.0/16".parse().expect("a network"), SECOND), [who()]);
+        assert!(book.in_force(SECOND).is_empty());
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut book = book();
+        for n in 0..3 * MOST as u32 {
+            let who = Network::of(std::net::Ipv4Addr::from(n).into());
+            assert!(matches!(book.sentence(who, 100, 64, SECOND * n / 1000), Sentence::Block { .. }));
+            assert!(book.records.len() <= MOST);
+        }
+    }
+}

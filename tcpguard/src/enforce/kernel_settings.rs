@@ -1,0 +1,291 @@
+//! Kernel settings (sysctl) that are changed for as long as an attack lasts. What they were is written down
+//! first, so that they come back whatever becomes of the daemon: on leaving, at its end, or at its next start.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+const SYSCTL: &str = "/proc/sys";
+
+/// A setting that was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedSetting {
+    /// Its name, with dots.
+    pub name: String,
+    /// What it was.
+    pub original: String,
+    /// What it is now.
+    pub value: String,
+}
+
+/// Why a setting was not changed.
+#[derive(Debug, Error)]
+pub enum SettingError {
+    /// It cannot be read.
+    #[error("the kernel setting {0} cannot be read: {1}")]
+    Read(String, io::Error),
+    /// It cannot be written.
+    #[error("the kernel setting {0} cannot be changed: {1}")]
+    Write(String, io::Error),
+    /// What it was cannot be written down, so it is not changed.
+    #[error("kernel settings are not changed, since what they are cannot be written down in {0}: {1}")]
+    Journal(PathBuf, io::Error),
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Journal {
+    /// Settings belong to a network namespace.
+    namespace: u64,
+    settings: Vec<ChangedSetting>,
+}
+
+/// What became of a setting that was to come back.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// It is what it was.
+    Back(ChangedSetting),
+    /// Somebody else has changed it since: it is left alone.
+    LeftAlone(ChangedSetting),
+    /// It could not be written.
+    Failed(ChangedSetting, String),
+}
+
+/// Changes settings, and puts them back.
+pub struct KernelSettings {
+    root: PathBuf,
+    journal: PathBuf,
+    namespace: u64,
+    changed: Vec<ChangedSetting>,
+}
+
+impl KernelSettings {
+    /// With a journal in `folder`. What a daemon that died has left changed is put back.
+    ///
+    /// # Errors
+    /// Where the network namespace cannot be told.
+    pub fn open(folder: &Path) -> io::Result<(Self, Vec<Restored>)> {
+        let namespace = fs::metadata("/proc/self/ns/net")?.ino();
+        Ok(Self::open_at(Path::new(SYSCTL), folder, namespace))
+    }
+
+    fn open_at(root: &Path, folder: &Path, namespace: u64) -> (Self, Vec<Restored>) {
+        let journal = folder.join(format!("kernel-settings.{namespace}.json"));
+        let left = fs::read(&journal).ok().and_then(|bytes| serde_json::from_slice::<Journal>(&bytes).ok());
+        let changed = left.filter(|journal| journal.namespace == namespace).map(|journal| journal.settings);
+        let mut settings = Self { root: root.to_owned(), journal, namespace, changed: changed.unwrap_or_default() };
+        let restored = settings.restore();
+        (settings, restored)
+    }
+
+    /// The settings that are changed now.
+    pub fn changed(&self) -> &[ChangedSetting] {
+        &self.changed
+    }
+
+    /// What a setting is.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn read(&self, name: &str) -> Result<String, SettingError> {
+        let text = fs::read_to_string(self.path(name)).map_err(|error| SettingError::Read(name.to_owned(), error))?;
+        Ok(text.trim().to_owned())
+    }
+
+    /// What a setting of one number is.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is no number.
+    pub fn number(&self, name: &str) -> Result<u64, SettingError> {
+        let text = self.read(name)?;
+        text.parse().map_err(|_| {
+            SettingError::Read(name.to_owned(), io::Error::new(io::ErrorKind::InvalidData, format!("\"{text}\"")))
+        })
+    }
+
+    /// Changes a setting until [`KernelSettings::restore`]; `None` where it is what it should be, or was
+    /// changed already.
+    ///
+    /// # Errors
+    /// Where it cannot be read, written, or written down. It is what it was then.
+    pub fn change(&mut self, name: &str, value: &str) -> Result<Option<ChangedSetting>, SettingError> {
+        if self.changed.iter().any(|changed| changed.name == name) {
+            return Ok(None);
+        }
+        let original = self.read(name)?;
+        if original == value {
+            return Ok(None);
+        }
+        let changed = ChangedSetting { name: name.to_owned(), original, value: value.to_owned() };
+        self.changed.push(changed.clone());
+        let result = self.write_journal().and_then(|()| {
+            fs::write(self.path(name), value).map_err(|error| SettingError::Write(name.to_owned(), error))
+        });
+        match result {
+            Ok(()) => Ok(Some(changed)),
+            Err(error) => {
+                self.changed.pop();
+                // A journal that says too much does no harm: what is not as it says is left alone.
+                self.write_journal().ok();
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts everything back.
+    pub fn restore(&mut self) -> Vec<Restored> {
+        let restored: Vec<Restored> =
+            self.changed.drain(..).rev().map(|changed| restore(&self.root, changed)).collect();
+        self.changed = restored
+            .iter()
+            .filter_map(|outcome| match outcome {
+                Restored::Failed(changed, _) => Some(changed.clone()),
+                Restored::Back(_) | Restored::LeftAlone(_) => None,
+            })
+            .collect();
+        // What could not be put back stays written down, for the next time.
+        if self.changed.is_empty() {
+            if let Err(error) = fs::remove_file(&self.journal)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!("the journal {} cannot be removed: {error}", self.journal.display());
+            }
+        } else if let Err(error) = self.write_journal() {
+            tracing::warn!("{error}");
+        }
+        restored
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        path(&self.root, name)
+    }
+
+    /// Written whole, and brought to the disk, before anything is changed.
+    fn write_journal(&self) -> Result<(), SettingError> {
+        let failed = |error: io::Error| SettingError::Journal(self.journal.clone(), error);
+        let journal = Journal { namespace: self.namespace, settings: self.changed.clone() };
+        let bytes = serde_json::to_vec_pretty(&journal).map_err(|error| failed(error.into()))?;
+        let temporary = self.journal.with_extension("new");
+        let mut file = File::create(&temporary).map_err(failed)?;
+        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+        fs::rename(&temporary, &self.journal).map_err(failed)
+    }
+}
+
+fn path(root: &Path, name: &str) -> PathBuf {
+    root.join(name.replace('.', "/"))
+}
+
+fn restore(root: &Path, changed: ChangedSetting) -> Restored {
+    let path = path(root, &changed.name);
+    match fs::read_to_string(&path) {
+        Ok(current) if current.trim() != changed.value => Restored::LeftAlone(changed),
+        Ok(_) => match fs::write(&path, &changed.original) {
+            Ok(()) => Restored::Back(changed),
+            Err(error) => Restored::Failed(changed, error.to_string()),
+        },
+        Err(error) => Restored::Failed(changed, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bench {
+        folder: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            fs::create_dir_all(folder.path().join("sys/net/ipv4")).expect("a folder");
+            let bench = Self { folder };
+            bench.set("net.ipv4.tcp_synack_retries", "5\n");
+            bench.set("net.ipv4.tcp_syncookies", "0\n");
+            bench
+        }
+
+        fn root(&self) -> PathBuf {
+            self.folder.path().join("sys")
+        }
+
+        fn open(&self) -> (KernelSettings, Vec<Restored>) {
+            KernelSettings::open_at(&self.root(), self.folder.path(), 7)
+        }
+
+        fn set(&self, name: &str, value: &str) {
+            fs::write(path(&self.root(), name), value).expect("written");
+        }
+
+        fn get(&self, name: &str) -> String {
+            fs::read_to_string(path(&self.root(), name)).expect("read").trim().to_owned()
+        }
+    }
+
+    #[test]
+    fn what_was_changed_comes_back() {
+        let bench = Bench::new();
+        let (mut settings, restored) = bench.open();
+        assert!(restored.is_empty());
+        let changed = settings.change("net.ipv4.tcp_synack_retries", "1").expect("changed");
+        assert_eq!(changed.map(|changed| changed.original).as_deref(), Some("5"));
+        assert_eq!(settings.change("net.ipv4.tcp_syncookies", "0").expect("the same"), None);
+        assert_eq!(bench.get("net.ipv4.tcp_synack_retries"), "1");
+        assert_eq!(settings.restore().len(), 1);
+        assert_eq!(bench.get("net.ipv4.tcp_synack_retries"), "5");
+        assert!(!settings.journal.exists());
+    }
+
+    #[test]
+    fn after_a_crash_the_next_start_puts_it_back() {
+        let bench = Bench::new();
+        let (mut settings, _) = bench.open();
+        settings.change("net.ipv4.tcp_synack_retries", "1").expect("changed");
+        settings.change("net.ipv4.tcp_syncookies", "1").expect("changed");
+        drop(settings);
+        let (settings, restored) = bench.open();
+        assert_eq!(restored.len(), 2);
+        assert_eq!(
+            (bench.get("net.ipv4.tcp_synack_retries"), bench.get("net.ipv4.tcp_syncookies")),
+            ("5".into(), "0".into())
+        );
+        assert!(settings.changed().is_empty());
+    }
+
+    #[test]
+    fn what_somebody_else_has_set_is_left_alone() {
+        let bench = Bench::new();
+        let (mut settings, _) = bench.open();
+        settings.change("net.ipv4.tcp_synack_retries", "1").expect("changed");
+        bench.set("net.ipv4.tcp_synack_retries", "3");
+        assert!(matches!(settings.restore()[..], [Restored::LeftAlone(_)]));
+        assert_eq!(bench.get("net.ipv4.tcp_synack_retries"), "3");
+    }
+
+    #[test]
+    fn a_journal_of_another_namespace_is_not_ours() {
+        let bench = Bench::new();
+        let (mut settings, _) = bench.open();
+        settings.change("net.ipv4.tcp_synack_retries", "1").expect("changed");
+        let (_, restored) = KernelSettings::open_at(&bench.root(), bench.folder.path(), 8);
+        assert!(restored.is_empty());
+        assert_eq!(bench.get("net.ipv4.tcp_synack_retries"), "1");
+    }
+
+    #[test]
+    fn nothing_is_changed_that_cannot_be_written_down() {
+        let bench = Bench::new();
+        let (mut settings, _) = KernelSettings::open_at(&bench.root(), &bench.folder.path().join("missing"), 7);
+        assert!(matches!(settings.change("net.ipv4.tcp_synack_retries", "1"), Err(SettingError::Journal(..))));
+        assert_eq!(bench.get("net.ipv4.tcp_synack_retries"), "5");
+        let (mut settings, _) = bench.open();
+        assert!(settings.change("net.ipv4.no_such_setting", "1").is_err());
+        assert!(settings.changed().is_empty());
+    }
+}

@@ -1,0 +1,309 @@
+//! Acting on a judgement, as early and as gently as it can be done, and taking it back.
+//!
+//! | level | what is done in an attack |
+//! | --- | --- |
+//! | 0 | nothing: it is reported what would have been |
+//! | 1 | kernel measures: fewer repeated SYN-ACKs, cookies on, advice on backlogs |
+//! | 2 | the same, and XDP drops: offenders are blocked, SYNs with data dropped |
+//!
+//! At level 2 lists, malformed segments and the limit for one source hold in calm times too.
+
+mod advice;
+mod blocks;
+mod kernel_settings;
+mod report;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use tcpguard_common::control::{Control, flag, payload_policy};
+use tracing::error;
+
+use crate::{
+    config::Config,
+    datapath::{Datapath, DatapathError, maps::PayloadPolicies},
+    detect::{Judgement, Offence, Phase, Scope},
+    events::{EventKind, EventLog, Note},
+    lists::{Lists, Network},
+    monitor::Snapshot,
+};
+pub use advice::BacklogAdvice;
+pub use blocks::Block;
+pub use kernel_settings::{ChangedSetting, KernelSettings, Restored, SettingError};
+
+use blocks::{BlockBook, Sentence};
+use report::AttackReport;
+
+/// How often the kernel repeats a SYN-ACK in an attack: a request is then kept for three seconds.
+const SYNACK_RETRIES: u64 = 1;
+/// The bit of `tcp_fastopen` by which servers take SYNs with data.
+const FAST_OPEN_SERVER: u64 = 2;
+
+/// What is being done.
+#[derive(Clone, Debug, Default)]
+pub struct Measures {
+    /// Kernel settings that are changed now.
+    pub settings: Vec<ChangedSetting>,
+    /// Blocks in force, those that are soonest over first.
+    pub blocks: Vec<Block>,
+    /// What would make backlogs large enough.
+    pub advice: Vec<BacklogAdvice>,
+}
+
+/// Acts on judgements.
+pub struct Enforcer {
+    level: u8,
+    tune_backlog: bool,
+    services: Vec<Vec<u16>>,
+    prefix_lengths: (u8, u8),
+    settings: Option<KernelSettings>,
+    payload: PayloadPolicies,
+    blocks: BlockBook,
+    lists: Lists,
+    events: EventLog,
+    report: AttackReport,
+    drops_payload: bool,
+    advised: BTreeSet<u16>,
+    has_failed: bool,
+}
+
+impl Enforcer {
+    /// With what a daemon that died has left changed put back.
+    pub fn start(config: &Config, payload: PayloadPolicies, lists: Lists, events: EventLog) -> Self {
+        let folder = config.listen.socket.parent().unwrap_or(std::path::Path::new("/"));
+        let settings = match KernelSettings::open(folder) {
+            Ok((settings, restored)) => {
+                report::restored(&events, restored);
+                Some(settings)
+            }
+            Err(error) => {
+                error!("kernel settings cannot be changed in an attack: {error}");
+                None
+            }
+        };
+        let level = config.syn_attack_protect;
+        Self {
+            level,
+            tune_backlog: config.kernel.tune_backlog,
+            services: config.services.iter().map(|service| service.ports.clone()).collect(),
+            prefix_lengths: (config.source.prefix_v4, config.source.prefix_v6),
+            settings,
+            payload,
+            blocks: BlockBook::new(config.source.block_for, config.source.block_max),
+            lists,
+            report: AttackReport::new(events.clone(), level),
+            events,
+            drops_payload: false,
+            advised: BTreeSet::new(),
+            has_failed: false,
+        }
+    }
+
+    /// Does what follows from a judgement.
+    pub fn act(&mut self, judgement: &Judgement, snapshot: &Snapshot, datapath: &Datapath, at: Duration) -> Measures {
+        self.report.tell(judgement, snapshot, &self.services, at);
+        let advice = self.advise(judgement, snapshot);
+        if judgement.state.phase() == Phase::Calm {
+            self.restore();
+        } else {
+            self.change_settings(&advice);
+        }
+        self.set_payload_policies(judgement);
+        for offence in &judgement.offenders.prefixes {
+            self.block_prefix(offence, snapshot, datapath, at);
+        }
+        for offence in &judgement.offenders.sources {
+            self.block_source(offence, snapshot, datapath, at);
+        }
+        self.measures(advice, at)
+    }
+
+    fn measures(&self, advice: Vec<BacklogAdvice>, at: Duration) -> Measures {
+        let mut blocks = self.blocks.in_force(at);
+        blocks.sort_by_key(|block| (block.left, block.network));
+        let settings = self.settings.as_ref().map(|settings| settings.changed().to_vec()).unwrap_or_default();
+        Measures { settings, blocks, advice }
+    }
+
+    /// The daemon's word to the datapath, good until `good_until` (jiffies).
+    pub fn control(&self, datapath: &Datapath, good_until: u64, knows_local: bool) -> Control {
+        let mut flags = flag::LIMIT;
+        let mut set = |condition: bool, flag: u64| flags |= if condition { flag } else { 0 };
+        set(self.level == 2, flag::DROP);
+        set(!self.lists.is_empty(), flag::RULES);
+        set(self.drops_payload, flag::DROP_PAYLOAD);
+        set(knows_local, flag::LOCAL_KNOWN);
+        Control { good_until, flags, rate: datapath.rate }
+    }
+
+    /// Lifts the blocks by judgement within `network`; how many there were.
+    pub fn lift(&mut self, network: Network, datapath: &Datapath, at: Duration) -> usize {
+        let lifted = self.blocks.lift(network, at);
+        for who in &lifted {
+            let result = if who.length() == 128 {
+                datapath.block(who.first(), 0).map_err(Into::into)
+            } else {
+                self.lists.block(*who, 0).map(drop)
+            };
+            if let Err(error) = result {
+                error!("the block of {who} could not be lifted: {error}");
+            }
+            self.events.record(Note::new(EventKind::BlockLifted, format!("the block of {who} was lifted")).about(who));
+        }
+        lifted.len()
+    }
+
+    /// Takes back what outlives the daemon.
+    pub fn end(&mut self) {
+        self.restore();
+        self.events.flush();
+    }
+
+    fn restore(&mut self) {
+        self.advised.clear();
+        let Some(settings) = &mut self.settings else { return };
+        if !settings.changed().is_empty() {
+            report::restored(&self.events, settings.restore());
+        }
+        self.report.forget_settings();
+    }
+
+    /// The classic defences.
+    fn change_settings(&mut self, advice: &[BacklogAdvice]) {
+        let Some(settings) = &self.settings else { return };
+        let mut wanted = Vec::new();
+        if settings.number("net.ipv4.tcp_synack_retries").is_ok_and(|retries| retries > SYNACK_RETRIES) {
+            wanted.push(("net.ipv4.tcp_synack_retries", SYNACK_RETRIES));
+        }
+        if settings.number("net.ipv4.tcp_syncookies").is_ok_and(|cookies| cookies == 0) {
+            wanted.push(("net.ipv4.tcp_syncookies", 1));
+        }
+        if self.tune_backlog
+            && let Some(backlog) = advice.iter().map(|advice| advice.backlog).max()
+        {
+            let raised = ["net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog"];
+            let too_low = raised.into_iter().filter(|name| settings.number(name).is_ok_and(|now| now < backlog));
+            wanted.extend(too_low.map(|name| (name, backlog)));
+        }
+        for (name, value) in wanted {
+            self.change(name, value);
+        }
+    }
+
+    fn change(&mut self, name: &'static str, value: u64) {
+        if self.level == 0 {
+            return self.report.would_set(name, value);
+        }
+        let Some(settings) = &mut self.settings else { return };
+        match settings.change(name, &value.to_string()) {
+            Ok(Some(changed)) => {
+                let message =
+                    format!("{name} was set to {value} for as long as the attack lasts; it was {}", changed.original);
+                self.events.record(Note::new(EventKind::KernelSettingChanged, message).about(name));
+            }
+            Ok(None) => {}
+            Err(error) => self.report.setting_failed(name, &error),
+        }
+    }
+
+    fn advise(&mut self, judgement: &Judgement, snapshot: &Snapshot) -> Vec<BacklogAdvice> {
+        if judgement.state.phase() != Phase::Attack {
+            return Vec::new();
+        }
+        let somaxconn = self.settings.as_ref().and_then(|settings| settings.number("net.core.somaxconn").ok());
+        let somaxconn = somaxconn.unwrap_or(u64::MAX);
+        let advice = advice::advise(&snapshot.ports, &snapshot.listeners, somaxconn, snapshot.rates.syn);
+        for advice in &advice {
+            if self.advised.insert(advice.port) {
+                self.events.record(Note::new(EventKind::BacklogAdvice, &advice.text).about(advice.port));
+            }
+        }
+        advice
+    }
+
+    /// SYNs with data are dropped where there is an attack, and where nobody may want them (RFC 7413).
+    fn set_payload_policies(&mut self, judgement: &Judgement) {
+        let takes_fast_open = || {
+            let settings = self.settings.as_ref();
+            settings.and_then(|settings| settings.number("net.ipv4.tcp_fastopen").ok()).unwrap_or(0) & FAST_OPEN_SERVER
+                != 0
+        };
+        let is_calm = judgement.state.phase() == Phase::Calm;
+        self.drops_payload = !is_calm && judgement.state.host.phase != Phase::Calm && !takes_fast_open();
+        for change in &judgement.changes {
+            let Scope::Service(index) = change.scope else { continue };
+            let drops = change.to != Phase::Calm && !takes_fast_open();
+            let policy = if drops { payload_policy::DROP } else { payload_policy::PASS };
+            for port in self.services.get(index).into_iter().flatten() {
+                if let Err(error) = self.payload.set(*port, policy) {
+                    error!("{error}");
+                }
+            }
+        }
+    }
+
+    fn block_prefix(&mut self, offence: &Offence, snapshot: &Snapshot, datapath: &Datapath, at: Duration) {
+        let network = Network::at(offence.address, self.prefix_lengths);
+        if self.lists.is_allowed(network) != Some(false) {
+            return;
+        }
+        let Sentence::Block { lasts, times } = self.blocks.sentence(network, offence.let_in, offence.limit, at) else {
+            return;
+        };
+        let until = snapshot.clock.jiffies() + ticks(lasts, datapath);
+        match self.lists.block(network, until) {
+            Ok(true) => self.report.blocked(EventKind::PrefixBlocked, network, offence, lasts, times),
+            // A long list is being changed: the next tick tries again.
+            Ok(false) => drop(self.blocks.lift(network, at)),
+            Err(error) => self.fail(&format!("{network} could not be blocked: {error}")),
+        }
+    }
+
+    fn block_source(&mut self, offence: &Offence, snapshot: &Snapshot, datapath: &Datapath, at: Duration) {
+        let network = Network::of(offence.address);
+        if self.lists.is_allowed(network) != Some(false) {
+            return;
+        }
+        let (lasts, times) = match self.blocks.sentence(network, offence.let_in, offence.limit, at) {
+            Sentence::Block { lasts, times } => (lasts, Some(times)),
+            // Its entry may have been evicted, and the block with it.
+            Sentence::Standing { left } => (left, None),
+            Sentence::Wait => return,
+        };
+        let is_in_force = snapshot
+            .suspects
+            .iter()
+            .any(|source| source.source == offence.address && source.blocked_until > snapshot.clock.jiffies());
+        if times.is_none() && is_in_force {
+            return;
+        }
+        match self.write_block(offence, snapshot, datapath, lasts) {
+            Ok(()) => {
+                if let Some(times) = times {
+                    self.report.blocked(EventKind::SourceBlocked, network, offence, lasts, times);
+                }
+            }
+            Err(error) => self.fail(&format!("{network} could not be blocked: {error}")),
+        }
+    }
+
+    fn write_block(
+        &self,
+        offence: &Offence,
+        snapshot: &Snapshot,
+        datapath: &Datapath,
+        lasts: Duration,
+    ) -> Result<(), DatapathError> {
+        datapath.block(offence.address, snapshot.clock.jiffies() + ticks(lasts, datapath))
+    }
+
+    /// Says so once: what fails for one source fails for all.
+    fn fail(&mut self, problem: &str) {
+        if !std::mem::replace(&mut self.has_failed, true) {
+            error!("{problem}");
+        }
+    }
+}
+
+fn ticks(duration: Duration, datapath: &Datapath) -> u64 {
+    (duration.as_secs_f64() * f64::from(datapath.ticks_per_second)) as u64
+}

@@ -1,0 +1,176 @@
+//! Telling of an attack, and of what is done about it, by events.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{Restored, SettingError};
+use crate::{
+    datapath::maps::Totals,
+    detect::{Change, Evidence, Judgement, Kind, Offence, Phase, Scope},
+    events::{EventKind, EventLog, Note},
+    lists::Network,
+    monitor::Snapshot,
+};
+
+/// What has been told of the attack that is going on.
+pub(super) struct AttackReport {
+    events: EventLog,
+    /// `syn_attack_protect`.
+    level: u8,
+    running: Option<Running>,
+    slow_ports: BTreeSet<u16>,
+    /// Settings that were told of: that they would have been changed, or could not be.
+    settings: BTreeSet<&'static str>,
+}
+
+struct Running {
+    since: Duration,
+    kind: Option<Kind>,
+    totals: Totals,
+    blocked: u64,
+}
+
+impl AttackReport {
+    pub const fn new(events: EventLog, level: u8) -> Self {
+        Self { events, level, running: None, slow_ports: BTreeSet::new(), settings: BTreeSet::new() }
+    }
+
+    /// Tells what changed with this judgement.
+    pub fn tell(&mut self, judgement: &Judgement, snapshot: &Snapshot, services: &[Vec<u16>], at: Duration) {
+        let state = &judgement.state;
+        let kind = state.kind.map(Kind::name);
+        match (&mut self.running, state.phase()) {
+            (None, Phase::Attack | Phase::Recovering) => {
+                let mut evidence = evidence(&judgement.changes);
+                evidence.extend(state.kind_evidence.clone());
+                let message = format!("an attack began ({}): {}", kind.unwrap_or("unknown"), evidence.join("; "));
+                self.events.record(Note::new(EventKind::AttackStarted, message).attack(kind).evidence(evidence));
+                self.running = Some(Running { since: at, kind: state.kind, totals: snapshot.totals, blocked: 0 });
+            }
+            (Some(running), Phase::Attack | Phase::Recovering) if running.kind != state.kind => {
+                running.kind = state.kind;
+                let evidence: Vec<String> = state.kind_evidence.iter().cloned().collect();
+                let message = format!("the attack is {}: {}", kind.unwrap_or("unknown"), evidence.join("; "));
+                self.events.record(Note::new(EventKind::KindChanged, message).attack(kind).evidence(evidence));
+            }
+            (Some(running), Phase::Calm) => {
+                let evidence = running.summary(snapshot, at);
+                let kind = running.kind.map(Kind::name);
+                let message = format!("the attack is over: {}", evidence.join("; "));
+                self.events.record(Note::new(EventKind::AttackEnded, message).attack(kind).evidence(evidence));
+                self.running = None;
+            }
+            _ => {}
+        }
+        for change in &judgement.changes {
+            let who = describe(change.scope, services);
+            let evidence: Vec<String> = change.evidence.iter().map(ToString::to_string).collect();
+            let message = format!("{who}: from {} to {}", change.from.name(), change.to.name());
+            self.events.record(Note::new(EventKind::StateChanged, message).about(who).attack(kind).evidence(evidence));
+        }
+        self.tell_of_slow_ports(&snapshot.pressure.slow_ports);
+    }
+
+    fn tell_of_slow_ports(&mut self, slow: &[u16]) {
+        for port in slow.iter().filter(|port| !self.slow_ports.contains(port)) {
+            let message = format!(
+                "port {port}: its application does not accept connections as fast as they are made, and new ones are \
+                 refused for that; this is no attack: look at the application"
+            );
+            self.events.record(Note::new(EventKind::SlowApplication, message).about(port));
+        }
+        self.slow_ports = slow.iter().copied().collect();
+    }
+
+    /// Tells of a block.
+    pub fn blocked(&mut self, kind: EventKind, who: Network, offence: &Offence, lasts: Duration, times: u32) {
+        let mut evidence = vec![
+            format!("{} handshakes half open (limit {})", offence.half_open, offence.limit),
+            format!("{} completed of late", offence.completed),
+        ];
+        if offence.ports > 1 {
+            evidence.push(format!("about {} ports asked for", offence.ports));
+        }
+        let again = if times > 1 { format!(", for the {times}. time") } else { String::new() };
+        let is_done = self.level == 2;
+        let message = format!(
+            "{who} {} blocked for {lasts:?}{again}: {}",
+            if is_done { "was" } else { "would be" },
+            evidence.join("; ")
+        );
+        let attack = self.running.as_mut().and_then(|running| {
+            running.blocked += 1;
+            running.kind.map(Kind::name)
+        });
+        self.events.record(Note::new(kind, message).about(who).attack(attack).evidence(evidence).watch_only(!is_done));
+    }
+
+    /// Tells, once for each attack, that a setting would have been changed.
+    pub fn would_set(&mut self, name: &'static str, value: u64) {
+        if self.settings.insert(name) {
+            let message = format!("{name} would have been set to {value}");
+            self.events.record(Note::new(EventKind::KernelSettingChanged, message).about(name).watch_only(true));
+        }
+    }
+
+    /// Tells, once for each attack, that a setting could not be changed.
+    pub fn setting_failed(&mut self, name: &'static str, error: &SettingError) {
+        if self.settings.insert(name) {
+            self.events
+                .record(Note::new(EventKind::KernelSettingChanged, error.to_string()).about(name).watch_only(true));
+        }
+    }
+
+    /// Another attack is told of anew.
+    pub fn forget_settings(&mut self) {
+        self.settings.clear();
+    }
+}
+
+impl Running {
+    fn summary(&self, snapshot: &Snapshot, at: Duration) -> Vec<String> {
+        let dropped = snapshot.totals.dropped() - self.totals.dropped();
+        let syn = snapshot.totals.syn() - self.totals.syn();
+        vec![
+            format!("it lasted {} s", (at - self.since).as_secs()),
+            format!("{syn} SYNs"),
+            format!("{dropped} frames dropped"),
+            format!("{} blocks", self.blocked),
+        ]
+    }
+}
+
+/// Tells what became of settings.
+pub(super) fn restored(events: &EventLog, outcomes: Vec<Restored>) {
+    for outcome in outcomes {
+        let (name, message) = match outcome {
+            Restored::Back(setting) => {
+                let message = format!("{} was put back to {}", setting.name, setting.original);
+                (setting.name, message)
+            }
+            Restored::LeftAlone(setting) => {
+                let message = format!("{} was changed by somebody else, and is left as it is", setting.name);
+                (setting.name, message)
+            }
+            Restored::Failed(setting, error) => {
+                let message =
+                    format!("{} could not be put back to {}: {error}; set it by hand", setting.name, setting.original);
+                (setting.name, message)
+            }
+        };
+        events.record(Note::new(EventKind::KernelSettingRestored, message).about(name));
+    }
+}
+
+fn describe(scope: Scope, services: &[Vec<u16>]) -> String {
+    match scope {
+        Scope::Host => "the host".to_owned(),
+        Scope::Service(index) => {
+            let ports: Vec<String> = services.get(index).into_iter().flatten().map(ToString::to_string).collect();
+            format!("service {}", ports.join(","))
+        }
+    }
+}
+
+fn evidence(changes: &[Change]) -> Vec<String> {
+    changes.iter().flat_map(|change| &change.evidence).map(Evidence::to_string).collect()
+}

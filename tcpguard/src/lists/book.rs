@@ -1,0 +1,407 @@
+//! All entries of all lists, and the rule that follows for each network. What several entries say of the
+//! same address is resolved here, so that the datapath needs one look-up by the longest prefix.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tcpguard_common::{
+    layout::MOST_RULES,
+    rule::{FOREVER, Rule},
+};
+
+use super::{ListError, ListName, Origin, network::Network};
+use crate::datapath::{DatapathError, maps::RuleMap};
+
+/// Where rules are written to.
+pub(super) trait RuleSink: Send {
+    fn set(&mut self, network: Network, rule: Rule) -> Result<(), DatapathError>;
+    fn remove(&mut self, network: Network) -> Result<(), DatapathError>;
+}
+
+impl RuleSink for RuleMap {
+    fn set(&mut self, network: Network, rule: Rule) -> Result<(), DatapathError> {
+        self.set(network.first(), network.length(), rule)
+    }
+
+    fn remove(&mut self, network: Network) -> Result<(), DatapathError> {
+        self.remove(network.first(), network.length())
+    }
+}
+
+/// One entry of a list. Times are jiffies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Item {
+    pub list: ListName,
+    pub origin: Origin,
+    pub reason: Option<Box<str>>,
+    pub until: u64,
+}
+
+/// All that is said of one network.
+#[derive(Default)]
+struct Cell {
+    items: Vec<Item>,
+    /// Until when it is blocked by judgement.
+    blocked_until: u64,
+    written: Option<Rule>,
+}
+
+pub(super) struct ListBook {
+    cells: BTreeMap<Network, Cell>,
+    /// How many networks there are of each prefix length.
+    lengths: [u32; 129],
+    expiries: BTreeSet<(u64, Network)>,
+    rules: Box<dyn RuleSink>,
+}
+
+impl ListBook {
+    pub fn new(rules: Box<dyn RuleSink>) -> Self {
+        Self { cells: BTreeMap::new(), lengths: [0; 129], expiries: BTreeSet::new(), rules }
+    }
+
+    /// Adds an entry, in place of one of the same list and origin.
+    pub fn insert(&mut self, network: Network, item: Item) -> Result<(), ListError> {
+        self.put(network, item)?;
+        self.refresh(network)
+    }
+
+    /// Makes `networks` all that `origin` has on `list`.
+    pub fn replace(&mut self, list: ListName, origin: &Origin, networks: &BTreeSet<Network>) -> Result<(), ListError> {
+        let is_theirs = |item: &Item| item.list == list && item.origin == *origin;
+        let gone: Vec<Network> = self
+            .cells
+            .iter()
+            .filter(|(network, cell)| cell.items.iter().any(is_theirs) && !networks.contains(network))
+            .map(|(network, _)| *network)
+            .collect();
+        for network in gone {
+            if let Some(cell) = self.cells.get_mut(&network) {
+                cell.items.retain(|item| !is_theirs(item));
+            }
+        }
+        let item = Item { list, origin: origin.clone(), reason: None, until: FOREVER };
+        // What there is no room for is left out; what there is room for holds.
+        let added = networks.iter().try_for_each(|network| self.put(*network, item.clone()));
+        self.refresh_all()?;
+        added
+    }
+
+    /// Removes the entries of `list` that are exactly of this network and of such an origin; how many.
+    pub fn remove(
+        &mut self,
+        network: Network,
+        list: ListName,
+        is_wanted: impl Fn(&Origin) -> bool,
+    ) -> Result<usize, ListError> {
+        let Some(cell) = self.cells.get_mut(&network) else { return Ok(0) };
+        let before = cell.items.len();
+        cell.items.retain(|item| item.list != list || !is_wanted(&item.origin));
+        let removed = before - cell.items.len();
+        self.refresh(network)?;
+        Ok(removed)
+    }
+
+    /// Blocks a network by judgement; 0 lifts that. True where it was blocked before.
+    pub fn block(&mut self, network: Network, until: u64) -> Result<bool, ListError> {
+        if until == 0 && !self.cells.contains_key(&network) {
+            return Ok(false);
+        }
+        let before = std::mem::replace(&mut self.cell(network)?.blocked_until, until);
+        if until != 0 {
+            self.expiries.insert((until, network));
+        }
+        self.refresh(network)?;
+        Ok(before != 0)
+    }
+
+    /// Networks that are blocked by judgement, and until when.
+    pub fn blocked(&self) -> impl Iterator<Item = (Network, u64)> {
+        self.cells
+            .iter()
+            .filter(|(_, cell)| cell.blocked_until != 0)
+            .map(|(network, cell)| (*network, cell.blocked_until))
+    }
+
+    /// Removes what has expired at `jiffies`: the entries, with their networks.
+    pub fn expire(&mut self, jiffies: u64) -> Result<Vec<(Network, Item)>, ListError> {
+        let mut expired = Vec::new();
+        while let Some((until, network)) = self.expiries.first().copied()
+            && until <= jiffies
+        {
+            self.expiries.pop_first();
+            let Some(cell) = self.cells.get_mut(&network) else { continue };
+            if cell.blocked_until <= jiffies {
+                cell.blocked_until = 0;
+            }
+            let gone = cell.items.extract_if(.., |item| item.until <= jiffies);
+            expired.extend(gone.map(|item| (network, item)));
+            self.refresh(network)?;
+        }
+        Ok(expired)
+    }
+
+    /// Whether an allow entry covers `network`.
+    pub fn is_allowed(&self, network: Network) -> bool {
+        self.covering(network).any(|(_, cell)| cell.items.iter().any(|item| item.list == ListName::Allow))
+    }
+
+    /// The entries that cover `network`.
+    pub fn entries_covering(&self, network: Network) -> Vec<(Network, Item)> {
+        self.covering(network)
+            .flat_map(|(network, cell)| cell.items.iter().map(move |item| (network, item.clone())))
+            .collect()
+    }
+
+    /// Every entry.
+    pub fn entries(&self) -> impl Iterator<Item = (Network, &Item)> {
+        self.cells.iter().flat_map(|(network, cell)| cell.items.iter().map(move |item| (*network, item)))
+    }
+
+    /// Whether there is no rule at all.
+    pub fn is_empty(&self) -> bool {
+        self.cells.is_empty()
+    }
+
+    fn put(&mut self, network: Network, item: Item) -> Result<(), ListError> {
+        let until = item.until;
+        let cell = self.cell(network)?;
+        let same = cell.items.iter_mut().find(|other| other.list == item.list && other.origin == item.origin);
+        match same {
+            Some(same) => *same = item,
+            None => cell.items.push(item),
+        }
+        if until != FOREVER {
+            self.expiries.insert((until, network));
+        }
+        Ok(())
+    }
+
+    fn cell(&mut self, network: Network) -> Result<&mut Cell, ListError> {
+        let is_full = self.cells.len() >= MOST_RULES as usize;
+        match self.cells.entry(network) {
+            std::collections::btree_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
+            std::collections::btree_map::Entry::Vacant(_) if is_full => Err(ListError::Full),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                self.lengths[usize::from(network.length())] += 1;
+                Ok(entry.insert(Cell::default()))
+            }
+        }
+    }
+
+    /// The cells of networks that contain `network`, itself among them, widest first.
+    fn covering(&self, network: Network) -> impl Iterator<Item = (Network, &Cell)> {
+        (0..=network.length())
+            .filter(|length| self.lengths[usize::from(*length)] > 0)
+            .map(move |length| network.widened(length))
+            .filter_map(|wider| self.cells.get(&wider).map(|cell| (wider, cell)))
+    }
+
+    fn refresh_all(&mut self) -> Result<(), ListError> {
+        self.refresh("::/0".parse().map_err(|_| ListError::Full)?)
+    }
+
+    /// Brings the rules of `top` and of all within it in line with what is said of them.
+    fn refresh(&mut self, top: Network) -> Result<(), ListError> {
+        let mut wider: Vec<(Network, Rule)> = Vec::new();
+        for (network, cell) in self.covering(top).filter(|(network, _)| *network != top) {
+            let rule = wider.last().map_or_else(Rule::default, |(_, rule)| *rule).joined(&cell.own());
+            wider.push((network, rule));
+        }
+        let mut empty = Vec::new();
+        for (network, cell) in self.cells.range_mut(top..=top.last()) {
+            if cell.items.is_empty() && cell.blocked_until == 0 {
+                empty.push(*network);
+                continue;
+            }
+            while wider.last().is_some_and(|(outer, _)| !outer.contains(*network)) {
+                wider.pop();
+            }
+            let rule = wider.last().map_or_else(Rule::default, |(_, rule)| *rule).joined(&cell.own());
+            wider.push((*network, rule));
+            if cell.written != Some(rule) {
+                self.rules.set(*network, rule)?;
+                cell.written = Some(rule);
+            }
+        }
+        for network in empty {
+            self.rules.remove(network)?;
+            self.cells.remove(&network);
+            self.lengths[usize::from(network.length())] -= 1;
+        }
+        Ok(())
+    }
+}
+
+impl Cell {
+    /// The rule that follows from what is said of this network alone.
+    fn own(&self) -> Rule {
+        let mut rule = Rule { blocked_until: self.blocked_until, ..Rule::default() };
+        for item in &self.items {
+            match item.list {
+                ListName::Allow => rule.is_allowed = 1,
+                ListName::Deny => rule.denied_until = rule.denied_until.max(item.until),
+            }
+        }
+        rule
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use proptest::prelude::*;
+    use tcpguard_common::rule::Standing;
+
+    use super::*;
+
+    /// Looks rules up as the datapath does.
+    #[derive(Clone, Default)]
+    struct Trie(Arc<Mutex<BTreeMap<Network, Rule>>>);
+
+    impl Trie {
+        fn standing(&self, address: &str, jiffies: u64) -> Standing {
+            self.standing_of(address.parse().expect("an address"), jiffies)
+        }
+
+        fn standing_of(&self, address: Network, jiffies: u64) -> Standing {
+            let rules = self.0.lock().expect("no panic");
+            let longest = rules.iter().filter(|(network, _)| network.contains(address)).max_by_key(|(n, _)| n.length());
+            longest.map_or(Standing::Ordinary, |(_, rule)| rule.standing(jiffies))
+        }
+    }
+
+    impl RuleSink for Trie {
+        fn set(&mut self, network: Network, rule: Rule) -> Result<(), DatapathError> {
+            self.0.lock().expect("no panic").insert(network, rule);
+            Ok(())
+        }
+
+        fn remove(&mut self, network: Network) -> Result<(), DatapathError> {
+            self.0.lock().expect("no panic").remove(&network);
+            Ok(())
+        }
+    }
+
+    fn item(list: ListName, until: u64) -> Item {
+        Item { list, origin: Origin::Manual, reason: None, until }
+    }
+
+    fn network(text: &str) -> Network {
+        text.parse().expect("a network")
+    }
+
+    fn book() -> (ListBook, Trie) {
+        let trie = Trie::default();
+        (ListBook::new(Box::new(trie.clone())), trie)
+    }
+
+    #[test]
+    fn an_allow_entry_beats_every_deny_and_block() {
+        let (mut book, trie) = book();
+        book.insert(network("198.18.0.0/16"), item(ListName::Allow, FOREVER)).expect("room");
+        book.insert(network("198.18.5.0/24"), item(ListName::Deny, FOREVER)).expect("room");
+        book.block(network("198.18.5.7"), FOREVER).expect("room");
+        assert_eq!(trie.standing("198.18.5.7", 1), Standing::Allowed);
+        book.insert(network("203.0.113.0/24"), item(ListName::Deny, FOREVER)).expect("room");
+        book.insert(network("203.0.113.9"), item(ListName::Allow, FOREVER)).expect("room");
+        assert_eq!(trie.standing("203.0.113.9", 1), Standing::Allowed);
+        assert_eq!(trie.standing("203.0.113.8", 1), Standing::Denied);
+        book.remove(network("198.18.0.0/16"), ListName::Allow, |_| true).expect("written");
+        assert_eq!(trie.standing("198.18.5.7", 1), Standing::Denied);
+    }
+
+    #[test]
+    fn a_short_deny_within_a_long_one_does_not_end_it() {
+        let (mut book, trie) = book();
+        book.insert(network("198.18.5.0/24"), item(ListName::Deny, 100)).expect("room");
+        book.insert(network("198.18.0.0/16"), item(ListName::Deny, FOREVER)).expect("room");
+        assert_eq!(trie.standing("198.18.5.7", 500), Standing::Denied);
+        let expired = book.expire(100).expect("written");
+        assert_eq!(expired.len(), 1);
+        assert_eq!(trie.standing("198.18.5.7", 500), Standing::Denied);
+        book.remove(network("198.18.0.0/16"), ListName::Deny, |_| true).expect("written");
+        assert!(book.is_empty() && trie.0.lock().expect("no panic").is_empty());
+    }
+
+    #[test]
+    fn blocks_expire() {
+        let (mut book, trie) = book();
+        book.block(network("198.18.5.0/24"), 100).expect("room");
+        assert_eq!(trie.standing("198.18.5.7", 99), Standing::Suspended);
+        assert_eq!(trie.standing("198.18.5.7", 100), Standing::Ordinary);
+        // It was prolonged meanwhile.
+        book.block(network("198.18.5.0/24"), 200).expect("room");
+        book.expire(150).expect("written");
+        assert_eq!(trie.standing("198.18.5.7", 150), Standing::Suspended);
+        book.expire(200).expect("written");
+        assert!(book.is_empty());
+    }
+
+    #[test]
+    fn a_file_s_entries_are_replaced_and_others_kept() {
+        let (mut book, trie) = book();
+        let file = Origin::File("a".into());
+        book.insert(network("198.18.1.1"), item(ListName::Deny, FOREVER)).expect("room");
+        let first = BTreeSet::from([network("198.18.1.1"), network("198.18.2.0/24")]);
+        book.replace(ListName::Deny, &file, &first).expect("room");
+        let second = BTreeSet::from([network("198.18.3.0/24")]);
+        book.replace(ListName::Deny, &file, &second).expect("room");
+        assert_eq!(trie.standing("198.18.1.1", 1), Standing::Denied);
+        assert_eq!(trie.standing("198.18.2.1", 1), Standing::Ordinary);
+        assert_eq!(trie.standing("198.18.3.1", 1), Standing::Denied);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(Network, ListName, u64),
+        Remove(Network, ListName),
+        Block(Network, u64),
+        Expire(u64),
+    }
+
+    /// Networks that often contain each other.
+    fn any_network() -> impl Strategy<Value = Network> {
+        (0..8u8, prop_oneof![Just(8u8), Just(24), Just(30), Just(32)])
+            .prop_map(|(last, length)| network(&format!("198.18.0.{last}/{length}")))
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        let list = || prop_oneof![Just(ListName::Allow), Just(ListName::Deny)];
+        let until = || prop_oneof![Just(FOREVER), 1..100u64];
+        prop_oneof![
+            4 => (any_network(), list(), until()).prop_map(|(network, list, until)| Step::Insert(network, list, until)),
+            2 => (any_network(), list()).prop_map(|(network, list)| Step::Remove(network, list)),
+            2 => (any_network(), until()).prop_map(|(network, until)| Step::Block(network, until)),
+            1 => (1..100u64).prop_map(Step::Expire),
+        ]
+    }
+
+    proptest! {
+        /// One look-up by the longest prefix says what all entries together say.
+        #[test]
+        fn a_rule_is_what_all_entries_say(steps in prop::collection::vec(any_step(), 1..40), at in 0..8u8) {
+            let (mut book, trie) = book();
+            let mut now = 0;
+            for step in steps {
+                match step {
+                    Step::Insert(network, list, until) => {
+                        book.insert(network, item(list, until.max(now + 1))).expect("room");
+                    }
+                    Step::Remove(network, list) => drop(book.remove(network, list, |_| true).expect("written")),
+                    Step::Block(network, until) => drop(book.block(network, until.max(now + 1)).expect("room")),
+                    Step::Expire(jiffies) => {
+                        now = now.max(jiffies);
+                        book.expire(now).expect("written");
+                    }
+                }
+            }
+            let address = network(&format!("198.18.0.{at}"));
+            let mut all = Rule::default();
+            for (_, cell) in book.covering(address) {
+                all = all.joined(&cell.own());
+            }
+            prop_assert_eq!(trie.standing_of(address, now), all.standing(now));
+            prop_assert_eq!(book.cells.len(), trie.0.lock().expect("no panic").len());
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A network as the lists keep it: ordered so that whoever contains another comes before it.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    str::FromStr,
+};
+
+use ipnet::IpNet;
+use tcpguard_common::address::Address;
+use thiserror::Error;
+
+/// Bits that an IPv4 prefix has more when it is written as the IPv6 prefix that maps it.
+const IPV4_BITS: u8 = 96;
+/// The widest networks that may be denied without insisting on it.
+const WIDEST: (u8, u8) = (8, 16);
+
+/// A network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Network {
+    first: u128,
+    length: u8,
+}
+
+/// A text that is no network.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("\"{0}\" is not a network: write an address, or a CIDR such as 198.51.100.0/24")]
+pub struct NotANetwork(String);
+
+impl Network {
+    /// Its first address.
+    pub fn first(self) -> Address {
+        IpAddr::V6(Ipv6Addr::from(self.first)).into()
+    }
+
+    /// Bits of its prefix; an IPv4 prefix has 96 more.
+    pub const fn length(self) -> u8 {
+        self.length
+    }
+
+    /// Whether it contains all of `other`.
+    pub const fn contains(self, other: Self) -> bool {
+        self.length <= other.length && other.first & mask(self.length) == self.first
+    }
+
+    /// The network of `length` bits that contains it.
+    #[must_use]
+    pub const fn widened(self, length: u8) -> Self {
+        Self { first: self.first & mask(length), length }
+    }
+
+    /// The last network that it contains, in their order.
+    #[must_use]
+    pub const fn last(self) -> Self {
+        Self { first: self.first | !mask(self.length), length: 128 }
+    }
+
+    /// The network of one address.
+    pub fn of(address: Address) -> Self {
+        IpNet::from(IpAddr::from(address)).into()
+    }
+
+    /// The network of `length` bits (of IPv4 or of IPv6) at this address.
+    pub fn at(address: Address, lengths: (u8, u8)) -> Self {
+        let length = if address.is_ipv4() { IPV4_BITS + lengths.0.min(32) } else { lengths.1.min(128) };
+        Self::of(address).widened(length)
+    }
+
+    /// Whether denying it would shut out so many that it must be insisted on.
+    pub fn is_too_wide(self) -> bool {
+        let net = IpNet::from(self);
+        net.prefix_len() < if net.addr().is_ipv4() { WIDEST.0 } else { WIDEST.1 }
+    }
+}
+
+const fn mask(length: u8) -> u128 {
+    match length {
+        0 => 0,
+        1..=127 => u128::MAX << (128 - length),
+        _ => u128::MAX,
+    }
+}
+
+impl From<IpNet> for Network {
+    fn from(net: IpNet) -> Self {
+        let (first, length) = match net.trunc() {
+            IpNet::V4(net) => (net.addr().to_ipv6_mapped(), IPV4_BITS + net.prefix_len()),
+            IpNet::V6(net) => (net.addr(), net.prefix_len()),
+        };
+        Self { first: first.into(), length }
+    }
+}
+
+impl From<Network> for IpNet {
+    fn from(network: Network) -> Self {
+        let first = Ipv6Addr::from(network.first);
+        let ipv4 = first.to_ipv4_mapped().filter(|_| network.length >= IPV4_BITS);
+        let net = match ipv4 {
+            Some(ipv4) => Self::new(ipv4.into(), network.length - IPV4_BITS),
+            None => Self::new(first.into(), network.length),
+        };
+        net.unwrap_or_else(|_| Self::from(IpAddr::from(first)))
+    }
+}
+
+impl FromStr for Network {
+    type Err = NotANetwork;
+
+    /// An address alone is a network of one; bits behind the prefix are ignored.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        net.map(Self::from).map_err(|_| NotANetwork(text.chars().take(64).collect()))
+    }
+}
+
+impl fmt::Display for Network {
+    /// In CIDR form; an address alone for a network of one.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let net = IpNet::from(*self);
+        if net.prefix_len() == net.max_prefix_len() { net.addr().fmt(formatter) } else { net.fmt(formatter) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(text: &str) -> Network {
+        text.parse().expect("a network")
+    }
+
+    #[test]
+    fn text_and_network_are_the_same() {
+        for text in ["198.51.100.0/24", "198.51.100.7", "2001:db8::/32", "2001:db8::1", "0.0.0.0/0", "::/0"] {
+            assert_eq!(network(text).to_string(), text);
+        }
+        assert_eq!(network("198.51.100.77/24").to_string(), "198.51.100.0/24");
+        assert_eq!(network("::ffff:198.51.100.7"), network("198.51.100.7"));
+        for bad in ["", "198.51.100", "198.51.100.0/33", "2001:db8::/129", "a/24", "198.51.100.0/-1"] {
+            assert!(bad.parse::<Network>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn who_contains_comes_first() {
+        let (wide, narrow) = (network("198.51.0.0/16"), network("198.51.0.0/24"));
+        assert!(wide < narrow && wide.contains(narrow) && !narrow.contains(wide));
+        assert!(network("0.0.0.0/0").contains(network("203.0.113.9")));
+        assert!(!network("0.0.0.0/0").contains(network("2001:db8::1")));
+        assert!(network("::/0").contains(network("2001:db8::1")));
+        assert!(wide.last() > network("198.51.255.255/32") || wide.last() == network("198.51.255.255/32"));
+    }
+
+    #[test]
+    fn what_shuts_out_too_many_is_told() {
+        for wide in ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/7", "::/0", "2000::/3"] {
+            assert!(network(wide).is_too_wide(), "{wide}");
+        }
+        for narrow in ["10.0.0.0/8", "198.51.100.0/24", "2001:db8::/32", "198.51.100.1"] {
+            assert!(!network(narrow).is_too_wide(), "{narrow}");
+        }
+    }
+}

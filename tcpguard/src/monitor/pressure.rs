@@ -1,0 +1,296 @@
+//! What the thresholds are compared with: for the host, and for each service with thresholds of its own.
+//!
+//! Beside the counts there is what *comes*: the count that what arrives at this moment would lead to, if
+//! it went on. Counts fall only as handshakes expire, a minute after an attack; what comes falls with it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use tcpguard_common::{counters::Counter, drops::DropReason};
+
+use super::{HalfOpenCounts, PortSnapshot, half_open::HandshakeWindow};
+use crate::{
+    config::Service,
+    datapath::maps::Totals,
+    kernel::{HalfOpen, HalfOpenTable, TcpExt},
+};
+
+/// What comes is measured over this.
+const MOMENT: Duration = Duration::from_millis(450);
+/// Refused requests, and malformed segments, are counted over this.
+const SECOND: Duration = Duration::from_secs(1);
+/// Seconds for which the kernel keeps a request that it answers six times (`tcp_synack_retries` = 5).
+const LIFETIME_SECONDS: f64 = 63.0;
+/// The kernel's rows of this age are what comes: a client has answered by then, and the SYN-ACK was not
+/// sent again yet.
+const FRESH: std::ops::Range<Duration> = Duration::from_millis(300)..Duration::from_millis(700);
+/// For how long a port whose application accepted too slowly is taken for one that may do so again.
+const SLOW_FOR: Duration = Duration::from_secs(10);
+
+/// What thresholds are compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readings {
+    /// Half-open handshakes.
+    pub half_open: HalfOpenCounts,
+    /// Half-open handshakes that what arrives at this moment would lead to.
+    pub half_open_coming: u64,
+    /// Requests refused for want of resources, in the last second.
+    pub refused: u64,
+    /// The same per second, at this moment.
+    pub refused_coming: u64,
+    /// Segments that no TCP sends, in the last second.
+    pub malformed: u64,
+    /// The same per second, at this moment.
+    pub malformed_coming: u64,
+}
+
+/// The host's readings and those of services, in the order of the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// All ports but those of services.
+    pub host: Readings,
+    /// Each service.
+    pub services: Vec<Readings>,
+    /// Ports whose application accepts too slowly: what waits there is not held against anybody.
+    pub slow_ports: Vec<u16>,
+}
+
+/// One tick's counts, from which pressure is measured.
+pub(super) struct Counts<'a> {
+    pub totals: &'a Totals,
+    pub tcp_ext: &'a TcpExt,
+    pub kernel: &'a HalfOpenTable,
+    pub ports: &'a [PortSnapshot],
+    /// The datapath's period of half-open windows.
+    pub period: u32,
+}
+
+/// Remembers what pressure is measured against.
+pub(super) struct PressureMeter {
+    services: Vec<Service>,
+    host: Scope,
+    by_service: Vec<Scope>,
+    /// What was seen of ports that are left out of the host's account.
+    left_out: LeftOut,
+    slow: BTreeMap<u16, Instant>,
+}
+
+/// Sums that only grow.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    /// Handshakes asked for, those dropped by judgement among them.
+    attempts: u64,
+    /// Handshakes begun.
+    begun: u64,
+    ended: u64,
+    refused: u64,
+    malformed: u64,
+}
+
+#[derive(Default)]
+struct Scope {
+    window: HandshakeWindow,
+    past: VecDeque<(Instant, Sums)>,
+}
+
+#[derive(Default)]
+struct LeftOut {
+    last: BTreeMap<u16, PortSnapshot>,
+    sums: Sums,
+}
+
+impl PressureMeter {
+    pub fn new(services: Vec<Service>) -> Self {
+        Self {
+            by_service: services.iter().map(|_| Scope::default()).collect(),
+            services,
+            host: Scope::default(),
+            left_out: LeftOut::default(),
+            slow: BTreeMap::new(),
+        }
+    }
+
+    pub fn measure(&mut self, counts: &Counts, now: Instant) -> Pressure {
+        self.note_slow_ports(counts.ports, now);
+        let services = self.services.iter().zip(&mut self.by_service);
+        let services = services.map(|(service, scope)| measure_service(service, scope, counts, now)).collect();
+        Pressure { host: self.measure_host(counts, now), services, slow_ports: self.slow.keys().copied().collect() }
+    }
+
+    fn note_slow_ports(&mut self, ports: &[PortSnapshot], now: Instant) {
+        self.slow.retain(|_, since| now.duration_since(*since) < SLOW_FOR);
+        self.slow.extend(ports.iter().filter(|port| port.is_full).map(|port| (port.port, now)));
+    }
+
+    fn measure_host(&mut self, counts: &Counts, now: Instant) -> Readings {
+        let (services, slow) = (&self.services, &self.slow);
+        let is_left_out =
+            |port: u16| slow.contains_key(&port) || services.iter().any(|service| service.ports.contains(&port));
+        self.left_out.note(counts.ports, is_left_out);
+        let (totals, left_out) = (counts.totals, &self.left_out.sums);
+        let dropped_by_judgement = totals.dropped_where(DropReason::is_of_attack);
+        let sums = Sums {
+            attempts: (totals.begun() + dropped_by_judgement).saturating_sub(left_out.attempts),
+            begun: totals.begun().saturating_sub(left_out.begun),
+            ended: totals.ended().saturating_sub(left_out.ended),
+            // The application's fault is not an attack: a full accept queue is told of by itself.
+            refused: counts.tcp_ext.listen_drops.saturating_sub(counts.tcp_ext.listen_overflows),
+            malformed: malformed(totals),
+        };
+        self.host.measure(sums, counts, |port| !is_left_out(port), now)
+    }
+}
+
+fn measure_service(service: &Service, scope: &mut Scope, counts: &Counts, now: Instant) -> Readings {
+    let is_ours = |port: u16| service.ports.contains(&port);
+    let mut sums = Sums::default();
+    for port in counts.ports.iter().filter(|port| is_ours(port.port)) {
+        sums.attempts += port.syn;
+        sums.begun += port.begun;
+        sums.ended += port.ended;
+    }
+    scope.measure(sums, counts, is_ours, now)
+}
+
+impl Scope {
+    fn measure(&mut self, sums: Sums, counts: &Counts, is_ours: impl Fn(u16) -> bool, now: Instant) -> Readings {
+        let (moment, moment_seconds) = self.since(now, MOMENT, sums);
+        let (second, _) = self.since(now, SECOND, sums);
+        self.past.push_back((now, sums));
+        self.past.retain(|(then, _)| now.duration_since(*then) <= SECOND);
+        let per_second = |count: u64| if moment_seconds > 0.0 { count as f64 / moment_seconds } else { 0.0 };
+        let unanswered = per_second(moment.attempts.saturating_sub(moment.ended)) * LIFETIME_SECONDS;
+        let mut half_open =
+            HalfOpenCounts { datapath: self.window.count(sums.begun, sums.ended, counts.period), ..Default::default() };
+        for (_, port) in counts.kernel.by_port.iter().filter(|(port, _)| is_ours(**port)) {
+            half_open.kernel += port.total as u64;
+            half_open.kernel_retried += port.retried as u64;
+        }
+        Readings {
+            half_open,
+            half_open_coming: (unanswered as u64).max(fresh(&counts.kernel.rows, is_ours)),
+            refused: second.refused,
+            refused_coming: per_second(moment.refused) as u64,
+            malformed: second.malformed,
+            malformed_coming: per_second(moment.malformed) as u64,
+        }
+    }
+
+    /// What was added within `span` up to now, and how many seconds that really was.
+    fn since(&self, now: Instant, span: Duration, sums: Sums) -> (Sums, f64) {
+        let Some((then, before)) = self.past.iter().find(|(then, _)| now.duration_since(*then) <= span) else {
+            return (Sums::default(), 0.0);
+        };
+        let difference = Sums {
+            attempts: sums.attempts.saturating_sub(before.attempts),
+            begun: sums.begun.saturating_sub(before.begun),
+            ended: sums.ended.saturating_sub(before.ended),
+            refused: sums.refused.saturating_sub(before.refused),
+            malformed: sums.malformed.saturating_sub(before.malformed),
+        };
+        (difference, now.duration_since(*then).as_secs_f64())
+    }
+}
+
+impl LeftOut {
+    /// Adds what came to the ports that are left out, since the last time.
+    fn note(&mut self, ports: &[PortSnapshot], is_left_out: impl Fn(u16) -> bool) {
+        for port in ports {
+            let before = self.last.insert(port.port, *port).unwrap_or_default();
+            if is_left_out(port.port) {
+                self.sums.attempts += port.syn.saturating_sub(before.syn);
+                self.sums.begun += port.begun.saturating_sub(before.begun);
+                self.sums.ended += port.ended.saturating_sub(before.ended);
+            }
+        }
+    }
+}
+
+/// All segments that no TCP sends, dropped or not.
+fn malformed(totals: &Totals) -> u64 {
+    [Counter::BadFlags, Counter::DropBadFlags, Counter::BadDataOffset, Counter::DropBadDataOffset]
+        .map(|counter| totals.get(counter))
+        .iter()
+        .sum()
+}
+
+/// The count of rows that those that came a moment ago would lead to.
+fn fresh(rows: &[HalfOpen], is_ours: impl Fn(u16) -> bool) -> u64 {
+    let fresh = rows.iter().filter(|row| row.retransmits == 0 && FRESH.contains(&row.age) && is_ours(row.local.port()));
+    (fresh.count() as f64 / (FRESH.end - FRESH.start).as_secs_f64() * LIFETIME_SECONDS) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn totals(syn: u64, completed: u64) -> Totals {
+        Totals::default().with(Counter::SynTracked, syn).with(Counter::Completed, completed)
+    }
+
+    struct Bench {
+        meter: PressureMeter,
+        start: Instant,
+    }
+
+    impl Bench {
+        fn new(services: Vec<Service>) -> Self {
+            Self { meter: PressureMeter::new(services), start: Instant::now() }
+        }
+
+        fn at(&mut self, milliseconds: u64, totals: &Totals, ports: &[PortSnapshot]) -> Pressure {
+            let (tcp_ext, kernel) = (TcpExt::default(), HalfOpenTable::default());
+            let counts = Counts { totals, tcp_ext: &tcp_ext, kernel: &kernel, ports, period: 3 };
+            self.meter.measure(&counts, self.start + Duration::from_millis(milliseconds))
+        }
+    }
+
+    #[test]
+    fn what_comes_falls_when_a_flood_ends_and_the_count_does_not() {
+        let mut bench = Bench::new(Vec::new());
+        bench.at(0, &totals(0, 0), &[]);
+        for tick in 1..=10 {
+            bench.at(tick * 100, &totals(tick * 100, 0), &[]);
+        }
+        let during = bench.at(1100, &totals(1100, 0), &[]).host;
+        assert_eq!(during.half_open.datapath, 1100);
+        assert!((62_000..64_000).contains(&during.half_open_coming), "{during:?}");
+        for tick in 12..=15 {
+            bench.at(tick * 100, &totals(1100, 0), &[]);
+        }
+        let after = bench.at(1600, &totals(1100, 0), &[]).host;
+        assert_eq!((after.half_open.datapath, after.half_open_coming), (1100, 0));
+    }
+
+    #[test]
+    fn clients_that_complete_make_nothing_come() {
+        let mut bench = Bench::new(Vec::new());
+        for tick in 0..20 {
+            // A round trip of two ticks.
+            let begun = tick * 200;
+            let readings = bench.at(tick * 100, &totals(begun, begun.saturating_sub(400)), &[]).host;
+            if tick > 6 {
+                assert_eq!(readings.half_open_coming, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn services_and_slow_ports_are_not_the_host_s() {
+        let mut bench = Bench::new(vec![Service { ports: vec![443], max_half_open: 2000 }]);
+        let port = |port, begun| PortSnapshot { port, syn: begun, begun, ..PortSnapshot::default() };
+        bench.at(0, &totals(0, 0), &[]);
+        let pressure = bench.at(100, &totals(600, 0), &[port(443, 500), port(80, 100)]);
+        assert_eq!(pressure.host.half_open.datapath, 100);
+        assert_eq!(pressure.services[0].half_open.datapath, 500);
+        let slow = PortSnapshot { is_full: true, ..port(80, 900) };
+        let pressure = bench.at(200, &totals(1400, 0), &[port(443, 500), slow]);
+        assert_eq!(pressure.host.half_open.datapath, 100);
+        assert_eq!(pressure.slow_ports, [80]);
+        // Once it accepts again, what came before is not held against it.
+        let pressure = bench.at(20_000, &totals(1410, 0), &[port(443, 500), port(80, 910)]);
+        assert_eq!(pressure.host.half_open.datapath, 110);
+    }
+}
