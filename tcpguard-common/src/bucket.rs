@@ -19,6 +19,9 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// Nothing may be sent.
+    pub const NONE: Self = Self { per_jiffy: 0, per_syn: 0, most: 0, reserved: 0 };
+
     /// `syn_per_second` SYNs a second, as many of them at once as a second brings.
     pub const fn new(syn_per_second: u32, ticks_per_second: u32) -> Self {
         Self {

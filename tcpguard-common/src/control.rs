@@ -32,6 +32,9 @@ pub mod flag {
 }
 
 impl Control {
+    /// There is none: everything passes.
+    pub const NONE: Self = Self { good_until: 0, flags: 0, rate: Rate::NONE };
+
     /// Whether the daemon's word is good at this moment.
     #[inline(always)]
     pub const fn is_good(&self, jiffies: u64) -> bool {

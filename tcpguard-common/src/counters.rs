@@ -30,7 +30,7 @@ macro_rules! counters {
 counters! {
     /// Frames seen.
     Packets => "packets",
-    /// SYNs whose source has an entry in the source table.
+    /// SYNs that began a handshake, of sources that have an entry in the source table.
     SynTracked => "syn_tracked",
     /// SYNs whose source got no entry, because of a flood of new sources.
     SynUntracked => "syn_untracked",
@@ -58,7 +58,7 @@ counters! {
     TooManyExtensions => "too_many_extensions",
     /// SYNs that carried data.
     SynWithPayload => "syn_with_payload",
-    /// SYNs recognised as sent again.
+    /// SYNs recognised as sent again, which began none.
     SynRepeated => "syn_repeated",
     /// Resets that ended a half-open handshake.
     HandshakesReset => "handshakes_reset",

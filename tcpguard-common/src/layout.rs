@@ -35,8 +35,8 @@ pub mod map {
     pub const HANDSHAKES_BY_PORT: &str = "HANDSHAKES_BY_PORT";
     /// Hash: indices of the interfaces whose handshakes count.
     pub const GUARDED_INTERFACES: &str = "GUARDED_INTERFACES";
-    /// One [`crate::control::Control`].
-    pub const CONTROL: &str = "CONTROL";
+    /// One [`crate::control::Control`]: the section of the programs' variables, which holds nothing else.
+    pub const CONTROL: &str = ".bss";
     /// LPM trie: [`crate::address::Address`] to [`crate::rule::Rule`].
     pub const RULES: &str = "RULES";
     /// Array of [`crate::local::Set`].

@@ -1,8 +1,8 @@
 //! A SYN on its way through the stages.
 
-use tcpguard_common::{address::Address, hash, packet::Segment};
+use tcpguard_common::{address::Address, drops::DropReason, hash, packet::Segment};
 
-use crate::{control::Leave, settings, time::Now};
+use crate::{accounts, control::Leave, outcome::Outcome, settings, time::Now};
 
 /// A source and its hash, which every structure is indexed by.
 #[derive(Clone, Copy)]
@@ -23,7 +23,7 @@ pub struct Arrival<'a> {
     pub segment: &'a Segment,
     pub source: Source,
     pub now: Now,
-    pub leave: Leave<'a>,
+    pub leave: Leave,
 }
 
 impl<'a> Arrival<'a> {
@@ -31,5 +31,13 @@ impl<'a> Arrival<'a> {
     pub fn new(segment: &'a Segment) -> Self {
         let now = Now::read();
         Self { segment, source: Source::new(segment.source), now, leave: Leave::read(now) }
+    }
+
+    /// The outcome where it is to be dropped for `reason`; see [`Leave::drop`].
+    #[inline(always)]
+    pub fn drop(&self, reason: DropReason) -> Option<Outcome> {
+        let outcome = self.leave.drop(reason)?;
+        accounts::not_begun(self.segment);
+        Some(outcome)
     }
 }

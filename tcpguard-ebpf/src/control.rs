@@ -1,6 +1,5 @@
 //! What may be done with a packet at this moment.
 
-use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use tcpguard_common::{
     bucket::Rate,
     control::{Control, flag},
@@ -9,43 +8,53 @@ use tcpguard_common::{
 
 use crate::{accounts::counts, outcome::Outcome, time::Now};
 
-/// Written by the daemon with each of its ticks.
-#[btf_map]
-static CONTROL: Array<Control, 1> = Array::new();
+/// Written by the daemon with each of its ticks. It is a variable of the program's rather than a map of its
+/// own, since that takes no look-up; it is the only one that changes, so that its section is all of it.
+#[unsafe(no_mangle)]
+static mut CONTROL: Control = Control::NONE;
 
-/// Leave to act, while the daemon's word is good.
-#[derive(Clone, Copy)]
-pub struct Leave<'a> {
-    control: Option<&'a Control>,
+/// Reads one field of it.
+macro_rules! control {
+    ($($field:ident).+) => {
+        // SAFETY: it is valid for as long as the program is. The daemon may write it meanwhile, a word at a
+        // time, and a mixture of two of its words does no harm.
+        unsafe { core::ptr::read_volatile(&raw const CONTROL.$($field).+) }
+    };
 }
 
-impl Leave<'_> {
+/// Leave to act: the daemon's flags while its word is good, and none otherwise. They are read once, since
+/// what every SYN carries along costs every SYN.
+#[derive(Clone, Copy)]
+pub struct Leave(u64);
+
+impl Leave {
     #[inline(always)]
     pub fn read(now: Now) -> Self {
-        Self { control: CONTROL.get(0).filter(|control| control.is_good(now.jiffies)) }
+        Self(if now.jiffies <= control!(good_until) { control!(flags) } else { 0 })
     }
 
     /// Whether a bit of [`flag`] is set, and the daemon's word is good.
     #[inline(always)]
     pub fn has(self, flag: u64) -> bool {
-        self.control.is_some_and(|control| control.has(flag))
+        self.0 & flag != 0
     }
 
     /// What a source may send, where sources are limited.
     #[inline(always)]
     pub fn rate(self) -> Option<Rate> {
-        self.control.filter(|control| control.has(flag::LIMIT)).map(|control| control.rate)
+        self.has(flag::LIMIT).then(|| control!(rate))
     }
 
     /// The outcome of a frame that is to be dropped for `reason`; `None`, and a count, where nothing is
     /// dropped at this moment.
     #[inline(always)]
     pub fn drop(self, reason: DropReason) -> Option<Outcome> {
-        let control = self.control?;
-        if control.has(flag::DROP) {
-            return Some(Outcome::Dropped(reason));
+        if self.has(flag::DROP) {
+            return Some(Outcome::dropped(reason));
         }
-        counts::add(reason.would_counter());
+        if self.0 != 0 {
+            counts::add(reason.would_counter());
+        }
         None
     }
 }

@@ -3,12 +3,11 @@
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use tcpguard_common::{
     control::flag,
-    counters::Counter,
     listening::{LISTENING as OPEN, closed_at, is_closed_for_a_while},
     local,
 };
 
-use crate::{arrival::Arrival, settings, time};
+use crate::{arrival::Arrival, outcome::Outcome, settings, time};
 
 /// The host's own addresses, kept by the daemon.
 #[btf_map]
@@ -18,14 +17,14 @@ static LOCAL_ADDRESSES: Array<local::Set, { local::SETS }> = Array::new();
 #[btf_map]
 static LISTENING: Array<u64, 65_536> = Array::new();
 
-/// Why a handshake is not judged here; `None` where it is.
+/// The outcome of a SYN whose handshake is not judged here; `None` where it is.
 #[inline(always)]
-pub fn exemption(arrival: &Arrival) -> Option<Counter> {
+pub fn exemption(arrival: &Arrival) -> Option<Outcome> {
     if arrival.leave.has(flag::LOCAL_KNOWN) && !is_local(arrival) {
-        return Some(Counter::SynForwarded);
+        return Some(Outcome::SYN_FORWARDED);
     }
     let state = LISTENING.get(arrival.segment.destination_port.into())?;
-    is_closed_for_a_while(*state, arrival.now.jiffies).then_some(Counter::SynClosed)
+    is_closed_for_a_while(*state, arrival.now.jiffies).then_some(Outcome::SYN_CLOSED)
 }
 
 #[inline(always)]

@@ -57,15 +57,15 @@ fn inspect(context: &XdpContext) -> Outcome {
     let segment = match packet::parse(&Frame::of(context)) {
         Ok(segment) => segment,
         Err(Unread::BadDataOffset) => {
-            return stages::malformed(DropReason::BadDataOffset).unwrap_or(Outcome::Unread(Unread::BadDataOffset));
+            return stages::malformed(DropReason::BadDataOffset).unwrap_or(Outcome::unread(Unread::BadDataOffset));
         }
-        Err(reason) => return Outcome::Unread(reason),
+        Err(reason) => return Outcome::unread(reason),
     };
     match segment.flags.kind() {
         SegmentKind::Syn => syn(context, &Arrival::new(&segment)),
         SegmentKind::Rst => account_reset(&segment),
-        kind @ SegmentKind::BadFlags => stages::malformed(DropReason::BadFlags).unwrap_or(Outcome::Read(kind)),
-        kind @ (SegmentKind::Ack | SegmentKind::SynAck) => Outcome::Read(kind),
+        kind @ SegmentKind::BadFlags => stages::malformed(DropReason::BadFlags).unwrap_or(Outcome::read(kind)),
+        kind @ (SegmentKind::Ack | SegmentKind::SynAck) => Outcome::read(kind),
     }
 }
 
@@ -73,15 +73,6 @@ fn inspect(context: &XdpContext) -> Outcome {
 #[inline(always)]
 fn syn(context: &XdpContext, arrival: &Arrival) -> Outcome {
     accounts::arrived(arrival);
-    let outcome = judge(context, arrival);
-    if let Outcome::Dropped(_) = outcome {
-        accounts::dropped(arrival);
-    }
-    outcome
-}
-
-#[inline(always)]
-fn judge(context: &XdpContext, arrival: &Arrival) -> Outcome {
     if let Some(outcome) = stages::port_zero(arrival) {
         return outcome;
     }
@@ -98,7 +89,7 @@ fn judge(context: &XdpContext, arrival: &Arrival) -> Outcome {
 #[inline(always)]
 fn account_reset(segment: &Segment) -> Outcome {
     accounts::reset(segment);
-    Outcome::Read(SegmentKind::Rst)
+    Outcome::read(SegmentKind::Rst)
 }
 
 /// Tracepoint `sock:inet_sock_set_state`.

@@ -1,4 +1,4 @@
-//! What can come of a packet, and what is done with it.
+//! What can come of a packet, what it is counted as, and what is done with it: the one table of both.
 
 use aya_ebpf::bindings::xdp_action;
 use tcpguard_common::{
@@ -7,37 +7,57 @@ use tcpguard_common::{
     packet::{SegmentKind, Unread},
 };
 
-/// The outcome of one packet.
+/// The outcome of one packet. It carries what follows from it rather than what it was: where paths
+/// through the program meet again, that is two numbers, and nothing has to be told apart once more.
 #[derive(Clone, Copy)]
-pub enum Outcome {
-    /// It holds no TCP segment that could be read.
-    Unread(Unread),
-    /// A segment of this kind, accounted where there was something to account.
-    Read(SegmentKind),
-    /// A SYN whose source got no entry, because of a flood of others.
-    SynUntracked,
-    /// It goes no further.
-    Dropped(DropReason),
+pub struct Outcome {
+    counted_as: Counter,
+    action: u32,
 }
 
 impl Outcome {
+    /// A SYN whose source got no entry, because of a flood of others.
+    pub const SYN_UNTRACKED: Self = Self::passed(Counter::SynUntracked);
+
+    /// A SYN that was sent again.
+    pub const SYN_REPEATED: Self = Self::passed(Counter::SynRepeated);
+    /// A SYN for another host.
+    pub const SYN_FORWARDED: Self = Self::passed(Counter::SynForwarded);
+    /// A SYN to a port whose listener closed a while ago.
+    pub const SYN_CLOSED: Self = Self::passed(Counter::SynClosed);
+
+    /// It holds no TCP segment that could be read.
+    #[inline(always)]
+    pub fn unread(reason: Unread) -> Self {
+        Self::passed(reason.into())
+    }
+
+    /// A segment of this kind, accounted where there was something to account.
+    #[inline(always)]
+    pub fn read(kind: SegmentKind) -> Self {
+        Self::passed(kind.into())
+    }
+
+    /// It goes no further.
+    #[inline(always)]
+    pub const fn dropped(reason: DropReason) -> Self {
+        Self { counted_as: reason.counter(), action: xdp_action::XDP_DROP }
+    }
+
+    #[inline(always)]
+    const fn passed(counted_as: Counter) -> Self {
+        Self { counted_as, action: xdp_action::XDP_PASS }
+    }
+
     /// The verdict for the driver.
     #[inline(always)]
     pub const fn action(self) -> u32 {
-        match self {
-            Self::Unread(_) | Self::Read(_) | Self::SynUntracked => xdp_action::XDP_PASS,
-            Self::Dropped(_) => xdp_action::XDP_DROP,
-        }
+        self.action
     }
 
     /// What it is counted as.
     #[inline(always)]
-    pub fn counter(self) -> Counter {
-        match self {
-            Self::Unread(reason) => reason.into(),
-            Self::Read(kind) => kind.into(),
-            Self::SynUntracked => Counter::SynUntracked,
-            Self::Dropped(reason) => reason.counter(),
-        }
+    pub const fn counter(self) -> Counter {
+        self.counted_as
     }
 }

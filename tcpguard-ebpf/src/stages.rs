@@ -38,7 +38,7 @@ pub fn port_zero(arrival: &Arrival) -> Option<Outcome> {
     if arrival.segment.source_port != 0 && arrival.segment.destination_port != 0 {
         return None;
     }
-    arrival.leave.drop(DropReason::PortZero)
+    arrival.drop(DropReason::PortZero)
 }
 
 /// A SYN with data, where its service is under attack.
@@ -54,7 +54,7 @@ pub fn payload(arrival: &Arrival) -> Option<Outcome> {
         payload_policy::DROP => true,
         _ => arrival.leave.has(flag::DROP_PAYLOAD),
     };
-    if is_unwanted { arrival.leave.drop(DropReason::SynPayload) } else { None }
+    if is_unwanted { arrival.drop(DropReason::SynPayload) } else { None }
 }
 
 /// What the lists say of its source, and the outcome where that is a denial.
@@ -65,7 +65,7 @@ pub fn rules(arrival: &Arrival) -> (Standing, Option<Outcome>) {
     }
     let Some(rule) = RULES.get(&Key::new(128, arrival.source.address)) else { return (Standing::Ordinary, None) };
     match rule.standing(arrival.now.jiffies) {
-        Standing::Denied => (Standing::Ordinary, arrival.leave.drop(DropReason::Denied)),
+        Standing::Denied => (Standing::Ordinary, arrival.drop(DropReason::Denied)),
         standing => (standing, None),
     }
 }
@@ -74,7 +74,7 @@ pub fn rules(arrival: &Arrival) -> (Standing, Option<Outcome>) {
 #[inline(always)]
 pub fn unknown_source(arrival: &Arrival, standing: Standing) -> Option<Outcome> {
     match standing {
-        Standing::Suspended => arrival.leave.drop(DropReason::BlockedPrefix),
+        Standing::Suspended => arrival.drop(DropReason::BlockedPrefix),
         _ => None,
     }
 }
@@ -84,35 +84,33 @@ pub fn unknown_source(arrival: &Arrival, standing: Standing) -> Option<Outcome> 
 pub fn known_source(entry: &mut SourceEntry, arrival: &Arrival, standing: Standing) -> Option<Outcome> {
     let elapsed = arrival.now.jiffies.wrapping_sub(entry.last_seen);
     entry.last_seen = arrival.now.jiffies;
-    let outcome = restrain(entry, arrival, standing, elapsed);
-    if let Some(Outcome::Dropped(reason)) = outcome {
-        if entry.dropped == 0 {
-            report_first_drop(arrival, reason);
-        }
-        atomic::add(&mut entry.dropped, 1);
-    }
-    outcome
-}
-
-#[inline(always)]
-fn restrain(entry: &mut SourceEntry, arrival: &Arrival, standing: Standing, elapsed: u64) -> Option<Outcome> {
     if matches!(standing, Standing::Allowed) {
         return None;
     }
     if arrival.now.jiffies < entry.blocked_until
-        && let Some(outcome) = arrival.leave.drop(DropReason::Blocked)
+        && let Some(outcome) = drop_of(entry, arrival, DropReason::Blocked)
     {
         return Some(outcome);
     }
     if matches!(standing, Standing::Suspended)
         && entry.completed == 0
-        && let Some(outcome) = arrival.leave.drop(DropReason::BlockedPrefix)
+        && let Some(outcome) = drop_of(entry, arrival, DropReason::BlockedPrefix)
     {
         return Some(outcome);
     }
     let rate = arrival.leave.rate()?;
     rate.fill(&mut entry.tokens, elapsed);
-    if rate.take(&mut entry.tokens) { None } else { arrival.leave.drop(DropReason::RateLimit) }
+    if rate.take(&mut entry.tokens) { None } else { drop_of(entry, arrival, DropReason::RateLimit) }
+}
+
+#[inline(always)]
+fn drop_of(entry: &mut SourceEntry, arrival: &Arrival, reason: DropReason) -> Option<Outcome> {
+    let outcome = arrival.drop(reason)?;
+    if entry.dropped == 0 {
+        report_first_drop(arrival, reason);
+    }
+    atomic::add(&mut entry.dropped, 1);
+    Some(outcome)
 }
 
 #[inline(always)]

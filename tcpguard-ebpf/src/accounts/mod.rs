@@ -44,10 +44,10 @@ pub fn arrived(arrival: &Arrival) {
     }
 }
 
-/// That SYN was dropped.
+/// A SYN began no handshake to be judged: it was dropped, most likely.
 #[inline(always)]
-pub fn dropped(arrival: &Arrival) {
-    ports::count_not_begun(arrival.segment.destination_port);
+pub fn not_begun(segment: &Segment) {
+    ports::count_not_begun(segment.destination_port);
 }
 
 /// A SYN arrived that the lists have nothing against. What is remembered of its source may be against it.
@@ -63,7 +63,6 @@ pub fn syn(context: &XdpContext, arrival: &Arrival, standing: Standing) -> Outco
         return outcome;
     }
     distinct::observe(source, now);
-    prefixes::count_syn(source, now);
     if !sketch::count(source, now) {
         return untracked(arrival);
     }
@@ -75,21 +74,18 @@ pub fn syn(context: &XdpContext, arrival: &Arrival, standing: Standing) -> Outco
         Some(entry) => {
             entry.tokens = entry.tokens.saturating_sub(arrival.leave.rate().map_or(0, |rate| rate.per_syn));
             sources::count(&mut entry.syn);
-            begin(entry, arrival);
-            Outcome::Read(SegmentKind::Syn)
+            begin(entry, arrival)
         }
         None => untracked(arrival),
     }
 }
 
-/// A SYN of which nothing is remembered.
+/// A SYN of which nothing is remembered. Whom it is for is not asked: this is the path of a flood, and
+/// each look-up would cost every SYN of it.
 #[inline(always)]
 fn untracked(arrival: &Arrival) -> Outcome {
-    if let Some(exemption) = destination::exemption(arrival) {
-        counts::add(exemption);
-        ports::count_not_begun(arrival.segment.destination_port);
-    }
-    Outcome::SynUntracked
+    prefixes::count_syn(arrival.source, arrival.now);
+    Outcome::SYN_UNTRACKED
 }
 
 /// Gives the source an entry, unless it has one that the filter had lost: false then.
@@ -110,31 +106,29 @@ fn syn_of_known(entry: &mut SourceEntry, arrival: &Arrival, standing: Standing) 
         return outcome;
     }
     distinct::observe(arrival.source, arrival.now);
-    prefixes::count_syn(arrival.source, arrival.now);
-    begin(entry, arrival);
-    Outcome::Read(SegmentKind::Syn)
+    begin(entry, arrival)
 }
 
 /// Begins a handshake, unless the SYN is one that was sent again, or one that is not judged here.
 #[inline(always)]
-fn begin(entry: &mut SourceEntry, arrival: &Arrival) {
+fn begin(entry: &mut SourceEntry, arrival: &Arrival) -> Outcome {
     let (source, segment, now) = (arrival.source, arrival.segment, arrival.now);
     let period = now.window_period();
     let exemption = match handshakes::begin(source, segment, period) {
         true => destination::exemption(arrival),
-        false => Some(Counter::SynRepeated),
+        false => Some(Outcome::SYN_REPEATED),
     };
-    if let Some(exemption) = exemption {
-        counts::add(exemption);
-        ports::count_not_begun(segment.destination_port);
-        prefixes::count_end(source, now);
-        return;
+    if let Some(outcome) = exemption {
+        not_begun(segment);
+        return outcome;
     }
+    prefixes::count_syn(source, now);
     entry.ports.add(segment.destination_port, entry.half_open.is_new_period(period));
     let count = entry.half_open.open(period);
     if is_busy_mark(count) {
         events::report(Event { kind: kind::SOURCE_BUSY, reason: 0, source: source.address, half_open: count.into() });
     }
+    Outcome::read(SegmentKind::Syn)
 }
 
 /// The daemon blocks a source until some time, or lifts a block: 0. It needs an entry for that.

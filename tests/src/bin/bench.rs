@@ -2,7 +2,7 @@
 //! it can be compared with from the same run.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -15,7 +15,12 @@ use aya::{
 };
 use clap::Parser;
 use lab::{Daemon, Flood, FloodSpec, Lab, Setup, Sources, flood, frame, network::SERVER_INTERFACE};
-use tcpguard::datapath::{Datapath, DatapathOptions};
+use tcpguard::datapath::{Datapath, DatapathOptions, Maps};
+use tcpguard_common::{
+    bucket::Rate,
+    control::{Control, flag},
+    rule::{FOREVER, Rule},
+};
 
 /// Measures what tcpguard costs
 #[derive(Parser)]
@@ -23,6 +28,9 @@ struct Arguments {
     /// Few repetitions: shows that the benchmark runs, not what things cost
     #[arg(long)]
     short: bool,
+    /// Only packets whose description contains this; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
 }
 
 fn main() -> Result<()> {
@@ -30,8 +38,8 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let _entered = runtime.enter();
     let effort = if arguments.short { Effort::SHORT } else { Effort::FULL };
-    datapath_costs(&effort)?;
-    daemon_costs(&effort)
+    datapath_costs(&effort, &arguments.only)?;
+    if arguments.only.is_empty() { daemon_costs(&effort) } else { Ok(()) }
 }
 
 struct Effort {
@@ -52,6 +60,29 @@ struct Case {
     spec: FloodSpec,
     /// What it may cost, in nanoseconds.
     limit: Option<f64>,
+    standing: Standing,
+}
+
+/// What the datapath has against the source.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Nothing,
+    /// Nothing, but so many /24 networks are on a list.
+    OthersListed(u32),
+    /// It is on a list of so many /24 networks.
+    Listed(u32),
+    /// It is blocked.
+    Blocked,
+}
+
+impl Case {
+    fn new(name: &'static str, limit: impl Into<Option<f64>>, spec: FloodSpec) -> Self {
+        Self { name, spec, limit: limit.into(), standing: Standing::Nothing }
+    }
+
+    fn with(self, standing: Standing) -> Self {
+        Self { standing, ..self }
+    }
 }
 
 fn cases() -> Vec<Case> {
@@ -61,26 +92,33 @@ fn cases() -> Vec<Case> {
     let established = FloodSpec { flags: frame::ACK, payload: 100, ..syn(Sources::InTurn(ipv4, 1)) };
     let resets = FloodSpec { flags: frame::RST, ..random(1 << 24) };
     vec![
-        Case { name: "data of an established connection", limit: Some(10.0), spec: established.clone() },
-        Case { name: "data, in QinQ", limit: None, spec: FloodSpec { tags: vec![0x88a8, 0x8100], ..established } },
-        Case { name: "SYN of a known source", limit: Some(60.0), spec: syn(Sources::InTurn(ipv4, 1)) },
-        Case { name: "SYN of a known source, IPv6", limit: Some(60.0), spec: syn(Sources::InTurn(ipv6, 1)) },
-        Case { name: "SYN of 1,024 random sources", limit: Some(60.0), spec: random(1 << 10) },
-        Case { name: "SYN of 65,536 random sources", limit: None, spec: random(1 << 16) },
-        Case { name: "SYN of 1 M random sources", limit: None, spec: random(1 << 20) },
-        Case { name: "SYN of 16 M random sources", limit: Some(40.0), spec: random(1 << 24) },
-        Case { name: "SYN of 2^64 random sources, IPv6", limit: Some(40.0), spec: syn(Sources::Random(ipv6, 0)) },
-        Case { name: "RST of 16 M random sources", limit: None, spec: resets },
+        Case::new("data of an established connection", 10.0, established.clone()),
+        Case::new("data, in QinQ", None, FloodSpec { tags: vec![0x88a8, 0x8100], ..established }),
+        Case::new("SYN of a known source", 60.0, syn(Sources::InTurn(ipv4, 1))),
+        Case::new("SYN of a known source, IPv6", 60.0, syn(Sources::InTurn(ipv6, 1))),
+        Case::new("SYN of 1,024 random sources", 60.0, random(1 << 10)),
+        Case::new("SYN of 65,536 random sources", None, random(1 << 16)),
+        Case::new("SYN of 1 M random sources", None, random(1 << 20)),
+        Case::new("SYN of 16 M random sources", 40.0, random(1 << 24)),
+        Case::new("SYN of 2^64 random sources, IPv6", 40.0, syn(Sources::Random(ipv6, 0))),
+        Case::new("RST of 16 M random sources", None, resets),
+        Case::new("SYN of a blocked source", 60.0, syn(Sources::InTurn(ipv4, 1))).with(Standing::Blocked),
+        Case::new("SYN of a blocked source, IPv6", 60.0, syn(Sources::InTurn(ipv6, 1))).with(Standing::Blocked),
+        Case::new("SYN listed, 1 network", 80.0, syn(Sources::InTurn(ipv4, 1))).with(Standing::Listed(1)),
+        Case::new("SYN listed, 10,000 networks", 80.0, syn(Sources::InTurn(ipv4, 1))).with(Standing::Listed(10_000)),
+        Case::new("SYN listed, 10,000 networks, all", 80.0, random(10_000 << 8)).with(Standing::Listed(10_000)),
+        Case::new("SYN of 16 M, 10,000 others listed", None, random(1 << 24)).with(Standing::OthersListed(10_000)),
     ]
 }
 
-fn datapath_costs(effort: &Effort) -> Result<()> {
+fn datapath_costs(effort: &Effort, only: &[String]) -> Result<()> {
     println!("What a packet costs: ns, by BPF_PROG_TEST_RUN, the same loop without tcpguard subtracted;");
     println!("median of {} rounds of {} packets (least and most)", effort.rounds, effort.repeat);
     println!("{:<36} {:>6} {:>13} {:>7} {:>12} {:>7}", "", "ns", "", "limit", "LRU for each", "ratio");
     let mut results = Vec::new();
-    for case in cases() {
-        let cost = measure(&case.spec, effort)?;
+    let is_wanted = |case: &Case| only.is_empty() || only.iter().any(|text| case.name.contains(text.as_str()));
+    for case in cases().into_iter().filter(is_wanted) {
+        let cost = measure(&case, effort)?;
         let limit = case.limit.map_or_else(String::new, |limit| format!("{limit:.0}"));
         let is_over = case.limit.is_some_and(|limit| cost.tcpguard.median > limit);
         let spread = format!("({:.0}-{:.0})", cost.tcpguard.least, cost.tcpguard.most);
@@ -92,6 +130,9 @@ fn datapath_costs(effort: &Effort) -> Result<()> {
             if is_over { "  over its limit" } else { "" }
         );
         results.push((case.name, ours));
+    }
+    if !only.is_empty() {
+        return Ok(());
     }
     let cost_of = |name: &str| results.iter().find(|result| result.0 == name).map_or(f64::NAN, |result| result.1);
     let flatness = cost_of("SYN of 16 M random sources") / cost_of("SYN of 1,024 random sources");
@@ -119,10 +160,12 @@ impl Statistic {
 }
 
 /// Runs floor, tcpguard and the comparison in turn, so that a change of the machine's speed meets all.
-fn measure(spec: &FloodSpec, effort: &Effort) -> Result<Cost> {
+fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
+    let spec = &case.spec;
     let options =
         DatapathOptions { max_sources: 262_144, prefix_v4: 24, prefix_v6: 64, syn_per_second: 2000, log_level: None };
-    let (datapath, _maps) = Datapath::load(&options)?;
+    let (datapath, mut maps) = Datapath::load(&options)?;
+    set_standing(case, &datapath, &mut maps)?;
     let guard = datapath.guard()?.fd()?.try_clone()?;
     let (mut ebpf, template) = flood::load(spec)?;
     let floor = load(&mut ebpf, "reply_path")?;
@@ -147,6 +190,32 @@ fn measure(spec: &FloodSpec, effort: &Effort) -> Result<Cost> {
     Ok(Cost { tcpguard: Statistic::of(ours), insert_each: Statistic::of(theirs) })
 }
 
+/// Bits that an IPv4 prefix has more as the IPv6 prefix that maps it.
+const IPV4_BITS: u8 = 96;
+
+/// Gives the datapath leave to act, as a daemon does, and something against the case's sources.
+fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result<()> {
+    let mut flags = flag::DROP | flag::LIMIT;
+    let deny = Rule { denied_until: FOREVER, ..Rule::default() };
+    let mut deny_consecutive = |networks: u32, first: u32| -> Result<()> {
+        flags |= flag::RULES;
+        for network in 0..networks {
+            maps.rules.set(Ipv4Addr::from(first + (network << 8)).into(), IPV4_BITS + 24, deny)?;
+        }
+        Ok(())
+    };
+    match case.standing {
+        Standing::Nothing => {}
+        Standing::Listed(networks) => deny_consecutive(networks, 0x0a00_0000)?,
+        Standing::OthersListed(networks) => deny_consecutive(networks, 0x0b00_0000)?,
+        Standing::Blocked => datapath.block(case.spec.sources.first().into(), FOREVER)?,
+    }
+    // A rate that nobody here exceeds: what is measured is looking.
+    let rate = Rate::new(100_000_000, datapath.ticks_per_second);
+    maps.control.give(&Control { good_until: FOREVER, flags, rate })?;
+    Ok(())
+}
+
 fn load(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd> {
     let program: &mut Xdp = ebpf.program_mut(name).with_context(|| format!("the flood has no {name}"))?.try_into()?;
     program.load()?;
@@ -157,7 +226,7 @@ fn daemon_costs(effort: &Effort) -> Result<()> {
     let lab = Lab::new()?;
     // A table of which a burst of so many sources is the quarter that it may take at once.
     let config = format!(
-        "interfaces = [\"{SERVER_INTERFACE}\"]\n[limits]\nmax_sources = {}",
+        "interfaces = [\"{SERVER_INTERFACE}\"]\nsyn_attack_protect = 0\n[limits]\nmax_sources = {}",
         4 * (effort.tracked_sources + 1024)
     );
     let daemon = Setup::new(&lab)?.config(&config).start()?;

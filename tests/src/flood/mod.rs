@@ -50,7 +50,8 @@ impl Sources {
     /// Random sources of one /64.
     pub const RANDOM_IPV6: Self = Self::Random(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 9, 0, 0, 0, 0)), 0);
 
-    const fn first(self) -> IpAddr {
+    /// The first of them.
+    pub const fn first(self) -> IpAddr {
         match self {
             Self::InTurn(first, _) | Self::Random(first, _) => first,
         }

@@ -50,15 +50,14 @@ impl Totals {
 
     /// All SYNs.
     pub fn syn(&self) -> u64 {
-        self.get(Counter::SynTracked) + self.get(Counter::SynUntracked) + self.dropped_where(DropReason::is_of_syn)
+        let not_begun = [Counter::SynRepeated, Counter::SynForwarded, Counter::SynClosed];
+        let not_begun = not_begun.map(|counter| self.get(counter)).iter().sum::<u64>();
+        self.begun() + not_begun + self.dropped_where(DropReason::is_of_syn)
     }
 
     /// SYNs that began a handshake to be judged: those sent again, dropped, or not for this host, did not.
-    pub fn begun(&self) -> u64 {
-        let not_begun =
-            [Counter::SynRepeated, Counter::SynForwarded, Counter::SynClosed].map(|counter| self.get(counter));
-        let accounted = self.get(Counter::SynTracked) + self.get(Counter::SynUntracked);
-        accounted.saturating_sub(not_begun.iter().sum())
+    pub const fn begun(&self) -> u64 {
+        self.get(Counter::SynTracked) + self.get(Counter::SynUntracked)
     }
 
     /// Handshakes completed, or reset while half open.
