@@ -13,6 +13,8 @@ pub struct Control {
     pub good_until: u64,
     /// See [`flag`].
     pub flags: u64,
+    /// Changes whenever a rule does; never 0.
+    pub generation: u64,
     /// What a source may send.
     pub rate: Rate,
 }
@@ -33,7 +35,7 @@ pub mod flag {
 
 impl Control {
     /// There is none: everything passes.
-    pub const NONE: Self = Self { good_until: 0, flags: 0, rate: Rate::NONE };
+    pub const NONE: Self = Self { good_until: 0, flags: 0, generation: 0, rate: Rate::NONE };
 
     /// Whether the daemon's word is good at this moment.
     #[inline(always)]

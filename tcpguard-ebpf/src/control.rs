@@ -39,6 +39,12 @@ impl Leave {
         self.0 & flag != 0
     }
 
+    /// The generation of the rules.
+    #[inline(always)]
+    pub fn generation(self) -> u64 {
+        control!(generation)
+    }
+
     /// What a source may send, where sources are limited.
     #[inline(always)]
     pub fn rate(self) -> Option<Rate> {

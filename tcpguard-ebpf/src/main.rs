@@ -20,6 +20,7 @@ mod destination;
 mod events;
 mod frame;
 mod outcome;
+mod rules;
 mod settings;
 mod socket;
 mod stages;

@@ -8,6 +8,7 @@ use crate::settings;
 
 const TCP_ESTABLISHED: i32 = 1;
 const TCP_SYN_RECV: i32 = 3;
+const TCP_CLOSE: i32 = 7;
 const TCP_LISTEN: i32 = 10;
 const IPPROTO_TCP: u16 = 6;
 const AF_INET: u16 = 2;
@@ -34,7 +35,9 @@ impl Listener {
     #[inline(always)]
     pub fn changed(context: &BtfTracePointContext) -> Option<Self> {
         let (old_state, new_state): (i32, i32) = (context.arg(1), context.arg(2));
-        if old_state != TCP_LISTEN && new_state != TCP_LISTEN {
+        // A listener's child begins as its copy, and leaves this state as well: not by closing.
+        let is_open = new_state == TCP_LISTEN;
+        if !is_open && (old_state != TCP_LISTEN || new_state != TCP_CLOSE) {
             return None;
         }
         let layout = settings::socket_layout();
@@ -43,7 +46,7 @@ impl Listener {
             return None;
         }
         let is_ours = is_in_our_namespace(socket, &layout)?;
-        is_ours.then_some(Self { port: socket.read(layout.local_port)?, is_open: new_state == TCP_LISTEN })
+        is_ours.then_some(Self { port: socket.read(layout.local_port)?, is_open })
     }
 }
 

@@ -1,26 +1,17 @@
 //! The stages that a segment passes before it is accounted. Each looks at one thing; the first that
 //! drops it ends its way.
 
-use aya_ebpf::{
-    btf_maps::{Array, LpmTrie, lpm_trie::Key},
-    macros::btf_map,
-};
+use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use tcpguard_common::{
-    address::Address,
     atomic,
     control::{flag, payload_policy},
     drops::DropReason,
     event::{Event, kind},
-    rule::{Rule, Standing},
+    rule::Standing,
     source::SourceEntry,
 };
 
-use crate::{arrival::Arrival, control::Leave, events, outcome::Outcome, time::Now};
-
-/// What the lists say of networks, resolved by the daemon. There is room for
-/// [`tcpguard_common::layout::MOST_RULES`]; what is not used costs nothing.
-#[btf_map]
-static RULES: LpmTrie<Address, Rule, 524_288> = LpmTrie::new();
+use crate::{arrival::Arrival, control::Leave, events, outcome::Outcome, rules, time::Now};
 
 /// What holds for SYNs with data, by destination port.
 #[btf_map]
@@ -63,8 +54,8 @@ pub fn rules(arrival: &Arrival) -> (Standing, Option<Outcome>) {
     if !arrival.leave.has(flag::RULES) {
         return (Standing::Ordinary, None);
     }
-    let Some(rule) = RULES.get(&Key::new(128, arrival.source.address)) else { return (Standing::Ordinary, None) };
-    match rule.standing(arrival.now.jiffies) {
+    let [high, low] = arrival.source.address.words();
+    match rules::standing(high, low, arrival.leave.generation(), arrival.now.jiffies) {
         Standing::Denied => (Standing::Ordinary, arrival.drop(DropReason::Denied)),
         standing => (standing, None),
     }

@@ -25,6 +25,7 @@ fn a_real_source_stands_out(source: &str, random: Sources) -> Result<()> {
     // The lab has fewer IPv4 addresses than the default table has room for.
     let config =
         format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]\n[limits]\nmax_sources = 8192");
+    let config = format!("syn_attack_protect = 0\n{config}");
     let daemon = Setup::new(&lab)?.config(&config).start()?;
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| -> Result<()> {
@@ -84,6 +85,7 @@ fn who_completes_a_handshake_gets_an_entry_even_when_the_table_is_closed() -> Re
     let lab = Lab::new()?;
     let _listeners = [listen(&lab.server, SERVER_IPV4.into(), 80)?, listen(&lab.server, SERVER_IPV6.into(), 80)?];
     let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\n[limits]\nmax_sources = 1024");
+    let config = format!("syn_attack_protect = 0\n{config}");
     let daemon = Setup::new(&lab)?.config(&config).start()?;
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| -> Result<()> {

@@ -1,7 +1,14 @@
 //! All entries of all lists, and the rule that follows for each network. What several entries say of the
 //! same address is resolved here, so that the datapath needs one look-up by the longest prefix.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use tcpguard_common::{
     layout::MOST_RULES,
@@ -50,12 +57,25 @@ pub(super) struct ListBook {
     /// How many networks there are of each prefix length.
     lengths: [u32; 129],
     expiries: BTreeSet<(u64, Network)>,
+    /// Grows with every change of a rule.
+    generation: Arc<AtomicU64>,
     rules: Box<dyn RuleSink>,
 }
 
 impl ListBook {
     pub fn new(rules: Box<dyn RuleSink>) -> Self {
-        Self { cells: BTreeMap::new(), lengths: [0; 129], expiries: BTreeSet::new(), rules }
+        Self {
+            cells: BTreeMap::new(),
+            lengths: [0; 129],
+            expiries: BTreeSet::new(),
+            generation: Arc::new(AtomicU64::new(1)),
+            rules,
+        }
+    }
+
+    /// Grows with every change of a rule.
+    pub fn generation(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.generation)
     }
 
     /// Adds an entry, in place of one of the same list and origin.
@@ -199,30 +219,39 @@ impl ListBook {
         self.refresh("::/0".parse().map_err(|_| ListError::Full)?)
     }
 
-    /// Brings the rules of `top` and of all within it in line with what is said of them.
+    /// Brings the rules of `top` and of all within it in line with what is said of them, and those of networks
+    /// around it with what is within them.
     fn refresh(&mut self, top: Network) -> Result<(), ListError> {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        self.remove_empty(top)?;
+        let around: Vec<Network> = self.covering(top).map(|(network, _)| network).filter(|n| *n != top).collect();
         let mut wider: Vec<(Network, Rule)> = Vec::new();
-        for (network, cell) in self.covering(top).filter(|(network, _)| *network != top) {
-            let rule = wider.last().map_or_else(Rule::default, |(_, rule)| *rule).joined(&cell.own());
-            wider.push((network, rule));
+        for network in around {
+            let is_whole = self.is_whole(network);
+            if let Some(cell) = self.cells.get_mut(&network) {
+                let rule = cell.write(network, &mut wider, is_whole, &mut *self.rules)?;
+                wider.push((network, rule));
+            }
         }
-        let mut empty = Vec::new();
-        for (network, cell) in self.cells.range_mut(top..=top.last()) {
-            if cell.items.is_empty() && cell.blocked_until == 0 {
-                empty.push(*network);
-                continue;
-            }
-            while wider.last().is_some_and(|(outer, _)| !outer.contains(*network)) {
-                wider.pop();
-            }
-            let rule = wider.last().map_or_else(Rule::default, |(_, rule)| *rule).joined(&cell.own());
+        let mut within = self.cells.range_mut(top..=top.last()).peekable();
+        while let Some((network, cell)) = within.next() {
+            let is_whole = within.peek().is_none_or(|(next, _)| !network.contains(**next));
+            let rule = cell.write(*network, &mut wider, is_whole, &mut *self.rules)?;
             wider.push((*network, rule));
-            if cell.written != Some(rule) {
-                self.rules.set(*network, rule)?;
-                cell.written = Some(rule);
-            }
         }
-        for network in empty {
+        Ok(())
+    }
+
+    /// Whether nothing is said of any part of `network`.
+    fn is_whole(&self, network: Network) -> bool {
+        let mut within = self.cells.range((Bound::Excluded(network), Bound::Included(network.last())));
+        within.next().is_none()
+    }
+
+    fn remove_empty(&mut self, top: Network) -> Result<(), ListError> {
+        let within = self.cells.range(top..=top.last());
+        let empty = within.filter(|(_, cell)| cell.items.is_empty() && cell.blocked_until == 0);
+        for network in empty.map(|(network, _)| *network).collect::<Vec<_>>() {
             self.rules.remove(network)?;
             self.cells.remove(&network);
             self.lengths[usize::from(network.length())] -= 1;
@@ -232,6 +261,28 @@ impl ListBook {
 }
 
 impl Cell {
+    /// Writes the rule of `network` where it changed; `wider` are the rules of networks that may contain it,
+    /// widest first.
+    fn write(
+        &mut self,
+        network: Network,
+        wider: &mut Vec<(Network, Rule)>,
+        is_whole: bool,
+        rules: &mut dyn RuleSink,
+    ) -> Result<Rule, DatapathError> {
+        while wider.last().is_some_and(|(outer, _)| !outer.contains(network)) {
+            wider.pop();
+        }
+        let around = wider.last().map_or_else(Rule::default, |(_, rule)| *rule);
+        let is_whole = is_whole && network.is_cached_whole();
+        let rule = Rule { is_whole: is_whole.into(), ..around.joined(&self.own()) };
+        if self.written != Some(rule) {
+            rules.set(network, rule)?;
+            self.written = Some(rule);
+        }
+        Ok(rule)
+    }
+
     /// The rule that follows from what is said of this network alone.
     fn own(&self) -> Rule {
         let mut rule = Rule { blocked_until: self.blocked_until, ..Rule::default() };
@@ -247,7 +298,7 @@ impl Cell {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use proptest::prelude::*;
     use tcpguard_common::rule::Standing;
@@ -401,6 +452,9 @@ mod tests {
                 all = all.joined(&cell.own());
             }
             prop_assert_eq!(trie.standing_of(address, now), all.standing(now));
+            for (network, rule) in trie.0.lock().expect("no panic").iter() {
+                prop_assert_eq!(rule.is_whole != 0, network.is_cached_whole() && book.is_whole(*network));
+            }
             prop_assert_eq!(book.cells.len(), trie.0.lock().expect("no panic").len());
         }
     }

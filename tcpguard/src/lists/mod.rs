@@ -160,6 +160,7 @@ impl DatapathTime {
 #[derive(Clone)]
 pub struct Lists {
     book: Arc<Mutex<ListBook>>,
+    generation: Arc<atomic::AtomicU64>,
     events: EventLog,
     time: Arc<DatapathTime>,
 }
@@ -182,7 +183,8 @@ impl Lists {
         events: EventLog,
         time: Arc<DatapathTime>,
     ) -> Result<(Self, FileWatch), ListError> {
-        let lists = Self { book: Arc::new(Mutex::new(ListBook::new(Box::new(rules)))), events, time };
+        let book = ListBook::new(Box::new(rules));
+        let lists = Self { generation: book.generation(), book: Arc::new(Mutex::new(book)), events, time };
         for (list, networks) in [(ListName::Allow, &config.lists.allow), (ListName::Deny, &config.lists.deny)] {
             let networks = networks.iter().copied().map(Network::from).collect();
             lists.lock().replace(list, &Origin::Configuration, &networks)?;
@@ -284,6 +286,11 @@ impl Lists {
     /// Whether there is anything to look up.
     pub fn is_empty(&self) -> bool {
         self.try_lock().is_some_and(|book| book.is_empty())
+    }
+
+    /// Changes with every change of a rule; never 0.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(atomic::Ordering::Relaxed)
     }
 
     /// Whether `network` is on the allow list; `None` while a long list is being changed.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tcpguard_common::address::Address;
+use tcpguard_common::{address::Address, rule::CACHED_LENGTHS};
 use thiserror::Error;
 
 /// Bits that an IPv4 prefix has more when it is written as the IPv6 prefix that maps it.
@@ -64,6 +64,12 @@ impl Network {
     pub fn at(address: Address, lengths: (u8, u8)) -> Self {
         let length = if address.is_ipv4() { IPV4_BITS + lengths.0.min(32) } else { lengths.1.min(128) };
         Self::of(address).widened(length)
+    }
+
+    /// Whether the datapath may remember one rule for all addresses of its /24 or /64.
+    pub fn is_cached_whole(self) -> bool {
+        let (ipv4, ipv6) = CACHED_LENGTHS;
+        u32::from(self.length) <= if self.first().is_ipv4() { ipv4 } else { ipv6 }
     }
 
     /// Whether denying it would shut out so many that it must be insisted on.

@@ -196,7 +196,7 @@ const IPV4_BITS: u8 = 96;
 /// Gives the datapath leave to act, as a daemon does, and something against the case's sources.
 fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result<()> {
     let mut flags = flag::DROP | flag::LIMIT;
-    let deny = Rule { denied_until: FOREVER, ..Rule::default() };
+    let deny = Rule { denied_until: FOREVER, is_whole: 1, ..Rule::default() };
     let mut deny_consecutive = |networks: u32, first: u32| -> Result<()> {
         flags |= flag::RULES;
         for network in 0..networks {
@@ -212,7 +212,7 @@ fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result<()>
     }
     // A rate that nobody here exceeds: what is measured is looking.
     let rate = Rate::new(100_000_000, datapath.ticks_per_second);
-    maps.control.give(&Control { good_until: FOREVER, flags, rate })?;
+    maps.control.give(&Control { good_until: FOREVER, flags, generation: 1, rate })?;
     Ok(())
 }
 
