@@ -97,12 +97,41 @@ impl Client {
         duration: Duration,
         goes_on: impl Fn() -> bool + Sync,
     ) -> Result<Connections> {
+        self.run_as(&[self.source], server, rate, duration, goes_on)
+    }
+
+    /// The same from these addresses in turn, each of which must be one of the client's.
+    ///
+    /// # Errors
+    /// Where the namespace cannot be entered.
+    pub fn run_from(
+        &self,
+        sources: &[IpAddr],
+        server: SocketAddr,
+        rate: u32,
+        duration: Duration,
+        goes_on: impl Fn() -> bool + Sync,
+    ) -> Result<Connections> {
+        let sources: Vec<Option<IpAddr>> = sources.iter().copied().map(Some).collect();
+        self.run_as(&sources, server, rate, duration, goes_on)
+    }
+
+    fn run_as(
+        &self,
+        sources: &[Option<IpAddr>],
+        server: SocketAddr,
+        rate: u32,
+        duration: Duration,
+        goes_on: impl Fn() -> bool + Sync,
+    ) -> Result<Connections> {
         self.namespace.within(|| {
             let mut connections = Connections::default();
             let start = Instant::now();
+            let mut turns = sources.iter().cycle();
             while goes_on() && start.elapsed() < duration {
+                let source = turns.next().copied().flatten();
                 connections.tried += 1;
-                connections.connect_times.extend(fetch(self.source, server).ok());
+                connections.connect_times.extend(fetch(source, server).ok());
                 let due = Duration::from_secs(1) / rate.max(1) * connections.tried;
                 sleep(due.saturating_sub(start.elapsed()));
             }

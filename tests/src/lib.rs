@@ -11,6 +11,7 @@ pub mod machine;
 pub mod namespace;
 pub mod network;
 pub mod oracle;
+pub mod scene;
 pub mod server;
 pub mod wait;
 
@@ -18,4 +19,5 @@ pub use client::{Client, Connections};
 pub use daemon::{Daemon, Setup};
 pub use flood::{Flood, FloodSpec, Sources};
 pub use network::Lab;
+pub use scene::Scene;
 pub use wait::eventually;
