@@ -30,3 +30,29 @@ pub fn exchange(mut stream: impl Read + Write, request: &[u8]) -> Result<(u16, S
 pub fn get(stream: impl Read + Write, path: &str) -> Result<(u16, String)> {
     exchange(stream, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
 }
+
+/// Sends `request` over a connection that stays open, and returns the status of the answer.
+///
+/// # Errors
+/// Where there is none.
+pub fn exchange_kept_alive(stream: &mut (impl Read + Write), request: &[u8]) -> Result<u16> {
+    stream.write_all(request).context("the request was cut off")?;
+    let mut answer = Vec::new();
+    let mut chunk = [0; 1024];
+    loop {
+        let read = stream.read(&mut chunk).context("the answer was cut off")?;
+        answer.extend_from_slice(&chunk[..read]);
+        let text = String::from_utf8_lossy(&answer);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            anyhow::ensure!(read > 0, "not an answer: {text:?}");
+            continue;
+        };
+        let length = head
+            .lines()
+            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+        if body.len() >= length.unwrap_or(0) {
+            return head.split_whitespace().nth(1).and_then(|status| status.parse().ok()).context("no status");
+        }
+        anyhow::ensure!(read > 0, "half an answer: {text:?}");
+    }
+}

@@ -1,0 +1,404 @@
+//! Thresholds to the one, the time to the first drop, the levels, and what happens when the daemon is
+//! stopped or killed in the midst of an attack.
+
+#![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    panic::resume_unwind,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use lab::{Flood, FloodSpec, Lab, Scene, Setup, Sources, eventually, server};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+const SERVER: Ipv4Addr = lab::network::SERVER_IPV4;
+
+fn one_source(port: u16) -> FloodSpec {
+    FloodSpec::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 1, 1).into(), 1), port)
+}
+
+fn many_sources(port: u16) -> FloodSpec {
+    FloodSpec::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 4, 0).into(), 1024), port)
+}
+
+/// The evidence of the attack that is going on.
+fn evidence(stats: &Value) -> String {
+    stats["attack"]["evidence"].to_string()
+}
+
+/// Sends in portions that every queue on the way has room for.
+fn send(flood: &mut Flood, count: u32) -> Result<()> {
+    for sent in (0..count).step_by(50) {
+        flood.send(50.min(count - sent))?;
+    }
+    Ok(())
+}
+
+/// Some ticks in which nothing happens.
+fn still_calm(scene: &Scene) -> Result<()> {
+    let (_, seen) = scene.observe(|| {
+        thread::sleep(Duration::from_millis(500));
+        Ok(())
+    })?;
+    ensure!(seen.states == ["calm"], "{:?}: {}", seen.states, seen.last["attack"]);
+    Ok(())
+}
+
+#[test]
+fn half_open_by_the_datapath_at_the_threshold_and_one_more() -> Result<()> {
+    // To a port without a listener: the kernel holds nothing.
+    let scene = Scene::new("")?;
+    let mut flood = scene.flood(&many_sources(9))?;
+    send(&mut flood, 500)?;
+    scene.daemon.stats_when("500 are half open", |stats| stats["half_open"]["datapath"] == 500)?;
+    still_calm(&scene)?;
+    flood.send(1)?;
+    let stats = scene.daemon.stats_when("there is an attack", |stats| stats["state"] == "attack")?;
+    ensure!(evidence(&stats).contains("501 handshakes half open by the datapath"), "{}", evidence(&stats));
+    Ok(())
+}
+
+#[test]
+fn half_open_in_the_kernel_at_the_threshold_and_one_more() -> Result<()> {
+    // The flood comes in by an interface that is not guarded, so that only the kernel sees it.
+    let lab = Lab::new()?;
+    lab.lay_second_cable()?;
+    let _listener = server::listen(&lab.server, SERVER.into(), 80)?;
+    let config = "interfaces = [\"lab-server2\"]\n[thresholds]\nmax_half_open = 50\nmax_half_open_retried = 50";
+    let daemon = Setup::new(&lab)?.config(config).start()?;
+    lab.receive_without_daemon()?;
+    let mut flood = Flood::new(&lab, &many_sources(80))?;
+    send(&mut flood, 50)?;
+    daemon.stats_when("50 are half open", |stats| stats["half_open"]["kernel"] == 50)?;
+    thread::sleep(Duration::from_millis(300));
+    let stats = daemon.json("/stats")?;
+    ensure!(stats["state"] == "calm" && stats["half_open"]["datapath"] == 0, "{}", stats["attack"]);
+    flood.send(1)?;
+    let stats = daemon.stats_when("there is an attack", |stats| stats["state"] == "attack")?;
+    ensure!(evidence(&stats).contains("51 handshakes half open in the kernel"), "{}", evidence(&stats));
+    Ok(())
+}
+
+#[test]
+fn retried_at_the_threshold_and_one_more() -> Result<()> {
+    let scene = Scene::new("[thresholds]\nmax_half_open_retried = 40\nhold = \"2s\"")?;
+    let mut flood = scene.flood(&many_sources(80))?;
+    flood.send(40)?;
+    scene.daemon.stats_when("40 are retried", |stats| stats["half_open"]["kernel_retried"] == 40)?;
+    still_calm(&scene)?;
+    flood.send(1)?;
+    let stats = scene.daemon.stats_when("there is an attack", |stats| stats["state"] == "attack")?;
+    ensure!(evidence(&stats).contains("41 half-open handshakes whose SYN-ACK was sent again"), "{}", evidence(&stats));
+    Ok(())
+}
+
+#[test]
+fn refused_at_the_threshold_and_one_more() -> Result<()> {
+    let lab = Lab::new()?;
+    // Without cookies a listener refuses what it has no room for: here, what comes after 16.
+    lab.server.sysctl("net.ipv4.tcp_syncookies", "0")?;
+    lab.server.sysctl("net.core.somaxconn", "16")?;
+    let _listener = server::listen(&lab.server, SERVER.into(), 80)?;
+    let daemon = Setup::new(&lab)?.start()?;
+    let refused = || -> Result<u64> { Ok(daemon.json("/stats")?["refused"].as_u64().unwrap_or(0)) };
+    let mut flood = Flood::new(&lab, &many_sources(80))?;
+    while refused()? == 0 {
+        flood.send(1)?;
+        thread::sleep(Duration::from_millis(120));
+    }
+    // That one was refused alone; five at once are not more than five a second.
+    thread::sleep(Duration::from_millis(1300));
+    flood.send(5)?;
+    eventually("five more are refused", refused, |refused| *refused == 6)?;
+    thread::sleep(Duration::from_millis(300));
+    ensure!(daemon.json("/stats")?["state"] == "calm", "{}", daemon.json("/stats")?["attack"]);
+    thread::sleep(Duration::from_millis(1300));
+    flood.send(6)?;
+    let stats = daemon.stats_when("there is an attack", |stats| stats["state"] == "attack")?;
+    ensure!(evidence(&stats).contains("6 connection requests refused"), "{}", evidence(&stats));
+    // Cookies are the answer, for as long as it lasts.
+    let settings = stats["measures"]["kernel_settings"].to_string();
+    ensure!(settings.contains("tcp_syncookies"), "{settings}");
+    Ok(())
+}
+
+#[test]
+fn a_service_has_a_threshold_of_its_own() -> Result<()> {
+    let scene =
+        Scene::new("[[service]]\nports = [80]\nmax_half_open = 100\n[[service]]\nports = [9]\nmax_half_open = 2000")?;
+    let mut elsewhere = scene.flood(&many_sources(9))?;
+    send(&mut elsewhere, 700)?;
+    scene.daemon.stats_when("700 are half open", |stats| stats["half_open"]["datapath"] == 700)?;
+    still_calm(&scene)?;
+    let mut flood = scene.flood(&many_sources(80))?;
+    send(&mut flood, 101)?;
+    let stats = scene.daemon.stats_when("there is an attack", |stats| stats["state"] == "attack")?;
+    ensure!(evidence(&stats).contains("service 80: 101 handshakes half open"), "{}", evidence(&stats));
+    let states: Vec<&Value> =
+        stats["services"].as_array().into_iter().flatten().map(|service| &service["state"]).collect();
+    ensure!(states == ["attack", "calm"], "{states:?}");
+    Ok(())
+}
+
+#[test]
+fn the_first_drop_comes_within_300_ms() -> Result<()> {
+    let mut times = Vec::new();
+    for _ in 0..20 {
+        let lab = Lab::new()?;
+        let daemon = Setup::new(&lab)?.start()?;
+        let mut flood = Flood::new(&lab, &one_source(9))?;
+        for _ in 0..10 {
+            flood.send(50)?;
+        }
+        flood.send(1)?;
+        let exceeded = jiff_now();
+        // A SYN every now and then, below the ceiling: the first that is dropped shows the block.
+        let first_drop = loop {
+            flood.send(1)?;
+            let events = daemon.json("/events")?;
+            let found = events.as_array().into_iter().flatten().find(|event| event["kind"] == "first_drop").cloned();
+            if let Some(event) = found {
+                break event["time"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .parse::<f64>()
+                    .ok()
+                    .or_else(|| seconds(&event["time"]));
+            }
+            ensure!(jiff_now() - exceeded < 5.0, "nothing was dropped: {}", daemon.json("/stats")?["attack"]);
+        };
+        times.push(first_drop.context("an event without a time")? - exceeded);
+    }
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    println!("from the threshold being exceeded to the first drop: median {median:.3} s, {times:.3?}");
+    ensure!(median <= 0.3, "median {median} s of {times:?}");
+    Ok(())
+}
+
+/// Seconds since 1970, as events have them.
+fn jiff_now() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
+}
+
+/// The seconds since 1970 of `2026-11-20T14:00:00.123Z`.
+fn seconds(time: &Value) -> Option<f64> {
+    time.as_str()?.parse::<jiff::Timestamp>().ok().map(|time| time.as_nanosecond() as f64 / 1e9)
+}
+
+#[test]
+fn watching_only_changes_nothing_and_tells_what_it_would() -> Result<()> {
+    let scene = Scene::new("syn_attack_protect = 0\n[lists]\ndeny = [\"198.18.50.0/24\"]")?;
+    let mut denied = scene.flood(&FloodSpec::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 50, 1).into(), 1), 80))?;
+    denied.send(7)?;
+    let attack = scene.attack(&one_source(80), 50_000, Duration::from_secs(2))?;
+    ensure!(attack.seen.states.contains(&"attack".to_owned()), "{:?}", attack.seen.states);
+    let stats = scene.daemon.stats_when("what would have been dropped is counted", |stats| {
+        stats["would_drop"]["denied"] == 7 && stats["would_drop"]["blocked"].as_u64() > Some(10_000)
+    })?;
+    ensure!(stats["totals"]["dropped"] == 0, "{}", stats["drops"]);
+    ensure!(attack.seen.settings.is_empty(), "{:?}", attack.seen.settings);
+    ensure!(scene.setting("net.ipv4.tcp_synack_retries")? == "5", "a kernel setting was changed");
+    for kind in ["source_blocked", "kernel_setting_changed"] {
+        let events = scene.events(kind)?;
+        ensure!(!events.is_empty() && events.iter().all(|event| event["watch_only"] == true), "{kind}: {events:?}");
+    }
+    let row = scene.daemon.source("198.18.1.1")?.context("no row")?;
+    ensure!(row["blocked_until"].is_null() && row["dropped"] == 0, "{row}");
+    Ok(())
+}
+
+#[test]
+fn level_1_changes_kernel_settings_and_drops_nothing() -> Result<()> {
+    let scene = Scene::new("syn_attack_protect = 1")?;
+    let attack = scene.attack(&one_source(80), 20_000, Duration::from_secs(2))?;
+    ensure!(attack.seen.settings.contains("net.ipv4.tcp_synack_retries=1"), "{:?}", attack.seen.settings);
+    ensure!(attack.seen.last["totals"]["dropped"] == 0, "{}", attack.seen.last["drops"]);
+    scene.back_to_calm(attack.ended)
+}
+
+#[test]
+fn backlogs_are_tuned_where_that_is_allowed() -> Result<()> {
+    let scene = Scene::new("[kernel]\ntune_backlog = true")?;
+    scene.lab.server.sysctl("net.core.somaxconn", "511")?;
+    let attack = scene.attack(&FloodSpec::syn(Sources::RANDOM_IPV4, 80), 30_000, Duration::from_secs(2))?;
+    let raised = attack.seen.settings.iter().any(|setting| setting.starts_with("net.core.somaxconn="));
+    ensure!(raised, "{:?}", attack.seen.settings);
+    let advice = scene.events("backlog_advice")?;
+    ensure!(
+        advice.iter().any(|event| event["message"].to_string().contains("nginx: `listen 80 backlog=")),
+        "{advice:?}"
+    );
+    scene.back_to_calm(attack.ended)?;
+    ensure!(scene.setting("net.core.somaxconn")? == "511", "somaxconn did not come back");
+    Ok(())
+}
+
+/// A flood that goes on for as long as `work` does.
+fn during<T>(flood: &mut Flood, rate: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sender =
+            scope.spawn(|| flood.send_at_while(rate, Duration::from_secs(60), || !is_over.load(Ordering::Relaxed)));
+        let result = work();
+        is_over.store(true, Ordering::Relaxed);
+        sender.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        result
+    })
+}
+
+#[test]
+fn a_stopped_daemon_lets_everything_pass_and_goes_on_when_continued() -> Result<()> {
+    let scene = Scene::new("[limits]\nheartbeat_timeout = \"1s\"")?;
+    let process = Pid::from_raw(i32::try_from(scene.daemon.id())?);
+    // What the server answers shows what passed: resets from a closed port.
+    let answers = || -> Result<u64> {
+        let text =
+            scene.lab.server.within(|| std::fs::read_to_string("/proc/thread-self/net/snmp").context("no counters"))?;
+        let values = text.lines().filter_map(|line| line.strip_prefix("Tcp: ")).nth(1).context("no counters of TCP")?;
+        values.split_whitespace().nth(13).and_then(|value| value.parse().ok()).context("no OutRsts")
+    };
+    let mut flood = scene.flood(&one_source(9))?;
+    during(&mut flood, 20_000, || {
+        eventually("the source is blocked", || scene.blocked(), |blocked| blocked.contains("198.18.1.1"))?;
+        let before = answers()?;
+        thread::sleep(Duration::from_millis(500));
+        ensure!(answers()? - before < 100, "{} SYNs passed in spite of the block", answers()? - before);
+
+        kill(process, Signal::SIGSTOP).context("cannot stop the daemon")?;
+        thread::sleep(Duration::from_millis(1300));
+        let before = answers()?;
+        thread::sleep(Duration::from_millis(500));
+        let passed = answers()? - before;
+        kill(process, Signal::SIGCONT).context("cannot continue the daemon")?;
+        ensure!(passed > 2000, "only {passed} SYNs passed although the heartbeat was old");
+
+        thread::sleep(Duration::from_millis(500));
+        let before = answers()?;
+        thread::sleep(Duration::from_millis(500));
+        ensure!(answers()? - before < 100, "{} SYNs passed after the daemon went on", answers()? - before);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_killed_daemon_s_settings_come_back_and_protection_resumes() -> Result<()> {
+    let lab = Lab::new()?;
+    let retries = || -> Result<String> {
+        lab.server.within(|| {
+            let text = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_synack_retries").context("no setting")?;
+            Ok(text.trim().to_owned())
+        })
+    };
+    lab.server.sysctl("net.ipv4.tcp_synack_retries", "4")?;
+    let folder = tempfile::tempdir().context("no folder")?;
+    let socket = folder.path().join("socket");
+    let config = format!(
+        "interfaces = [\"lab-server\"]\n[thresholds]\nhold = \"1s\"\n[listen]\nsocket = \"{}\"\n[store]\npath = \"{}\"\n",
+        socket.display(),
+        folder.path().join("store").display()
+    );
+    let start = || Setup::new(&lab)?.whole_config(&config).listening_on(&socket).start();
+    let mut daemon = start()?;
+    lab.receive_without_daemon()?;
+    let mut flood = Flood::new(&lab, &one_source(9))?;
+    let daemon = during(&mut flood, 20_000, || {
+        eventually("the setting is changed", retries, |retries| retries == "1")?;
+        daemon.end(Signal::SIGKILL)?;
+        ensure!(retries()? == "1", "nobody put it back yet");
+        let started = Instant::now();
+        let daemon = start()?;
+        let log = daemon.log()?;
+        ensure!(log.contains("tcp_synack_retries was put back to 4"), "{log}");
+        eventually(
+            "the source is blocked again",
+            || daemon.json("/lists"),
+            |lists| lists["blocks"].to_string().contains("198.18.1.1"),
+        )?;
+        ensure!(started.elapsed() < Duration::from_secs(2), "protection resumed after {:?}", started.elapsed());
+        Ok(daemon)
+    })?;
+    daemon.stats_when("it is calm", |stats| stats["state"] == "calm")?;
+    ensure!(retries()? == "4", "{}", retries()?);
+    // What happened before the kill is still told.
+    let events = daemon.json("/events?limit=1000")?;
+    let started = events.as_array().into_iter().flatten().filter(|event| event["kind"] == "attack_started").count();
+    ensure!(started == 2, "{events}");
+    Ok(())
+}
+
+#[test]
+fn settings_come_back_when_the_daemon_ends() -> Result<()> {
+    let mut scene = Scene::new("")?;
+    let mut flood = scene.flood(&one_source(80))?;
+    flood.send_at(50_000, Duration::from_millis(500))?;
+    scene.daemon.stats_when("the setting is changed", |stats| {
+        stats["measures"]["kernel_settings"].to_string().contains("tcp_synack_retries")
+    })?;
+    scene.daemon.end(Signal::SIGTERM)?;
+    let retries = scene.setting("net.ipv4.tcp_synack_retries")?;
+    ensure!(retries == "5", "{retries}");
+    Ok(())
+}
+
+#[test]
+fn a_repeat_is_blocked_for_twice_as_long() -> Result<()> {
+    let scene = Scene::new("[source]\nblock_for = \"2s\"")?;
+    let mut flood = scene.flood(&one_source(80))?;
+    during(&mut flood, 20_000, || {
+        let lasts = |times: u64| {
+            scene.daemon.stats_when("it was blocked again", |stats| stats["state"] == "attack").and_then(|_| {
+                eventually(
+                    "the block is repeated",
+                    || scene.events("source_blocked"),
+                    |events| events.len() as u64 >= times,
+                )
+            })
+        };
+        let events = lasts(3)?;
+        let messages: Vec<&str> = events.iter().filter_map(|event| event["message"].as_str()).collect();
+        for (message, expected) in
+            messages.iter().zip(["for 2s:", "for 4s, for the 2. time", "for 8s, for the 3. time"])
+        {
+            ensure!(message.contains(expected), "{messages:?}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn every_kind_of_drop_is_counted_exactly() -> Result<()> {
+    let scene = Scene::new("[lists]\ndeny = [\"198.18.50.0/24\", \"2001:db8:50::/48\"]")?;
+    let from = |source: &str| Sources::InTurn(source.parse::<IpAddr>().expect("an address"), 4);
+    let cases = [
+        ("denied", FloodSpec::syn(from("198.18.50.1"), 80)),
+        ("denied", FloodSpec::syn(from("2001:db8:50::1"), 80)),
+        (
+            "bad_flags",
+            FloodSpec { flags: lab::frame::SYN | lab::frame::RST, ..FloodSpec::syn(from("198.18.51.1"), 80) },
+        ),
+        ("bad_flags", FloodSpec { flags: 0, ..FloodSpec::syn(from("2001:db8:51::1"), 80) }),
+        ("bad_flags", FloodSpec { flags: 0x29, ..FloodSpec::syn(from("198.18.51.1"), 80) }),
+        ("port_zero", FloodSpec { source_ports: (0, 1), ..FloodSpec::syn(from("198.18.51.1"), 80) }),
+        ("port_zero", FloodSpec::syn(from("2001:db8:51::1"), 0)),
+    ];
+    for (reason, spec) in cases {
+        let before = scene.daemon.json("/stats")?["drops"][reason].as_u64().unwrap_or(0);
+        scene.flood(&spec)?.send(40)?;
+        scene.daemon.stats_when(reason, |stats| stats["drops"][reason] == before + 40)?;
+    }
+    let stats = scene.daemon.json("/stats")?;
+    let totals = &stats["totals"];
+    let number = |key: &str| totals[key].as_u64().unwrap_or(0);
+    ensure!(number("dropped") == 280 && number("packets") == number("passed") + 280, "{totals}");
+    ensure!(number("bad_flags") == 120 && number("syn") == 160, "{totals}");
+    Ok(())
+}
