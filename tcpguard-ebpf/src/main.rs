@@ -73,7 +73,6 @@ fn inspect(context: &XdpContext) -> Outcome {
 /// The life of a SYN: the first stage that drops it ends it; the last accounts it to its source.
 #[inline(always)]
 fn syn(context: &XdpContext, arrival: &Arrival) -> Outcome {
-    accounts::arrived(arrival);
     if let Some(outcome) = stages::port_zero(arrival) {
         return outcome;
     }

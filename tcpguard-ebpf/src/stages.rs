@@ -5,13 +5,14 @@ use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use tcpguard_common::{
     atomic,
     control::{flag, payload_policy},
+    counters::Counter,
     drops::DropReason,
     event::{Event, kind},
     rule::Standing,
     source::SourceEntry,
 };
 
-use crate::{arrival::Arrival, control::Leave, events, outcome::Outcome, rules, time::Now};
+use crate::{accounts::counts, arrival::Arrival, control::Leave, events, outcome::Outcome, rules, time::Now};
 
 /// What holds for SYNs with data, by destination port.
 #[btf_map]
@@ -38,6 +39,7 @@ pub fn payload(arrival: &Arrival) -> Option<Outcome> {
     if arrival.segment.payload_length == 0 {
         return None;
     }
+    counts::add(Counter::SynWithPayload);
     let policy =
         PAYLOAD_POLICY.get(arrival.segment.destination_port.into()).map_or(payload_policy::HOST, |policy| *policy);
     let is_unwanted = match policy {

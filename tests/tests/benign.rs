@@ -1,8 +1,6 @@
 //! The judgement table, benign rows: whatever real clients do, all stays calm, nobody is blocked, nothing
 //! is dropped, and every client is served.
 
-#![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
-
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     panic::resume_unwind,

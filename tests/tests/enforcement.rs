@@ -1,8 +1,6 @@
 //! Thresholds to the one, the time to the first drop, the levels, and what happens when the daemon is
 //! stopped or killed in the midst of an attack.
 
-#![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
-
 use std::{
     net::{IpAddr, Ipv4Addr},
     panic::resume_unwind,

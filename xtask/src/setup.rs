@@ -30,6 +30,8 @@ const TEST_TOOLS: &[Tool] = &[
     ("dpkg-deb", "dpkg"),
     ("ldd", "libc-bin"),
     ("modinfo", "kmod"),
+    ("nmap", "nmap"),
+    ("xdp-filter", "xdp-tools"),
 ];
 
 /// Makes sure that the workspace can be built.

@@ -35,19 +35,10 @@ use crate::{
     time::Now,
 };
 
-/// A SYN arrived, whatever becomes of it.
-#[inline(always)]
-pub fn arrived(arrival: &Arrival) {
-    ports::count_syn(arrival.segment.destination_port);
-    if arrival.segment.payload_length > 0 {
-        counts::add(Counter::SynWithPayload);
-    }
-}
-
 /// A SYN began no handshake to be judged: it was dropped, most likely.
 #[inline(always)]
 pub fn not_begun(segment: &Segment) {
-    ports::count_not_begun(segment.destination_port);
+    ports::count_syn(segment.destination_port, true);
 }
 
 /// A SYN arrived that the lists have nothing against. What is remembered of its source may be against it.
@@ -84,6 +75,7 @@ pub fn syn(context: &XdpContext, arrival: &Arrival, standing: Standing) -> Outco
 /// each look-up would cost every SYN of it.
 #[inline(always)]
 fn untracked(arrival: &Arrival) -> Outcome {
+    ports::count_syn(arrival.segment.destination_port, false);
     prefixes::count_syn(arrival.source, arrival.now);
     Outcome::SYN_UNTRACKED
 }
@@ -122,6 +114,7 @@ fn begin(entry: &mut SourceEntry, arrival: &Arrival) -> Outcome {
         not_begun(segment);
         return outcome;
     }
+    ports::count_syn(segment.destination_port, false);
     prefixes::count_syn(source, now);
     entry.ports.add(segment.destination_port, entry.half_open.is_new_period(period));
     let count = entry.half_open.open(period);

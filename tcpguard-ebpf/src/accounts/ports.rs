@@ -18,22 +18,15 @@ static SYN_BY_PORT: PerCpuArray<PortSlab, PORT_SLABS> = PerCpuArray::new();
 #[btf_map]
 static HANDSHAKES_BY_PORT: HashMap<u16, PortHandshakes, 4096> = HashMap::new();
 
+/// Counts a SYN, and whether it began no handshake to be judged. Once for each SYN, where its way ends.
 #[inline(always)]
-pub fn count_syn(port: u16) {
+pub fn count_syn(port: u16, not_begun: bool) {
     let port = port as usize;
     if let Some(slab) = SYN_BY_PORT.get_ptr_mut((port / PORTS_PER_SLAB) as u32) {
         // SAFETY: the element belongs to this CPU.
-        unsafe { (*slab)[port % PORTS_PER_SLAB].syn += 1 };
-    }
-}
-
-/// A SYN that was counted began no handshake to be judged.
-#[inline(always)]
-pub fn count_not_begun(port: u16) {
-    let port = port as usize;
-    if let Some(slab) = SYN_BY_PORT.get_ptr_mut((port / PORTS_PER_SLAB) as u32) {
-        // SAFETY: the element belongs to this CPU.
-        unsafe { (*slab)[port % PORTS_PER_SLAB].not_begun += 1 };
+        let counts = unsafe { &mut (*slab)[port % PORTS_PER_SLAB] };
+        counts.syn += 1;
+        counts.not_begun += u64::from(not_begun);
     }
 }
 

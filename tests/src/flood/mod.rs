@@ -289,8 +289,8 @@ impl Flood {
             if next > 0 {
                 self.make(next.min(most) as u32)?;
             }
-            let next_start = chunk * ((start.elapsed().as_secs_f64() / chunk.as_secs_f64()) as u32 + 1);
-            sleep(next_start.saturating_sub(start.elapsed()));
+            let turn = (start.elapsed().as_secs_f64() / chunk.as_secs_f64()) as u32 + 1;
+            sleep((chunk * turn + off_beat(turn)).saturating_sub(start.elapsed()));
         }
         Ok(self.delivered()? - before)
     }
@@ -330,6 +330,13 @@ impl ReplyPath {
             .context("cannot get the client's interface ready for live frames")?;
         Ok(Self { _ebpf: ebpf })
     }
+}
+
+/// A part of a kernel's tick, another one with each turn: what the kernel samples with its tick, as the time
+/// that it spends in softirq, would otherwise meet the same moment of every portion.
+fn off_beat(turn: u32) -> Duration {
+    const GOLDEN_RATIO: f64 = 0.618_034;
+    Duration::from_millis(10).mul_f64((f64::from(turn) * GOLDEN_RATIO).fract())
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {

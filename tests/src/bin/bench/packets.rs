@@ -1,11 +1,6 @@
-//! `cargo xtask bench`: what a packet costs, and what the daemon costs. Every number stands beside one
-//! it can be compared with from the same run.
+//! What a packet costs in the datapath, by BPF_PROG_TEST_RUN.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result};
 use aya::{
@@ -13,8 +8,7 @@ use aya::{
     maps::ProgramArray,
     programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
 };
-use clap::Parser;
-use lab::{Daemon, Flood, FloodSpec, Lab, Setup, Sources, flood, frame, network::SERVER_INTERFACE};
+use lab::{FloodSpec, Sources, flood, frame};
 use tcpguard::datapath::{Datapath, DatapathOptions, Maps};
 use tcpguard_common::{
     bucket::Rate,
@@ -22,37 +16,7 @@ use tcpguard_common::{
     rule::{FOREVER, Rule},
 };
 
-/// Measures what tcpguard costs
-#[derive(Parser)]
-struct Arguments {
-    /// Few repetitions: shows that the benchmark runs, not what things cost
-    #[arg(long)]
-    short: bool,
-    /// Only packets whose description contains this; may be repeated
-    #[arg(long, value_name = "TEXT")]
-    only: Vec<String>,
-}
-
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let _entered = runtime.enter();
-    let effort = if arguments.short { Effort::SHORT } else { Effort::FULL };
-    datapath_costs(&effort, &arguments.only)?;
-    if arguments.only.is_empty() { daemon_costs(&effort) } else { Ok(()) }
-}
-
-struct Effort {
-    repeat: u32,
-    rounds: usize,
-    tracked_sources: u32,
-    watch: Duration,
-}
-
-impl Effort {
-    const FULL: Self = Self { repeat: 2_000_000, rounds: 7, tracked_sources: 200_000, watch: Duration::from_secs(20) };
-    const SHORT: Self = Self { repeat: 50_000, rounds: 3, tracked_sources: 5_000, watch: Duration::from_secs(2) };
-}
+use super::Effort;
 
 /// A kind of traffic whose cost is measured.
 struct Case {
@@ -111,7 +75,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-fn datapath_costs(effort: &Effort, only: &[String]) -> Result<()> {
+pub fn costs(effort: &Effort, only: &[String]) -> Result<()> {
     println!("What a packet costs: ns, by BPF_PROG_TEST_RUN, the same loop without tcpguard subtracted;");
     println!("median of {} rounds of {} packets (least and most)", effort.rounds, effort.repeat);
     println!("{:<36} {:>6} {:>13} {:>7} {:>12} {:>7}", "", "ns", "", "limit", "LRU for each", "ratio");
@@ -220,67 +184,4 @@ fn load(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd> {
     let program: &mut Xdp = ebpf.program_mut(name).with_context(|| format!("the flood has no {name}"))?.try_into()?;
     program.load()?;
     Ok(program.fd()?.try_clone()?)
-}
-
-fn daemon_costs(effort: &Effort) -> Result<()> {
-    let lab = Lab::new()?;
-    // A table of which a burst of so many sources is the quarter that it may take at once.
-    let config = format!(
-        "interfaces = [\"{SERVER_INTERFACE}\"]\nsyn_attack_protect = 0\n[limits]\nmax_sources = {}",
-        4 * (effort.tracked_sources + 1024)
-    );
-    let daemon = Setup::new(&lab)?.config(&config).start()?;
-    let idle = watch(&daemon, effort.watch)?;
-    let first: IpAddr = [0x2001, 0xdb8, 7, 0, 0, 0, 0, 0].into();
-    let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn(first, effort.tracked_sources.into()), 9))?;
-    flood.send_at(40_000, Duration::from_secs_f64(f64::from(effort.tracked_sources) / 40_000.0))?;
-    // A round over the table takes up to five seconds.
-    sleep(Duration::from_secs(6).min(effort.watch));
-    let busy = watch(&daemon, effort.watch)?;
-    let tracked = daemon.json("/stats")?["tracking"]["sources"].clone();
-    println!("What the daemon costs");
-    println!("{:<36} {:>12} {:>16}", "", "no source", format!("{tracked} sources"));
-    println!("{:<36} {:>12.2} {:>16.2}   limit 3.00", "CPU, percent of one core", idle.cpu_percent, busy.cpu_percent);
-    println!("{:<36} {:>12.1} {:>16.1}   limit 64.0", "resident memory, MiB", idle.resident_mib, busy.resident_mib);
-    println!(
-        "{:<36} {:>12.1} {:>16.1}   limit 50.0",
-        "GET /sources?limit=20, ms, the longest", idle.sources_ms, busy.sources_ms
-    );
-    Ok(())
-}
-
-struct Usage {
-    cpu_percent: f64,
-    resident_mib: f64,
-    sources_ms: f64,
-}
-
-fn watch(daemon: &Daemon, duration: Duration) -> Result<Usage> {
-    let (start, before) = (Instant::now(), cpu_seconds(daemon.id())?);
-    sleep(duration);
-    let cpu_percent = (cpu_seconds(daemon.id())? - before) / start.elapsed().as_secs_f64() * 100.0;
-    let mut sources_ms = 0.0f64;
-    for _ in 0..20 {
-        let start = Instant::now();
-        daemon.json("/sources?limit=20")?;
-        sources_ms = sources_ms.max(start.elapsed().as_secs_f64() * 1000.0);
-    }
-    Ok(Usage { cpu_percent, resident_mib: resident_mib(daemon.id())?, sources_ms })
-}
-
-/// User and system time of a process, from `/proc/PID/stat`.
-fn cpu_seconds(process: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).context("cannot read the daemon's times")?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
-    Ok((ticks(11) + ticks(12)) / per_second as f64)
-}
-
-fn resident_mib(process: u32) -> Result<f64> {
-    let status =
-        std::fs::read_to_string(format!("/proc/{process}/status")).context("cannot read the daemon's memory")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse().context("no number in VmRSS")?;
-    Ok(kib / 1024.0)
 }

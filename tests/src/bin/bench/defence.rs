@@ -1,0 +1,133 @@
+//! What stopping a flood from one source costs, and what a real client has of it: tcpguard, which has to
+//! find the source by itself, beside xdp-filter, which is told of it.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    panic::resume_unwind,
+    process::{Child, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use lab::{
+    Client, Connections, Flood, FloodSpec, Lab, Setup, Sources, eventually,
+    network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE},
+    scene::WEB,
+    server::Nginx,
+};
+
+use super::Effort;
+
+const RATE: u32 = 400_000;
+/// More than can be sent.
+const FULL_SPEED: u32 = 20_000_000;
+const SOURCE: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 1);
+const CLIENT_RATE: u32 = 100;
+
+/// What one run came to.
+struct Run {
+    /// Seconds that the host spent in softirq, per million frames.
+    softirq: f64,
+    /// The same where frames come as fast as one CPU can send them.
+    softirq_at_full_speed: f64,
+    client: Connections,
+}
+
+pub fn compare(effort: &Effort) -> Result<()> {
+    println!(
+        "\nA flood of {RATE} SYNs a second from one source, and a client that opens {CLIENT_RATE} connections a second"
+    );
+    println!("{:<36} {:>16} {:>14} {:>16}", "", "softirq s/M SYNs", "client served", "connect p99, ms");
+    let (mut softirq, mut at_full_speed) = (Vec::new(), Vec::new());
+    for (name, defend) in
+        [("xdp-filter, which lists the source", filter as Defend), ("tcpguard, which finds it", guard)]
+    {
+        let run = measure(effort, defend)?;
+        let p99 = run.client.quantile(0.99).as_secs_f64() * 1000.0;
+        println!("{name:<36} {:>16.3} {:>12.1} % {p99:>16.2}", run.softirq, run.client.share() * 100.0);
+        softirq.push(run.softirq);
+        at_full_speed.push(run.softirq_at_full_speed);
+    }
+    println!(
+        "tcpguard's softirq time is {:.2} of xdp-filter's (limit 0.80); at full speed {:.2}: {:.3} and {:.3} s/M SYNs",
+        softirq[1] / softirq[0],
+        at_full_speed[1] / at_full_speed[0],
+        at_full_speed[1],
+        at_full_speed[0]
+    );
+    Ok(())
+}
+
+/// Something that keeps a flood off, for as long as it is kept.
+type Defence = Box<dyn Send>;
+type Defend = fn(&Lab) -> Result<Defence>;
+
+fn measure(effort: &Effort, defend: Defend) -> Result<Run> {
+    let lab = Lab::new()?;
+    lab.lay_second_cable()?;
+    let _nginx = Nginx::start(&lab, &[80])?;
+    let _defence = defend(&lab)?;
+    let spec = FloodSpec::syn(Sources::InTurn(IpAddr::V4(SOURCE), 1), 80);
+    let mut flood = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &spec)?;
+    // The first moments of an attack, in which it is recognised, are not what is compared.
+    flood.send_at(RATE, Duration::from_secs(1))?;
+    let before = softirq_seconds()?;
+    let sent = flood.send_at(FULL_SPEED, effort.flood / 4)?;
+    let softirq_at_full_speed = (softirq_seconds()? - before) / (sent as f64 / 1e6);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let goes_on = || !is_over.load(Ordering::Relaxed);
+            Client::new(&lab).run(WEB, CLIENT_RATE, effort.flood * 2, goes_on)
+        });
+        let before = softirq_seconds()?;
+        let sent = flood.send_at(RATE, effort.flood);
+        let softirq = softirq_seconds()? - before;
+        is_over.store(true, Ordering::Relaxed);
+        let client = client.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        Ok(Run { softirq: softirq / (sent? as f64 / 1e6), softirq_at_full_speed, client })
+    })
+}
+
+fn guard(lab: &Lab) -> Result<Defence> {
+    let config = format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]");
+    Ok(Box::new(Setup::new(lab)?.config(&config).start()?))
+}
+
+/// xdp-filter's shell, in which it keeps its pins.
+struct FilterShell(Child);
+
+impl Drop for FilterShell {
+    fn drop(&mut self) {
+        if self.0.kill().is_ok() {
+            self.0.wait().ok();
+        }
+    }
+}
+
+fn filter(lab: &Lab) -> Result<Defence> {
+    // Pins need a bpffs; a mount namespace of its own takes them away with it.
+    let script = format!(
+        "mount -t bpf bpf /sys/fs/bpf && xdp-filter load {SERVER_INTERFACE} && \
+         xdp-filter load {SECOND_SERVER_INTERFACE} && xdp-filter ip {SOURCE} -m src && xdp-filter status && exec sleep 1000"
+    );
+    let mut shell = lab.server.command("unshare");
+    shell.args(["--mount", "sh", "-c", &script]).stdout(Stdio::null()).stderr(Stdio::inherit());
+    let shell = FilterShell(shell.spawn().context("cannot run unshare")?);
+    let is_attached = || {
+        let output = lab.server.command("ip").args(["link", "show", SECOND_SERVER_INTERFACE]).output();
+        Ok(String::from_utf8_lossy(&output.context("cannot run ip")?.stdout).contains("prog/xdp"))
+    };
+    eventually("xdp-filter is attached (Debian has it in the package xdp-tools)", is_attached, |attached| *attached)?;
+    Ok(Box::new(shell))
+}
+
+/// Seconds that all CPUs have spent in softirq.
+fn softirq_seconds() -> Result<f64> {
+    let stat = std::fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    let field = stat.lines().next().and_then(|line| line.split_whitespace().nth(7)?.parse::<f64>().ok());
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+    Ok(field.context("no softirq time in /proc/stat")? / per_second as f64)
+}

@@ -1,0 +1,60 @@
+//! `cargo xtask bench`: what a packet costs, and what the daemon costs. Every number stands beside one
+//! it can be compared with from the same run.
+
+mod daemon;
+mod defence;
+mod packets;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+/// Measures what tcpguard costs
+#[derive(Parser)]
+struct Arguments {
+    /// Few repetitions: shows that the benchmark runs, not what things cost
+    #[arg(long)]
+    short: bool,
+    /// Only packets whose description contains this; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let _entered = runtime.enter();
+    let effort = if arguments.short { Effort::SHORT } else { Effort::FULL };
+    if !arguments.only.is_empty() {
+        return packets::costs(&effort, &arguments.only);
+    }
+    packets::costs(&effort, &[])?;
+    daemon::costs(&effort)?;
+    defence::compare(&effort)
+}
+
+struct Effort {
+    repeat: u32,
+    rounds: usize,
+    tracked_sources: u32,
+    watch: Duration,
+    flood: Duration,
+}
+
+impl Effort {
+    const FULL: Self = Self {
+        repeat: 2_000_000,
+        rounds: 7,
+        tracked_sources: 200_000,
+        watch: Duration::from_secs(20),
+        flood: Duration::from_secs(20),
+    };
+    const SHORT: Self = Self {
+        repeat: 50_000,
+        rounds: 3,
+        tracked_sources: 5_000,
+        watch: Duration::from_secs(2),
+        flood: Duration::from_secs(2),
+    };
+}
