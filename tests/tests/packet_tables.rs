@@ -1,5 +1,5 @@
 //! Every header shape, and every truncation of it, through the loaded program (BPF_PROG_TEST_RUN):
-//! the right counter, the verdict XDP_PASS, never an abort.
+//! the right counter and verdict, never an abort.
 
 #![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
 
@@ -9,10 +9,15 @@ use anyhow::{Result, ensure};
 use lab::frame::{ACK, Built, FIN, Frame, LINUX_SYN_OPTIONS, PSH, RST, SYN, URG};
 use tcpguard::datapath::{Datapath, DatapathOptions, Maps, maps::Totals};
 use tcpguard_common::{
+    bucket::Rate,
+    control::{Control, flag},
     counters::Counter,
+    drops::DropReason,
     packet::{MAX_EXTENSION_HEADERS, PacketBytes, parse},
+    rule::{FOREVER, Rule},
 };
 
+const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 /// The kernel runs no shorter frame.
 const SHORTEST: usize = 14;
@@ -30,11 +35,23 @@ impl Guard {
         Ok(Self { datapath, maps })
     }
 
-    /// Runs the frame; returns the counters that went up, and by how much.
+    /// Gives the daemon's word, with these flags, for as long as the test lasts.
+    fn give_leave(&mut self, flags: u64) -> Result<()> {
+        let rate = Rate::new(2000, self.datapath.ticks_per_second);
+        self.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 1, rate })?;
+        Ok(())
+    }
+
+    /// Runs a frame that must pass; returns the counters that went up, and by how much.
     fn run(&self, frame: &[u8]) -> Result<Vec<(Counter, u64)>> {
+        self.run_to(XDP_PASS, frame)
+    }
+
+    /// The same for another verdict.
+    fn run_to(&self, expected: u32, frame: &[u8]) -> Result<Vec<(Counter, u64)>> {
         let before = self.maps.counts.read()?;
         let verdict = self.datapath.test_run(frame)?;
-        ensure!(verdict == XDP_PASS, "the verdict is {verdict}");
+        ensure!(verdict == expected, "the verdict is {verdict}");
         let after: Totals = self.maps.counts.read()?;
         Ok(Counter::ALL
             .iter()
@@ -285,5 +302,117 @@ fn a_tagged_or_extended_syn_is_the_same_syn() -> Result<()> {
         let entry = guard.maps.sources.get(source.into())?.expect("it has an entry");
         ensure!(entry.syn == syns, "{source}: {entry:?}");
     }
+    Ok(())
+}
+
+/// What the datapath has against a source, the frames it drops for that, and why.
+fn drop_table(family: &str, plain: &Frame) -> Vec<(String, Vec<u8>, DropReason)> {
+    let built = |frame: Frame| frame.build().bytes;
+    let mut table: Vec<(String, Vec<u8>, DropReason)> = [0, FIN, FIN | PSH | URG, SYN | FIN, SYN | RST, RST | FIN]
+        .map(|flags| (format!("{family} flags {flags:#x}"), built(plain.clone().flags(flags)), DropReason::BadFlags))
+        .into();
+    let mut offset = plain.build();
+    offset.bytes[offset.tcp + 12] = 0x40;
+    table.push((format!("{family} data offset"), offset.bytes, DropReason::BadDataOffset));
+    let from_zero = Frame { source_port: 0, ..plain.clone() };
+    let to_zero = Frame { destination_port: 0, ..plain.clone() };
+    table.push((format!("{family} from port 0"), built(from_zero), DropReason::PortZero));
+    table.push((format!("{family} to port 0"), built(to_zero), DropReason::PortZero));
+    let with_data = Frame { payload: vec![1; 9], ..plain.clone() };
+    table.push((format!("{family} with data"), built(with_data), DropReason::SynPayload));
+    table
+}
+
+#[test]
+fn every_reason_to_drop_drops_and_is_counted() -> Result<()> {
+    let _runtime = runtime();
+    let _entered = _runtime.enter();
+    for (family, plain) in [("IPv4", ipv4()), ("IPv6", ipv6())] {
+        let mut guard = Guard::load()?;
+        for (name, frame, reason) in drop_table(family, &plain) {
+            // Without leave it passes; where nothing is dropped, that it would be is counted.
+            guard.give_leave(0)?;
+            let counted = guard.run(&frame)?;
+            ensure!(!counted.iter().any(|(counter, _)| *counter == reason.would_counter()), "{name}: {counted:?}");
+            guard.give_leave(flag::DROP_PAYLOAD | flag::LIMIT)?;
+            let counted = guard.run(&frame)?;
+            ensure!(counted.contains(&(reason.would_counter(), 1)), "{name}: {counted:?}");
+            guard.give_leave(flag::DROP_PAYLOAD | flag::LIMIT | flag::DROP)?;
+            let counted = guard.run_to(XDP_DROP, &frame)?;
+            ensure!(counted.contains(&(reason.counter(), 1)), "{name}: {counted:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn whoever_is_listed_or_blocked_is_dropped_and_allowed_goes_before_all() -> Result<()> {
+    let _runtime = runtime();
+    let _entered = _runtime.enter();
+    for (plain, network) in [(ipv4(), (ipv4().source, 96 + 24)), (ipv6(), (ipv6().source, 64))] {
+        let mut guard = Guard::load()?;
+        let (source, syn) = (plain.source.into(), plain.build().bytes);
+        let ack = plain.clone().flags(ACK).build().bytes;
+        guard.give_leave(flag::DROP | flag::LIMIT | flag::RULES)?;
+        guard.datapath.block(source, FOREVER)?;
+        let blocked = guard.run_to(XDP_DROP, &syn)?;
+        ensure!(blocked.contains(&(Counter::DropBlocked, 1)), "{blocked:?}");
+        // What is no handshake passes.
+        guard.run(&ack)?;
+        let entry = guard.maps.sources.get(source)?.expect("it has an entry");
+        ensure!((entry.syn, entry.dropped) == (1, 1), "{entry:?}");
+
+        let first =
+            tcpguard_common::address::Address::from(network.0).masked(tcpguard_common::address::prefix_mask(network.1));
+        guard.maps.rules.set(first, network.1, Rule { denied_until: FOREVER, ..Rule::default() })?;
+        let denied = guard.run_to(XDP_DROP, &syn)?;
+        ensure!(denied.contains(&(Counter::DropDenied, 1)), "{denied:?}");
+        guard.maps.rules.set(source, 128, Rule { is_allowed: 1, ..Rule::default() })?;
+        // The rules are of another generation now: what was remembered does not hold.
+        let rate = Rate::new(2000, guard.datapath.ticks_per_second);
+        let flags = flag::DROP | flag::LIMIT | flag::RULES;
+        guard.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 2, rate })?;
+        guard.run(&syn)?;
+
+        // An old heartbeat lets everything pass.
+        guard.maps.rules.remove(source, 128)?;
+        guard.maps.control.give(&Control { good_until: guard.datapath.jiffies()? - 1, flags, generation: 3, rate })?;
+        guard.run(&syn)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_blocked_network_lets_in_who_has_proved_itself() -> Result<()> {
+    let _runtime = runtime();
+    let _entered = _runtime.enter();
+    let mut guard = Guard::load()?;
+    guard.give_leave(flag::DROP | flag::LIMIT | flag::RULES)?;
+    let syn = ipv4().build().bytes;
+    let network = tcpguard_common::address::Address::from("198.18.1.0".parse::<IpAddr>().expect("an address"));
+    guard.maps.rules.set(network, 96 + 24, Rule { blocked_until: FOREVER, ..Rule::default() })?;
+    let stranger = guard.run_to(XDP_DROP, &syn)?;
+    ensure!(stranger.contains(&(Counter::DropBlockedPrefix, 1)), "{stranger:?}");
+    ensure!(guard.maps.sources.get(ipv4().source.into())?.is_none(), "a stranger of a blocked network got an entry");
+    Ok(())
+}
+
+#[test]
+fn a_source_is_held_to_its_rate() -> Result<()> {
+    let _runtime = runtime();
+    let _entered = _runtime.enter();
+    let mut guard = Guard::load()?;
+    guard.give_leave(flag::DROP | flag::LIMIT)?;
+    let (mut passed, mut dropped) = (0, 0);
+    for port in 0..3000u16 {
+        let frame = Frame { source_port: 1000 + port, ..ipv4() }.build().bytes;
+        match guard.datapath.test_run(&frame)? {
+            XDP_PASS => passed += 1,
+            XDP_DROP => dropped += 1,
+            verdict => anyhow::bail!("the verdict is {verdict}"),
+        }
+    }
+    // A second's worth at once, and what the time of the test adds.
+    ensure!((2000..2500).contains(&passed) && dropped == 3000 - passed, "{passed} passed, {dropped} were dropped");
     Ok(())
 }

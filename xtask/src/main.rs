@@ -61,7 +61,7 @@ fn build() -> Result<()> {
 }
 
 fn bench(arguments: &[String]) -> Result<()> {
-    setup::require_root("the benchmark loads BPF programs and makes network namespaces")?;
+    setup::for_tests()?;
     build()?;
     let mut bench = command::cargo(["run", "--quiet", "--release", "-p", "tests", "--bin", "bench", "--"]);
     command::step("benchmark", bench.args(arguments))

@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: a web server, its clients and a flood, and what tcpguard sees of them.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     panic::resume_unwind,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -29,16 +29,18 @@ fn main() -> Result<()> {
     say(&format!(
         "In one of them nginx serves port 80 of {SERVER_IPV4}; in the other live its clients, and later a flood."
     ));
-    let daemon = Setup::new(&lab)?.start()?;
+    let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\n[thresholds]\nhold = \"3s\"");
+    let daemon = Setup::new(&lab)?.config(&config).start()?;
     say("tcpguard guards the server's end of the cable. From another shell you can look as well:");
     println!("    target/release/tcpguard status --socket {}", daemon.socket().display());
 
     let calm = calm(&lab, &daemon)?;
     half_open(&lab, &daemon)?;
-    let flood = flood(&lab, &daemon)?;
+    let few = few_sources(&lab, &daemon)?;
+    let random = random_sources(&lab, &daemon)?;
     drop(daemon);
-    let unwatched = flood_without_tcpguard(&lab)?;
-    conclude(&[calm, flood, unwatched]);
+    let unguarded = flood_without_tcpguard(&lab)?;
+    conclude(&[calm, few, random, unguarded]);
     Ok(())
 }
 
@@ -88,58 +90,75 @@ fn half_open(lab: &Lab, daemon: &Daemon) -> Result<()> {
     Ok(())
 }
 
-fn flood(lab: &Lab, daemon: &Daemon) -> Result<Phase> {
-    headline(&format!("3. A flood: {FLOOD_RATE} SYNs a second from random sources, and the client goes on"));
+/// Ten sources that nothing is heard of but SYNs.
+fn ten_sources() -> FloodSpec {
+    FloodSpec::syn(Sources::InTurn(IpAddr::V4(Ipv4Addr::new(198, 18, 66, 1)), 10), 80)
+}
+
+fn few_sources(lab: &Lab, daemon: &Daemon) -> Result<Phase> {
+    headline(&format!("3. A flood: {FLOOD_RATE} SYNs a second from ten sources, and the client goes on"));
+    let (phase, during) = flood(lab, daemon, "flood from ten sources", &ten_sources())?;
+    let passed = phase.sent - dropped(&daemon.json("/stats")?);
+    say(&format!(
+        "In the midst of it tcpguard says: {}, {}; {} sources are blocked. Of {} SYNs {passed} were let in.",
+        during["state"].as_str().unwrap_or_default(),
+        during["attack"]["kind"].as_str().unwrap_or_default(),
+        during["measures"]["blocks"],
+        phase.sent
+    ));
+    say("What happened, by `tcpguard events`:");
+    show(daemon, &["events", "--limit", "6"])?;
+    say("The attack is over once nothing of it has come for `hold`, three seconds here:");
+    daemon.stats_when("it is calm again", |stats| stats["state"] == "calm")?;
+    show(daemon, &["events", "--limit", "3"])?;
+    Ok(phase)
+}
+
+fn random_sources(lab: &Lab, daemon: &Daemon) -> Result<Phase> {
+    headline("4. The same from random sources, against which no list helps");
+    let spec = FloodSpec::syn(Sources::RANDOM_IPV4, 80);
+    let (phase, during) = flood(lab, daemon, "flood from random sources", &spec)?;
+    say(&format!(
+        "tcpguard calls it {}: {}. It has set {} and leaves the answer to the kernel's SYN cookies, of which {} were \
+         sent; nobody is blocked.",
+        during["attack"]["kind"].as_str().unwrap_or_default(),
+        during["attack"]["evidence"].as_array().and_then(|evidence| evidence.last()?.as_str()).unwrap_or_default(),
+        during["measures"]["kernel_settings"][0]["name"].as_str().unwrap_or("no kernel setting"),
+        during["tcp_ext"]["syncookies_sent"]
+    ));
+    Ok(phase)
+}
+
+/// A flood with the client beside it, and `/stats` from the midst of it.
+fn flood(lab: &Lab, daemon: &Daemon, name: &'static str, spec: &FloodSpec) -> Result<(Phase, Value)> {
     let before = syn_total(&daemon.json("/stats")?);
-    let (sent, client, during) = attack(lab, || daemon.json("/stats"))?;
-    if let Some(stats) = during {
-        say(&format!(
-            "In the midst of it tcpguard sees {:.0} SYN/s from about {:.0} sources/s, and {:.0} handshakes completed/s.",
-            stats["rates"]["syn_per_second"].as_f64().unwrap_or(0.0),
-            stats["rates"]["distinct_sources_per_second"].as_f64().unwrap_or(0.0),
-            stats["rates"]["completed_per_second"].as_f64().unwrap_or(0.0)
-        ));
-        say(&format!(
-            "The kernel shows {} half-open handshakes and has sent {} SYN cookies: what it answers by cookie it does not \
-             remember. tcpguard's own count is {}.",
-            stats["half_open"]["kernel"], stats["tcp_ext"]["syncookies_sent"], stats["half_open"]["datapath"]
-        ));
-    }
+    let (sent, client, during) = attack(lab, spec, || daemon.json("/stats"))?;
     let least = sent + u64::from(client.tried);
     let stats = daemon.stats_when("every SYN of the flood is counted", |stats| syn_total(stats) - before >= least)?;
     let counted = syn_total(&stats) - before;
-    say(&format!(
-        "{sent} SYNs of the flood were sent, and the client tried {} connections: {least} SYNs, of which {counted} were \
-         counted{}. The source table has {} of {} entries in use.",
-        client.tried,
-        if counted > least { " (the client's kernel sent some again)" } else { "" },
-        stats["tracking"]["sources"],
-        stats["tracking"]["max_sources"]
-    ));
-    Ok(Phase { name: "flood, tcpguard watching", sent: least, counted: Some(counted), client })
+    Ok((Phase { name, sent: least, counted: Some(counted), client }, during.unwrap_or_default()))
 }
 
 fn flood_without_tcpguard(lab: &Lab) -> Result<Phase> {
-    headline("4. The same flood without tcpguard, to compare");
+    headline("5. The flood from ten sources without tcpguard, to compare");
     lab.receive_without_daemon()?;
-    let (sent, client, _) = attack(lab, || Ok(Value::Null))?;
+    let (sent, client, _) = attack(lab, &ten_sources(), || Ok(Value::Null))?;
     say(&format!(
         "{sent} SYNs were sent; of {} connections that the client tried, {} were served.",
         client.tried,
         client.served()
     ));
-    Ok(Phase { name: "flood, without tcpguard", sent: sent + u64::from(client.tried), counted: None, client })
+    Ok(Phase { name: "ten sources, unguarded", sent: sent + u64::from(client.tried), counted: None, client })
 }
 
 /// Flood and client at once; `look` is called in the midst of it.
-fn attack(lab: &Lab, look: impl Fn() -> Result<Value>) -> Result<(u64, Connections, Option<Value>)> {
+fn attack(lab: &Lab, spec: &FloodSpec, look: impl Fn() -> Result<Value>) -> Result<(u64, Connections, Option<Value>)> {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let client =
             scope.spawn(|| Client::new(lab).run(SERVER, CLIENT_RATE, PHASE * 2, || !is_over.load(Ordering::Relaxed)));
         let flood = scope.spawn(|| -> Result<u64> {
-            let spec = FloodSpec::syn(Sources::RANDOM_IPV4, 80);
-            let sent = Flood::new(lab, &spec).and_then(|mut flood| flood.send_at(FLOOD_RATE, PHASE));
+            let sent = Flood::new(lab, spec).and_then(|mut flood| flood.send_at(FLOOD_RATE, PHASE));
             is_over.store(true, Ordering::Relaxed);
             sent
         });
@@ -168,7 +187,7 @@ fn conclude(phases: &[Phase]) {
             milliseconds(phase.client.quantile(0.99))
         );
     }
-    println!("\nThis version watches and counts; it drops nothing yet. The lab is gone: {SERVER_INTERFACE} and all.");
+    println!("\nThe lab is gone: {SERVER_INTERFACE} and all.");
 }
 
 fn milliseconds(duration: Duration) -> f64 {
@@ -177,6 +196,10 @@ fn milliseconds(duration: Duration) -> f64 {
 
 fn syn_total(stats: &Value) -> u64 {
     stats["totals"]["syn"].as_u64().unwrap_or(0)
+}
+
+fn dropped(stats: &Value) -> u64 {
+    stats["totals"]["dropped"].as_u64().unwrap_or(0)
 }
 
 fn show(daemon: &Daemon, arguments: &[&str]) -> Result<()> {
