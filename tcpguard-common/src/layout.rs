@@ -77,10 +77,10 @@ pub mod setting {
     pub const LOG_LEVEL: &str = "AYA_LOG_LEVEL";
 }
 
-/// Ports in one element of `SYN_BY_PORT` (32 KiB, the most that a per-CPU element may have).
-pub const PORTS_PER_SLAB: usize = 2048;
+/// Ports in one element of `SYN_BY_PORT` (24 KiB; a per-CPU element may have 32).
+pub const PORTS_PER_SLAB: usize = 1024;
 /// Elements of `SYN_BY_PORT`.
-pub const PORT_SLABS: usize = 32;
+pub const PORT_SLABS: usize = 64;
 /// SYNs by destination port.
 pub type PortSlab = [PortSyns; PORTS_PER_SLAB];
 
@@ -93,6 +93,8 @@ pub struct PortSyns {
     /// Of these, the ones that began no handshake to be judged: sent again, dropped, or for a port that
     /// is closed for a moment.
     pub not_begun: u64,
+    /// Of these, the ones that were dropped by judgement.
+    pub restrained: u64,
 }
 
 /// Rules that there may be.

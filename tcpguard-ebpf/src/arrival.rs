@@ -37,7 +37,7 @@ impl<'a> Arrival<'a> {
     #[inline(always)]
     pub fn drop(&self, reason: DropReason) -> Option<Outcome> {
         let outcome = self.leave.drop(reason)?;
-        accounts::not_begun(self.segment);
+        accounts::not_begun(self.segment, reason.is_of_attack());
         Some(outcome)
     }
 }

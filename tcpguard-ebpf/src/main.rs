@@ -80,7 +80,7 @@ fn syn(context: &XdpContext, arrival: &Arrival) -> Outcome {
     if let Some(outcome) = denied {
         return outcome;
     }
-    if let Some(outcome) = stages::payload(arrival) {
+    if let Some(outcome) = stages::payload(arrival, standing) {
         return outcome;
     }
     accounts::syn(context, arrival, standing)

@@ -29,7 +29,7 @@ fn find(source: Address, generation: u64) -> Rule {
     let network = cache_network(source);
     if let Some(cached) = cached(network)
         && cached.generation == generation
-        && (cached.key == network || cached.key == source)
+        && (cached.key == source || cached.key == network && cached.rule.is_whole != 0)
     {
         return cached.rule;
     }

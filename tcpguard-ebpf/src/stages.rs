@@ -35,11 +35,14 @@ pub fn port_zero(arrival: &Arrival) -> Option<Outcome> {
 
 /// A SYN with data, where its service is under attack.
 #[inline(always)]
-pub fn payload(arrival: &Arrival) -> Option<Outcome> {
+pub fn payload(arrival: &Arrival, standing: Standing) -> Option<Outcome> {
     if arrival.segment.payload_length == 0 {
         return None;
     }
     counts::add(Counter::SynWithPayload);
+    if matches!(standing, Standing::Allowed) {
+        return None;
+    }
     let policy =
         PAYLOAD_POLICY.get(arrival.segment.destination_port.into()).map_or(payload_policy::HOST, |policy| *policy);
     let is_unwanted = match policy {
@@ -75,7 +78,8 @@ pub fn unknown_source(arrival: &Arrival, standing: Standing) -> Option<Outcome> 
 /// A SYN of a source with an entry: is it blocked, or its network, or has it sent too many?
 #[inline(always)]
 pub fn known_source(entry: &mut SourceEntry, arrival: &Arrival, standing: Standing) -> Option<Outcome> {
-    let elapsed = arrival.now.jiffies.wrapping_sub(entry.last_seen);
+    // Another CPU may have seen a later tick already.
+    let elapsed = arrival.now.jiffies.saturating_sub(entry.last_seen);
     entry.last_seen = arrival.now.jiffies;
     if matches!(standing, Standing::Allowed) {
         return None;

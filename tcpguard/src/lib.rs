@@ -183,7 +183,10 @@ fn warn_of_what_may_surprise(config: &Config) {
 
 fn report_missing_features(datapath: &Datapath) {
     if let Feature::Unavailable(reason) = &datapath.features.completions {
-        warn!("completed handshakes are not seen on this kernel, so they stay 0: {reason}");
+        warn!(
+            "completed handshakes are not seen on this kernel, so they stay 0; no source is limited or blocked, and only \
+             the kernel's own counts are judged by: {reason}"
+        );
     }
     if let Feature::Unavailable(reason) = &datapath.features.retries {
         warn!("repeated SYN-ACKs are not seen per source on this kernel: {reason}");
@@ -342,7 +345,11 @@ impl Daemon {
     /// Sees, judges and acts; only then is the datapath given leave to go on.
     fn watch_and_act(&mut self) -> Result<Report, DatapathError> {
         let is_alert = self.judge.state.phase() != Phase::Calm;
-        let snapshot = self.monitor.tick(&self.datapath, self.guards.status(), is_alert)?;
+        let mut snapshot = self.monitor.tick(&self.datapath, self.guards.status(), is_alert)?;
+        if !self.sees_completions() {
+            // Nobody would ever seem to complete a handshake: only the kernel's own count can be judged by.
+            snapshot.leave_datapath_out();
+        }
         self.time.set(snapshot.clock.jiffies());
         let at = self.judge.now();
         let judgement = self.judge.judge(&snapshot, at);
@@ -354,6 +361,10 @@ impl Daemon {
         self.control.give(&self.enforcer.control(&self.datapath, good_until, self.knows_local))?;
         self.events.tick();
         Ok(Report { snapshot, state: judgement.state, attack_since: self.judge.attack_since, measures })
+    }
+
+    fn sees_completions(&self) -> bool {
+        self.datapath.features.completions == Feature::Available
     }
 
     /// Tells the datapath which destinations are the host's.

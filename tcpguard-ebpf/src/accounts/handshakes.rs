@@ -19,6 +19,15 @@ pub fn begin(source: Source, segment: &Segment, now: u32) -> bool {
     set(connection).is_none_or(|set| handshake::begin(set, connection, segment.sequence, now))
 }
 
+/// Forgets the handshake that a SYN began: its end must not be counted, since its beginning is not.
+#[inline(always)]
+pub fn forget(source: Source, segment: &Segment, now: u32) {
+    let connection = hash::connection(source.hash, segment.source_port, segment.destination_port);
+    if let Some(set) = set(connection) {
+        handshake::end(set, connection, Some(segment.sequence), now);
+    }
+}
+
 /// A reset arrived: the period its handshake began in, where it ends one. Its sequence number is then
 /// the one after the SYN's (RFC 9293 3.10.7.3), as the SYN-ACK asked for.
 #[inline(always)]

@@ -35,10 +35,10 @@ use crate::{
     time::Now,
 };
 
-/// A SYN began no handshake to be judged: it was dropped, most likely.
+/// A SYN began no handshake to be judged; `is_restrained` where it was dropped by judgement.
 #[inline(always)]
-pub fn not_begun(segment: &Segment) {
-    ports::count_syn(segment.destination_port, true);
+pub fn not_begun(segment: &Segment, is_restrained: bool) {
+    ports::count_not_begun(segment.destination_port, is_restrained);
 }
 
 /// A SYN arrived that the lists have nothing against. What is remembered of its source may be against it.
@@ -75,7 +75,7 @@ pub fn syn(context: &XdpContext, arrival: &Arrival, standing: Standing) -> Outco
 /// each look-up would cost every SYN of it.
 #[inline(always)]
 fn untracked(arrival: &Arrival) -> Outcome {
-    ports::count_syn(arrival.segment.destination_port, false);
+    ports::count_syn(arrival.segment.destination_port);
     prefixes::count_syn(arrival.source, arrival.now);
     Outcome::SYN_UNTRACKED
 }
@@ -107,14 +107,14 @@ fn begin(entry: &mut SourceEntry, arrival: &Arrival) -> Outcome {
     let (source, segment, now) = (arrival.source, arrival.segment, arrival.now);
     let period = now.window_period();
     let exemption = match handshakes::begin(source, segment, period) {
-        true => destination::exemption(arrival),
+        true => destination::exemption(arrival).inspect(|_| handshakes::forget(source, segment, period)),
         false => Some(Outcome::SYN_REPEATED),
     };
     if let Some(outcome) = exemption {
-        not_begun(segment);
+        not_begun(segment, false);
         return outcome;
     }
-    ports::count_syn(segment.destination_port, false);
+    ports::count_syn(segment.destination_port);
     prefixes::count_syn(source, now);
     entry.ports.add(segment.destination_port, entry.half_open.is_new_period(period));
     let count = entry.half_open.open(period);
@@ -185,7 +185,7 @@ pub fn completed(handshake: &Handshake) {
     let period = now.window_period();
     entry.recent.add(period);
     if let Some(rate) = Leave::read(now).rate() {
-        rate.fill(&mut entry.tokens, now.jiffies.wrapping_sub(entry.last_seen));
+        rate.fill(&mut entry.tokens, now.jiffies.saturating_sub(entry.last_seen));
         rate.give_back(&mut entry.tokens);
     }
     entry.last_seen = now.jiffies;

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use tcpguard_common::{
     atomic,
-    layout::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSlab},
+    layout::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSlab, PortSyns},
 };
 
 #[btf_map]
@@ -18,16 +18,30 @@ static SYN_BY_PORT: PerCpuArray<PortSlab, PORT_SLABS> = PerCpuArray::new();
 #[btf_map]
 static HANDSHAKES_BY_PORT: HashMap<u16, PortHandshakes, 4096> = HashMap::new();
 
-/// Counts a SYN, and whether it began no handshake to be judged. Once for each SYN, where its way ends.
+/// Counts a SYN that began a handshake. Each SYN is counted once, where its way ends.
 #[inline(always)]
-pub fn count_syn(port: u16, not_begun: bool) {
-    let port = port as usize;
-    if let Some(slab) = SYN_BY_PORT.get_ptr_mut((port / PORTS_PER_SLAB) as u32) {
-        // SAFETY: the element belongs to this CPU.
-        let counts = unsafe { &mut (*slab)[port % PORTS_PER_SLAB] };
+pub fn count_syn(port: u16) {
+    if let Some(counts) = counts(port) {
         counts.syn += 1;
-        counts.not_begun += u64::from(not_begun);
     }
+}
+
+/// Counts a SYN that began no handshake to be judged; `is_restrained` where it was dropped by judgement.
+#[inline(always)]
+pub fn count_not_begun(port: u16, is_restrained: bool) {
+    if let Some(counts) = counts(port) {
+        counts.syn += 1;
+        counts.not_begun += 1;
+        counts.restrained += u64::from(is_restrained);
+    }
+}
+
+#[inline(always)]
+fn counts<'a>(port: u16) -> Option<&'a mut PortSyns> {
+    let port = port as usize;
+    let slab = SYN_BY_PORT.get_ptr_mut((port / PORTS_PER_SLAB) as u32)?;
+    // SAFETY: the element belongs to this CPU.
+    Some(unsafe { &mut (*slab)[port % PORTS_PER_SLAB] })
 }
 
 #[inline(always)]

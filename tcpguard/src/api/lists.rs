@@ -96,7 +96,9 @@ pub(super) async fn show(
     let report = state.report()?;
     let most = parameters.limit.unwrap_or(usize::MAX);
     let lists = state.lists.clone();
-    let entries = blocking(move || lists.entries()).await?;
+    // One at a time: a long list takes a while, and some memory.
+    let _turn = state.scans.acquire().await.ok();
+    let entries = blocking(move || lists.entries(most)).await?;
     let clock = &report.snapshot.clock;
     let of =
         |list| entries.iter().filter(|entry| entry.list == list).take(most).map(|entry| row(entry, clock)).collect();

@@ -74,10 +74,21 @@ impl BlockBook {
         Sentence::Block { lasts, times }
     }
 
-    /// Forgets those within `network`, and says who of them was blocked.
+    /// Ends the blocks of those within `network`, and says whose. They are remembered, so that what they did
+    /// before does not block them again.
     pub fn lift(&mut self, network: Network, at: Duration) -> Vec<Network> {
-        let gone = self.records.extract_if(|who, _| network.contains(*who));
-        gone.filter(|(_, record)| at < record.until).map(|(who, _)| who).collect()
+        let blocked = self.records.iter_mut().filter(|(who, record)| network.contains(**who) && at < record.until);
+        blocked
+            .map(|(who, record)| {
+                record.until = at;
+                *who
+            })
+            .collect()
+    }
+
+    /// Forgets that `who` was to be blocked: it could not be done.
+    pub fn forget(&mut self, who: Network) {
+        self.records.remove(&who);
     }
 
     /// The blocks in force.
@@ -150,12 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lifted_block_is_forgotten() {
+    fn a_lifted_block_is_over_and_not_repeated_for_what_was_before() {
         let mut book = book();
         book.sentence(who(), 100, 64, Duration::ZERO);
         assert_eq!(book.in_force(SECOND).len(), 1);
         assert_eq!(book.lift("198.18.0.0/16".parse().expect("a network"), SECOND), [who()]);
         assert!(book.in_force(SECOND).is_empty());
+        assert_eq!(book.sentence(who(), 150, 64, 2 * SECOND), Sentence::Wait);
+        assert!(matches!(book.sentence(who(), 165, 64, 3 * SECOND), Sentence::Block { times: 2, .. }));
     }
 
     #[test]

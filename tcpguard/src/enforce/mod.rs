@@ -20,7 +20,7 @@ use tracing::error;
 
 use crate::{
     config::Config,
-    datapath::{Datapath, DatapathError, maps::PayloadPolicies},
+    datapath::{Datapath, DatapathError, Feature, maps::PayloadPolicies},
     detect::{Judgement, Offence, Phase, Scope},
     events::{EventKind, EventLog, Note},
     lists::{Lists, Network},
@@ -81,7 +81,7 @@ impl Enforcer {
             }
         };
         let level = config.syn_attack_protect;
-        Self {
+        let mut enforcer = Self {
             level,
             tune_backlog: config.kernel.tune_backlog,
             services: config.services.iter().map(|service| service.ports.clone()).collect(),
@@ -95,7 +95,12 @@ impl Enforcer {
             drops_payload: false,
             advised: BTreeSet::new(),
             has_failed: false,
+        };
+        // An attack on the host is none on a service that is calm.
+        for index in 0..enforcer.services.len() {
+            enforcer.set_payload_policy(index, payload_policy::PASS);
         }
+        enforcer
     }
 
     /// Does what follows from a judgement.
@@ -126,8 +131,10 @@ impl Enforcer {
 
     /// The daemon's word to the datapath, good until `good_until` (jiffies).
     pub fn control(&self, datapath: &Datapath, good_until: u64, knows_local: bool) -> Control {
-        let mut flags = flag::LIMIT;
+        let mut flags = 0;
         let mut set = |condition: bool, flag: u64| flags |= if condition { flag } else { 0 };
+        // What a SYN costs comes back with its handshake's completion, where that is seen.
+        set(datapath.features.completions == Feature::Available, flag::LIMIT);
         set(self.level == 2, flag::DROP);
         set(!self.lists.is_empty(), flag::RULES);
         set(self.drops_payload, flag::DROP_PAYLOAD);
@@ -222,28 +229,34 @@ impl Enforcer {
 
     /// SYNs with data are dropped where there is an attack, and where nobody may want them (RFC 7413).
     fn set_payload_policies(&mut self, judgement: &Judgement) {
-        let takes_fast_open = || {
-            let settings = self.settings.as_ref();
-            settings.and_then(|settings| settings.number("net.ipv4.tcp_fastopen").ok()).unwrap_or(0) & FAST_OPEN_SERVER
-                != 0
-        };
         let is_calm = judgement.state.phase() == Phase::Calm;
-        self.drops_payload = !is_calm && judgement.state.host.phase != Phase::Calm && !takes_fast_open();
+        if is_calm && judgement.changes.is_empty() {
+            self.drops_payload = false;
+            return;
+        }
+        let fast_open = self.settings.as_ref().and_then(|settings| settings.number("net.ipv4.tcp_fastopen").ok());
+        let is_wanted = fast_open.unwrap_or(0) & FAST_OPEN_SERVER != 0;
+        self.drops_payload = judgement.state.host.phase != Phase::Calm && !is_wanted;
         for change in &judgement.changes {
             let Scope::Service(index) = change.scope else { continue };
-            let drops = change.to != Phase::Calm && !takes_fast_open();
+            let drops = change.to != Phase::Calm && !is_wanted;
             let policy = if drops { payload_policy::DROP } else { payload_policy::PASS };
-            for port in self.services.get(index).into_iter().flatten() {
-                if let Err(error) = self.payload.set(*port, policy) {
-                    error!("{error}");
-                }
+            self.set_payload_policy(index, policy);
+        }
+    }
+
+    fn set_payload_policy(&mut self, service: usize, policy: u32) {
+        for port in self.services.get(service).into_iter().flatten() {
+            if let Err(error) = self.payload.set(*port, policy) {
+                error!("{error}");
             }
         }
     }
 
     fn block_prefix(&mut self, offence: &Offence, snapshot: &Snapshot, datapath: &Datapath, at: Duration) {
         let network = Network::at(offence.address, self.prefix_lengths);
-        if self.lists.is_allowed(network) != Some(false) {
+        // No address of a network that maps IPv4 can be anybody's, and a block of it would hold for all of IPv4.
+        if network.contains_ipv4() || self.lists.is_allowed(network) != Some(false) {
             return;
         }
         let Sentence::Block { lasts, times } = self.blocks.sentence(network, offence.let_in, offence.limit, at) else {
@@ -253,7 +266,7 @@ impl Enforcer {
         match self.lists.block(network, until) {
             Ok(true) => self.report.blocked(EventKind::PrefixBlocked, network, offence, lasts, times),
             // A long list is being changed: the next tick tries again.
-            Ok(false) => drop(self.blocks.lift(network, at)),
+            Ok(false) => self.blocks.forget(network),
             Err(error) => self.fail(&format!("{network} could not be blocked: {error}")),
         }
     }

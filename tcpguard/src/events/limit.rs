@@ -11,6 +11,9 @@ const BURST: f64 = 50.0;
 /// Events of one kind a second, after that.
 const PER_SECOND: f64 = 5.0;
 
+/// Seconds between two times that it is told how many were left out.
+const SECONDS_BETWEEN: i64 = 10;
+
 /// A token bucket for each kind.
 #[derive(Default)]
 pub(super) struct RateLimit(BTreeMap<EventKind, Bucket>);
@@ -19,12 +22,14 @@ struct Bucket {
     tokens: f64,
     filled: Timestamp,
     left_out: u64,
+    /// When it was last told how many were left out.
+    told: Option<Timestamp>,
 }
 
 impl RateLimit {
     /// Whether another one of this kind may be recorded.
     pub fn admits(&mut self, kind: EventKind, now: Timestamp) -> bool {
-        let bucket = self.0.entry(kind).or_insert(Bucket { tokens: BURST, filled: now, left_out: 0 });
+        let bucket = self.0.entry(kind).or_insert(Bucket { tokens: BURST, filled: now, left_out: 0, told: None });
         let elapsed = now.duration_since(bucket.filled).as_secs_f64().max(0.0);
         bucket.tokens = (bucket.tokens + elapsed * PER_SECOND).min(BURST);
         bucket.filled = now;
@@ -37,11 +42,16 @@ impl RateLimit {
         admits
     }
 
-    /// How many of which kinds were left out, for kinds that none was left out of for a second.
+    /// How many of which kinds were left out; each kind is told of at most once in ten seconds.
     pub fn take_left_out(&mut self, now: Timestamp) -> Vec<(EventKind, u64)> {
-        let due = self.0.iter_mut().filter(|(_, bucket)| {
-            bucket.left_out > 0 && (bucket.tokens < 1.0 || now.duration_since(bucket.filled).as_secs() >= 1)
-        });
-        due.map(|(kind, bucket)| (*kind, std::mem::take(&mut bucket.left_out))).collect()
+        let mut due = Vec::new();
+        for (kind, bucket) in &mut self.0 {
+            let is_time = bucket.told.is_none_or(|told| now.duration_since(told).as_secs() >= SECONDS_BETWEEN);
+            if bucket.left_out > 0 && is_time {
+                bucket.told = Some(now);
+                due.push((*kind, std::mem::take(&mut bucket.left_out)));
+            }
+        }
+        due
     }
 }

@@ -126,9 +126,7 @@ impl ListBook {
             return Ok(false);
         }
         let before = std::mem::replace(&mut self.cell(network)?.blocked_until, until);
-        if until != 0 {
-            self.expiries.insert((until, network));
-        }
+        self.reschedule(network, before);
         self.refresh(network)?;
         Ok(before != 0)
     }
@@ -171,9 +169,11 @@ impl ListBook {
             .collect()
     }
 
-    /// Every entry.
-    pub fn entries(&self) -> impl Iterator<Item = (Network, &Item)> {
-        self.cells.iter().flat_map(|(network, cell)| cell.items.iter().map(move |item| (*network, item)))
+    /// The entries of up to `most` networks behind `last`, in order; `None` for the first.
+    pub fn entries_after(&self, last: Option<Network>, most: usize) -> Vec<(Network, Vec<Item>)> {
+        let start = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let cells = self.cells.range((start, Bound::Unbounded)).take(most);
+        cells.map(|(network, cell)| (*network, cell.items.clone())).collect()
     }
 
     /// Whether there is no rule at all.
@@ -182,17 +182,25 @@ impl ListBook {
     }
 
     fn put(&mut self, network: Network, item: Item) -> Result<(), ListError> {
-        let until = item.until;
         let cell = self.cell(network)?;
         let same = cell.items.iter_mut().find(|other| other.list == item.list && other.origin == item.origin);
-        match same {
-            Some(same) => *same = item,
-            None => cell.items.push(item),
-        }
-        if until != FOREVER {
-            self.expiries.insert((until, network));
-        }
+        let before = match same {
+            Some(same) => std::mem::replace(same, item).until,
+            None => {
+                cell.items.push(item);
+                FOREVER
+            }
+        };
+        self.reschedule(network, before);
         Ok(())
+    }
+
+    /// Notes when something of a network expires, in place of what was to expire at `before`.
+    fn reschedule(&mut self, network: Network, before: u64) {
+        self.expiries.remove(&(before, network));
+        let Some(cell) = self.cells.get(&network) else { return };
+        let ends = cell.items.iter().map(|item| item.until).chain([cell.blocked_until]);
+        self.expiries.extend(ends.filter(|until| ![0, FOREVER].contains(until)).map(|until| (until, network)));
     }
 
     fn cell(&mut self, network: Network) -> Result<&mut Cell, ListError> {
@@ -222,7 +230,13 @@ impl ListBook {
     /// Brings the rules of `top` and of all within it in line with what is said of them, and those of networks
     /// around it with what is within them.
     fn refresh(&mut self, top: Network) -> Result<(), ListError> {
+        let result = self.write(top);
+        // Only now: what the datapath remembers of this generation it has found after the last write.
         self.generation.fetch_add(1, Ordering::Relaxed);
+        result
+    }
+
+    fn write(&mut self, top: Network) -> Result<(), ListError> {
         self.remove_empty(top)?;
         let around: Vec<Network> = self.covering(top).map(|(network, _)| network).filter(|n| *n != top).collect();
         let mut wider: Vec<(Network, Rule)> = Vec::new();

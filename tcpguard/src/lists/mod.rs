@@ -30,6 +30,8 @@ pub use network::{Network, NotANetwork};
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The longest reason.
 const LONGEST_REASON: usize = 200;
+/// Networks that are copied at once.
+const PORTION: usize = 4096;
 /// Bad lines of a file that are told of one by one.
 const MOST_PROBLEMS: usize = 10;
 
@@ -273,9 +275,27 @@ impl Lists {
         Ok(())
     }
 
-    /// Every entry, the networks in order.
-    pub fn entries(&self) -> Vec<Entry> {
-        self.lock().entries().map(|(network, item)| entry(network, item)).collect()
+    /// The first `limit` entries of each list, the networks in order. They are copied a portion at a time,
+    /// so that nobody waits for a long list.
+    pub fn entries(&self, limit: usize) -> Vec<Entry> {
+        let (mut entries, mut last) = (Vec::new(), None);
+        let mut left = [limit; 2];
+        loop {
+            let portion = self.lock().entries_after(last, PORTION);
+            let Some((network, _)) = portion.last() else { return entries };
+            last = Some(*network);
+            for (network, item) in portion.iter().flat_map(|(network, items)| items.iter().map(|item| (*network, item)))
+            {
+                let left = &mut left[usize::from(item.list == ListName::Deny)];
+                if *left > 0 {
+                    *left -= 1;
+                    entries.push(entry(network, item));
+                }
+            }
+            if left == [0; 2] {
+                return entries;
+            }
+        }
     }
 
     /// Networks that are blocked by judgement, and until when, in jiffies.

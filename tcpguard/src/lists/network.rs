@@ -72,8 +72,17 @@ impl Network {
         u32::from(self.length) <= if self.first().is_ipv4() { ipv4 } else { ipv6 }
     }
 
+    /// Whether it contains all IPv4 addresses, as the IPv6 addresses that map them.
+    pub fn contains_ipv4(self) -> bool {
+        self.length <= IPV4_BITS
+            && Self::from(IpNet::V4(ipnet::Ipv4Net::default())).first & mask(self.length) == self.first
+    }
+
     /// Whether denying it would shut out so many that it must be insisted on.
     pub fn is_too_wide(self) -> bool {
+        if self.contains_ipv4() && self.length != IPV4_BITS {
+            return true;
+        }
         let net = IpNet::from(self);
         net.prefix_len() < if net.addr().is_ipv4() { WIDEST.0 } else { WIDEST.1 }
     }
@@ -160,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_shuts_out_too_many_is_told() {
-        for wide in ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/7", "::/0", "2000::/3"] {
+        for wide in ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/7", "::/0", "2000::/3", "::/64", "::/80"] {
             assert!(network(wide).is_too_wide(), "{wide}");
         }
         for narrow in ["10.0.0.0/8", "198.51.100.0/24", "2001:db8::/32", "198.51.100.1"] {

@@ -31,10 +31,19 @@ pub struct PortSnapshot {
     pub accept_queue: u64,
     /// Handshakes begun, as far as they are judged.
     pub begun: u64,
+    /// SYNs dropped by judgement.
+    pub restrained: u64,
     /// Handshakes completed or reset.
     pub ended: u64,
     /// One of its listeners has no room for another connection: its application accepts too slowly.
     pub is_full: bool,
+}
+
+impl PortSnapshot {
+    /// Handshakes asked for, those dropped by judgement among them.
+    pub(super) const fn attempts(&self) -> u64 {
+        self.begun + self.restrained
+    }
 }
 
 /// Reads the SYN counts a slab at a time: those of ports that have a listener with every tick, the
@@ -86,7 +95,8 @@ fn assemble(
     let mut ports = BTreeMap::<u16, PortSnapshot>::new();
     for (port, syn) in syn {
         let snapshot = ports.entry(port).or_default();
-        (snapshot.syn, snapshot.begun) = (syn.syn, syn.syn.saturating_sub(syn.not_begun));
+        (snapshot.syn, snapshot.restrained) = (syn.syn, syn.restrained);
+        snapshot.begun = syn.syn.saturating_sub(syn.not_begun);
     }
     for (port, totals) in handshakes {
         let snapshot = ports.entry(*port).or_default();
@@ -133,7 +143,11 @@ mod tests {
             |address: &str| Listener { local: address.parse().expect("an address"), accept_queue: 1, backlog: 128 };
         let handshakes = BTreeMap::from([(443, PortHandshakes { completed: 5, retried: 2, reset: 1 })]);
         let ports = assemble(
-            [(443, PortSyns { syn: 9, not_begun: 2 }), (81, PortSyns { syn: 7, not_begun: 0 })].into_iter(),
+            [
+                (443, PortSyns { syn: 9, not_begun: 2, restrained: 1 }),
+                (81, PortSyns { syn: 7, not_begun: 0, restrained: 0 }),
+            ]
+            .into_iter(),
             &handshakes,
             &[listener("0.0.0.0:443"), listener("[::]:443")],
             &half_open,
@@ -152,6 +166,7 @@ mod tests {
                     backlog: 256,
                     accept_queue: 2,
                     begun: 7,
+                    restrained: 1,
                     ended: 6,
                     is_full: false,
                 },
@@ -161,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_scan_does_not_fill_the_report() {
-        let syn = (1..=60_000).map(|port| (port, PortSyns { syn: 1, not_begun: 0 }));
+        let syn = (1..=60_000).map(|port| (port, PortSyns { syn: 1, not_begun: 0, restrained: 0 }));
         let ports = assemble(syn, &BTreeMap::new(), &[], &HalfOpenTable::default(), &BTreeSet::new());
         assert_eq!(ports.len(), MOST_CLOSED_PORTS);
     }

@@ -71,7 +71,8 @@ pub(super) struct Counts<'a> {
 pub(super) struct PressureMeter {
     services: Vec<Service>,
     host: Scope,
-    by_service: Vec<Scope>,
+    /// Each with what is left out of it: its slow ports.
+    by_service: Vec<(Scope, LeftOut)>,
     /// What was seen of ports that are left out of the host's account.
     left_out: LeftOut,
     slow: BTreeMap<u16, Instant>,
@@ -104,7 +105,7 @@ struct LeftOut {
 impl PressureMeter {
     pub fn new(services: Vec<Service>) -> Self {
         Self {
-            by_service: services.iter().map(|_| Scope::default()).collect(),
+            by_service: services.iter().map(|_| Default::default()).collect(),
             services,
             host: Scope::default(),
             left_out: LeftOut::default(),
@@ -114,8 +115,9 @@ impl PressureMeter {
 
     pub fn measure(&mut self, counts: &Counts, now: Instant) -> Pressure {
         self.note_slow_ports(counts.ports, now);
+        let slow = &self.slow;
         let services = self.services.iter().zip(&mut self.by_service);
-        let services = services.map(|(service, scope)| measure_service(service, scope, counts, now)).collect();
+        let services = services.map(|(service, scope)| measure_service(service, scope, slow, counts, now)).collect();
         Pressure { host: self.measure_host(counts, now), services, slow_ports: self.slow.keys().copied().collect() }
     }
 
@@ -143,15 +145,26 @@ impl PressureMeter {
     }
 }
 
-fn measure_service(service: &Service, scope: &mut Scope, counts: &Counts, now: Instant) -> Readings {
+fn measure_service(
+    service: &Service,
+    (scope, left_out): &mut (Scope, LeftOut),
+    slow: &BTreeMap<u16, Instant>,
+    counts: &Counts,
+    now: Instant,
+) -> Readings {
     let is_ours = |port: u16| service.ports.contains(&port);
+    let ports: Vec<PortSnapshot> = counts.ports.iter().filter(|port| is_ours(port.port)).copied().collect();
+    left_out.note(&ports, |port| slow.contains_key(&port));
     let mut sums = Sums::default();
-    for port in counts.ports.iter().filter(|port| is_ours(port.port)) {
-        sums.attempts += port.syn;
+    for port in &ports {
+        sums.attempts += port.attempts();
         sums.begun += port.begun;
         sums.ended += port.ended;
     }
-    scope.measure(sums, counts, is_ours, now)
+    sums.attempts = sums.attempts.saturating_sub(left_out.sums.attempts);
+    sums.begun = sums.begun.saturating_sub(left_out.sums.begun);
+    sums.ended = sums.ended.saturating_sub(left_out.sums.ended);
+    scope.measure(sums, counts, |port| is_ours(port) && !slow.contains_key(&port), now)
 }
 
 impl Scope {
@@ -200,7 +213,7 @@ impl LeftOut {
         for port in ports {
             let before = self.last.insert(port.port, *port).unwrap_or_default();
             if is_left_out(port.port) {
-                self.sums.attempts += port.syn.saturating_sub(before.syn);
+                self.sums.attempts += port.attempts().saturating_sub(before.attempts());
                 self.sums.begun += port.begun.saturating_sub(before.begun);
                 self.sums.ended += port.ended.saturating_sub(before.ended);
             }

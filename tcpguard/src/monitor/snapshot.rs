@@ -52,3 +52,13 @@ pub struct Snapshot {
     /// How each interface stands.
     pub interfaces: Vec<InterfaceStatus>,
 }
+
+impl Snapshot {
+    /// Leaves out what only makes sense where completed handshakes are seen.
+    pub(crate) fn leave_datapath_out(&mut self) {
+        let readings = std::iter::once(&mut self.pressure.host).chain(&mut self.pressure.services);
+        readings.for_each(|readings| readings.half_open.datapath = 0);
+        self.suspects.clear();
+        self.suspect_prefixes.clear();
+    }
+}

@@ -32,6 +32,7 @@ impl PortMap {
                 let total = ports.entry(port).or_default();
                 total.syn += count.syn;
                 total.not_begun += count.not_begun;
+                total.restrained += count.restrained;
             }
         }
         Ok(ports)
