@@ -36,18 +36,6 @@ pub mod flag {
 impl Control {
     /// There is none: everything passes.
     pub const NONE: Self = Self { good_until: 0, flags: 0, generation: 0, rate: Rate::NONE };
-
-    /// Whether the daemon's word is good at this moment.
-    #[inline(always)]
-    pub const fn is_good(&self, jiffies: u64) -> bool {
-        jiffies <= self.good_until
-    }
-
-    /// Whether all bits of `flag` are set.
-    #[inline(always)]
-    pub const fn has(&self, flag: u64) -> bool {
-        self.flags & flag == flag
-    }
 }
 
 /// What holds for SYNs with data to one port.

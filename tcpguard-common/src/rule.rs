@@ -98,12 +98,12 @@ pub const CACHE_SLABS: usize = 16;
 pub type CacheSlab = [CachedRule; CACHE_PER_SLAB];
 
 /// Networks that are remembered as one: /24 for IPv4, /64 for IPv6.
-pub const CACHED_LENGTHS: (u32, u32) = (96 + 24, 64);
+pub const CACHED_LENGTHS: (u8, u8) = (96 + 24, 64);
 
 /// The network that an address is remembered under, where a rule holds for all of it.
 #[inline(always)]
 pub const fn cache_network(address: Address) -> Address {
-    address.masked(if address.is_ipv4() { prefix_mask(96 + 24) } else { prefix_mask(64) })
+    address.masked(prefix_mask(if address.is_ipv4() { CACHED_LENGTHS.0 } else { CACHED_LENGTHS.1 }))
 }
 
 /// The element and the entry within it for this key.

@@ -346,7 +346,7 @@ impl Daemon {
     fn watch_and_act(&mut self) -> Result<Report, DatapathError> {
         let is_alert = self.judge.state.phase() != Phase::Calm;
         let mut snapshot = self.monitor.tick(&self.datapath, self.guards.status(), is_alert)?;
-        if !self.sees_completions() {
+        if !self.datapath.features.sees_completions() {
             // Nobody would ever seem to complete a handshake: only the kernel's own count can be judged by.
             snapshot.leave_datapath_out();
         }
@@ -357,14 +357,10 @@ impl Daemon {
         if let Err(error) = self.lists.expire() {
             warn!("what has expired on the lists could not be removed: {error}");
         }
-        let good_until = self.time.after(self.heartbeat_timeout);
+        let good_until = snapshot.clock.after(self.heartbeat_timeout);
         self.control.give(&self.enforcer.control(&self.datapath, good_until, self.knows_local))?;
         self.events.tick();
         Ok(Report { snapshot, state: judgement.state, attack_since: self.judge.attack_since, measures })
-    }
-
-    fn sees_completions(&self) -> bool {
-        self.datapath.features.completions == Feature::Available
     }
 
     /// Tells the datapath which destinations are the host's.

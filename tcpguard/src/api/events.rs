@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{ApiError, ApiState};
+use super::{ApiError, ApiState, limit};
 use crate::events::{Event, MOST_KEPT, Since};
 
 const DEFAULT_LIMIT: usize = 100;
@@ -35,10 +35,7 @@ pub(super) async fn list(
     query: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Json<Vec<Event>>, ApiError> {
     let Query(parameters) = query?;
-    let limit = parameters.limit.unwrap_or(DEFAULT_LIMIT);
-    if limit > MOST_KEPT {
-        return Err(ApiError::BadQuery(format!("limit is {limit}, and may be {MOST_KEPT} at most")));
-    }
+    let limit = limit(parameters.limit, DEFAULT_LIMIT, MOST_KEPT)?;
     let events = state.events.list(parameters.since()?, limit);
     Ok(Json(events.iter().map(|event| Event::clone(event)).collect()))
 }

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use super::{
     ApiError, ApiState, Order,
     access::{MayChange, body},
+    blocking,
     model::{BlockEntry, ListEntry, ListReport, Removed},
 };
 use crate::{
@@ -100,8 +101,7 @@ pub(super) async fn show(
     let _turn = state.scans.acquire().await.ok();
     let entries = blocking(move || lists.entries(most)).await?;
     let clock = &report.snapshot.clock;
-    let of =
-        |list| entries.iter().filter(|entry| entry.list == list).take(most).map(|entry| row(entry, clock)).collect();
+    let of = |list| entries.iter().filter(|entry| entry.list == list).map(|entry| row(entry, clock)).collect();
     let blocks = report.measures.blocks.iter().take(most);
     Ok(Json(ListReport {
         allow: of(ListName::Allow),
@@ -178,9 +178,4 @@ fn row(entry: &Entry, clock: &WallClock) -> ListEntry {
         reason: entry.reason.clone(),
         expires: entry.until.map(|until| clock.time_of(until)),
     }
-}
-
-/// Runs what may wait for a long list on a thread where nobody waits for it.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::NotReady("the daemon is shutting down"))
 }

@@ -92,6 +92,19 @@ impl ApiState {
     }
 }
 
+/// How many rows are asked for; no more than `most`.
+fn limit(typed: Option<usize>, default: usize, most: usize) -> Result<usize, ApiError> {
+    match typed.unwrap_or(default) {
+        limit if limit > most => Err(ApiError::BadQuery(format!("limit is {limit}, and may be {most} at most"))),
+        limit => Ok(limit),
+    }
+}
+
+/// Runs what makes system calls, or waits, on a thread where nobody waits for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::NotReady("the daemon is shutting down"))
+}
+
 /// Every path there is.
 pub fn router(state: ApiState) -> Router {
     Router::new()

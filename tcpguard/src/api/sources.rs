@@ -12,7 +12,7 @@ use axum::{
 use serde::Deserialize;
 use tcpguard_common::{address::Address, source::SourceEntry};
 
-use super::{ApiError, ApiState, model::Source};
+use super::{ApiError, ApiState, blocking, limit, model::Source};
 use crate::{
     datapath::{DatapathError, maps::SourceMap},
     monitor::{MOST_TOP_SOURCES, Snapshot, SourceOrder, WallClock},
@@ -43,10 +43,7 @@ pub(super) async fn sources(
     query: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Json<Vec<Source>>, ApiError> {
     let Query(parameters) = query?;
-    let limit = parameters.limit.unwrap_or(DEFAULT_LIMIT);
-    if limit > MOST {
-        return Err(ApiError::BadQuery(format!("limit is {limit}, and may be {MOST} at most")));
-    }
+    let limit = limit(parameters.limit, DEFAULT_LIMIT, MOST)?;
     let report = state.report()?;
     let order = match parameters.sort {
         Sort::Syn => SourceOrder::Syn,
@@ -60,11 +57,7 @@ pub(super) async fn sources(
     };
     let drops = state.about.drops();
     // Reading the table is a system call or many: not on a thread that others wait for.
-    let answer = tokio::task::spawn_blocking(move || top(&report.snapshot, &state.sources, order, limit, drops)).await;
-    match answer {
-        Ok(sources) => Ok(Json(sources?)),
-        Err(_) => Err(ApiError::NotReady("the daemon is shutting down")),
-    }
+    Ok(Json(blocking(move || top(&report.snapshot, &state.sources, order, limit, drops)).await??))
 }
 
 /// The first `limit` sources in this order, as they stand now. Blocks are shown where anything `drops`.

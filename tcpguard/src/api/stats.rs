@@ -82,7 +82,9 @@ fn attack(report: &Report, about: &About) -> Option<model::Attack> {
     for (scope, state) in report.state.scopes() {
         let of = match scope {
             Scope::Host => String::new(),
-            Scope::Service(index) => format!("{}: ", service_name(about, index)),
+            Scope::Service(index) => {
+                about.config.services.get(index).map_or_else(String::new, |service| format!("{}: ", service.name()))
+            }
         };
         evidence.extend(state.evidence.iter().map(|evidence| format!("{of}{evidence}")));
     }
@@ -101,11 +103,6 @@ fn services(report: &Report, about: &About) -> Vec<model::Service> {
             max_half_open: service.max_half_open,
         })
         .collect()
-}
-
-fn service_name(about: &About, index: usize) -> String {
-    let ports = about.config.services.get(index).map(|service| service.ports.as_slice()).unwrap_or_default();
-    format!("service {}", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(","))
 }
 
 const fn half_open(counts: &HalfOpenCounts) -> model::HalfOpen {

@@ -110,6 +110,13 @@ pub struct Service {
     pub max_half_open: u32,
 }
 
+impl Service {
+    /// As it is shown.
+    pub fn name(&self) -> String {
+        format!("service {}", self.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(","))
+    }
+}
+
 /// Where the daemon listens.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Listen {

@@ -61,6 +61,13 @@ pub struct Features {
     pub retries: Feature,
 }
 
+impl Features {
+    /// Whether it is known who completes a handshake: nobody can be judged by that otherwise.
+    pub fn sees_completions(&self) -> bool {
+        self.completions == Feature::Available
+    }
+}
+
 /// The kernel asks for ring buffers of whole pages.
 const SMALLEST_RING: u32 = 4096;
 

@@ -4,11 +4,12 @@
 //! hostile. A network answers where no few of its sources do. Nobody answers who does not stand out among
 //! all that is half open: in a flood of random sources each has a little, and those are not who sent it.
 
-use tcpguard_common::address::{Address, prefix_mask};
+use tcpguard_common::address::Address;
 
 use super::{Observation, Policy};
 use crate::{
     kernel::Spread,
+    lists::Network,
     monitor::{PrefixReading, SourceReading},
 };
 
@@ -68,6 +69,8 @@ pub struct Offence {
     pub completed: u64,
     /// For a source: about how many ports it asked for.
     pub ports: u32,
+    /// For a source: until when it is blocked already, in jiffies.
+    pub blocked_until: u64,
     /// A count that grows with every SYN of it that was let in.
     pub let_in: u64,
 }
@@ -108,6 +111,7 @@ pub(super) fn classify(policy: &Policy, observation: &Observation) -> Classifica
         limit: policy.source_half_open,
         completed: source.recent_completed,
         ports: source.ports,
+        blocked_until: source.blocked_until,
         let_in: source.passed,
     });
     let offenders = Offenders {
@@ -134,6 +138,7 @@ fn prefix_offence(policy: &Policy, prefix: &PrefixReading) -> Offence {
         limit: policy.prefix_half_open,
         completed: prefix.ended,
         ports: 0,
+        blocked_until: 0,
         let_in: prefix.unanswered,
     }
 }
@@ -166,8 +171,7 @@ fn is_offending_prefix(policy: &Policy, observation: &Observation, prefix: &Pref
 }
 
 fn network_of(policy: &Policy, source: Address) -> Address {
-    let (ipv4, ipv6) = policy.prefix_lengths;
-    source.masked(if source.is_ipv4() { prefix_mask(96 + ipv4.min(32)) } else { prefix_mask(ipv6) })
+    Network::at(source, policy.prefix_lengths).first()
 }
 
 /// The kind that makes up most of what is half open.

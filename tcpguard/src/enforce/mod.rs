@@ -19,8 +19,8 @@ use tcpguard_common::control::{Control, flag, payload_policy};
 use tracing::error;
 
 use crate::{
-    config::Config,
-    datapath::{Datapath, DatapathError, Feature, maps::PayloadPolicies},
+    config::{Config, Service},
+    datapath::{Datapath, maps::PayloadPolicies},
     detect::{Judgement, Offence, Phase, Scope},
     events::{EventKind, EventLog, Note},
     lists::{Lists, Network},
@@ -53,7 +53,7 @@ pub struct Measures {
 pub struct Enforcer {
     level: u8,
     tune_backlog: bool,
-    services: Vec<Vec<u16>>,
+    services: Vec<Service>,
     prefix_lengths: (u8, u8),
     settings: Option<KernelSettings>,
     payload: PayloadPolicies,
@@ -84,7 +84,7 @@ impl Enforcer {
         let mut enforcer = Self {
             level,
             tune_backlog: config.kernel.tune_backlog,
-            services: config.services.iter().map(|service| service.ports.clone()).collect(),
+            services: config.services.clone(),
             prefix_lengths: (config.source.prefix_v4, config.source.prefix_v6),
             settings,
             payload,
@@ -114,7 +114,7 @@ impl Enforcer {
         }
         self.set_payload_policies(judgement);
         for offence in &judgement.offenders.prefixes {
-            self.block_prefix(offence, snapshot, datapath, at);
+            self.block_prefix(offence, snapshot, at);
         }
         for offence in &judgement.offenders.sources {
             self.block_source(offence, snapshot, datapath, at);
@@ -134,7 +134,7 @@ impl Enforcer {
         let mut flags = 0;
         let mut set = |condition: bool, flag: u64| flags |= if condition { flag } else { 0 };
         // What a SYN costs comes back with its handshake's completion, where that is seen.
-        set(datapath.features.completions == Feature::Available, flag::LIMIT);
+        set(datapath.features.sees_completions(), flag::LIMIT);
         set(self.level == 2, flag::DROP);
         set(!self.lists.is_empty(), flag::RULES);
         set(self.drops_payload, flag::DROP_PAYLOAD);
@@ -246,14 +246,14 @@ impl Enforcer {
     }
 
     fn set_payload_policy(&mut self, service: usize, policy: u32) {
-        for port in self.services.get(service).into_iter().flatten() {
+        for port in self.services.get(service).into_iter().flat_map(|service| &service.ports) {
             if let Err(error) = self.payload.set(*port, policy) {
                 error!("{error}");
             }
         }
     }
 
-    fn block_prefix(&mut self, offence: &Offence, snapshot: &Snapshot, datapath: &Datapath, at: Duration) {
+    fn block_prefix(&mut self, offence: &Offence, snapshot: &Snapshot, at: Duration) {
         let network = Network::at(offence.address, self.prefix_lengths);
         // No address of a network that maps IPv4 can be anybody's, and a block of it would hold for all of IPv4.
         if network.contains_ipv4() || self.lists.is_allowed(network) != Some(false) {
@@ -262,7 +262,7 @@ impl Enforcer {
         let Sentence::Block { lasts, times } = self.blocks.sentence(network, offence.let_in, offence.limit, at) else {
             return;
         };
-        let until = snapshot.clock.jiffies() + ticks(lasts, datapath);
+        let until = snapshot.clock.after(lasts);
         match self.lists.block(network, until) {
             Ok(true) => self.report.blocked(EventKind::PrefixBlocked, network, offence, lasts, times),
             // A long list is being changed: the next tick tries again.
@@ -282,14 +282,10 @@ impl Enforcer {
             Sentence::Standing { left } => (left, None),
             Sentence::Wait => return,
         };
-        let is_in_force = snapshot
-            .suspects
-            .iter()
-            .any(|source| source.source == offence.address && source.blocked_until > snapshot.clock.jiffies());
-        if times.is_none() && is_in_force {
+        if times.is_none() && offence.blocked_until > snapshot.clock.jiffies() {
             return;
         }
-        match self.write_block(offence, snapshot, datapath, lasts) {
+        match datapath.block(offence.address, snapshot.clock.after(lasts)) {
             Ok(()) => {
                 if let Some(times) = times {
                     self.report.blocked(EventKind::SourceBlocked, network, offence, lasts, times);
@@ -299,24 +295,10 @@ impl Enforcer {
         }
     }
 
-    fn write_block(
-        &self,
-        offence: &Offence,
-        snapshot: &Snapshot,
-        datapath: &Datapath,
-        lasts: Duration,
-    ) -> Result<(), DatapathError> {
-        datapath.block(offence.address, snapshot.clock.jiffies() + ticks(lasts, datapath))
-    }
-
     /// Says so once: what fails for one source fails for all.
     fn fail(&mut self, problem: &str) {
         if !std::mem::replace(&mut self.has_failed, true) {
             error!("{problem}");
         }
     }
-}
-
-fn ticks(duration: Duration, datapath: &Datapath) -> u64 {
-    (duration.as_secs_f64() * f64::from(datapath.ticks_per_second)) as u64
 }

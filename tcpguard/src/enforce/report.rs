@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{Restored, SettingError};
 use crate::{
+    config::Service,
     datapath::maps::Totals,
     detect::{Change, Evidence, Judgement, Kind, Offence, Phase, Scope},
     events::{EventKind, EventLog, Note},
@@ -35,7 +36,7 @@ impl AttackReport {
     }
 
     /// Tells what changed with this judgement.
-    pub fn tell(&mut self, judgement: &Judgement, snapshot: &Snapshot, services: &[Vec<u16>], at: Duration) {
+    pub fn tell(&mut self, judgement: &Judgement, snapshot: &Snapshot, services: &[Service], at: Duration) {
         let state = &judgement.state;
         let kind = state.kind.map(Kind::name);
         match (&mut self.running, state.phase()) {
@@ -161,13 +162,10 @@ pub(super) fn restored(events: &EventLog, outcomes: Vec<Restored>) {
     }
 }
 
-fn describe(scope: Scope, services: &[Vec<u16>]) -> String {
+fn describe(scope: Scope, services: &[Service]) -> String {
     match scope {
         Scope::Host => "the host".to_owned(),
-        Scope::Service(index) => {
-            let ports: Vec<String> = services.get(index).into_iter().flatten().map(ToString::to_string).collect();
-            format!("service {}", ports.join(","))
-        }
+        Scope::Service(index) => services.get(index).map_or_else(String::new, Service::name),
     }
 }
 

@@ -101,7 +101,7 @@ impl ListBook {
         let item = Item { list, origin: origin.clone(), reason: None, until: FOREVER };
         // What there is no room for is left out; what there is room for holds.
         let added = networks.iter().try_for_each(|network| self.put(*network, item.clone()));
-        self.refresh_all()?;
+        self.refresh(Network::EVERYTHING)?;
         added
     }
 
@@ -129,14 +129,6 @@ impl ListBook {
         self.reschedule(network, before);
         self.refresh(network)?;
         Ok(before != 0)
-    }
-
-    /// Networks that are blocked by judgement, and until when.
-    pub fn blocked(&self) -> impl Iterator<Item = (Network, u64)> {
-        self.cells
-            .iter()
-            .filter(|(_, cell)| cell.blocked_until != 0)
-            .map(|(network, cell)| (*network, cell.blocked_until))
     }
 
     /// Removes what has expired at `jiffies`: the entries, with their networks.
@@ -221,10 +213,6 @@ impl ListBook {
             .filter(|length| self.lengths[usize::from(*length)] > 0)
             .map(move |length| network.widened(length))
             .filter_map(|wider| self.cells.get(&wider).map(|cell| (wider, cell)))
-    }
-
-    fn refresh_all(&mut self) -> Result<(), ListError> {
-        self.refresh("::/0".parse().map_err(|_| ListError::Full)?)
     }
 
     /// Brings the rules of `top` and of all within it in line with what is said of them, and those of networks

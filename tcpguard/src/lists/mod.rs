@@ -22,6 +22,7 @@ use crate::{
     config::Config,
     datapath::{DatapathError, maps::RuleMap},
     events::{EventKind, EventLog, Note},
+    monitor::in_ticks,
 };
 use book::{Item, ListBook};
 pub use network::{Network, NotANetwork};
@@ -154,7 +155,7 @@ impl DatapathTime {
 
     /// When `duration` will have passed.
     pub fn after(&self, duration: Duration) -> u64 {
-        self.now() + (duration.as_secs_f64() * f64::from(self.ticks_per_second)) as u64
+        self.now() + in_ticks(duration, self.ticks_per_second)
     }
 }
 
@@ -249,8 +250,7 @@ impl Lists {
         Ok(entry)
     }
 
-    /// Takes off what a command, or an SSH session, put on a list. True where there was something; where
-    /// there was not, `lifted` tells whether a block of another kind was lifted instead.
+    /// Takes off what a command, or an SSH session, put on a list; `lifted` blocks were lifted with it.
     ///
     /// # Errors
     /// Where there was nothing.
@@ -296,11 +296,6 @@ impl Lists {
                 return entries;
             }
         }
-    }
-
-    /// Networks that are blocked by judgement, and until when, in jiffies.
-    pub fn blocked(&self) -> Vec<(Network, u64)> {
-        self.lock().blocked().collect()
     }
 
     /// Whether there is anything to look up.

@@ -28,6 +28,11 @@ pub struct Network {
 pub struct NotANetwork(String);
 
 impl Network {
+    /// All addresses.
+    pub const EVERYTHING: Self = Self { first: 0, length: 0 };
+    /// All IPv4 addresses, as the IPv6 addresses that map them.
+    const ALL_IPV4: Self = Self { first: 0xffff << 32, length: IPV4_BITS };
+
     /// Its first address.
     pub fn first(self) -> Address {
         IpAddr::V6(Ipv6Addr::from(self.first)).into()
@@ -69,18 +74,17 @@ impl Network {
     /// Whether the datapath may remember one rule for all addresses of its /24 or /64.
     pub fn is_cached_whole(self) -> bool {
         let (ipv4, ipv6) = CACHED_LENGTHS;
-        u32::from(self.length) <= if self.first().is_ipv4() { ipv4 } else { ipv6 }
+        self.length <= if self.first().is_ipv4() { ipv4 } else { ipv6 }
     }
 
     /// Whether it contains all IPv4 addresses, as the IPv6 addresses that map them.
-    pub fn contains_ipv4(self) -> bool {
-        self.length <= IPV4_BITS
-            && Self::from(IpNet::V4(ipnet::Ipv4Net::default())).first & mask(self.length) == self.first
+    pub const fn contains_ipv4(self) -> bool {
+        self.contains(Self::ALL_IPV4)
     }
 
     /// Whether denying it would shut out so many that it must be insisted on.
     pub fn is_too_wide(self) -> bool {
-        if self.contains_ipv4() && self.length != IPV4_BITS {
+        if self.contains_ipv4() {
             return true;
         }
         let net = IpNet::from(self);

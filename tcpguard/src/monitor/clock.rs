@@ -1,6 +1,13 @@
 //! From the datapath's jiffies to the time of day.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
+
+/// How many whole ticks a duration has.
+pub fn in_ticks(duration: Duration, ticks_per_second: u32) -> u64 {
+    (duration.as_secs_f64() * f64::from(ticks_per_second)) as u64
+}
 
 /// A moment, as jiffies and as the time of day.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +31,11 @@ impl WallClock {
     /// Now, in jiffies.
     pub const fn jiffies(&self) -> u64 {
         self.jiffies
+    }
+
+    /// The jiffies of when `duration` will have passed.
+    pub fn after(&self, duration: Duration) -> u64 {
+        self.jiffies + in_ticks(duration, self.ticks_per_second)
     }
 
     /// When it was, or will be, `jiffies`; to the tick.

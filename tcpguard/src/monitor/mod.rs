@@ -30,7 +30,7 @@ use crate::{
     interfaces::InterfaceStatus,
     kernel::{HalfOpenTable, KernelView, Listener, TcpExt},
 };
-pub use clock::WallClock;
+pub use clock::{WallClock, in_ticks};
 pub use half_open::HalfOpenCounts;
 pub use ports::PortSnapshot;
 pub use prefixes::{PrefixReading, PrefixSnapshot};
