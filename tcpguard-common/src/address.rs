@@ -66,6 +66,77 @@ impl Address {
         Self { words: [self.words[0] & mask.words[0], self.words[1] & mask.words[1]] }
     }
 
+    /// The eight 16-bit fields of an IPv6 header.
+    #[inline(always)]
+    pub const fn fields(self) -> [Be16; 8] {
+        let (high, low) = (split(self.words[0]), split(self.words[1]));
+        [high[0], high[1], high[2], high[3], low[0], low[1], low[2], low[3]]
+    }
+
+    /// The two 16-bit fields of an IPv4 header.
+    #[inline(always)]
+    pub const fn ipv4_fields(self) -> [Be16; 2] {
+        let [_, _, high, low] = split(self.words[1]);
+        [high, low]
+    }
+
+    /// The sum of its words for a checksum ([`crate::checksum`]). The words that mark an IPv4 address add
+    /// nothing: 0xffff is zero in ones' complement.
+    #[inline(always)]
+    pub const fn sum(self) -> u32 {
+        const fn halves(word: u64) -> u64 {
+            (word & 0xffff_ffff) + (word >> 32)
+        }
+        let sum = halves(self.words[0]) + halves(self.words[1]);
+        // Sums of 32-bit words, folded to 16 bits so that others can be added.
+        let once = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+        once as u32
+    }
+
+    /// The four bytes of an IPv4 address as the kernel keeps them.
+    #[inline(always)]
+    pub const fn ipv4_be(self) -> u32 {
+        let [_, _, _, _, a, b, c, d] = self.words[1].to_ne_bytes();
+        u32::from_ne_bytes([a, b, c, d])
+    }
+
+    /// Four words in network byte order.
+    #[inline(always)]
+    pub const fn quarters(self) -> [u32; 4] {
+        const fn halves(word: u64) -> [u32; 2] {
+            let (low, high) = (word as u32, (word >> 32) as u32);
+            if cfg!(target_endian = "little") { [low, high] } else { [high, low] }
+        }
+        let ([first, second], [third, fourth]) = (halves(self.words[0]), halves(self.words[1]));
+        [first, second, third, fourth]
+    }
+
+    /// The unspecified address of the same family.
+    #[inline(always)]
+    pub const fn unspecified(self) -> Self {
+        if self.is_ipv4() { Self { words: [0, IPV4_MARK] } } else { Self { words: [0, 0] } }
+    }
+
+    /// Whether a packet from this address may be answered: it is one of a host's, on any network.
+    #[inline(always)]
+    pub const fn may_be_answered(self) -> bool {
+        if self.is_ipv4() {
+            let first = u32::from_be(self.ipv4_be()) >> 24;
+            return first != 0 && first != 127 && first < 224;
+        }
+        const MULTICAST: u64 = u64::from_ne_bytes([0xff, 0, 0, 0, 0, 0, 0, 0]);
+        // The unspecified address and that of the host itself (::1) have nothing but zeros before.
+        self.words[0] != 0 && self.words[0] & MULTICAST != MULTICAST
+    }
+
+    /// Whether it means something on one link only (fe80::/10): several interfaces may have the same.
+    #[inline(always)]
+    pub const fn is_link_local(self) -> bool {
+        const MASK: u64 = u64::from_ne_bytes([0xff, 0xc0, 0, 0, 0, 0, 0, 0]);
+        const PREFIX: u64 = u64::from_ne_bytes([0xfe, 0x80, 0, 0, 0, 0, 0, 0]);
+        self.words[0] & MASK == PREFIX
+    }
+
     /// The sixteen bytes in network byte order.
     pub const fn octets(self) -> [u8; 16] {
         let high = self.words[0].to_ne_bytes();
@@ -94,6 +165,17 @@ const fn word(fields: [Be16; 4]) -> u64 {
             | (fields[1].raw() as u64) << 32
             | (fields[0].raw() as u64) << 48
     }
+}
+
+#[inline(always)]
+const fn split(word: u64) -> [Be16; 4] {
+    let [first, second, third, fourth] = [word as u16, (word >> 16) as u16, (word >> 32) as u16, (word >> 48) as u16];
+    let fields = if cfg!(target_endian = "little") {
+        [first, second, third, fourth]
+    } else {
+        [fourth, third, second, first]
+    };
+    [Be16::new_raw(fields[0]), Be16::new_raw(fields[1]), Be16::new_raw(fields[2]), Be16::new_raw(fields[3])]
 }
 
 impl From<IpAddr> for Address {

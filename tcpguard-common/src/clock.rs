@@ -13,6 +13,9 @@ pub struct Clock {
     second_shift: u32,
 }
 
+/// For how many seconds the kernel takes a cookie at most (`TCP_SYNCOOKIE_VALID` in include/net/tcp.h).
+pub const COOKIE_SECONDS: u32 = 120;
+
 /// Periods that a half-open window is divided into; together about 65 s, the lifetime of a request
 /// that the kernel answers six times (`tcp_synack_retries` = 5: 1 + 2 + 4 + 8 + 16 + 32 s).
 pub const WINDOW_PERIODS: u32 = 8;
@@ -36,6 +39,12 @@ impl Clock {
     #[inline(always)]
     pub const fn epoch(self, jiffies: u64) -> u32 {
         (jiffies >> (self.second_shift.wrapping_sub(2) & 63)) as u32
+    }
+
+    /// The number of the period of about an eighth of a second, in which the load of ports is counted.
+    #[inline(always)]
+    pub const fn moment(self, jiffies: u64) -> u32 {
+        (jiffies >> (self.second_shift.wrapping_sub(3) & 63)) as u32
     }
 
     /// The number of the period of about eight seconds; half-open windows are made of these.

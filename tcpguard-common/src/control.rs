@@ -17,6 +17,11 @@ pub struct Control {
     pub generation: u64,
     /// What a source may send.
     pub rate: Rate,
+    /// What to add to the milliseconds of jiffies for the kernel's clock of TCP timestamps.
+    pub timestamp_offset: u64,
+    /// SYNs of unproven sources that may come to one port within a moment ([`crate::clock::Clock::moment`])
+    /// before the datapath challenges by itself. 0: any number.
+    pub most_load: u64,
 }
 
 /// Bits of [`Control::flags`].
@@ -31,11 +36,15 @@ pub mod flag {
     pub const LOCAL_KNOWN: u64 = 1 << 3;
     /// Sources are held to [`Control::rate`].
     pub const LIMIT: u64 = 1 << 4;
+    /// Some ports are challenged, or may come to be.
+    pub const CHALLENGE: u64 = 1 << 5;
+    /// Segments that belong to no connection are dropped, at ports that say so.
+    pub const GUARD: u64 = 1 << 6;
 }
 
 impl Control {
     /// There is none: everything passes.
-    pub const NONE: Self = Self { good_until: 0, flags: 0, generation: 0, rate: Rate::NONE };
+    pub const NONE: Self = Self { good_until: 0, flags: 0, generation: 0, rate: Rate::NONE, timestamp_offset: 0, most_load: 0 };
 }
 
 /// What holds for SYNs with data to one port.

@@ -76,6 +76,14 @@ counters! {
     SynForwarded => "syn_forwarded",
     /// SYNs to a port whose listener closed a while ago (a restart, most likely), and not judged.
     SynClosed => "syn_closed",
+    /// SYNs that began a handshake, and were answered with a cookie.
+    SynChallenged => "syn_challenged",
+    /// SYNs recognised as sent again, and answered with a cookie again.
+    SynChallengedAgain => "syn_challenged_again",
+    /// SYNs that were to be answered with a cookie, and could not: they passed.
+    ChallengeFailed => "challenge_failed",
+    /// Segments of no connection that brought a valid cookie back.
+    CookiesReturned => "cookies_returned",
     /// See [`DropReason::BadFlags`].
     DropBadFlags => "drop_bad_flags",
     /// See [`DropReason::BadDataOffset`].
@@ -92,6 +100,16 @@ counters! {
     DropBlockedPrefix => "drop_blocked_prefix",
     /// See [`DropReason::RateLimit`].
     DropRateLimit => "drop_rate_limit",
+    /// See [`DropReason::FirstSyn`].
+    DropFirstSyn => "drop_first_syn",
+    /// See [`DropReason::StrayAck`].
+    DropStrayAck => "drop_stray_ack",
+    /// See [`DropReason::StrayFin`].
+    DropStrayFin => "drop_stray_fin",
+    /// See [`DropReason::StrayRst`].
+    DropStrayRst => "drop_stray_rst",
+    /// See [`DropReason::SpentCookie`].
+    DropSpentCookie => "drop_spent_cookie",
     /// Would have been dropped: see [`DropReason::BadFlags`].
     WouldBadFlags => "would_bad_flags",
     /// Would have been dropped: see [`DropReason::BadDataOffset`].
@@ -108,6 +126,16 @@ counters! {
     WouldBlockedPrefix => "would_blocked_prefix",
     /// Would have been dropped: see [`DropReason::RateLimit`].
     WouldRateLimit => "would_rate_limit",
+    /// Would have been dropped: see [`DropReason::FirstSyn`].
+    WouldFirstSyn => "would_first_syn",
+    /// Would have been dropped: see [`DropReason::StrayAck`].
+    WouldStrayAck => "would_stray_ack",
+    /// Would have been dropped: see [`DropReason::StrayFin`].
+    WouldStrayFin => "would_stray_fin",
+    /// Would have been dropped: see [`DropReason::StrayRst`].
+    WouldStrayRst => "would_stray_rst",
+    /// Would have been dropped: see [`DropReason::SpentCookie`].
+    WouldSpentCookie => "would_spent_cookie",
 }
 
 /// How many counters there are.

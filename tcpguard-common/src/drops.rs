@@ -51,16 +51,36 @@ reasons! {
     BlockedPrefix => "blocked_prefix", DropBlockedPrefix, WouldBlockedPrefix;
     /// A SYN beyond what one source may send.
     RateLimit => "rate_limit", DropRateLimit, WouldRateLimit;
+    /// The first SYN of a connection, of a source that is not proven, where SYNs are challenged by waiting
+    /// for them to be sent again.
+    FirstSyn => "first_syn", DropFirstSyn, WouldFirstSyn;
+    /// A segment with ACK that belongs to no connection and brings no valid cookie back, while its port is
+    /// challenged.
+    StrayAck => "stray_ack", DropStrayAck, WouldStrayAck;
+    /// The same with FIN.
+    StrayFin => "stray_fin", DropStrayFin, WouldStrayFin;
+    /// A reset that belongs to no connection, while its port is challenged.
+    StrayRst => "stray_rst", DropStrayRst, WouldStrayRst;
+    /// A segment that brings a cookie back by which a connection was made already.
+    SpentCookie => "spent_cookie", DropSpentCookie, WouldSpentCookie;
 }
 
 impl DropReason {
     /// Whether it is SYNs that are dropped for it.
     pub const fn is_of_syn(self) -> bool {
-        !matches!(self, Self::BadFlags | Self::BadDataOffset)
+        !matches!(
+            self,
+            Self::BadFlags
+                | Self::BadDataOffset
+                | Self::StrayAck
+                | Self::StrayFin
+                | Self::StrayRst
+                | Self::SpentCookie
+        )
     }
 
     /// Whether it is a judgement that drops, rather than a list, or the frame's own fault.
     pub const fn is_of_attack(self) -> bool {
-        matches!(self, Self::SynPayload | Self::Blocked | Self::BlockedPrefix | Self::RateLimit)
+        matches!(self, Self::SynPayload | Self::Blocked | Self::BlockedPrefix | Self::RateLimit | Self::FirstSyn)
     }
 }

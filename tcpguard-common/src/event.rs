@@ -21,6 +21,7 @@ pub struct Event {
     /// What happened: one of [`kind`].
     pub kind: u32,
     /// [`kind::FIRST_DROP`]: the number of the reason among [`crate::drops::DropReason::ALL`].
+    /// [`kind::LISTENERS_CHANGED`] and [`kind::CHALLENGE_TRIGGERED`]: the port.
     pub reason: u32,
     /// Who.
     pub source: Address,
@@ -34,6 +35,10 @@ pub mod kind {
     pub const SOURCE_BUSY: u32 = 1;
     /// The first SYN of a source that has an entry was dropped.
     pub const FIRST_DROP: u32 = 2;
+    /// A listener opened or closed.
+    pub const LISTENERS_CHANGED: u32 = 3;
+    /// The datapath began to challenge the SYNs to a port by itself.
+    pub const CHALLENGE_TRIGGERED: u32 = 4;
 }
 
 /// What is asked of the program that blocks a source.

@@ -31,6 +31,12 @@ pub const fn connection(source_hash: u64, source_port: u16, destination_port: u1
     product ^ (product >> 32)
 }
 
+/// The hash of one SYN: a connection's, with its first sequence number.
+#[inline(always)]
+pub const fn syn(connection_hash: u64, sequence: u32) -> u64 {
+    mix(connection_hash ^ (sequence as u64) << 16)
+}
+
 #[cfg(test)]
 mod tests {
     use std::{collections::HashSet, net::Ipv4Addr};

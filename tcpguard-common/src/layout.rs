@@ -3,6 +3,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::challenge::load::CpuLoad;
+
 /// Names of programs.
 pub mod program {
     /// The XDP program.
@@ -15,6 +17,8 @@ pub mod program {
     pub const CLOCK: &str = "clock";
     /// Never attached: blocks a source for a while ([`crate::event::BlockOrder`]).
     pub const BLOCK_SOURCE: &str = "block_source";
+    /// Never attached: makes a listener ready for cookies ([`crate::challenge::PrimeOrder`]).
+    pub const PRIME_LISTENER: &str = "prime_listener";
 }
 
 /// Names of maps.
@@ -45,6 +49,14 @@ pub mod map {
     pub const LISTENING: &str = "LISTENING";
     /// Array by port: [`crate::control::payload_policy`].
     pub const PAYLOAD_POLICY: &str = "PAYLOAD_POLICY";
+    /// Array by port: how often its listeners changed.
+    pub const LISTENER_CHANGES: &str = "LISTENER_CHANGES";
+    /// Array by port: [`crate::challenge::PortChallenge`].
+    pub const CHALLENGES: &str = "CHALLENGES";
+    /// Hash: [`crate::challenge::Endpoint`]s that have a listener.
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// Array by port: [`crate::challenge::load::PortLoad`].
+    pub const PORT_LOADS: &str = "PORT_LOADS";
     /// Ring buffer of [`crate::event::Event`].
     pub const EVENTS: &str = "EVENTS";
     /// aya-log's ring buffer.
@@ -67,6 +79,12 @@ pub mod setting {
     pub const FULL_BUCKET: &str = "FULL_BUCKET";
     /// `u32`: the whole allowance of [`crate::admission`].
     pub const WHOLE_ALLOWANCE: &str = "WHOLE_ALLOWANCE";
+    /// `u64`: for how many jiffies a completed handshake proves its source.
+    pub const PROVEN_TICKS: &str = "PROVEN_TICKS";
+    /// `u32`: half-open handshakes that a proven source may have, and pass unchallenged.
+    pub const MOST_HALF_OPEN: &str = "MOST_HALF_OPEN";
+    /// `u32`: 1 where the kernel can make SYN cookies.
+    pub const CAN_MAKE_COOKIES: &str = "CAN_MAKE_COOKIES";
     /// `u32`: blocks of the filter of known sources, a power of two.
     pub const FILTER_BLOCKS: &str = "FILTER_BLOCKS";
     /// `u32`: inode number of the network namespace that is guarded.
@@ -77,7 +95,7 @@ pub mod setting {
     pub const LOG_LEVEL: &str = "AYA_LOG_LEVEL";
 }
 
-/// Ports in one element of `SYN_BY_PORT` (24 KiB; a per-CPU element may have 32).
+/// Ports in one element of `SYN_BY_PORT` (32 KiB, the most that a per-CPU element may have).
 pub const PORTS_PER_SLAB: usize = 1024;
 /// Elements of `SYN_BY_PORT`.
 pub const PORT_SLABS: usize = 64;
@@ -95,7 +113,12 @@ pub struct PortSyns {
     pub not_begun: u64,
     /// Of these, the ones that were dropped by judgement.
     pub restrained: u64,
+    /// Those of this moment whose sources are not proven.
+    pub load: CpuLoad,
 }
+
+/// Listeners that do not take what comes to any address: so many are known.
+pub const MOST_ENDPOINTS: u32 = 4096;
 
 /// Rules that there may be.
 pub const MOST_RULES: u32 = 524_288;
@@ -110,6 +133,10 @@ pub struct PortHandshakes {
     pub retried: u64,
     /// Ended by a reset while half open.
     pub reset: u64,
+    /// Completed by sources that were not proven.
+    pub proved: u64,
+    /// Completed by a socket of another network namespace, where this was the port: behind a redirection.
+    pub elsewhere: u64,
 }
 
 /// Where the kernel keeps what the tracepoints need, in bytes from the start of each structure; taken

@@ -18,6 +18,7 @@
 //! | [`filter`] | whether a source may have an entry, without looking it up |
 //! | [`control`] | what the datapath may do at this moment |
 //! | [`rule`], [`bucket`], [`local`], [`listening`] | what the stages of a SYN ask |
+//! | [`challenge`], [`checksum`] | answering SYNs with cookies, and waiting for them to come again |
 //! | [`counters`], [`drops`] | what is counted, and under what name |
 //! | [`event`] | what the datapath tells the daemon at once |
 //! | [`layout`] | names and sizes of maps, programs and settings |
@@ -29,6 +30,8 @@ pub mod address;
 pub mod admission;
 pub mod atomic;
 pub mod bucket;
+pub mod challenge;
+pub mod checksum;
 pub mod clock;
 pub mod control;
 pub mod counters;

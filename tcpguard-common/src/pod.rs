@@ -5,6 +5,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     address::Address,
+    challenge::{Endpoint, PortChallenge, load::PortLoad},
     clock::Clock,
     control::Control,
     layout::{PortHandshakes, PortSyns, SocketLayout},
@@ -26,4 +27,17 @@ macro_rules! pod {
     };
 }
 
-pod!(Address, Clock, Control, PortHandshakes, PortSyns, PrefixCell, Rule, SocketLayout, SourceEntry);
+pod!(
+    Address,
+    Clock,
+    Control,
+    Endpoint,
+    PortChallenge,
+    PortHandshakes,
+    PortLoad,
+    PortSyns,
+    PrefixCell,
+    Rule,
+    SocketLayout,
+    SourceEntry
+);

@@ -28,9 +28,11 @@ pub struct SourceEntry {
     /// The ports it asked for in this period of half-open windows.
     pub ports: PortSet,
     /// SYN-ACKs that the kernel sent to it again.
-    pub retried: u64,
+    pub retried: u32,
     /// Resets received.
-    pub resets: u64,
+    pub resets: u32,
+    /// Until when it counts as one that completes its handshakes.
+    pub proven_until: u64,
     /// SYNs dropped.
     pub dropped: u64,
     /// SYNs answered with a challenge.
@@ -42,24 +44,35 @@ pub struct SourceEntry {
 const _: () = assert!(size_of::<SourceEntry>() == 128);
 
 impl SourceEntry {
-    /// The entry of a source that is first seen now, with a full bucket of tokens.
+    /// Whether it passes unchallenged: it has completed a handshake of late, and has no more than
+    /// `most_half_open` that it did not. An address that has proved itself may be forged.
     #[inline(always)]
-    pub const fn new(jiffies: u64, tokens: u32) -> Self {
-        Self {
-            syn: 0,
-            last_seen: jiffies,
-            blocked_until: 0,
-            half_open: HalfOpenWindow::EMPTY,
-            tokens,
-            completed: 0,
-            recent: RecentCompletions::NONE,
-            ports: PortSet::EMPTY,
-            retried: 0,
-            resets: 0,
-            dropped: 0,
-            challenged: 0,
-            first_seen: jiffies,
-        }
+    pub fn is_proven(&self, jiffies: u64, period: u32, most_half_open: u32) -> bool {
+        jiffies < self.proven_until && self.half_open.count(period) <= most_half_open as u64
+    }
+
+    /// Nothing is known of the source yet.
+    pub const EMPTY: Self = Self {
+        syn: 0,
+        last_seen: 0,
+        blocked_until: 0,
+        half_open: HalfOpenWindow::EMPTY,
+        tokens: 0,
+        completed: 0,
+        recent: RecentCompletions::NONE,
+        ports: PortSet::EMPTY,
+        retried: 0,
+        resets: 0,
+        proven_until: 0,
+        dropped: 0,
+        challenged: 0,
+        first_seen: 0,
+    };
+
+    /// It is first seen now, and its bucket is full.
+    #[inline(always)]
+    pub const fn begin(&mut self, jiffies: u64, tokens: u32) {
+        (self.last_seen, self.first_seen, self.tokens) = (jiffies, jiffies, tokens);
     }
 }
 

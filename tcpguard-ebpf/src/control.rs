@@ -22,6 +22,24 @@ macro_rules! control {
     };
 }
 
+/// The daemon's flags, whether its word is still good or not: for a first look.
+#[inline(always)]
+pub fn flags() -> u64 {
+    control!(flags)
+}
+
+/// See [`Control::timestamp_offset`].
+#[inline(always)]
+pub fn timestamp_offset() -> u64 {
+    control!(timestamp_offset)
+}
+
+/// See [`Control::most_load`].
+#[inline(always)]
+pub fn most_load() -> u64 {
+    control!(most_load)
+}
+
 /// Leave to act: the daemon's flags while its word is good, and none otherwise. They are read once, since
 /// what every SYN carries along costs every SYN.
 #[derive(Clone, Copy)]

@@ -2,6 +2,7 @@
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use tcpguard_common::{
+    address::Address,
     control::flag,
     listening::{LISTENING as OPEN, closed_at, is_closed_for_a_while},
     local,
@@ -20,16 +21,16 @@ static LISTENING: Array<u64, 65_536> = Array::new();
 /// The outcome of a SYN whose handshake is not judged here; `None` where it is.
 #[inline(always)]
 pub fn exemption(arrival: &Arrival) -> Option<Outcome> {
-    if arrival.leave.has(flag::LOCAL_KNOWN) && !is_local(arrival) {
+    if arrival.leave.has(flag::LOCAL_KNOWN) && !is_local(arrival.segment.destination) {
         return Some(Outcome::SYN_FORWARDED);
     }
     let state = LISTENING.get(arrival.segment.destination_port.into())?;
     is_closed_for_a_while(*state, arrival.now.jiffies).then_some(Outcome::SYN_CLOSED)
 }
 
+/// Whether it is one of the host's own addresses; false where they are not known.
 #[inline(always)]
-fn is_local(arrival: &Arrival) -> bool {
-    let destination = arrival.segment.destination;
+pub fn is_local(destination: Address) -> bool {
     LOCAL_ADDRESSES.get(local::set(destination)).is_some_and(|set| local::contains(set, destination))
 }
 

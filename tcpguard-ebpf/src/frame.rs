@@ -1,7 +1,7 @@
 //! The one place that touches packet memory.
 
-use aya_ebpf::programs::XdpContext;
-use tcpguard_common::packet::PacketBytes;
+use aya_ebpf::{helpers::generated::bpf_xdp_adjust_tail, programs::XdpContext};
+use tcpguard_common::packet::{Be16, PacketBytes};
 
 /// The frame that the program runs on.
 pub struct Frame {
@@ -13,6 +13,33 @@ impl Frame {
     #[inline(always)]
     pub fn of(context: &XdpContext) -> Self {
         Self { start: context.data(), end: context.data_end() }
+    }
+
+    /// The frame with this length: cut off, or filled up with zeros. `None` where the driver has no room.
+    #[inline(always)]
+    pub fn resized(self, context: &XdpContext, length: usize) -> Option<Self> {
+        let delta = length as isize - (self.end - self.start) as isize;
+        if delta == 0 {
+            return Some(self);
+        }
+        // SAFETY: the helper checks what it is asked for; what was known of the frame is given up.
+        let problem = unsafe { bpf_xdp_adjust_tail(context.ctx, delta as i32) };
+        (problem == 0).then(|| Self::of(context))
+    }
+
+    /// Overwrites words at an even offset; `None` where the frame is too short.
+    #[inline(always)]
+    pub fn write<const WORDS: usize>(&self, offset: usize, words: [Be16; WORDS]) -> Option<()> {
+        let at = self.start + offset;
+        if at + 2 * WORDS > self.end {
+            return None;
+        }
+        for (index, word) in words.into_iter().enumerate() {
+            // SAFETY: the comparison above proves to the verifier that the bytes lie within the frame; frames
+            // start at an even address.
+            unsafe { *((at + 2 * index) as *mut Be16) = word };
+        }
+        Some(())
     }
 
     /// Overwrites the frame's first bytes; false where it is too short.

@@ -7,6 +7,7 @@
 //! | [`syn_ack_retried`] | when the kernel sends a SYN-ACK again | accounts it to its source |
 //! | [`clock`] | when the daemon asks | says what time it is in jiffies |
 //! | [`block_source`] | when the daemon asks | blocks a source for a while |
+//! | [`prime_listener`] | when the daemon asks | makes a listener ready for cookies |
 //!
 //! Every outcome of a packet is named in [`outcome::Outcome`], and one table there says what becomes of it.
 
@@ -15,10 +16,13 @@
 
 mod accounts;
 mod arrival;
+mod challenge;
+mod connections;
 mod control;
 mod destination;
 mod events;
 mod frame;
+mod guard;
 mod outcome;
 mod rules;
 mod settings;
@@ -27,11 +31,12 @@ mod stages;
 mod time;
 
 use aya_ebpf::{
-    bindings::xdp_action,
+    bindings::{xdp_action, xdp_md},
     macros::{btf_tracepoint, xdp},
     programs::{BtfTracePointContext, XdpContext},
 };
 use tcpguard_common::{
+    challenge::PrimeOrder,
     drops::DropReason,
     event::BlockOrder,
     packet::{self, PacketBytes, Segment, SegmentKind, Unread},
@@ -41,7 +46,7 @@ use crate::{
     accounts::counts,
     arrival::{Arrival, Source},
     frame::Frame,
-    outcome::Outcome,
+    outcome::{Judged, Outcome},
     socket::{Handshake, Listener},
 };
 
@@ -63,33 +68,51 @@ fn inspect(context: &XdpContext) -> Outcome {
         Err(reason) => return Outcome::unread(reason),
     };
     match segment.flags.kind() {
-        SegmentKind::Syn => syn(context, &Arrival::new(&segment)),
-        SegmentKind::Rst => account_reset(&segment),
+        SegmentKind::Syn => syn(context, &segment),
+        kind @ SegmentKind::Rst => {
+            accounts::reset(&segment);
+            guard::stray(context, &segment, kind).unwrap_or(Outcome::read(kind))
+        }
+        kind @ SegmentKind::Ack => guard::stray(context, &segment, kind).unwrap_or(Outcome::read(kind)),
         kind @ SegmentKind::BadFlags => stages::malformed(DropReason::BadFlags).unwrap_or(Outcome::read(kind)),
-        kind @ (SegmentKind::Ack | SegmentKind::SynAck) => Outcome::read(kind),
+        kind @ SegmentKind::SynAck => Outcome::read(kind),
     }
 }
 
-/// The life of a SYN: the first stage that drops it ends it; the last accounts it to its source.
+/// The life of a SYN: it is judged, and answered where its source has to prove itself.
 #[inline(always)]
-fn syn(context: &XdpContext, arrival: &Arrival) -> Outcome {
+fn syn(context: &XdpContext, segment: &Segment) -> Outcome {
+    let judged = Judged::from_packed(judge_syn(context.ctx, segment.place()));
+    if judged.is_challenged { challenge::answer(context, segment, judged.outcome) } else { judged.outcome }
+}
+
+/// Each stage may drop a SYN, and ends its way then; the last accounts it to its source.
+///
+/// It is a global function, as all are that have much to do: the verifier looks at it by itself, and not once
+/// more for every way that leads here; and its room on the stack is free again when the next one is called.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn judge_syn(context: *mut xdp_md, place: u64) -> u64 {
+    let context = XdpContext::new(context);
+    match Segment::at(&Frame::of(&context), place) {
+        Some(segment) => stages_of_syn(&context, &Arrival::new(&segment)).packed(),
+        None => Judged::from(Outcome::unread(Unread::Truncated)).packed(),
+    }
+}
+
+#[inline(always)]
+fn stages_of_syn(context: &XdpContext, arrival: &Arrival) -> Judged {
     if let Some(outcome) = stages::port_zero(arrival) {
-        return outcome;
+        return outcome.into();
     }
     let (standing, denied) = stages::rules(arrival);
     if let Some(outcome) = denied {
-        return outcome;
+        return outcome.into();
     }
     if let Some(outcome) = stages::payload(arrival, standing) {
-        return outcome;
+        return outcome.into();
     }
     accounts::syn(context, arrival, standing)
-}
-
-#[inline(always)]
-fn account_reset(segment: &Segment) -> Outcome {
-    accounts::reset(segment);
-    Outcome::read(SegmentKind::Rst)
 }
 
 /// Tracepoint `sock:inet_sock_set_state`.
@@ -98,7 +121,7 @@ pub fn handshake_completed(context: BtfTracePointContext) -> i32 {
     if let Some(handshake) = Handshake::completed(&context) {
         accounts::completed(&handshake);
     } else if let Some(listener) = Listener::changed(&context) {
-        destination::note_listener(listener.port, listener.is_open);
+        challenge::note_listener(listener.port, listener.is_open);
     }
     0
 }
@@ -128,6 +151,16 @@ pub fn block_source(context: XdpContext) -> u32 {
     let order: Option<BlockOrder> = Frame::of(&context).read(0);
     match order {
         Some(order) if accounts::block(Source::new(order.source()), order.until()) => xdp_action::XDP_PASS,
+        _ => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Does what the packet it is run on orders: a [`PrimeOrder`].
+#[xdp]
+pub fn prime_listener(context: XdpContext) -> u32 {
+    let order: Option<PrimeOrder> = Frame::of(&context).read(0);
+    match order {
+        Some(order) if challenge::prime::prime(&context, &order) => xdp_action::XDP_PASS,
         _ => xdp_action::XDP_ABORTED,
     }
 }

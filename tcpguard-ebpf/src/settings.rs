@@ -25,6 +25,12 @@ static WHOLE_ALLOWANCE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static FILTER_BLOCKS: Global<u32> = Global::new(1);
 #[unsafe(no_mangle)]
+static PROVEN_TICKS: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static MOST_HALF_OPEN: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static CAN_MAKE_COOKIES: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
 static NAMESPACE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static SOCKET_LAYOUT: Global<SocketLayout> = Global::new(SocketLayout::UNKNOWN);
@@ -69,6 +75,25 @@ pub fn whole_allowance() -> u32 {
 #[inline(always)]
 pub fn filter_blocks() -> u32 {
     FILTER_BLOCKS.load()
+}
+
+/// For how many jiffies a completed handshake proves its source.
+#[inline(always)]
+pub fn proven_ticks() -> u64 {
+    PROVEN_TICKS.load()
+}
+
+/// Half-open handshakes that a proven source may have, and pass unchallenged.
+#[inline(always)]
+pub fn most_half_open() -> u32 {
+    MOST_HALF_OPEN.load()
+}
+
+/// Whether the kernel can make SYN cookies: 0 or 1. Where it cannot, the verifier never gets to see that it is
+/// asked to.
+#[inline(always)]
+pub fn can_make_cookies() -> u32 {
+    CAN_MAKE_COOKIES.load()
 }
 
 /// Inode number of the network namespace that is guarded.

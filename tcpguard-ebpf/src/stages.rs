@@ -12,7 +12,10 @@ use tcpguard_common::{
     source::SourceEntry,
 };
 
-use crate::{accounts::counts, arrival::Arrival, control::Leave, events, outcome::Outcome, rules, time::Now};
+use crate::{
+    accounts::counts, arrival::Arrival, challenge::Challenge, control::Leave, events, outcome::Outcome, rules, settings,
+    time::Now,
+};
 
 /// What holds for SYNs with data, by destination port.
 #[btf_map]
@@ -98,6 +101,19 @@ pub fn known_source(entry: &mut SourceEntry, arrival: &Arrival, standing: Standi
     let rate = arrival.leave.rate()?;
     rate.fill(&mut entry.tokens, elapsed);
     if rate.take(&mut entry.tokens) { None } else { drop_of(entry, arrival, DropReason::RateLimit) }
+}
+
+/// How a SYN of a source with an entry is challenged: not where it has proved itself.
+#[inline(always)]
+pub fn challenge_of_known(entry: &SourceEntry, arrival: &Arrival, standing: Standing) -> Challenge {
+    if !arrival.leave.has(flag::CHALLENGE) || matches!(standing, Standing::Allowed) {
+        return Challenge::None;
+    }
+    let now = arrival.now;
+    if entry.is_proven(now.jiffies, now.window_period(), settings::most_half_open()) {
+        return Challenge::None;
+    }
+    Challenge::of(arrival)
 }
 
 #[inline(always)]

@@ -163,6 +163,8 @@ fn datapath_options(config: &Config) -> DatapathOptions {
         prefix_v4: config.source.prefix_v4,
         prefix_v6: config.source.prefix_v6,
         syn_per_second: config.source.syn_per_second,
+        source_half_open: config.source.max_half_open,
+        proven_for: config.challenge.proven_for,
         log_level: cli::datapath_log_level(),
     }
 }

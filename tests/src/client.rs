@@ -152,6 +152,18 @@ fn fetch(source: Option<IpAddr>, server: SocketAddr) -> Result<Duration> {
     Ok(connect_time)
 }
 
+/// A connection from this address and port, which must be one of this namespace.
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn connect_from_port(source: SocketAddr, server: SocketAddr) -> Result<TcpStream> {
+    let socket: OwnedFd =
+        socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("no socket")?;
+    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrStorage::from(source)).context("cannot bind")?;
+    connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrStorage::from(server)).context("cannot connect")?;
+    Ok(TcpStream::from(socket))
+}
+
 fn connect_from(source: Option<IpAddr>, server: SocketAddr) -> Result<TcpStream> {
     let family = if server.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket: OwnedFd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("no socket")?;

@@ -3,7 +3,7 @@
 
 #![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Result, ensure};
 use lab::frame::{ACK, Built, FIN, Frame, LINUX_SYN_OPTIONS, PSH, RST, SYN, URG};
@@ -30,7 +30,7 @@ struct Guard {
 impl Guard {
     fn load() -> Result<Self> {
         let options =
-            DatapathOptions { max_sources: 4096, prefix_v4: 24, prefix_v6: 64, syn_per_second: 2000, log_level: None };
+            DatapathOptions { max_sources: 4096, prefix_v4: 24, prefix_v6: 64, syn_per_second: 2000, source_half_open: 64, proven_for: Duration::from_secs(600), log_level: None };
         let (datapath, maps) = Datapath::load(&options)?;
         Ok(Self { datapath, maps })
     }
@@ -38,7 +38,7 @@ impl Guard {
     /// Gives the daemon's word, with these flags, for as long as the test lasts.
     fn give_leave(&mut self, flags: u64) -> Result<()> {
         let rate = Rate::new(2000, self.datapath.ticks_per_second);
-        self.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 1, rate })?;
+        self.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 1, rate, ..Control::NONE })?;
         Ok(())
     }
 
@@ -371,12 +371,12 @@ fn whoever_is_listed_or_blocked_is_dropped_and_allowed_goes_before_all() -> Resu
         // The rules are of another generation now: what was remembered does not hold.
         let rate = Rate::new(2000, guard.datapath.ticks_per_second);
         let flags = flag::DROP | flag::LIMIT | flag::RULES;
-        guard.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 2, rate })?;
+        guard.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 2, rate, ..Control::NONE })?;
         guard.run(&syn)?;
 
         // An old heartbeat lets everything pass.
         guard.maps.rules.remove(source, 128)?;
-        guard.maps.control.give(&Control { good_until: guard.datapath.jiffies()? - 1, flags, generation: 3, rate })?;
+        guard.maps.control.give(&Control { good_until: guard.datapath.jiffies()? - 1, flags, generation: 3, rate, ..Control::NONE })?;
         guard.run(&syn)?;
     }
     Ok(())

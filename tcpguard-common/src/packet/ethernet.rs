@@ -35,7 +35,7 @@ pub(super) enum Payload {
 }
 
 #[inline(always)]
-pub(super) fn payload(bytes: &impl PacketBytes) -> Result<Payload, Unread> {
+pub(super) fn payload(bytes: &(impl PacketBytes + ?Sized)) -> Result<Payload, Unread> {
     let header: EthernetHeader = bytes.read(0).ok_or(Unread::Truncated)?;
     let mut kind = header.kind.get();
     let mut offset = size_of::<EthernetHeader>();

@@ -1,5 +1,7 @@
 //! IPv4 (RFC 791) and IPv6 (RFC 8200), as far as it takes to find the TCP header.
 
+use core::mem::offset_of;
+
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::{Be16, PacketBytes, Unread, ethernet::Payload};
@@ -9,7 +11,8 @@ use crate::address::Address;
 /// packet only when a header repeats, so a longer chain passes uncounted as a handshake.
 pub const MAX_EXTENSION_HEADERS: usize = 6;
 
-const TCP: u8 = 6;
+/// TCP's protocol number.
+pub const TCP: u8 = 6;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -23,7 +26,9 @@ const IPV6_FRAGMENT_OFFSET_MASK: u16 = 0xfff8;
 pub(super) struct Datagram {
     pub source: Address,
     pub destination: Address,
-    /// Where the TCP header starts, in bytes from the start of the frame.
+    /// Where the IP header starts, in bytes from the start of the frame.
+    pub ip_offset: usize,
+    /// Where the TCP header starts.
     pub tcp_offset: usize,
     /// Bytes of TCP header and payload by the IP header's account.
     pub tcp_length: u16,
@@ -67,15 +72,27 @@ struct ExtensionHeader {
 }
 
 #[inline(always)]
-pub(super) fn parse(bytes: &impl PacketBytes, payload: Payload) -> Result<Datagram, Unread> {
+pub(super) fn parse(bytes: &(impl PacketBytes + ?Sized), payload: Payload) -> Result<Datagram, Unread> {
     match payload {
         Payload::Ipv4(offset) => parse_ipv4(bytes, offset),
         Payload::Ipv6(offset) => parse_ipv6(bytes, offset),
     }
 }
 
+/// The addresses of the packet whose IP header starts at `offset`.
 #[inline(always)]
-fn parse_ipv4(bytes: &impl PacketBytes, offset: usize) -> Result<Datagram, Unread> {
+pub(super) fn addresses(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Option<(Address, Address)> {
+    let version: Be16 = bytes.read(offset)?;
+    if version.get() >> 12 == 4 {
+        let [source, destination]: [[Be16; 2]; 2] = bytes.read(offset + offset_of!(Ipv4Header, source))?;
+        return Some((Address::from_ipv4_fields(source), Address::from_ipv4_fields(destination)));
+    }
+    let [source, destination]: [[Be16; 8]; 2] = bytes.read(offset + offset_of!(Ipv6Header, source))?;
+    Some((Address::from_ipv6_fields(source), Address::from_ipv6_fields(destination)))
+}
+
+#[inline(always)]
+fn parse_ipv4(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Datagram, Unread> {
     let header: Ipv4Header = bytes.read(offset).ok_or(Unread::Truncated)?;
     let header_length = (header.version_length & 0x0f) as u16 * 4;
     if header.version_length >> 4 != 4 || (header_length as usize) < size_of::<Ipv4Header>() {
@@ -91,13 +108,14 @@ fn parse_ipv4(bytes: &impl PacketBytes, offset: usize) -> Result<Datagram, Unrea
     Ok(Datagram {
         source: Address::from_ipv4_fields(header.source),
         destination: Address::from_ipv4_fields(header.destination),
+        ip_offset: offset,
         tcp_offset: offset + header_length as usize,
         tcp_length,
     })
 }
 
 #[inline(always)]
-fn parse_ipv6(bytes: &impl PacketBytes, offset: usize) -> Result<Datagram, Unread> {
+fn parse_ipv6(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Datagram, Unread> {
     let header: Ipv6Header = bytes.read(offset).ok_or(Unread::Truncated)?;
     if header.version >> 4 != 6 {
         return Err(Unread::BadIpHeader);
@@ -120,6 +138,7 @@ fn parse_ipv6(bytes: &impl PacketBytes, offset: usize) -> Result<Datagram, Unrea
     Ok(Datagram {
         source: Address::from_ipv6_fields(header.source),
         destination: Address::from_ipv6_fields(header.destination),
+        ip_offset: offset,
         tcp_offset: offset + size_of::<Ipv6Header>() + extensions_length,
         tcp_length,
     })
@@ -128,7 +147,7 @@ fn parse_ipv6(bytes: &impl PacketBytes, offset: usize) -> Result<Datagram, Unrea
 /// The header that follows the extension header of type `kind` at `offset`, and the extension's
 /// own length in bytes, or why nothing that follows can be read.
 #[inline(always)]
-fn parse_extension(bytes: &impl PacketBytes, offset: usize, kind: u8) -> Result<(u8, usize), Unread> {
+fn parse_extension(bytes: &(impl PacketBytes + ?Sized), offset: usize, kind: u8) -> Result<(u8, usize), Unread> {
     if !matches!(kind, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS) {
         return Err(Unread::NotTcp);
     }

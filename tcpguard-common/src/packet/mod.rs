@@ -9,8 +9,8 @@ mod tcp;
 mod wire;
 
 pub use ethernet::MAX_VLAN_TAGS;
-pub use ip::MAX_EXTENSION_HEADERS;
-pub use tcp::{Flags, SegmentKind};
+pub use ip::{MAX_EXTENSION_HEADERS, TCP as TCP_PROTOCOL};
+pub use tcp::{Flags, HEADER_LENGTH as TCP_HEADER_LENGTH, SegmentKind};
 pub use wire::{Be16, Be32, PacketBytes};
 
 use crate::address::Address;
@@ -32,6 +32,40 @@ pub struct Segment {
     pub flags: Flags,
     /// Bytes behind the TCP header by the IP header's account.
     pub payload_length: u16,
+    /// Where the IP header starts, in bytes from the start of the frame.
+    pub ip_offset: usize,
+    /// Where the TCP header starts.
+    pub tcp_offset: usize,
+    /// Bytes of the TCP header, options among them.
+    pub header_length: usize,
+}
+
+impl Segment {
+    /// Where it was found, as one number.
+    #[inline(always)]
+    pub const fn place(&self) -> u64 {
+        self.ip_offset as u64
+            | (self.header_length as u64) << 8
+            | (self.tcp_offset as u64) << 16
+            | (self.payload_length as u64) << 32
+    }
+
+    /// Reads it again, from where it was found ([`Segment::place`]).
+    #[inline(always)]
+    pub fn at(bytes: &(impl PacketBytes + ?Sized), place: u64) -> Option<Self> {
+        let ip_offset = (place & 0xfe) as usize;
+        let (tcp_offset, header_length) = tcp_at(place);
+        let (source, destination) = ip::addresses(bytes, ip_offset)?;
+        let payload_length = (place >> 32) as u16;
+        tcp::read(bytes, ip_offset, tcp_offset, source, destination).map(|segment| Self { payload_length, header_length, ..segment })
+    }
+}
+
+/// Where the TCP header starts, and how long it is, by [`Segment::place`]. The masks tell the verifier how
+/// large these can be at most.
+#[inline(always)]
+pub const fn tcp_at(place: u64) -> (usize, usize) {
+    ((place >> 16 & 0x7ffe) as usize, (place >> 8 & 0x3c) as usize)
 }
 
 /// Why a frame holds no TCP segment that could be read. All of these pass to the kernel untouched.
@@ -72,7 +106,7 @@ impl Unread {
 /// # Errors
 /// Says why there is none to read; see [`Unread`].
 #[inline(always)]
-pub fn parse(bytes: &impl PacketBytes) -> Result<Segment, Unread> {
+pub fn parse(bytes: &(impl PacketBytes + ?Sized)) -> Result<Segment, Unread> {
     let payload = ethernet::payload(bytes)?;
     let datagram = ip::parse(bytes, payload)?;
     tcp::parse(bytes, &datagram)

@@ -2,9 +2,13 @@
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
+use crate::address::Address;
+
 use super::{Be16, Be32, PacketBytes, Segment, Unread, ip::Datagram};
 
 const MINIMUM_DATA_OFFSET: u16 = 5;
+/// Bytes of a TCP header without options.
+pub const HEADER_LENGTH: usize = 20;
 
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
@@ -37,6 +41,10 @@ impl Flags {
     pub const ACK: u8 = 0x10;
     /// The urgent pointer counts.
     pub const URG: u8 = 0x20;
+    /// Congestion was experienced (RFC 3168).
+    pub const ECE: u8 = 0x40;
+    /// The congestion window was reduced (RFC 3168).
+    pub const CWR: u8 = 0x80;
 }
 
 /// What a segment is to a handshake.
@@ -68,8 +76,32 @@ impl Flags {
     }
 }
 
+/// The segment whose header starts at `tcp_offset`, without its lengths.
 #[inline(always)]
-pub(super) fn parse(bytes: &impl PacketBytes, datagram: &Datagram) -> Result<Segment, Unread> {
+pub(super) fn read(
+    bytes: &(impl PacketBytes + ?Sized),
+    ip_offset: usize,
+    tcp_offset: usize,
+    source: Address,
+    destination: Address,
+) -> Option<Segment> {
+    let header: TcpHeader = bytes.read(tcp_offset)?;
+    Some(Segment {
+        source,
+        destination,
+        source_port: header.source_port.get(),
+        destination_port: header.destination_port.get(),
+        sequence: header.sequence.get(),
+        flags: Flags(header.flags),
+        payload_length: 0,
+        ip_offset,
+        tcp_offset,
+        header_length: 0,
+    })
+}
+
+#[inline(always)]
+pub(super) fn parse(bytes: &(impl PacketBytes + ?Sized), datagram: &Datagram) -> Result<Segment, Unread> {
     let header: TcpHeader = bytes.read(datagram.tcp_offset).ok_or(Unread::Truncated)?;
     let data_offset = header.data_offset as u16 >> 4;
     if data_offset < MINIMUM_DATA_OFFSET {
@@ -89,5 +121,8 @@ pub(super) fn parse(bytes: &impl PacketBytes, datagram: &Datagram) -> Result<Seg
         sequence: header.sequence.get(),
         flags: Flags(header.flags),
         payload_length,
+        ip_offset: datagram.ip_offset,
+        tcp_offset: datagram.tcp_offset,
+        header_length: data_offset as usize * 4,
     })
 }

@@ -72,11 +72,19 @@ fn parse_bytes(frame: &[u8]) -> Result<Segment, Unread> {
             self.0.read(offset)
         }
     }
-    parse(&Bytes(frame))
+    parse(&Bytes(frame)).map(unplaced)
+}
+
+/// What is expected is told without where it stands.
+fn unplaced(segment: Segment) -> Segment {
+    Segment { ip_offset: 0, tcp_offset: 0, header_length: 0, ..segment }
 }
 
 fn expected_ipv4(flags: u8, payload_length: u16) -> Segment {
     Segment {
+        ip_offset: 0,
+        tcp_offset: 0,
+        header_length: 0,
         source: Ipv4Addr::new(198, 18, 0, 9).into(),
         destination: Ipv4Addr::new(198, 18, 0, 1).into(),
         source_port: 40_000,
@@ -103,6 +111,18 @@ fn plain_and_tagged_frames() {
     }
     let three = frame(&[0x88a8, 0x8100, 0x8100, 0x0800], ipv4(0, 0, 6, &tcp(Flags::SYN, 0)));
     assert_eq!(parse_bytes(&three), Err(Unread::NotIp));
+}
+
+#[test]
+fn headers_are_found() {
+    let place = |frame: &[u8]| {
+        let segment = parse(frame).expect("a segment");
+        (segment.ip_offset, segment.tcp_offset, segment.header_length)
+    };
+    let mut segment = tcp(Flags::SYN, 20);
+    segment[12] = 0xa0;
+    assert_eq!(place(&frame(&[0x0800], ipv4(2, 0, 6, &segment))), (14, 42, 40));
+    assert_eq!(place(&frame(&[0x88a8, 0x8100, 0x86dd], ipv6(60, &extension(6, 1, &tcp(2, 0))))), (22, 78, 20));
 }
 
 #[test]

@@ -29,6 +29,12 @@ impl Be16 {
         u16::from_be(self.0)
     }
 
+    /// From a value in host byte order.
+    #[inline(always)]
+    pub const fn new(value: u16) -> Self {
+        Self(value.to_be())
+    }
+
     /// From two bytes as they stand in memory, as a number.
     #[inline(always)]
     pub const fn new_raw(raw: u16) -> Self {

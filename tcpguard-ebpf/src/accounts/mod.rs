@@ -18,6 +18,7 @@ mod sources;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use tcpguard_common::{
+    atomic,
     counters::Counter,
     event::{Event, is_busy_mark, kind},
     packet::{Segment, SegmentKind},
@@ -27,13 +28,21 @@ use tcpguard_common::{
 
 use crate::{
     arrival::{Arrival, Source},
+    challenge::{self, Challenge},
     control::Leave,
     destination, events,
-    outcome::Outcome,
+    outcome::{Judged, Outcome},
+    settings,
     socket::Handshake,
     stages,
     time::Now,
 };
+
+/// See [`ports::is_portion_full`].
+#[inline(always)]
+pub fn is_portion_full(port: u16, moment: u32) -> bool {
+    ports::is_portion_full(port, moment)
+}
 
 /// A SYN began no handshake to be judged; `is_restrained` where it was dropped by judgement.
 #[inline(always)]
@@ -41,9 +50,10 @@ pub fn not_begun(segment: &Segment, is_restrained: bool) {
     ports::count_not_begun(segment.destination_port, is_restrained);
 }
 
-/// A SYN arrived that the lists have nothing against. What is remembered of its source may be against it.
+/// A SYN arrived that the lists have nothing against. What is remembered of its source may be against it; and
+/// it may have to be challenged.
 #[inline(always)]
-pub fn syn(context: &XdpContext, arrival: &Arrival, standing: Standing) -> Outcome {
+pub fn syn(context: &XdpContext, arrival: &Arrival, standing: Standing) -> Judged {
     let (source, now) = (arrival.source, arrival.now);
     if known::may_contain(source)
         && let Some(entry) = sources::find(source)
@@ -51,11 +61,15 @@ pub fn syn(context: &XdpContext, arrival: &Arrival, standing: Standing) -> Outco
         return syn_of_known(entry, arrival, standing);
     }
     if let Some(outcome) = stages::unknown_source(arrival, standing) {
-        return outcome;
+        return outcome.into();
+    }
+    let challenge = if matches!(standing, Standing::Allowed) { Challenge::None } else { Challenge::of(arrival) };
+    if let Some(outcome) = challenge.refusal(arrival) {
+        return outcome.into();
     }
     distinct::observe(source, now);
     if !sketch::count(source, now) {
-        return untracked(arrival);
+        return challenge.after(untracked(arrival));
     }
     if admit(source, now) {
         sketch::note_admission();
@@ -65,9 +79,9 @@ pub fn syn(context: &XdpContext, arrival: &Arrival, standing: Standing) -> Outco
         Some(entry) => {
             entry.tokens = entry.tokens.saturating_sub(arrival.leave.rate().map_or(0, |rate| rate.per_syn));
             sources::count(&mut entry.syn);
-            begin(entry, arrival)
+            begin(entry, arrival, challenge)
         }
-        None => untracked(arrival),
+        None => challenge.after(untracked(arrival)),
     }
 }
 
@@ -92,18 +106,32 @@ fn admit(source: Source, now: Now) -> bool {
 }
 
 #[inline(always)]
-fn syn_of_known(entry: &mut SourceEntry, arrival: &Arrival, standing: Standing) -> Outcome {
+fn syn_of_known(entry: &mut SourceEntry, arrival: &Arrival, standing: Standing) -> Judged {
     sources::count(&mut entry.syn);
     if let Some(outcome) = stages::known_source(entry, arrival, standing) {
-        return outcome;
+        return outcome.into();
+    }
+    let challenge = stages::challenge_of_known(entry, arrival, standing);
+    if let Some(outcome) = challenge.refusal(arrival) {
+        atomic::add(&mut entry.dropped, 1);
+        return outcome.into();
     }
     distinct::observe(arrival.source, arrival.now);
-    begin(entry, arrival)
+    begin(entry, arrival, challenge)
 }
 
 /// Begins a handshake, unless the SYN is one that was sent again, or one that is not judged here.
 #[inline(always)]
-fn begin(entry: &mut SourceEntry, arrival: &Arrival) -> Outcome {
+fn begin(entry: &mut SourceEntry, arrival: &Arrival, challenge: Challenge) -> Judged {
+    let judged = challenge.after(account(entry, arrival));
+    if judged.is_challenged {
+        sources::count(&mut entry.challenged);
+    }
+    judged
+}
+
+#[inline(always)]
+fn account(entry: &mut SourceEntry, arrival: &Arrival) -> Outcome {
     let (source, segment, now) = (arrival.source, arrival.segment, arrival.now);
     let period = now.window_period();
     let exemption = match handshakes::begin(source, segment, period) {
@@ -148,7 +176,7 @@ pub fn reset(segment: &Segment) {
         return;
     }
     let Some(entry) = sources::find(source) else { return };
-    sources::count(&mut entry.resets);
+    atomic::add_u32(&mut entry.resets, 1);
     let now = Now::read();
     if let Some(began) = handshakes::reset(source, segment, now.window_period()) {
         entry.half_open.close(began);
@@ -182,6 +210,8 @@ pub fn completed(handshake: &Handshake) {
     }
     let Some(entry) = entry else { return };
     sources::count(&mut entry.completed);
+    let proves = now.jiffies >= entry.proven_until;
+    entry.proven_until = now.jiffies + settings::proven_ticks();
     let period = now.window_period();
     entry.recent.add(period);
     if let Some(rate) = Leave::read(now).rate() {
@@ -193,8 +223,9 @@ pub fn completed(handshake: &Handshake) {
         Some(began) => entry.half_open.close(began),
         None => entry.half_open.close_newest(period),
     }
+    challenge::spend(source, handshake);
     prefixes::count_end(source, now);
-    ports::count_completed(handshake.local_port);
+    ports::count_completed(handshake.local_port, proves, handshake.is_in_our_namespace);
     counts::add(Counter::Completed);
 }
 
@@ -203,7 +234,7 @@ pub fn completed(handshake: &Handshake) {
 pub fn retried(handshake: &Handshake) {
     let entry = sources::find(Source::new(handshake.source));
     if let Some(entry) = entry {
-        sources::count(&mut entry.retried);
+        atomic::add_u32(&mut entry.retried, 1);
     } else if !handshake.is_in_our_namespace {
         return;
     }

@@ -36,6 +36,13 @@ pub fn count_not_begun(port: u16, is_restrained: bool) {
     }
 }
 
+/// Counts a SYN of an unproven source in this moment; true where this CPU has a portion to add to the sum of
+/// all.
+#[inline(always)]
+pub fn is_portion_full(port: u16, moment: u32) -> bool {
+    counts(port).is_some_and(|counts| counts.load.count(moment))
+}
+
 #[inline(always)]
 fn counts<'a>(port: u16) -> Option<&'a mut PortSyns> {
     let port = port as usize;
@@ -44,10 +51,13 @@ fn counts<'a>(port: u16) -> Option<&'a mut PortSyns> {
     Some(unsafe { &mut (*slab)[port % PORTS_PER_SLAB] })
 }
 
+/// `proves`: its source was not proven before.
 #[inline(always)]
-pub fn count_completed(port: u16) {
+pub fn count_completed(port: u16, proves: bool, is_in_our_namespace: bool) {
     if let Some(handshakes) = handshakes(port) {
         atomic::add(&mut handshakes.completed, 1);
+        atomic::add(&mut handshakes.proved, proves.into());
+        atomic::add(&mut handshakes.elsewhere, (!is_in_our_namespace).into());
     }
 }
 

@@ -18,10 +18,17 @@ pub fn find<'a>(source: Source) -> Option<&'a mut SourceEntry> {
     Some(unsafe { &mut *entry })
 }
 
-/// Makes an empty entry. False where another CPU was faster, or there is no memory.
+/// What a new entry begins as. It is taken from here since the stack has no room to make one on.
+static EMPTY: SourceEntry = SourceEntry::EMPTY;
+
+/// Makes an entry that begins now. False where another CPU was faster, or there is no memory.
 #[inline(always)]
 pub fn insert(source: Source, now: Now) -> bool {
-    SOURCES.insert(source.address, SourceEntry::new(now.jiffies, settings::full_bucket()), BPF_NOEXIST.into()).is_ok()
+    let is_new = SOURCES.insert(source.address, &EMPTY, BPF_NOEXIST.into()).is_ok();
+    if is_new && let Some(entry) = find(source) {
+        entry.begin(now.jiffies, settings::full_bucket());
+    }
+    is_new
 }
 
 /// Adds one to a count that other CPUs may be adding to as well.

@@ -41,6 +41,16 @@ pub enum ChallengeMode {
     Never,
 }
 
+/// What SYNs are challenged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChallengeMethod {
+    /// A cookie in a SYN-ACK; where the kernel cannot make any, the other.
+    Cookie,
+    /// The first SYN is dropped: a TCP sends it again.
+    Retransmit,
+}
+
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ConfigFile {
@@ -85,6 +95,9 @@ pub(super) struct SourceFile {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ChallengeFile {
     pub mode: Option<ChallengeMode>,
+    pub method: Option<ChallengeMethod>,
+    pub proven_for: Option<Spanned<Period>>,
+    pub syn_per_second: Option<Spanned<u32>>,
 }
 
 #[derive(Default, Deserialize)]

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use error::ConfigError;
-pub use file::{ChallengeMode, OnExit, XdpMode};
+pub use file::{ChallengeMethod, ChallengeMode, OnExit, XdpMode};
 
 /// A validated configuration. It serialises to the TOML that would produce it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -81,11 +81,18 @@ pub struct SourceLimits {
     pub prefix_max_half_open: u32,
 }
 
-/// SYN cookies from XDP.
+/// How SYNs of sources that have not proved themselves are challenged.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Challenge {
-    /// When SYNs are challenged.
+    /// When.
     pub mode: ChallengeMode,
+    /// By what.
+    pub method: ChallengeMethod,
+    /// For how long a completed handshake proves its source.
+    #[serde(with = "humantime_serde")]
+    pub proven_for: Duration,
+    /// SYNs a second to one port above which the datapath starts by itself; 0 for never.
+    pub syn_per_second: u32,
 }
 
 /// Who is always, or never, let in.
@@ -173,7 +180,12 @@ impl Default for Config {
                 prefix_v6: 64,
                 prefix_max_half_open: 512,
             },
-            challenge: Challenge { mode: ChallengeMode::Auto },
+            challenge: Challenge {
+                mode: ChallengeMode::Auto,
+                method: ChallengeMethod::Cookie,
+                proven_for: Duration::from_secs(600),
+                syn_per_second: 50_000,
+            },
             lists: Lists { allow: Vec::new(), deny: Vec::new(), deny_files: Vec::new(), keep_ssh: true },
             services: Vec::new(),
             listen: Listen {

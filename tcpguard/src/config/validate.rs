@@ -7,7 +7,7 @@ use toml::Spanned;
 use super::{
     Challenge, Config, Kernel, Limits, Listen, Lists, Service, SourceLimits, Store, Thresholds,
     error::Problem,
-    file::{ConfigFile, LimitsFile, ListenFile, ListsFile, Period, ServiceFile, SourceFile, StoreFile, ThresholdsFile},
+    file::{ChallengeFile, ConfigFile, LimitsFile, ListenFile, ListsFile, Period, ServiceFile, SourceFile, StoreFile, ThresholdsFile},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,13 +28,22 @@ pub(super) fn validate(file: ConfigFile) -> Result<Config, Problem> {
         on_exit: file.on_exit.unwrap_or(defaults.on_exit),
         thresholds: thresholds(file.thresholds, defaults.thresholds)?,
         source: source(file.source, defaults.source)?,
-        challenge: Challenge { mode: file.challenge.mode.unwrap_or(defaults.challenge.mode) },
+        challenge: challenge(file.challenge, defaults.challenge)?,
         lists: lists(file.lists, defaults.lists)?,
         services: services(file.service)?,
         listen: listen(file.listen, defaults.listen)?,
         limits: limits(file.limits, defaults.limits)?,
         kernel: Kernel { tune_backlog: file.kernel.tune_backlog.unwrap_or(defaults.kernel.tune_backlog) },
         store: store(file.store, defaults.store)?,
+    })
+}
+
+fn challenge(typed: ChallengeFile, defaults: Challenge) -> Result<Challenge, Problem> {
+    Ok(Challenge {
+        mode: typed.mode.unwrap_or(defaults.mode),
+        method: typed.method.unwrap_or(defaults.method),
+        proven_for: period(typed.proven_for, defaults.proven_for, SECOND..=DAY)?,
+        syn_per_second: within(typed.syn_per_second, defaults.syn_per_second, 0..=100_000_000)?,
     })
 }
 

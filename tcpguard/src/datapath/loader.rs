@@ -1,10 +1,11 @@
 //! Loading: what the kernel lacks is left out and reported, unless nothing works without it.
 
-use std::os::unix::fs::MetadataExt;
+use std::{os::unix::fs::MetadataExt, time::Duration};
 
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
-    programs::{BtfTracePoint, Xdp},
+    programs::{BtfTracePoint, ProgramType, Xdp},
+    sys::{BpfHelper, is_helper_supported},
 };
 use nix::time::{ClockId, clock_getres};
 use tcpguard_common::{
@@ -17,6 +18,7 @@ use tcpguard_common::{
 };
 
 use super::{Datapath, DatapathError, Maps, btf, log};
+use crate::monitor::in_ticks;
 
 /// What the datapath is loaded with.
 #[derive(Clone, Debug)]
@@ -29,6 +31,10 @@ pub struct DatapathOptions {
     pub prefix_v6: u8,
     /// SYNs a second that one source may send.
     pub syn_per_second: u32,
+    /// Half-open handshakes that a proven source may have, and pass unchallenged.
+    pub source_half_open: u32,
+    /// For how long a completed handshake proves its source.
+    pub proven_for: Duration,
     /// aya-log's level (1 error to 5 trace), or `None` for no log: the programs then have no code for it.
     pub log_level: Option<u8>,
 }
@@ -57,6 +63,8 @@ impl Feature {
 pub struct Features {
     /// Handshakes that complete are seen (tracepoint `sock:inet_sock_set_state`).
     pub completions: Feature,
+    /// SYN cookies can be made in the datapath (Linux 6.0).
+    pub cookies: Feature,
     /// SYN-ACKs that are sent again are seen (tracepoint `tcp:tcp_retransmit_synack`).
     pub retries: Feature,
 }
@@ -92,6 +100,9 @@ impl Datapath {
         let (mask_v4, mask_v6) = (prefix_mask(96 + options.prefix_v4.min(32)), prefix_mask(options.prefix_v6));
         let (rate, long_ticks) = (Rate::new(options.syn_per_second, ticks_per_second), u64::from(ticks_per_second));
         let log_level = options.log_level.unwrap_or(0);
+        let proven_ticks = in_ticks(options.proven_for, ticks_per_second);
+        let cookies = cookies();
+        let can_make_cookies = u32::from(cookies == Feature::Available);
 
         let mut loader = EbpfLoader::new();
         loader
@@ -106,6 +117,9 @@ impl Datapath {
             .override_global(setting::FULL_BUCKET, &rate.most, true)
             .override_global(setting::WHOLE_ALLOWANCE, &allowance, true)
             .override_global(setting::FILTER_BLOCKS, &filter_blocks, true)
+            .override_global(setting::PROVEN_TICKS, &proven_ticks, true)
+            .override_global(setting::MOST_HALF_OPEN, &options.source_half_open, true)
+            .override_global(setting::CAN_MAKE_COOKIES, &can_make_cookies, true)
             .override_global(setting::NAMESPACE, &namespace, true)
             .override_global(setting::SOCKET_LAYOUT, &layout, true)
             .override_global(setting::LOG_LEVEL, &log_level, true);
@@ -117,12 +131,14 @@ impl Datapath {
         load_xdp(&mut ebpf, program::GUARD)?;
         load_xdp(&mut ebpf, program::CLOCK)?;
         load_xdp(&mut ebpf, program::BLOCK_SOURCE)?;
+        load_xdp(&mut ebpf, program::PRIME_LISTENER)?;
         let mut tracepoint = |name, tracepoint| match &layout_problem {
             Some(problem) => Feature::Unavailable(problem.clone()),
             None => attach_tracepoint(&mut ebpf, name, tracepoint),
         };
         let features = Features {
             completions: tracepoint(program::HANDSHAKE_COMPLETED, "inet_sock_set_state"),
+            cookies,
             retries: tracepoint(program::SYN_ACK_RETRIED, "tcp_retransmit_synack"),
         };
         if options.log_level.is_some() {
@@ -152,6 +168,26 @@ fn try_attach_tracepoint(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) 
     let program: &mut BtfTracePoint = program.try_into().map_err(DatapathError::program(name))?;
     program.load(tracepoint, &btf).map_err(DatapathError::program(name))?;
     program.attach().map(drop).map_err(DatapathError::program(name))
+}
+
+/// Whether the kernel has the helpers that make and check SYN cookies.
+fn cookies() -> Feature {
+    let needed = [
+        BpfHelper::BPF_FUNC_tcp_raw_gen_syncookie_ipv4,
+        BpfHelper::BPF_FUNC_tcp_raw_gen_syncookie_ipv6,
+        BpfHelper::BPF_FUNC_tcp_raw_check_syncookie_ipv4,
+        BpfHelper::BPF_FUNC_tcp_raw_check_syncookie_ipv6,
+    ];
+    for helper in needed {
+        match is_helper_supported(ProgramType::Xdp, helper) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Feature::Unavailable(format!("this kernel has no {helper:?} (Linux 6.0 brought it)"));
+            }
+            Err(error) => return Feature::Unavailable(format!("the kernel does not tell of {helper:?}: {error}")),
+        }
+    }
+    Feature::Available
 }
 
 /// CONFIG_HZ, by the resolution of the coarse clocks, which tick with it.

@@ -12,11 +12,15 @@ mod log;
 pub mod maps;
 mod readiness;
 
+use std::net::IpAddr;
+
 use aya::{
     Ebpf,
     programs::{TestRun, TestRunOptions, Xdp},
 };
-use tcpguard_common::{address::Address, bucket::Rate, clock::Clock, event::BlockOrder, layout::program};
+use tcpguard_common::{
+    address::Address, bucket::Rate, challenge::PrimeOrder, clock::Clock, event::BlockOrder, layout::program,
+};
 use zerocopy::IntoBytes;
 
 pub use attach::{AttachMode, Attachment, occupied};
@@ -81,6 +85,18 @@ impl Datapath {
             XDP_PASS => Ok(()),
             _ => Err(DatapathError::NoRoom(source)),
         }
+    }
+
+    /// Makes the listener at this address and port ready for cookies, so that it takes them for the next two
+    /// minutes; false where there is none, or it has no room for another connection.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to run the program that does it.
+    pub fn prime(&self, address: IpAddr, port: u16) -> Result<bool, DatapathError> {
+        let order = PrimeOrder::new(address, port);
+        let options = TestRunOptions { data_in: Some(order.as_bytes()), ..TestRunOptions::new() };
+        let result = self.xdp(program::PRIME_LISTENER)?.test_run(options);
+        Ok(result.map_err(DatapathError::program(program::PRIME_LISTENER))?.return_value == XDP_PASS)
     }
 
     /// The XDP program, for those that run it themselves.

@@ -139,7 +139,7 @@ impl Enforcer {
         set(!self.lists.is_empty(), flag::RULES);
         set(self.drops_payload, flag::DROP_PAYLOAD);
         set(knows_local, flag::LOCAL_KNOWN);
-        Control { good_until, flags, generation: self.lists.generation(), rate: datapath.rate }
+        Control { good_until, flags, generation: self.lists.generation(), rate: datapath.rate, ..Control::NONE }
     }
 
     /// Lifts the blocks by judgement within `network`; how many there were.

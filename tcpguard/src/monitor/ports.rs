@@ -141,11 +141,11 @@ mod tests {
         });
         let listener =
             |address: &str| Listener { local: address.parse().expect("an address"), accept_queue: 1, backlog: 128 };
-        let handshakes = BTreeMap::from([(443, PortHandshakes { completed: 5, retried: 2, reset: 1 })]);
+        let handshakes = BTreeMap::from([(443, PortHandshakes { completed: 5, retried: 2, reset: 1, ..PortHandshakes::default() })]);
         let ports = assemble(
             [
-                (443, PortSyns { syn: 9, not_begun: 2, restrained: 1 }),
-                (81, PortSyns { syn: 7, not_begun: 0, restrained: 0 }),
+                (443, PortSyns { syn: 9, not_begun: 2, restrained: 1, ..PortSyns::default() }),
+                (81, PortSyns { syn: 7, not_begun: 0, restrained: 0, ..PortSyns::default() }),
             ]
             .into_iter(),
             &handshakes,
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_scan_does_not_fill_the_report() {
-        let syn = (1..=60_000).map(|port| (port, PortSyns { syn: 1, not_begun: 0, restrained: 0 }));
+        let syn = (1..=60_000).map(|port| (port, PortSyns { syn: 1, not_begun: 0, restrained: 0, ..PortSyns::default() }));
         let ports = assemble(syn, &BTreeMap::new(), &[], &HalfOpenTable::default(), &BTreeSet::new());
         assert_eq!(ports.len(), MOST_CLOSED_PORTS);
     }

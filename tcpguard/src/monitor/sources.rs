@@ -297,7 +297,7 @@ mod tests {
     fn a_round_counts_everything() {
         let mut round = Round::default();
         for n in 0..1000u32 {
-            let mut entry = SourceEntry::new(0, 0);
+            let mut entry = SourceEntry::EMPTY;
             entry.syn = 1;
             entry.half_open.open(5);
             round.note(Ipv4Addr::from(n).into(), &entry, 5, 0);

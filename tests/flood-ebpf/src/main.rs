@@ -17,10 +17,11 @@ use aya_ebpf::{
     Global,
     bindings::xdp_action,
     btf_maps::{Array, LruHashMap, ProgramArray},
+    helpers::generated::bpf_xdp_adjust_tail,
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use plan::{Plan, Progress};
+use plan::{Plan, Progress, Template};
 
 #[unsafe(no_mangle)]
 static PLAN: Global<Plan> = Global::new(Plan {
@@ -46,6 +47,10 @@ static PLAN: Global<Plan> = Global::new(Plan {
 #[btf_map]
 static PROGRESS: Array<Progress, 1> = Array::new();
 
+/// For [`vary`].
+#[btf_map]
+static TEMPLATE: Array<Template, 1> = Array::new();
+
 /// The program under measurement, for [`vary`].
 #[btf_map]
 static NEXT: ProgramArray<1> = ProgramArray::new();
@@ -60,7 +65,7 @@ pub fn flood(context: XdpContext) -> u32 {
 
 #[xdp]
 pub fn vary(context: XdpContext) -> u32 {
-    if make_frame(&context).is_none() {
+    if restore(&context).is_none() || make_frame(&context).is_none() {
         return xdp_action::XDP_ABORTED;
     }
     // SAFETY: on success it does not return; where there is no next program, the frame passes.
@@ -118,6 +123,47 @@ fn make_frame(context: &XdpContext) -> Option<()> {
     let variation = choose(&plan, progress);
     progress.frames += 1;
     write(context, &plan, &variation)
+}
+
+/// Writes the frame anew, where a template says so.
+#[inline(always)]
+fn restore(context: &XdpContext) -> Option<()> {
+    let template = TEMPLATE.get(0)?;
+    let length = template.length as usize;
+    if length == 0 {
+        return Some(());
+    }
+    let delta = length as isize - (context.data_end() - context.data()) as isize;
+    // SAFETY: the helper checks what it is asked for.
+    if delta != 0 && unsafe { bpf_xdp_adjust_tail(context.ctx, delta as i32) } != 0 {
+        return None;
+    }
+    for (index, word) in template.words.iter().enumerate() {
+        if 8 * index + 8 <= length {
+            // Frames start at an address that is aligned to more than this.
+            write_at(context, 8 * index, *word)?;
+        }
+    }
+    let last = length & !7;
+    for index in 0..3 {
+        let at = last + 2 * index;
+        if at + 2 <= length {
+            let word = template.words.get(last / 8 & 15)? >> (16 * index);
+            write_at(context, at & 127, word as u16)?;
+        }
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn write_at<T: Copy>(context: &XdpContext, offset: usize, value: T) -> Option<()> {
+    let at = context.data() + offset;
+    if at + size_of::<T>() > context.data_end() {
+        return None;
+    }
+    // SAFETY: the comparison above proves to the verifier that the bytes lie within the frame.
+    unsafe { *(at as *mut T) = value };
+    Some(())
 }
 
 #[inline(always)]

@@ -16,7 +16,7 @@ use aya::{
     maps::{Array, MapData},
     programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, xdp::XdpMode},
 };
-use plan::{Plan, Progress};
+use plan::{LONGEST_TEMPLATE, Plan, Progress, Template};
 
 use crate::{
     frame::{self, Frame, LINUX_SYN_OPTIONS},
@@ -181,6 +181,29 @@ pub fn load(spec: &FloodSpec) -> Result<(Ebpf, Vec<u8>)> {
     let plan = PlainPlan(spec.plan(&template, 0x9e37_79b9_7f4a_7c15));
     let ebpf = EbpfLoader::new().override_global("PLAN", &plan, true).load(OBJECT).context("cannot load the flood")?;
     Ok((ebpf, template.bytes))
+}
+
+/// Has frames written anew before each run of a program that changes the one it is given, which then has to
+/// be short.
+///
+/// # Errors
+/// Where the frame is too long.
+pub fn restore_frames(ebpf: &mut Ebpf, frame: &[u8]) -> Result<()> {
+    #[repr(transparent)]
+    #[derive(Clone, Copy)]
+    struct PlainTemplate(Template);
+    // SAFETY: integers only, of the same size.
+    unsafe impl Pod for PlainTemplate {}
+
+    ensure!(frame.len() <= LONGEST_TEMPLATE, "frames of {} bytes cannot be written anew", frame.len());
+    let mut template = Template { length: frame.len() as u64, words: [0; LONGEST_TEMPLATE / 8] };
+    for (word, bytes) in template.words.iter_mut().zip(frame.chunks(8)) {
+        let mut eight = [0; 8];
+        eight[..bytes.len()].copy_from_slice(bytes);
+        *word = u64::from_le_bytes(eight);
+    }
+    let mut map = Array::try_from(ebpf.map_mut("TEMPLATE").context("the flood has no TEMPLATE")?)?;
+    map.set(0, PlainTemplate(template), 0).context("the flood's template cannot be written")
 }
 
 /// A flood that is ready to run from the lab's client.

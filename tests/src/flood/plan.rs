@@ -46,6 +46,19 @@ pub struct Plan {
     pub sequence: u32,
 }
 
+/// Bytes of a frame that can be written anew.
+pub const LONGEST_TEMPLATE: usize = 128;
+
+/// A whole frame, written before each run of a program that changes the one it is given.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Template {
+    /// Bytes of it; 0 where frames need not be written anew.
+    pub length: u64,
+    /// The frame, in memory order.
+    pub words: [u64; LONGEST_TEMPLATE / 8],
+}
+
 /// How far a flood has come.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,5 +1,6 @@
 //! The maps, each with one owner: typed, and taken once when the datapath is loaded.
 
+mod challenges;
 mod control;
 mod counts;
 mod destinations;
@@ -19,6 +20,7 @@ use aya::{
 use tcpguard_common::layout::map;
 
 use super::DatapathError;
+pub use challenges::ChallengeMaps;
 pub use control::ControlMap;
 pub use counts::{CounterMap, Totals};
 pub use destinations::{ListeningPorts, LocalAddresses, PayloadPolicies};
@@ -59,6 +61,8 @@ pub struct Maps {
     pub listening: ListeningPorts,
     /// What holds for SYNs with data.
     pub payload: PayloadPolicies,
+    /// How SYNs are challenged.
+    pub challenges: ChallengeMaps,
 }
 
 impl Maps {
@@ -82,6 +86,12 @@ impl Maps {
             local: LocalAddresses::new(take(ebpf, map::LOCAL_ADDRESSES)?),
             listening: ListeningPorts::new(take(ebpf, map::LISTENING)?, ticks_per_second),
             payload: PayloadPolicies::new(take(ebpf, map::PAYLOAD_POLICY)?),
+            challenges: ChallengeMaps::new(
+                take(ebpf, map::CHALLENGES)?,
+                take(ebpf, map::LISTENER_CHANGES)?,
+                take(ebpf, map::ENDPOINTS)?,
+                take(ebpf, map::PORT_LOADS)?,
+            ),
         })
     }
 }

@@ -1,6 +1,9 @@
 //! What a packet costs in the datapath, by BPF_PROG_TEST_RUN.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, TcpListener, TcpStream},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use aya::{
@@ -8,10 +11,18 @@ use aya::{
     maps::ProgramArray,
     programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
 };
-use lab::{FloodSpec, Sources, flood, frame};
+use lab::{
+    FloodSpec, Sources,
+    client::connect_from_port,
+    flood, frame,
+    namespace::Namespace,
+    network::{SERVER_IPV4, SERVER_IPV6},
+};
 use tcpguard::datapath::{Datapath, DatapathOptions, Maps};
 use tcpguard_common::{
     bucket::Rate,
+    address::Address,
+    challenge::{PortChallenge, port_flag},
     control::{Control, flag},
     rule::{FOREVER, Rule},
 };
@@ -27,6 +38,13 @@ struct Case {
     standing: Standing,
 }
 
+/// Two addresses of the host that packets are for, and the client's port, of a connection that is there.
+const CONNECTION: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(198, 18, 0, 2), SERVER_IPV4);
+/// A source that can be proven.
+const PROVEN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
+const CONNECTION_PORT: u16 = 40_000;
+const PORT: u16 = 443;
+
 /// What the datapath has against the source.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
@@ -37,6 +55,16 @@ enum Standing {
     Listed(u32),
     /// It is blocked.
     Blocked,
+    /// Its port is challenged with cookies.
+    Challenged,
+    /// The same, and the source is proven.
+    Proven,
+}
+
+impl Standing {
+    const fn is_challenged(self) -> bool {
+        matches!(self, Self::Challenged | Self::Proven)
+    }
 }
 
 impl Case {
@@ -51,9 +79,21 @@ impl Case {
 
 fn cases() -> Vec<Case> {
     let (ipv4, ipv6): (IpAddr, IpAddr) = ([10, 0, 0, 0].into(), [0x2001, 0xdb8, 9, 9, 0, 0, 0, 0].into());
-    let syn = |sources| FloodSpec::syn(sources, 443);
+    let syn = |sources| FloodSpec::syn(sources, PORT);
     let random = |count| syn(Sources::Random(ipv4, count));
     let established = FloodSpec { flags: frame::ACK, payload: 100, ..syn(Sources::InTurn(ipv4, 1)) };
+    let windows =
+        FloodSpec { tcp_options: vec![2, 4, 5, 0xb4, 1, 3, 3, 8, 1, 1, 4, 2], ..random(1 << 24) };
+    let bare = FloodSpec { tcp_options: Vec::new(), ..random(1 << 24) };
+    let acks = FloodSpec { flags: frame::ACK, tcp_options: Vec::new(), ..random(1 << 24) };
+    let (client, _) = CONNECTION;
+    let connected = FloodSpec {
+        flags: frame::ACK | frame::PSH,
+        payload: 100,
+        tcp_options: Vec::new(),
+        source_ports: (CONNECTION_PORT, 1),
+        ..syn(Sources::InTurn(client.into(), 1))
+    };
     let resets = FloodSpec { flags: frame::RST, ..random(1 << 24) };
     vec![
         Case::new("data of an established connection", 10.0, established.clone()),
@@ -71,6 +111,14 @@ fn cases() -> Vec<Case> {
         Case::new("SYN listed, 1 network", 80.0, syn(Sources::InTurn(ipv4, 1))).with(Standing::Listed(1)),
         Case::new("SYN listed, 10,000 networks", 80.0, syn(Sources::InTurn(ipv4, 1))).with(Standing::Listed(10_000)),
         Case::new("SYN listed, 10,000 networks, all", 80.0, random(10_000 << 8)).with(Standing::Listed(10_000)),
+        Case::new("SYN challenged, 16 M random", 170.0, random(1 << 24)).with(Standing::Challenged),
+        Case::new("SYN challenged, 2^64 random, IPv6", 170.0, syn(Sources::Random(ipv6, 0))).with(Standing::Challenged),
+        Case::new("SYN challenged, one source", None, syn(Sources::InTurn(ipv4, 1))).with(Standing::Challenged),
+        Case::new("SYN challenged, Windows' options", 170.0, windows).with(Standing::Challenged),
+        Case::new("SYN challenged, no options", 170.0, bare).with(Standing::Challenged),
+        Case::new("SYN of a proven source", 80.0, syn(Sources::InTurn(PROVEN.into(), 1))).with(Standing::Proven),
+        Case::new("ACK refused, 16 M random", 160.0, acks).with(Standing::Challenged),
+        Case::new("data of a connection, challenged", 100.0, connected).with(Standing::Challenged),
         Case::new("SYN of 16 M, 10,000 others listed", None, random(1 << 24)).with(Standing::OthersListed(10_000)),
     ]
 }
@@ -81,8 +129,9 @@ pub fn costs(effort: &Effort, only: &[String]) -> Result<()> {
     println!("{:<36} {:>6} {:>13} {:>7} {:>12} {:>7}", "", "ns", "", "limit", "LRU for each", "ratio");
     let mut results = Vec::new();
     let is_wanted = |case: &Case| only.is_empty() || only.iter().any(|text| case.name.contains(text.as_str()));
+    let host = Host::new()?;
     for case in cases().into_iter().filter(is_wanted) {
-        let cost = measure(&case, effort)?;
+        let cost = host.namespace.within(|| measure(&case, effort))?;
         let limit = case.limit.map_or_else(String::new, |limit| format!("{limit:.0}"));
         let is_over = case.limit.is_some_and(|limit| cost.tcpguard.median > limit);
         let spread = format!("({:.0}-{:.0})", cost.tcpguard.least, cost.tcpguard.most);
@@ -123,15 +172,51 @@ impl Statistic {
     }
 }
 
+/// A host with a listener and a connection, where the datapath looks for them.
+struct Host {
+    namespace: Namespace,
+    _connection: (TcpStream, TcpListener),
+}
+
+impl Host {
+    fn new() -> Result<Self> {
+        let namespace = Namespace::new()?;
+        let (client, server) = CONNECTION;
+        for address in [IpAddr::from(client), server.into(), SERVER_IPV6.into(), PROVEN.into()] {
+            namespace.ip(&format!("addr add {address} dev lo"))?;
+        }
+        let connection = namespace.within(|| {
+            let listener = TcpListener::bind((server, PORT)).context("nothing listens")?;
+            let stream = connect_from_port((client, CONNECTION_PORT).into(), (server, PORT).into())?;
+            Ok((stream, listener))
+        })?;
+        Ok(Self { namespace, _connection: connection })
+    }
+}
+
 /// Runs floor, tcpguard and the comparison in turn, so that a change of the machine's speed meets all.
 fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
     let spec = &case.spec;
     let options =
-        DatapathOptions { max_sources: 262_144, prefix_v4: 24, prefix_v6: 64, syn_per_second: 2000, log_level: None };
+        DatapathOptions {
+            max_sources: 262_144,
+            prefix_v4: 24,
+            prefix_v6: 64,
+            syn_per_second: 2000,
+            // What a source has half open here would not let it pass as proven.
+            source_half_open: u32::MAX,
+            proven_for: Duration::from_secs(600),
+            log_level: None,
+        };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let _entered = runtime.enter();
     let (datapath, mut maps) = Datapath::load(&options)?;
     set_standing(case, &datapath, &mut maps)?;
     let guard = datapath.guard()?.fd()?.try_clone()?;
     let (mut ebpf, template) = flood::load(spec)?;
+    if case.standing == Standing::Challenged && spec.flags == frame::SYN {
+        flood::restore_frames(&mut ebpf, &template)?;
+    }
     let floor = load(&mut ebpf, "reply_path")?;
     let insert_each = load(&mut ebpf, "insert_each")?;
     load(&mut ebpf, "vary")?;
@@ -145,6 +230,10 @@ fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
     // Once for nothing: tables fill, allowances adapt.
     run(&guard)?;
     run(&insert_each)?;
+    if case.standing == Standing::Proven {
+        // It has an entry by now; a handshake proves it.
+        connect_from_port((case.spec.sources.first(), 0).into(), (CONNECTION.1, PORT).into())?;
+    }
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..effort.rounds {
         let floor = run(&floor)?;
@@ -172,12 +261,34 @@ fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result<()>
         Standing::Nothing => {}
         Standing::Listed(networks) => deny_consecutive(networks, 0x0a00_0000)?,
         Standing::OthersListed(networks) => deny_consecutive(networks, 0x0b00_0000)?,
+        Standing::Challenged | Standing::Proven => {}
         Standing::Blocked => datapath.block(case.spec.sources.first().into(), FOREVER)?,
+    }
+    if case.standing.is_challenged() {
+        flags |= flag::CHALLENGE | flag::GUARD | flag::LOCAL_KNOWN;
+        let addresses = [Address::from(CONNECTION.0), SERVER_IPV4.into(), SERVER_IPV6.into()];
+        maps.local.set(&addresses.into_iter().collect())?;
+        maps.challenges.set_terms(&[(PORT, terms(maps.challenges.listener_changes(PORT)?))].into())?;
     }
     // A rate that nobody here exceeds: what is measured is looking.
     let rate = Rate::new(100_000_000, datapath.ticks_per_second);
-    maps.control.give(&Control { good_until: FOREVER, flags, generation: 1, rate })?;
+    maps.control.give(&Control { good_until: FOREVER, flags, generation: 1, rate, ..Control::NONE })?;
     Ok(())
+}
+
+fn terms(changes: u64) -> PortChallenge {
+    use port_flag::{ANY_IPV4, ANY_IPV6, COOKIE, ECN, GUARD, SACK, TIMESTAMPS, WINDOW_SCALING};
+    PortChallenge {
+        changes,
+        flags: COOKIE | ANY_IPV4 | ANY_IPV6 | GUARD | TIMESTAMPS | SACK | WINDOW_SCALING | ECN,
+        most_mss_ipv4: 1460,
+        most_mss_ipv6: 1440,
+        window: 64_240,
+        window_scale: 7,
+        time_to_live: 64,
+        hop_limit: 64,
+        ..PortChallenge::default()
+    }
 }
 
 fn load(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd> {

@@ -1,0 +1,99 @@
+//! Which SYNs were sent before: a TCP sends its SYN again after a second, what floods does not.
+//!
+//! SYNs are remembered in sets of four cells of four bytes: which connection, and when. Whoever is pushed out
+//! by others sends again once more.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Cells of a set, within a quarter of a cache line.
+pub const WAYS: usize = 4;
+/// Sets in one map element.
+pub const SETS_PER_SLAB: usize = 256;
+/// Map elements: half a million sets, so that of two million SYNs in a second most are still known after it.
+pub const SLABS: u32 = 2048;
+
+/// One map element.
+pub type Slab = [Set; SETS_PER_SLAB];
+
+/// One set as it stands in the map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Set([u32; WAYS]);
+
+/// Bits of a cell that say when, in moments ([`crate::clock::Clock::moment`], about an eighth of a second).
+const TIME_BITS: u32 = 10;
+const TIME_MASK: u32 = (1 << TIME_BITS) - 1;
+/// A SYN that comes again earlier was not sent by a TCP: it waits for a second at first (RFC 6298 2.1).
+const LEAST_AGE: u32 = 4;
+/// One that comes later was forgotten: the second repeat comes three seconds after the first SYN.
+const MOST_AGE: u32 = 40;
+
+/// The element and the set within it for a SYN of this hash ([`crate::hash::syn`]).
+#[inline(always)]
+pub const fn position(hash: u64) -> (u32, usize) {
+    let set = hash as u32;
+    (set / SETS_PER_SLAB as u32 & (SLABS - 1), set as usize % SETS_PER_SLAB)
+}
+
+impl Set {
+    /// Remembers a SYN that comes at this moment; true where it is one that was sent before, and comes again
+    /// when a TCP would send it again.
+    #[inline(always)]
+    pub fn is_repeat(&mut self, hash: u64, moment: u32) -> bool {
+        let tag = (hash >> 32) as u32 & !TIME_MASK;
+        let mut place = 0;
+        let mut oldest = 0;
+        for way in 0..WAYS {
+            let cell = self.0[way];
+            let age = moment.wrapping_sub(cell) & TIME_MASK;
+            // An empty cell counts as one of the oldest.
+            let age = if cell == 0 { TIME_MASK } else { age };
+            if cell & !TIME_MASK == tag && age <= MOST_AGE {
+                return age >= LEAST_AGE;
+            }
+            if age >= oldest {
+                oldest = age;
+                place = way;
+            }
+        }
+        self.0[place % WAYS] = tag | moment & TIME_MASK;
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: u64 = 0xabcd_ef01_2345_6789;
+
+    #[test]
+    fn it_must_come_again_in_time() {
+        let mut set = Set::default();
+        assert!(!set.is_repeat(HASH, 1000));
+        assert!(!set.is_repeat(HASH, 1000), "at once");
+        assert!(!set.is_repeat(HASH, 1003), "too early");
+        assert!(set.is_repeat(HASH, 1008), "after a second");
+        assert!(set.is_repeat(HASH, 1024), "after three");
+        assert!(!set.is_repeat(HASH, 1041), "too late: it is a new one");
+        assert!(set.is_repeat(HASH, 1049));
+    }
+
+    #[test]
+    fn the_oldest_is_forgotten() {
+        let mut set = Set::default();
+        let other = |number: u64| HASH ^ number << 50;
+        for number in 0..5 {
+            assert!(!set.is_repeat(other(number), 1000 + number as u32));
+        }
+        assert!(!set.is_repeat(other(0), 1009), "pushed out");
+        assert!(set.is_repeat(other(4), 1012));
+    }
+
+    #[test]
+    fn time_wraps() {
+        let mut set = Set::default();
+        assert!(!set.is_repeat(HASH, u32::MAX - 2));
+        assert!(set.is_repeat(HASH, 6));
+    }
+}

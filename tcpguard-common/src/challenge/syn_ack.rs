@@ -1,0 +1,279 @@
+//! The answer to a SYN: a SYN-ACK with a cookie for its sequence number, laid out as the kernel lays it out
+//! (`tcp_synack_options` and `tcp_options_write` in net/ipv4/tcp_output.c).
+
+use super::{
+    PortChallenge, port_flag,
+    stamp::{Agreed, timestamp},
+    syn_options::SynOptions,
+};
+use crate::{
+    address::Address,
+    checksum::{checksum, sum},
+    packet::{Be16, Flags, Segment, TCP_HEADER_LENGTH, TCP_PROTOCOL},
+};
+
+/// What an IPv4 header has that carries no options.
+pub const IPV4_HEADER_LENGTH: usize = 20;
+/// What an IPv6 header has that is followed by no extensions.
+pub const IPV6_HEADER_LENGTH: usize = 40;
+/// The shortest frame that Ethernet carries, less its check sequence.
+pub const SHORTEST_FRAME: usize = 60;
+/// Length of a TCP header with nothing but the MSS.
+pub const PLAIN_LENGTH: usize = 24;
+/// Length of one with timestamps, and without a window scale.
+pub const UNSCALED_LENGTH: usize = 36;
+/// Length of one with timestamps and a window scale.
+pub const FULL_LENGTH: usize = 40;
+
+const DO_NOT_FRAGMENT: u16 = 0x4000;
+const MSS_OPTION: u16 = 0x0204;
+const SACK_OPTION: u16 = 0x0402;
+const TIMESTAMPS_OPTION: u16 = 0x080a;
+const TWO_FILLING_BYTES: u16 = 0x0101;
+const FILLING_BYTE_AND_SCALE: u16 = 0x0103;
+const SCALE_LENGTH: u16 = 0x0300;
+
+/// What the kernel makes of a SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cookie {
+    /// The sequence number to answer with.
+    pub sequence: u32,
+    /// The largest segment that the cookie stands for.
+    pub mss: u16,
+}
+
+/// A TCP header with options, as it stands in a packet: in parts, of which the last ones may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SynAck {
+    /// The fixed header, and the MSS.
+    pub head: [Be16; PLAIN_LENGTH / 2],
+    /// Selective acknowledgements, and timestamps.
+    pub stamps: [Be16; (UNSCALED_LENGTH - PLAIN_LENGTH) / 2],
+    /// The window scale.
+    pub scale: [Be16; (FULL_LENGTH - UNSCALED_LENGTH) / 2],
+    /// Bytes of it.
+    pub length: usize,
+}
+
+impl SynAck {
+    /// The answer to `segment`, at this moment (`milliseconds` of the kernel's clock of TCP timestamps).
+    #[inline(always)]
+    pub fn new(
+        segment: &Segment,
+        options: SynOptions,
+        asks_for_ecn: bool,
+        cookie: Cookie,
+        terms: &PortChallenge,
+        milliseconds: u32,
+    ) -> Self {
+        const NOTHING: Be16 = Be16::new(0);
+        let mut answer = Self { head: [NOTHING; 12], stamps: [NOTHING; 6], scale: [NOTHING; 2], length: PLAIN_LENGTH };
+        let mut flags = Flags::SYN | Flags::ACK;
+        // Without timestamps there is nothing that would remind the kernel of the other options.
+        if terms.has(port_flag::TIMESTAMPS)
+            && let Some(echo) = options.timestamp()
+        {
+            let agreed = Agreed {
+                window_scale: if terms.has(port_flag::WINDOW_SCALING) { options.window_scale() } else { None },
+                sack: options.sack() && terms.has(port_flag::SACK),
+                ecn: asks_for_ecn && terms.has(port_flag::ECN),
+            };
+            if agreed.ecn {
+                flags |= Flags::ECE;
+            }
+            answer.add_stamps(timestamp(milliseconds, agreed), echo, agreed.sack);
+            if agreed.window_scale.is_some() {
+                answer.scale = [Be16::new(FILLING_BYTE_AND_SCALE), Be16::new(SCALE_LENGTH | terms.window_scale as u16)];
+                answer.length = FULL_LENGTH;
+            }
+        }
+        let most_mss = if segment.source.is_ipv4() { terms.most_mss_ipv4 } else { terms.most_mss_ipv6 };
+        let mss = if cookie.mss < most_mss { cookie.mss } else { most_mss };
+        let [sequence, acknowledgement] = [halves(cookie.sequence), halves(segment.sequence.wrapping_add(1))];
+        answer.head = [
+            Be16::new(segment.destination_port),
+            Be16::new(segment.source_port),
+            sequence[0],
+            sequence[1],
+            acknowledgement[0],
+            acknowledgement[1],
+            Be16::new((answer.length as u16 / 4) << 12 | flags as u16),
+            Be16::new(terms.window),
+            NOTHING,
+            NOTHING,
+            Be16::new(MSS_OPTION),
+            Be16::new(mss),
+        ];
+        answer.head[8] = answer.checksum(segment);
+        answer
+    }
+
+    #[inline(always)]
+    fn add_stamps(&mut self, timestamp: u32, echo: u32, sack: bool) {
+        let ([value_high, value_low], [echo_high, echo_low]) = (halves(timestamp), halves(echo));
+        let sack = Be16::new(if sack { SACK_OPTION } else { TWO_FILLING_BYTES });
+        self.stamps = [sack, Be16::new(TIMESTAMPS_OPTION), value_high, value_low, echo_high, echo_low];
+        self.length = UNSCALED_LENGTH;
+    }
+
+    #[inline(always)]
+    fn checksum(&self, segment: &Segment) -> Be16 {
+        let pseudo_header = segment.source.sum()
+            + segment.destination.sum()
+            + sum(&[Be16::new(TCP_PROTOCOL as u16), Be16::new(self.length as u16)]);
+        checksum(pseudo_header + sum(&self.head) + sum(&self.stamps) + sum(&self.scale))
+    }
+}
+
+#[inline(always)]
+const fn halves(value: u32) -> [Be16; 2] {
+    [Be16::new((value >> 16) as u16), Be16::new(value as u16)]
+}
+
+/// The IPv4 header of a packet with `payload` bytes behind it, as the kernel's SYN-ACKs have it.
+#[inline(always)]
+pub fn ipv4_header(source: Address, destination: Address, payload: usize, time_to_live: u8) -> [Be16; 10] {
+    let (source, destination) = (source.ipv4_fields(), destination.ipv4_fields());
+    let mut words = [
+        Be16::new(0x4500),
+        Be16::new((IPV4_HEADER_LENGTH + payload) as u16),
+        Be16::new(0),
+        Be16::new(DO_NOT_FRAGMENT),
+        Be16::new((time_to_live as u16) << 8 | TCP_PROTOCOL as u16),
+        Be16::new(0),
+        source[0],
+        source[1],
+        destination[0],
+        destination[1],
+    ];
+    words[5] = checksum(sum(&words));
+    words
+}
+
+/// What stands before the addresses in the IPv6 header of a packet with `payload` bytes behind it.
+#[inline(always)]
+pub const fn ipv6_head(payload: usize, hop_limit: u8) -> [Be16; 4] {
+    let protocol_and_hops = (TCP_PROTOCOL as u16) << 8 | hop_limit as u16;
+    [Be16::new(0x6000), Be16::new(0), Be16::new(payload as u16), Be16::new(protocol_and_hops)]
+}
+
+/// Whether a SYN asks for explicit congestion notification as RFC 3168 has it: by both flags, in a packet
+/// that is itself not capable of it, or by the flags that more accurate feedback has added
+/// (`tcp_ecn_create_request`). `service` is the first word of the IP header, `offset_and_flags` the TCP
+/// header's seventh.
+#[inline(always)]
+pub const fn asks_for_ecn(is_ipv4: bool, service: Be16, offset_and_flags: Be16) -> bool {
+    const BOTH: u16 = (Flags::ECE | Flags::CWR) as u16;
+    const RESERVED: u16 = 0x0f00;
+    let capable = if is_ipv4 { service.get() & 3 } else { service.get() >> 4 & 3 };
+    let flags = offset_and_flags.get();
+    flags & BOTH == BOTH && (capable == 0 || flags & RESERVED != 0)
+}
+
+/// Length of the fixed header before the options.
+const _: () = assert!(TCP_HEADER_LENGTH == 20);
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    fn segment(source: &str, destination: &str) -> Segment {
+        let address = |text: &str| Address::from(text.parse::<IpAddr>().expect("an address"));
+        Segment {
+            source: address(source),
+            destination: address(destination),
+            source_port: 40_000,
+            destination_port: 443,
+            sequence: u32::MAX,
+            flags: Flags(Flags::SYN),
+            payload_length: 0,
+            ip_offset: 14,
+            tcp_offset: 34,
+            header_length: 40,
+        }
+    }
+
+    fn terms() -> PortChallenge {
+        PortChallenge {
+            flags: port_flag::TIMESTAMPS | port_flag::SACK | port_flag::WINDOW_SCALING | port_flag::ECN,
+            most_mss_ipv4: 1460,
+            most_mss_ipv6: 1440,
+            window: 64_240,
+            window_scale: 7,
+            ..PortChallenge::default()
+        }
+    }
+
+    const COOKIE: Cookie = Cookie { sequence: 0x0a0b_0c0d, mss: 1460 };
+
+    fn all() -> SynOptions {
+        SynOptions::default().with_mss(1460).with_window_scale(10).with_sack().with_timestamp(77)
+    }
+
+    fn bytes(answer: &SynAck) -> Vec<u8> {
+        let words = answer.head.iter().chain(&answer.stamps).chain(&answer.scale).take(answer.length / 2);
+        words.flat_map(|word| word.get().to_be_bytes()).collect()
+    }
+
+    #[test]
+    fn all_options() {
+        let answer = SynAck::new(&segment("198.18.0.9", "198.18.0.1"), all(), true, COOKIE, &terms(), 0x1_003f);
+        assert_eq!(
+            bytes(&answer),
+            [
+                1, 187, 156, 64, 10, 11, 12, 13, 0, 0, 0, 0, 0xa0, 0x52, 250, 240, 11, 245, 0, 0, 2, 4, 5, 180, 4, 2, 8,
+                10, 0, 1, 0, 0x3a, 0, 0, 0, 77, 1, 3, 3, 7
+            ]
+        );
+    }
+
+    #[test]
+    fn fewer_options() {
+        let segment = segment("2001:db8::9", "2001:db8::1");
+        let unscaled = SynOptions::default().with_mss(1460).with_timestamp(77);
+        let answer = bytes(&SynAck::new(&segment, unscaled, false, COOKIE, &terms(), 64));
+        assert_eq!(answer[12..14], [0x90, 0x12]);
+        assert_eq!(answer[20..], [2, 4, 5, 0xa0, 1, 1, 8, 10, 0, 0, 0, 0xf, 0, 0, 0, 77]);
+        // Nothing but the MSS without timestamps: the kernel would not remember the rest.
+        let plain = SynOptions::default().with_mss(1460).with_window_scale(10).with_sack();
+        let answer = bytes(&SynAck::new(&segment, plain, true, COOKIE, &terms(), 64));
+        assert_eq!((&answer[12..14], &answer[20..]), (&[0x60, 0x12][..], &[2, 4, 5, 0xa0][..]));
+        let none = PortChallenge { flags: 0, most_mss_ipv6: 1220, ..terms() };
+        let answer = bytes(&SynAck::new(&segment, all(), true, COOKIE, &none, 64));
+        assert_eq!((&answer[12..14], &answer[20..]), (&[0x60, 0x12][..], &[2, 4, 4, 0xc4][..]));
+    }
+
+    #[test]
+    fn checksums_add_up() {
+        for (source, destination) in [("198.18.0.9", "198.18.0.1"), ("2001:db8::9", "2001:db8::1")] {
+            let segment = segment(source, destination);
+            for milliseconds in 0..1000 {
+                let answer = SynAck::new(&segment, all(), false, COOKIE, &terms(), milliseconds);
+                let octets = |address: Address| {
+                    if address.is_ipv4() { address.octets()[12..].to_vec() } else { address.octets().to_vec() }
+                };
+                let mut all = [octets(segment.source), octets(segment.destination)].concat();
+                all.extend([0, 6, 0, answer.length as u8]);
+                all.extend(bytes(&answer));
+                let sum: u32 = all.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+                assert_eq!((sum & 0xffff) + (sum >> 16) & 0xffff, 0xffff);
+            }
+        }
+        let words = ipv4_header(segment("1.2.3.4", "5.6.7.8").source, Address::default(), 40, 64);
+        let sum: u32 = words.iter().map(|word| u32::from(word.get())).sum();
+        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
+    }
+
+    #[test]
+    fn congestion_notification_is_asked_for_by_both_flags() {
+        let word = Be16::new;
+        assert!(asks_for_ecn(true, word(0x4500), word(0xa0c2)));
+        assert!(!asks_for_ecn(true, word(0x4500), word(0xa042)));
+        assert!(!asks_for_ecn(true, word(0x4502), word(0xa0c2)), "a packet that is capable itself");
+        assert!(asks_for_ecn(true, word(0x4502), word(0xa1c2)), "accurate feedback");
+        assert!(asks_for_ecn(false, word(0x6000), word(0xa0c2)));
+        assert!(!asks_for_ecn(false, word(0x6020), word(0xa0c2)));
+    }
+}

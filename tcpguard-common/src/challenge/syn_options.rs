@@ -1,0 +1,335 @@
+//! The TCP options of a SYN, as far as an answer depends on them.
+
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use crate::packet::{Be16, Be32, PacketBytes, TCP_HEADER_LENGTH};
+
+const END: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const MSS: u8 = 2;
+const WINDOW_SCALE: u8 = 3;
+const SACK_PERMITTED: u8 = 4;
+const TIMESTAMPS: u8 = 8;
+
+/// Most bytes of options that a header can have.
+const MOST_BYTES: usize = 40;
+/// Options that are read, filling bytes among them: no system sends more than eight.
+const MOST_OPTIONS: usize = 16;
+/// A larger one counts as this (RFC 7323 2.3).
+const LARGEST_WINDOW_SCALE: u8 = 14;
+
+/// What a SYN asks for, as one number: MSS (16 bits, 0 where it does not say), window scale and one more (4),
+/// whether it takes selective acknowledgements (1), whether it has a timestamp (1), and which (the upper 32).
+///
+/// Of a number the verifier knows nothing, and need not follow what it was put together from.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct SynOptions(u64);
+
+const MSS_MASK: u64 = 0xffff;
+const SCALE_SHIFT: u32 = 16;
+const SCALE_MASK: u64 = 0xf << SCALE_SHIFT;
+const SACK_BIT: u64 = 1 << 20;
+const TIMESTAMP_BIT: u64 = 1 << 21;
+const TIMESTAMP_SHIFT: u32 = 32;
+
+impl SynOptions {
+    /// The largest segment that it takes; 0 where it does not say.
+    #[inline(always)]
+    pub const fn mss(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// Its window scale (RFC 7323).
+    #[inline(always)]
+    pub const fn window_scale(self) -> Option<u8> {
+        match (self.0 & SCALE_MASK) >> SCALE_SHIFT {
+            0 => None,
+            scale => Some(scale as u8 - 1),
+        }
+    }
+
+    /// Whether it takes selective acknowledgements (RFC 2018).
+    #[inline(always)]
+    pub const fn sack(self) -> bool {
+        self.0 & SACK_BIT != 0
+    }
+
+    /// Its timestamp (RFC 7323).
+    #[inline(always)]
+    pub const fn timestamp(self) -> Option<u32> {
+        if self.0 & TIMESTAMP_BIT != 0 { Some((self.0 >> TIMESTAMP_SHIFT) as u32) } else { None }
+    }
+
+    /// As a number.
+    #[inline(always)]
+    pub const fn packed(self) -> u64 {
+        self.0
+    }
+
+    /// From such a number.
+    #[inline(always)]
+    pub const fn from_packed(packed: u64) -> Self {
+        Self(packed)
+    }
+
+    /// With this MSS.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_mss(self, mss: u16) -> Self {
+        Self(self.0 & !MSS_MASK | mss as u64)
+    }
+
+    /// With this window scale; one above 14 counts as 14 (RFC 7323 2.3).
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_window_scale(self, scale: u8) -> Self {
+        let scale = if scale < LARGEST_WINDOW_SCALE { scale } else { LARGEST_WINDOW_SCALE };
+        Self(self.0 & !SCALE_MASK | (scale as u64 + 1) << SCALE_SHIFT)
+    }
+
+    /// With selective acknowledgements.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_sack(self) -> Self {
+        Self(self.0 | SACK_BIT)
+    }
+
+    /// With this timestamp.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_timestamp(self, timestamp: u32) -> Self {
+        Self(self.0 & 0xffff_ffff | TIMESTAMP_BIT | (timestamp as u64) << TIMESTAMP_SHIFT)
+    }
+}
+
+impl core::fmt::Debug for SynOptions {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter
+            .debug_struct("SynOptions")
+            .field("mss", &self.mss())
+            .field("window_scale", &self.window_scale())
+            .field("sack", &self.sack())
+            .field("timestamp", &self.timestamp())
+            .finish()
+    }
+}
+
+/// What Linux and Android send: MSS, SACK, timestamps, a filling byte and the window scale.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+struct LinuxOptions {
+    mss_option: Be16,
+    mss: Be16,
+    sack_option: Be16,
+    timestamps_option: Be16,
+    timestamp: Be32,
+    echo: Be32,
+    scale_option: Be16,
+    scale: Be16,
+}
+
+impl LinuxOptions {
+    const MSS_OPTION: u16 = 0x0204;
+    const SACK_OPTION: u16 = 0x0402;
+    const TIMESTAMPS_OPTION: u16 = 0x080a;
+    const SCALE_OPTION: u16 = 0x0103;
+
+    #[inline(always)]
+    fn understand(&self) -> Option<SynOptions> {
+        let is_layout = self.mss_option.get() == Self::MSS_OPTION
+            && self.sack_option.get() == Self::SACK_OPTION
+            && self.timestamps_option.get() == Self::TIMESTAMPS_OPTION
+            && self.scale_option.get() == Self::SCALE_OPTION
+            && self.scale.get() >> 8 == WINDOW_SCALE as u16;
+        is_layout.then(|| {
+            SynOptions::default()
+                .with_mss(self.mss.get())
+                .with_window_scale(self.scale.get() as u8)
+                .with_sack()
+                .with_timestamp(self.timestamp.get())
+        })
+    }
+}
+
+impl SynOptions {
+    /// Of the SYN whose TCP header starts at `tcp_offset` and has `header_length` bytes, where they are laid
+    /// out as most are.
+    #[inline(always)]
+    pub fn read_usual(
+        bytes: &(impl PacketBytes + ?Sized),
+        tcp_offset: usize,
+        header_length: usize,
+    ) -> Option<Self> {
+        if header_length != TCP_HEADER_LENGTH + size_of::<LinuxOptions>() {
+            return None;
+        }
+        bytes.read::<LinuxOptions>(tcp_offset + TCP_HEADER_LENGTH)?.understand()
+    }
+
+    /// The same, however they are laid out. What follows an option that contradicts itself is not read, as in
+    /// the kernel.
+    #[inline(always)]
+    pub fn read(bytes: &(impl PacketBytes + ?Sized), tcp_offset: usize, header_length: usize) -> Self {
+        let mut rest = Rest::read(bytes, tcp_offset + TCP_HEADER_LENGTH, header_length.saturating_sub(TCP_HEADER_LENGTH));
+        let mut options = Self::default();
+        for _ in 0..MOST_OPTIONS {
+            let (kind, size) = (rest.byte(0), rest.byte(1));
+            if kind == END {
+                break;
+            }
+            if kind == NO_OPERATION {
+                rest.skip(1);
+                continue;
+            }
+            if size < 2 {
+                break;
+            }
+            options = options.with(kind, size, &rest);
+            rest.skip(size as usize);
+        }
+        options
+    }
+
+    #[inline(always)]
+    const fn with(self, kind: u8, size: u8, rest: &Rest) -> Self {
+        match (kind, size) {
+            (MSS, 4) => self.with_mss(rest.after_head() as u16),
+            (WINDOW_SCALE, 3) => self.with_window_scale(rest.byte(2)),
+            (SACK_PERMITTED, 2) => self.with_sack(),
+            (TIMESTAMPS, 10) => self.with_timestamp(rest.after_timestamp_head()),
+            _ => self,
+        }
+    }
+}
+
+/// What is left of the options: the next byte is the first word's highest, and behind the last there are
+/// zeros. An option that the header cuts off therefore counts as if zeros followed.
+///
+/// They are kept in registers, and shifted: the verifier follows an index into memory value by value, and
+/// gives up after a million instructions.
+struct Rest([u64; MOST_BYTES / 8]);
+
+impl Rest {
+    #[inline(always)]
+    fn read(bytes: &(impl PacketBytes + ?Sized), offset: usize, length: usize) -> Self {
+        let mut words = [0; MOST_BYTES / 8];
+        for place in 0..MOST_BYTES / 4 {
+            if 4 * place < length
+                && let Some(read) = bytes.read::<Be32>(offset + 4 * place)
+            {
+                words[place / 2] |= (read.get() as u64) << (32 * (1 - place % 2));
+            }
+        }
+        Self(words)
+    }
+
+    /// One of the next eight bytes.
+    #[inline(always)]
+    const fn byte(&self, index: usize) -> u8 {
+        (self.0[0] >> (56 - 8 * index)) as u8
+    }
+
+    /// The two bytes behind kind and size.
+    #[inline(always)]
+    const fn after_head(&self) -> u64 {
+        self.0[0] >> 32 & 0xffff
+    }
+
+    /// The four bytes behind kind and size.
+    #[inline(always)]
+    const fn after_timestamp_head(&self) -> u32 {
+        (self.0[0] >> 16) as u32
+    }
+
+    #[inline(always)]
+    fn skip(&mut self, bytes: usize) {
+        let mut bytes = bytes;
+        for _ in 0..2 {
+            if bytes >= 8 {
+                let [_, second, third, fourth, fifth] = self.0;
+                self.0 = [second, third, fourth, fifth, 0];
+                bytes -= 8;
+            }
+        }
+        let shift = 8 * (bytes & 7) as u32;
+        let [first, second, third, fourth, fifth] = self.0;
+        // What comes up from the word behind; in two steps, since nothing may be shifted by all its bits.
+        let from = |word: u64| word >> 1 >> (63 - shift);
+        self.0 = [
+            first << shift | from(second),
+            second << shift | from(third),
+            third << shift | from(fourth),
+            fourth << shift | from(fifth),
+            fifth << shift,
+        ];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(options: &[u8]) -> SynOptions {
+        let mut segment = vec![0; TCP_HEADER_LENGTH];
+        segment.extend(options);
+        let (segment, length) = (segment.as_slice(), segment.len());
+        let read = SynOptions::read(segment, 0, length);
+        if let Some(usual) = SynOptions::read_usual(segment, 0, length) {
+            assert_eq!(usual, read);
+        }
+        read
+    }
+
+    fn options(mss: u16, scale: Option<u8>, sack: bool, timestamp: Option<u32>) -> SynOptions {
+        let mut options = SynOptions::default().with_mss(mss);
+        options = scale.map_or(options, |scale| options.with_window_scale(scale));
+        options = if sack { options.with_sack() } else { options };
+        timestamp.map_or(options, |timestamp| options.with_timestamp(timestamp))
+    }
+
+    #[test]
+    fn what_systems_send() {
+        let stamp = Some(0x0102_0304);
+        let linux = [2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
+        let windows = [2, 4, 5, 0xb4, 1, 3, 3, 8, 1, 1, 4, 2];
+        let windows_with_timestamps = [2, 4, 5, 0xb4, 1, 3, 3, 8, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0];
+        let macos = [2, 4, 5, 0xb4, 1, 3, 3, 6, 1, 1, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 4, 2, 0, 0];
+        let freebsd = [2, 4, 5, 0xb4, 1, 3, 3, 6, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0];
+        assert_eq!(read(&linux), options(1460, Some(7), true, stamp));
+        assert_eq!(read(&windows), options(1460, Some(8), true, None));
+        assert_eq!(read(&windows_with_timestamps), options(1460, Some(8), true, stamp));
+        assert_eq!(read(&macos), options(1460, Some(6), true, stamp));
+        assert_eq!(read(&freebsd), options(1460, Some(6), true, stamp));
+        assert_eq!(read(&[]), SynOptions::default());
+        let read = read(&linux);
+        assert_eq!((read.mss(), read.window_scale(), read.sack(), read.timestamp()), (1460, Some(7), true, stamp));
+    }
+
+    #[test]
+    fn contradictions_end_it() {
+        let only_mss = options(1460, None, false, None);
+        assert_eq!(read(&[2, 4, 5, 0xb4, 3, 0, 4, 2]), only_mss);
+        assert_eq!(read(&[2, 4, 5, 0xb4, 5, 10, 0, 0]), only_mss);
+        assert_eq!(read(&[0, 0, 0, 0, 2, 4, 5, 0xb4]), SynOptions::default());
+        assert_eq!(read(&[3, 3, 200, 1]), options(0, Some(14), false, None));
+        assert_eq!(read(&[1; 40]), SynOptions::default());
+        // An option of a wrong size is skipped.
+        assert_eq!(read(&[2, 3, 5, 1, 4, 2, 1, 1]), options(0, None, true, None));
+    }
+
+    proptest! {
+        #[test]
+        fn any_options_are_read(mut bytes in proptest::collection::vec(any::<u8>(), 0..=40)) {
+            bytes.resize(bytes.len() / 4 * 4, 0);
+            prop_assert!(read(&bytes).window_scale().unwrap_or(0) <= 14);
+        }
+
+        #[test]
+        fn what_is_packed_can_be_read(mss in any::<u16>(), scale in proptest::option::of(0u8..15), sack in any::<bool>(), stamp in any::<Option<u32>>()) {
+            let packed = SynOptions::from_packed(options(mss, scale, sack, stamp).packed());
+            prop_assert_eq!((packed.mss(), packed.window_scale(), packed.sack(), packed.timestamp()), (mss, scale, sack, stamp));
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The kernel's SYN cookies: made for a SYN, and recognised in what comes back.
+
+use aya_ebpf::helpers::generated::{
+    bpf_tcp_raw_check_syncookie_ipv4, bpf_tcp_raw_check_syncookie_ipv6, bpf_tcp_raw_gen_syncookie_ipv4,
+    bpf_tcp_raw_gen_syncookie_ipv6,
+};
+use tcpguard_common::{
+    address::Address,
+    challenge::syn_ack::Cookie,
+    packet::{Be16, Flags, PacketBytes, Segment, TCP_HEADER_LENGTH},
+};
+
+use crate::{frame::Frame, settings};
+
+/// A TCP header with one option: the MSS.
+type SynHeader = [Be16; 12];
+const SYN_HEADER_LENGTH: u32 = 24;
+const MSS_OPTION: u16 = 0x0204;
+
+/// What the kernel takes the MSS of a SYN for that does not say (`TCP_MSS_DEFAULT`, and the least that IPv6
+/// carries less its headers).
+const DEFAULT_MSS_IPV4: u16 = 536;
+const DEFAULT_MSS_IPV6: u16 = 1220;
+
+/// Of an IPv4 header the helpers read the addresses only.
+#[repr(C)]
+struct Ipv4Addresses {
+    unread: [u32; 3],
+    source: u32,
+    destination: u32,
+}
+
+/// The same of an IPv6 header.
+#[repr(C)]
+struct Ipv6Addresses {
+    unread: u64,
+    source: [u64; 2],
+    destination: [u64; 2],
+}
+
+impl Ipv4Addresses {
+    #[inline(always)]
+    fn of(segment: &Segment) -> Self {
+        Self { unread: [0; 3], source: segment.source.ipv4_be(), destination: segment.destination.ipv4_be() }
+    }
+}
+
+impl Ipv6Addresses {
+    #[inline(always)]
+    fn of(segment: &Segment) -> Self {
+        Self { unread: 0, source: words(segment.source), destination: words(segment.destination) }
+    }
+}
+
+#[inline(always)]
+fn words(address: Address) -> [u64; 2] {
+    address.words()
+}
+
+/// The cookie for a SYN that asks for segments of `mss` bytes at most; 0 where it does not say.
+#[inline(always)]
+pub fn make(segment: &Segment, mss: u16) -> Option<Cookie> {
+    if settings::can_make_cookies() == 0 {
+        return None;
+    }
+    let is_ipv4 = segment.source.is_ipv4();
+    let default = if is_ipv4 { DEFAULT_MSS_IPV4 } else { DEFAULT_MSS_IPV6 };
+    let mut header = syn_header(segment, if mss == 0 { default } else { mss });
+    let tcp = (&raw mut header).cast();
+    // SAFETY: the helpers read as many bytes of both headers as these have.
+    let made = unsafe {
+        if is_ipv4 {
+            let mut addresses = Ipv4Addresses::of(segment);
+            bpf_tcp_raw_gen_syncookie_ipv4((&raw mut addresses).cast(), tcp, SYN_HEADER_LENGTH)
+        } else {
+            let mut addresses = Ipv6Addresses::of(segment);
+            bpf_tcp_raw_gen_syncookie_ipv6((&raw mut addresses).cast(), tcp, SYN_HEADER_LENGTH)
+        }
+    };
+    (made >= 0).then_some(Cookie { sequence: made as u32, mss: (made >> 32) as u16 })
+}
+
+/// What a segment acknowledges that brings a cookie back; `None` where the kernel would not take it.
+#[inline(always)]
+pub fn returned(frame: &Frame, segment: &Segment) -> Option<u32> {
+    if settings::can_make_cookies() == 0 {
+        return None;
+    }
+    let mut header = frame.read::<[Be16; TCP_HEADER_LENGTH / 2]>(segment.tcp_offset)?;
+    let acknowledgement = (header[4].get() as u32) << 16 | header[5].get() as u32;
+    let tcp = (&raw mut header).cast();
+    // SAFETY: the helpers read as many bytes of both headers as these have.
+    let problem = unsafe {
+        if segment.source.is_ipv4() {
+            let mut addresses = Ipv4Addresses::of(segment);
+            bpf_tcp_raw_check_syncookie_ipv4((&raw mut addresses).cast(), tcp)
+        } else {
+            let mut addresses = Ipv6Addresses::of(segment);
+            bpf_tcp_raw_check_syncookie_ipv6((&raw mut addresses).cast(), tcp)
+        }
+    };
+    (problem == 0).then_some(acknowledgement)
+}
+
+#[inline(always)]
+fn syn_header(segment: &Segment, mss: u16) -> SynHeader {
+    let mut words = [Be16::new(0); 12];
+    words[0] = Be16::new(segment.source_port);
+    words[1] = Be16::new(segment.destination_port);
+    words[2] = Be16::new((segment.sequence >> 16) as u16);
+    words[3] = Be16::new(segment.sequence as u16);
+    words[6] = Be16::new((SYN_HEADER_LENGTH as u16 / 4) << 12 | Flags::SYN as u16);
+    words[10] = Be16::new(MSS_OPTION);
+    words[11] = Be16::new(mss);
+    words
+}
