@@ -80,7 +80,7 @@ counters! {
     SynChallenged => "syn_challenged",
     /// SYNs recognised as sent again, and answered with a cookie again.
     SynChallengedAgain => "syn_challenged_again",
-    /// SYNs that were to be answered with a cookie, and could not: they passed.
+    /// Of both, the ones that could not be answered: they passed.
     ChallengeFailed => "challenge_failed",
     /// Segments of no connection that brought a valid cookie back.
     CookiesReturned => "cookies_returned",

@@ -13,6 +13,8 @@ pub mod program {
     pub const HANDSHAKE_COMPLETED: &str = "handshake_completed";
     /// On tracepoint `tcp_retransmit_synack`.
     pub const SYN_ACK_RETRIED: &str = "syn_ack_retried";
+    /// Never attached: the other one goes on with it where a SYN is to be answered.
+    pub const ANSWER_SYN: &str = "answer_syn";
     /// Never attached: tells the daemon what time the datapath has.
     pub const CLOCK: &str = "clock";
     /// Never attached: blocks a source for a while ([`crate::event::BlockOrder`]).
@@ -49,6 +51,8 @@ pub mod map {
     pub const LISTENING: &str = "LISTENING";
     /// Array by port: [`crate::control::payload_policy`].
     pub const PAYLOAD_POLICY: &str = "PAYLOAD_POLICY";
+    /// Program array: [`super::program::ANSWER_SYN`].
+    pub const ANSWER: &str = "ANSWER";
     /// Array by port: how often its listeners changed.
     pub const LISTENER_CHANGES: &str = "LISTENER_CHANGES";
     /// Array by port: [`crate::challenge::PortChallenge`].

@@ -3,6 +3,7 @@
 //! | program | runs | does |
 //! | --- | --- | --- |
 //! | [`tcpguard`] | for each frame that a guarded interface receives | reads it, counts it, accounts SYNs and resets to their source |
+//! | [`answer_syn`] | for each SYN that is challenged with a cookie | turns it into its answer |
 //! | [`handshake_completed`] | when the kernel completes a handshake, or a listener opens or closes | accounts it to its source; notes the port |
 //! | [`syn_ack_retried`] | when the kernel sends a SYN-ACK again | accounts it to its source |
 //! | [`clock`] | when the daemon asks | says what time it is in jiffies |
@@ -31,31 +32,47 @@ mod stages;
 mod time;
 
 use aya_ebpf::{
-    bindings::{xdp_action, xdp_md},
+    bindings::xdp_action,
     macros::{btf_tracepoint, xdp},
     programs::{BtfTracePointContext, XdpContext},
 };
 use tcpguard_common::{
     challenge::PrimeOrder,
+    counters::Counter,
     drops::DropReason,
     event::BlockOrder,
-    packet::{self, PacketBytes, Segment, SegmentKind, Unread},
+    packet::{self, PacketBytes, SegmentKind, Unread},
 };
 
 use crate::{
     accounts::counts,
     arrival::{Arrival, Source},
     frame::Frame,
-    outcome::{Judged, Outcome},
+    outcome::Outcome,
     socket::{Handshake, Listener},
 };
 
 /// Every frame comes by here. Whatever goes wrong, it passes.
 #[xdp]
+#[inline(always)]
 pub fn tcpguard(context: XdpContext) -> u32 {
     let outcome = inspect(&context);
     counts::record_packet(outcome);
+    if outcome.is_challenged() {
+        challenge::answer_next(&context);
+    }
     outcome.action()
+}
+
+/// Goes on with a SYN that is to be answered. It is a program of its own, which [`tcpguard`] ends in: the
+/// verifier looks at it by itself, and it has the whole stack.
+#[xdp]
+pub fn answer_syn(context: XdpContext) -> u32 {
+    if challenge::answer(&context) {
+        return xdp_action::XDP_TX;
+    }
+    counts::add(Counter::ChallengeFailed);
+    xdp_action::XDP_PASS
 }
 
 #[inline(always)]
@@ -68,7 +85,7 @@ fn inspect(context: &XdpContext) -> Outcome {
         Err(reason) => return Outcome::unread(reason),
     };
     match segment.flags.kind() {
-        SegmentKind::Syn => syn(context, &segment),
+        SegmentKind::Syn => syn(context, &Arrival::new(&segment)),
         kind @ SegmentKind::Rst => {
             accounts::reset(&segment);
             guard::stray(context, &segment, kind).unwrap_or(Outcome::read(kind))
@@ -79,38 +96,19 @@ fn inspect(context: &XdpContext) -> Outcome {
     }
 }
 
-/// The life of a SYN: it is judged, and answered where its source has to prove itself.
+/// The life of a SYN: the first stage that drops it ends it; the last accounts it to its source, and may have it
+/// answered.
 #[inline(always)]
-fn syn(context: &XdpContext, segment: &Segment) -> Outcome {
-    let judged = Judged::from_packed(judge_syn(context.ctx, segment.place()));
-    if judged.is_challenged { challenge::answer(context, segment, judged.outcome) } else { judged.outcome }
-}
-
-/// Each stage may drop a SYN, and ends its way then; the last accounts it to its source.
-///
-/// It is a global function, as all are that have much to do: the verifier looks at it by itself, and not once
-/// more for every way that leads here; and its room on the stack is free again when the next one is called.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn judge_syn(context: *mut xdp_md, place: u64) -> u64 {
-    let context = XdpContext::new(context);
-    match Segment::at(&Frame::of(&context), place) {
-        Some(segment) => stages_of_syn(&context, &Arrival::new(&segment)).packed(),
-        None => Judged::from(Outcome::unread(Unread::Truncated)).packed(),
-    }
-}
-
-#[inline(always)]
-fn stages_of_syn(context: &XdpContext, arrival: &Arrival) -> Judged {
+fn syn(context: &XdpContext, arrival: &Arrival) -> Outcome {
     if let Some(outcome) = stages::port_zero(arrival) {
-        return outcome.into();
+        return outcome;
     }
     let (standing, denied) = stages::rules(arrival);
     if let Some(outcome) = denied {
-        return outcome.into();
+        return outcome;
     }
     if let Some(outcome) = stages::payload(arrival, standing) {
-        return outcome.into();
+        return outcome;
     }
     accounts::syn(context, arrival, standing)
 }

@@ -11,46 +11,8 @@ use tcpguard_common::{
 /// through the program meet again, that is two numbers, and nothing has to be told apart once more.
 #[derive(Clone, Copy)]
 pub struct Outcome {
-    /// The number of a [`Counter`].
-    counted_as: u32,
+    counted_as: Counter,
     action: u32,
-}
-
-/// A SYN that has been judged.
-#[derive(Clone, Copy)]
-pub struct Judged {
-    /// What became of it.
-    pub outcome: Outcome,
-    /// It is to be answered with a cookie.
-    pub is_challenged: bool,
-}
-
-impl Judged {
-    const CHALLENGED: u64 = 1 << 63;
-    const ACTION_SHIFT: u32 = 32;
-    const ACTION_MASK: u64 = 0xff;
-
-    /// As a number, which a global function can return.
-    #[inline(always)]
-    pub const fn packed(self) -> u64 {
-        let challenged = if self.is_challenged { Self::CHALLENGED } else { 0 };
-        self.outcome.counted_as as u64 | (self.outcome.action as u64) << Self::ACTION_SHIFT | challenged
-    }
-
-    /// From such a number.
-    #[inline(always)]
-    pub const fn from_packed(packed: u64) -> Self {
-        let action = (packed >> Self::ACTION_SHIFT & Self::ACTION_MASK) as u32;
-        let outcome = Outcome { counted_as: packed as u32, action };
-        Self { outcome, is_challenged: packed & Self::CHALLENGED != 0 }
-    }
-}
-
-impl From<Outcome> for Judged {
-    #[inline(always)]
-    fn from(outcome: Outcome) -> Self {
-        Self { outcome, is_challenged: false }
-    }
 }
 
 impl Outcome {
@@ -64,19 +26,21 @@ impl Outcome {
     /// A SYN to a port whose listener closed a while ago.
     pub const SYN_CLOSED: Self = Self::passed(Counter::SynClosed);
 
-    /// What becomes of a SYN that has been accounted as this, once it is answered; `None` where it is not one
-    /// to answer.
+    /// What becomes of a SYN that has been accounted as this, and is to be answered. It passes where it cannot
+    /// be, and where it is not one that may be.
     #[inline(always)]
-    pub fn answered(self) -> Option<Self> {
-        const TRACKED: u32 = Counter::SynTracked as u32;
-        const UNTRACKED: u32 = Counter::SynUntracked as u32;
-        const REPEATED: u32 = Counter::SynRepeated as u32;
-        let counted_as = match self.counted_as {
-            TRACKED | UNTRACKED => Counter::SynChallenged,
-            REPEATED => Counter::SynChallengedAgain,
-            _ => return None,
-        };
-        Some(Self { counted_as: counted_as as u32, action: xdp_action::XDP_TX })
+    pub const fn challenged(self) -> Self {
+        match self.counted_as {
+            Counter::SynTracked | Counter::SynUntracked => Self::passed(Counter::SynChallenged),
+            Counter::SynRepeated => Self::passed(Counter::SynChallengedAgain),
+            _ => self,
+        }
+    }
+
+    /// Whether it is to be answered.
+    #[inline(always)]
+    pub const fn is_challenged(self) -> bool {
+        matches!(self.counted_as, Counter::SynChallenged | Counter::SynChallengedAgain)
     }
 
     /// It holds no TCP segment that could be read.
@@ -94,12 +58,12 @@ impl Outcome {
     /// It goes no further.
     #[inline(always)]
     pub const fn dropped(reason: DropReason) -> Self {
-        Self { counted_as: reason.counter() as u32, action: xdp_action::XDP_DROP }
+        Self { counted_as: reason.counter(), action: xdp_action::XDP_DROP }
     }
 
     #[inline(always)]
     const fn passed(counted_as: Counter) -> Self {
-        Self { counted_as: counted_as as u32, action: xdp_action::XDP_PASS }
+        Self { counted_as, action: xdp_action::XDP_PASS }
     }
 
     /// The verdict for the driver.
@@ -108,9 +72,9 @@ impl Outcome {
         self.action
     }
 
-    /// The place of what it is counted as.
+    /// What it is counted as.
     #[inline(always)]
-    pub const fn counter(self) -> usize {
-        self.counted_as as usize
+    pub const fn counter(self) -> Counter {
+        self.counted_as
     }
 }

@@ -61,7 +61,6 @@ impl SynAck {
     pub fn new(
         segment: &Segment,
         options: SynOptions,
-        asks_for_ecn: bool,
         cookie: Cookie,
         terms: &PortChallenge,
         milliseconds: u32,
@@ -76,7 +75,7 @@ impl SynAck {
             let agreed = Agreed {
                 window_scale: if terms.has(port_flag::WINDOW_SCALING) { options.window_scale() } else { None },
                 sack: options.sack() && terms.has(port_flag::SACK),
-                ecn: asks_for_ecn && terms.has(port_flag::ECN),
+                ecn: asks_for_ecn(segment) && terms.has(port_flag::ECN),
             };
             if agreed.ecn {
                 flags |= Flags::ECE;
@@ -159,15 +158,12 @@ pub const fn ipv6_head(payload: usize, hop_limit: u8) -> [Be16; 4] {
 
 /// Whether a SYN asks for explicit congestion notification as RFC 3168 has it: by both flags, in a packet
 /// that is itself not capable of it, or by the flags that more accurate feedback has added
-/// (`tcp_ecn_create_request`). `service` is the first word of the IP header, `offset_and_flags` the TCP
-/// header's seventh.
+/// (`tcp_ecn_create_request`).
 #[inline(always)]
-pub const fn asks_for_ecn(is_ipv4: bool, service: Be16, offset_and_flags: Be16) -> bool {
-    const BOTH: u16 = (Flags::ECE | Flags::CWR) as u16;
-    const RESERVED: u16 = 0x0f00;
-    let capable = if is_ipv4 { service.get() & 3 } else { service.get() >> 4 & 3 };
-    let flags = offset_and_flags.get();
-    flags & BOTH == BOTH && (capable == 0 || flags & RESERVED != 0)
+pub const fn asks_for_ecn(segment: &Segment) -> bool {
+    const BOTH: u8 = Flags::ECE | Flags::CWR;
+    const CAPABLE: u8 = 3;
+    segment.flags.0 & BOTH == BOTH && (segment.service & CAPABLE == 0 || segment.reserved != 0)
 }
 
 /// Length of the fixed header before the options.
@@ -188,11 +184,17 @@ mod tests {
             destination_port: 443,
             sequence: u32::MAX,
             flags: Flags(Flags::SYN),
+            reserved: 0,
+            service: 0,
             payload_length: 0,
             ip_offset: 14,
             tcp_offset: 34,
             header_length: 40,
         }
+    }
+
+    fn with_ecn(segment: Segment) -> Segment {
+        Segment { flags: Flags(Flags::SYN | Flags::ECE | Flags::CWR), ..segment }
     }
 
     fn terms() -> PortChallenge {
@@ -219,7 +221,7 @@ mod tests {
 
     #[test]
     fn all_options() {
-        let answer = SynAck::new(&segment("198.18.0.9", "198.18.0.1"), all(), true, COOKIE, &terms(), 0x1_003f);
+        let answer = SynAck::new(&with_ecn(segment("198.18.0.9", "198.18.0.1")), all(), COOKIE, &terms(), 0x1_003f);
         assert_eq!(
             bytes(&answer),
             [
@@ -231,17 +233,17 @@ mod tests {
 
     #[test]
     fn fewer_options() {
-        let segment = segment("2001:db8::9", "2001:db8::1");
+        let segment = with_ecn(segment("2001:db8::9", "2001:db8::1"));
         let unscaled = SynOptions::default().with_mss(1460).with_timestamp(77);
-        let answer = bytes(&SynAck::new(&segment, unscaled, false, COOKIE, &terms(), 64));
-        assert_eq!(answer[12..14], [0x90, 0x12]);
-        assert_eq!(answer[20..], [2, 4, 5, 0xa0, 1, 1, 8, 10, 0, 0, 0, 0xf, 0, 0, 0, 77]);
+        let answer = bytes(&SynAck::new(&segment, unscaled, COOKIE, &terms(), 64));
+        assert_eq!(answer[12..14], [0x90, 0x52]);
+        assert_eq!(answer[20..], [2, 4, 5, 0xa0, 1, 1, 8, 10, 0, 0, 0, 0x2f, 0, 0, 0, 77]);
         // Nothing but the MSS without timestamps: the kernel would not remember the rest.
         let plain = SynOptions::default().with_mss(1460).with_window_scale(10).with_sack();
-        let answer = bytes(&SynAck::new(&segment, plain, true, COOKIE, &terms(), 64));
+        let answer = bytes(&SynAck::new(&segment, plain, COOKIE, &terms(), 64));
         assert_eq!((&answer[12..14], &answer[20..]), (&[0x60, 0x12][..], &[2, 4, 5, 0xa0][..]));
         let none = PortChallenge { flags: 0, most_mss_ipv6: 1220, ..terms() };
-        let answer = bytes(&SynAck::new(&segment, all(), true, COOKIE, &none, 64));
+        let answer = bytes(&SynAck::new(&segment, all(), COOKIE, &none, 64));
         assert_eq!((&answer[12..14], &answer[20..]), (&[0x60, 0x12][..], &[2, 4, 4, 0xc4][..]));
     }
 
@@ -250,7 +252,7 @@ mod tests {
         for (source, destination) in [("198.18.0.9", "198.18.0.1"), ("2001:db8::9", "2001:db8::1")] {
             let segment = segment(source, destination);
             for milliseconds in 0..1000 {
-                let answer = SynAck::new(&segment, all(), false, COOKIE, &terms(), milliseconds);
+                let answer = SynAck::new(&segment, all(), COOKIE, &terms(), milliseconds);
                 let octets = |address: Address| {
                     if address.is_ipv4() { address.octets()[12..].to_vec() } else { address.octets().to_vec() }
                 };
@@ -268,12 +270,12 @@ mod tests {
 
     #[test]
     fn congestion_notification_is_asked_for_by_both_flags() {
-        let word = Be16::new;
-        assert!(asks_for_ecn(true, word(0x4500), word(0xa0c2)));
-        assert!(!asks_for_ecn(true, word(0x4500), word(0xa042)));
-        assert!(!asks_for_ecn(true, word(0x4502), word(0xa0c2)), "a packet that is capable itself");
-        assert!(asks_for_ecn(true, word(0x4502), word(0xa1c2)), "accurate feedback");
-        assert!(asks_for_ecn(false, word(0x6000), word(0xa0c2)));
-        assert!(!asks_for_ecn(false, word(0x6020), word(0xa0c2)));
+        let asks = |flags: u8, service: u8, reserved: u8| {
+            asks_for_ecn(&Segment { flags: Flags(flags), service, reserved, ..segment("198.18.0.9", "198.18.0.1") })
+        };
+        assert!(asks(0xc2, 0, 0));
+        assert!(!asks(0x42, 0, 0));
+        assert!(!asks(0xc2, 2, 0), "a packet that is capable itself");
+        assert!(asks(0xc2, 2, 1), "accurate feedback");
     }
 }

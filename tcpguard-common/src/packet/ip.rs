@@ -26,6 +26,8 @@ const IPV6_FRAGMENT_OFFSET_MASK: u16 = 0xfff8;
 pub(super) struct Datagram {
     pub source: Address,
     pub destination: Address,
+    /// Type of service, or traffic class.
+    pub service: u8,
     /// Where the IP header starts, in bytes from the start of the frame.
     pub ip_offset: usize,
     /// Where the TCP header starts.
@@ -79,16 +81,18 @@ pub(super) fn parse(bytes: &(impl PacketBytes + ?Sized), payload: Payload) -> Re
     }
 }
 
-/// The addresses of the packet whose IP header starts at `offset`.
+/// What the IP header at `offset` says, which has been parsed before, of addresses.
 #[inline(always)]
-pub(super) fn addresses(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Option<(Address, Address)> {
+pub(super) fn at(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Option<Datagram> {
     let version: Be16 = bytes.read(offset)?;
-    if version.get() >> 12 == 4 {
+    let (source, destination) = if version.get() >> 12 == 4 {
         let [source, destination]: [[Be16; 2]; 2] = bytes.read(offset + offset_of!(Ipv4Header, source))?;
-        return Some((Address::from_ipv4_fields(source), Address::from_ipv4_fields(destination)));
-    }
-    let [source, destination]: [[Be16; 8]; 2] = bytes.read(offset + offset_of!(Ipv6Header, source))?;
-    Some((Address::from_ipv6_fields(source), Address::from_ipv6_fields(destination)))
+        (Address::from_ipv4_fields(source), Address::from_ipv4_fields(destination))
+    } else {
+        let [source, destination]: [[Be16; 8]; 2] = bytes.read(offset + offset_of!(Ipv6Header, source))?;
+        (Address::from_ipv6_fields(source), Address::from_ipv6_fields(destination))
+    };
+    Some(Datagram { source, destination, service: 0, ip_offset: offset, tcp_offset: 0, tcp_length: 0 })
 }
 
 #[inline(always)]
@@ -108,6 +112,7 @@ fn parse_ipv4(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Data
     Ok(Datagram {
         source: Address::from_ipv4_fields(header.source),
         destination: Address::from_ipv4_fields(header.destination),
+        service: header.service,
         ip_offset: offset,
         tcp_offset: offset + header_length as usize,
         tcp_length,
@@ -138,6 +143,7 @@ fn parse_ipv6(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Data
     Ok(Datagram {
         source: Address::from_ipv6_fields(header.source),
         destination: Address::from_ipv6_fields(header.destination),
+        service: header.version << 4 | header.class_and_label[0] >> 4,
         ip_offset: offset,
         tcp_offset: offset + size_of::<Ipv6Header>() + extensions_length,
         tcp_length,

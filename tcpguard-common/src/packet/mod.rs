@@ -30,6 +30,10 @@ pub struct Segment {
     pub sequence: u32,
     /// TCP flags.
     pub flags: Flags,
+    /// The bits between data offset and flags, of which one belongs to accurate congestion notification.
+    pub reserved: u8,
+    /// Type of service, or traffic class.
+    pub service: u8,
     /// Bytes behind the TCP header by the IP header's account.
     pub payload_length: u16,
     /// Where the IP header starts, in bytes from the start of the frame.
@@ -44,20 +48,15 @@ impl Segment {
     /// Where it was found, as one number.
     #[inline(always)]
     pub const fn place(&self) -> u64 {
-        self.ip_offset as u64
-            | (self.header_length as u64) << 8
-            | (self.tcp_offset as u64) << 16
-            | (self.payload_length as u64) << 32
+        self.ip_offset as u64 | (self.header_length as u64) << 8 | (self.tcp_offset as u64) << 16
     }
 
-    /// Reads it again, from where it was found ([`Segment::place`]).
+    /// Reads it again, from where it was found ([`Segment::place`]), without its lengths.
     #[inline(always)]
     pub fn at(bytes: &(impl PacketBytes + ?Sized), place: u64) -> Option<Self> {
         let ip_offset = (place & 0xfe) as usize;
-        let (tcp_offset, header_length) = tcp_at(place);
-        let (source, destination) = ip::addresses(bytes, ip_offset)?;
-        let payload_length = (place >> 32) as u16;
-        tcp::read(bytes, ip_offset, tcp_offset, source, destination).map(|segment| Self { payload_length, header_length, ..segment })
+        let (tcp_offset, _) = tcp_at(place);
+        tcp::read(bytes, tcp_offset, &ip::at(bytes, ip_offset)?)
     }
 }
 

@@ -2,8 +2,6 @@
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use crate::address::Address;
-
 use super::{Be16, Be32, PacketBytes, Segment, Unread, ip::Datagram};
 
 const MINIMUM_DATA_OFFSET: u16 = 5;
@@ -76,28 +74,33 @@ impl Flags {
     }
 }
 
-/// The segment whose header starts at `tcp_offset`, without its lengths.
+/// The segment whose header starts at `tcp_offset` and has been parsed before, without its lengths.
 #[inline(always)]
 pub(super) fn read(
     bytes: &(impl PacketBytes + ?Sized),
-    ip_offset: usize,
     tcp_offset: usize,
-    source: Address,
-    destination: Address,
+    datagram: &Datagram,
 ) -> Option<Segment> {
     let header: TcpHeader = bytes.read(tcp_offset)?;
-    Some(Segment {
-        source,
-        destination,
+    Some(Segment { tcp_offset, ..segment(&header, datagram, 0, 0) })
+}
+
+#[inline(always)]
+const fn segment(header: &TcpHeader, datagram: &Datagram, payload_length: u16, header_length: usize) -> Segment {
+    Segment {
+        source: datagram.source,
+        destination: datagram.destination,
         source_port: header.source_port.get(),
         destination_port: header.destination_port.get(),
         sequence: header.sequence.get(),
         flags: Flags(header.flags),
-        payload_length: 0,
-        ip_offset,
-        tcp_offset,
-        header_length: 0,
-    })
+        reserved: header.data_offset & 0x0f,
+        service: datagram.service,
+        payload_length,
+        ip_offset: datagram.ip_offset,
+        tcp_offset: datagram.tcp_offset,
+        header_length,
+    }
 }
 
 #[inline(always)]
@@ -113,16 +116,5 @@ pub(super) fn parse(bytes: &(impl PacketBytes + ?Sized), datagram: &Datagram) ->
         bytes.read::<Be32>(last_word).ok_or(Unread::Truncated)?;
     }
     let payload_length = datagram.tcp_length.checked_sub(data_offset * 4).ok_or(Unread::Truncated)?;
-    Ok(Segment {
-        source: datagram.source,
-        destination: datagram.destination,
-        source_port: header.source_port.get(),
-        destination_port: header.destination_port.get(),
-        sequence: header.sequence.get(),
-        flags: Flags(header.flags),
-        payload_length,
-        ip_offset: datagram.ip_offset,
-        tcp_offset: datagram.tcp_offset,
-        header_length: data_offset as usize * 4,
-    })
+    Ok(segment(&header, datagram, payload_length, data_offset as usize * 4))
 }

@@ -31,7 +31,7 @@ use crate::{
     challenge::{self, Challenge},
     control::Leave,
     destination, events,
-    outcome::{Judged, Outcome},
+    outcome::Outcome,
     settings,
     socket::Handshake,
     stages,
@@ -53,7 +53,7 @@ pub fn not_begun(segment: &Segment, is_restrained: bool) {
 /// A SYN arrived that the lists have nothing against. What is remembered of its source may be against it; and
 /// it may have to be challenged.
 #[inline(always)]
-pub fn syn(context: &XdpContext, arrival: &Arrival, standing: Standing) -> Judged {
+pub fn syn(context: &XdpContext, arrival: &Arrival, standing: Standing) -> Outcome {
     let (source, now) = (arrival.source, arrival.now);
     if known::may_contain(source)
         && let Some(entry) = sources::find(source)
@@ -61,11 +61,11 @@ pub fn syn(context: &XdpContext, arrival: &Arrival, standing: Standing) -> Judge
         return syn_of_known(entry, arrival, standing);
     }
     if let Some(outcome) = stages::unknown_source(arrival, standing) {
-        return outcome.into();
+        return outcome;
     }
     let challenge = if matches!(standing, Standing::Allowed) { Challenge::None } else { Challenge::of(arrival) };
     if let Some(outcome) = challenge.refusal(arrival) {
-        return outcome.into();
+        return outcome;
     }
     distinct::observe(source, now);
     if !sketch::count(source, now) {
@@ -106,15 +106,15 @@ fn admit(source: Source, now: Now) -> bool {
 }
 
 #[inline(always)]
-fn syn_of_known(entry: &mut SourceEntry, arrival: &Arrival, standing: Standing) -> Judged {
+fn syn_of_known(entry: &mut SourceEntry, arrival: &Arrival, standing: Standing) -> Outcome {
     sources::count(&mut entry.syn);
     if let Some(outcome) = stages::known_source(entry, arrival, standing) {
-        return outcome.into();
+        return outcome;
     }
     let challenge = stages::challenge_of_known(entry, arrival, standing);
     if let Some(outcome) = challenge.refusal(arrival) {
         atomic::add(&mut entry.dropped, 1);
-        return outcome.into();
+        return outcome;
     }
     distinct::observe(arrival.source, arrival.now);
     begin(entry, arrival, challenge)
@@ -122,12 +122,12 @@ fn syn_of_known(entry: &mut SourceEntry, arrival: &Arrival, standing: Standing) 
 
 /// Begins a handshake, unless the SYN is one that was sent again, or one that is not judged here.
 #[inline(always)]
-fn begin(entry: &mut SourceEntry, arrival: &Arrival, challenge: Challenge) -> Judged {
-    let judged = challenge.after(account(entry, arrival));
-    if judged.is_challenged {
+fn begin(entry: &mut SourceEntry, arrival: &Arrival, challenge: Challenge) -> Outcome {
+    let outcome = challenge.after(account(entry, arrival));
+    if outcome.is_challenged() {
         sources::count(&mut entry.challenged);
     }
-    judged
+    outcome
 }
 
 #[inline(always)]

@@ -4,7 +4,6 @@
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use tcpguard_common::{
     challenge::{
-        PortChallenge,
         syn_ack::{
             self, FULL_LENGTH, IPV4_HEADER_LENGTH, IPV6_HEADER_LENGTH, PLAIN_LENGTH, SHORTEST_FRAME, SynAck,
             UNSCALED_LENGTH,
@@ -19,38 +18,24 @@ use crate::{frame::Frame, time::Now};
 
 /// Words of an Ethernet header's two addresses.
 const ADDRESS_WORDS: usize = 3;
-/// Where the word with data offset and flags is in a TCP header.
-const OFFSET_AND_FLAGS: usize = 12;
 
 /// Turns the frame into the answer to the SYN that it holds. False where that cannot be; the frame is as it
 /// was then.
 #[inline(always)]
-pub fn send(context: &XdpContext, segment: &Segment) -> bool {
-    let options = read_options(context.ctx, segment.place());
-    answer_syn(context.ctx, segment.place(), options) == ANSWERED
-}
-
-const ANSWERED: u32 = 1;
-
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn answer_syn(context: *mut xdp_md, place: u64, options: u64) -> u32 {
-    let context = XdpContext::new(context);
-    let Some(segment) = Segment::at(&Frame::of(&context), place) else { return 0 };
-    let Some(terms) = terms_of(segment.destination_port) else { return 0 };
-    let options = SynOptions::from_packed(options);
-    if make(&context, &segment, terms, options).is_some() { ANSWERED } else { 0 }
+pub fn send(context: &XdpContext) -> bool {
+    make(context).is_some()
 }
 
 #[inline(always)]
-fn make(context: &XdpContext, segment: &Segment, terms: &PortChallenge, options: SynOptions) -> Option<()> {
+fn make(context: &XdpContext) -> Option<()> {
     let frame = Frame::of(context);
+    let segment = &packet::parse(&frame).ok()?;
+    let terms = terms_of(segment.destination_port)?;
+    let options = SynOptions::read_usual(&frame, segment.tcp_offset, segment.header_length)
+        .unwrap_or_else(|| SynOptions::from_packed(read_options(context.ctx, segment.place())));
     let is_ipv4 = segment.source.is_ipv4();
-    let service: Be16 = frame.read(segment.ip_offset)?;
-    let asks_for_ecn =
-        syn_ack::asks_for_ecn(is_ipv4, service, frame.read(segment.tcp_offset + OFFSET_AND_FLAGS)?);
     let cookie = cookie::make(segment, options.mss())?;
-    let answer = SynAck::new(segment, options, asks_for_ecn, cookie, terms, Now::read().milliseconds());
+    let answer = SynAck::new(segment, options, cookie, terms, Now::read().milliseconds());
 
     let ip_length = if is_ipv4 { IPV4_HEADER_LENGTH } else { IPV6_HEADER_LENGTH };
     let tcp_offset = segment.ip_offset + ip_length;
@@ -76,15 +61,14 @@ fn make(context: &XdpContext, segment: &Segment, terms: &PortChallenge, options:
     Some(())
 }
 
-/// The options as a number: the ways through them end here.
+/// The options as a number, however they are laid out. It is a global function, which the verifier looks at by
+/// itself: the ways through the options end here.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn read_options(context: *mut xdp_md, place: u64) -> u64 {
     let frame = Frame::of(&XdpContext::new(context));
     let (tcp_offset, header_length) = packet::tcp_at(place);
-    SynOptions::read_usual(&frame, tcp_offset, header_length)
-        .unwrap_or_else(|| SynOptions::read(&frame, tcp_offset, header_length))
-        .packed()
+    SynOptions::read(&frame, tcp_offset, header_length).packed()
 }
 
 #[inline(always)]

@@ -5,7 +5,6 @@ use aya_ebpf::helpers::generated::{
     bpf_tcp_raw_gen_syncookie_ipv6,
 };
 use tcpguard_common::{
-    address::Address,
     challenge::syn_ack::Cookie,
     packet::{Be16, Flags, PacketBytes, Segment, TCP_HEADER_LENGTH},
 };
@@ -22,7 +21,8 @@ const MSS_OPTION: u16 = 0x0204;
 const DEFAULT_MSS_IPV4: u16 = 536;
 const DEFAULT_MSS_IPV6: u16 = 1220;
 
-/// Of an IPv4 header the helpers read the addresses only.
+/// Of an IPv4 header the helpers read the addresses only. What they do not read holds something all the same: to
+/// clear it would take a call.
 #[repr(C)]
 struct Ipv4Addresses {
     unread: [u32; 3],
@@ -41,20 +41,16 @@ struct Ipv6Addresses {
 impl Ipv4Addresses {
     #[inline(always)]
     fn of(segment: &Segment) -> Self {
-        Self { unread: [0; 3], source: segment.source.ipv4_be(), destination: segment.destination.ipv4_be() }
+        let (source, destination) = (segment.source.ipv4_be(), segment.destination.ipv4_be());
+        Self { unread: [source; 3], source, destination }
     }
 }
 
 impl Ipv6Addresses {
     #[inline(always)]
     fn of(segment: &Segment) -> Self {
-        Self { unread: 0, source: words(segment.source), destination: words(segment.destination) }
+        Self { unread: segment.place(), source: segment.source.words(), destination: segment.destination.words() }
     }
-}
-
-#[inline(always)]
-fn words(address: Address) -> [u64; 2] {
-    address.words()
 }
 
 /// The cookie for a SYN that asks for segments of `mss` bytes at most; 0 where it does not say.
@@ -104,13 +100,19 @@ pub fn returned(frame: &Frame, segment: &Segment) -> Option<u32> {
 
 #[inline(always)]
 fn syn_header(segment: &Segment, mss: u16) -> SynHeader {
-    let mut words = [Be16::new(0); 12];
-    words[0] = Be16::new(segment.source_port);
-    words[1] = Be16::new(segment.destination_port);
-    words[2] = Be16::new((segment.sequence >> 16) as u16);
-    words[3] = Be16::new(segment.sequence as u16);
-    words[6] = Be16::new((SYN_HEADER_LENGTH as u16 / 4) << 12 | Flags::SYN as u16);
-    words[10] = Be16::new(MSS_OPTION);
-    words[11] = Be16::new(mss);
-    words
+    const NOTHING: Be16 = Be16::new(0);
+    [
+        Be16::new(segment.source_port),
+        Be16::new(segment.destination_port),
+        Be16::new((segment.sequence >> 16) as u16),
+        Be16::new(segment.sequence as u16),
+        NOTHING,
+        NOTHING,
+        Be16::new((SYN_HEADER_LENGTH as u16 / 4) << 12 | Flags::SYN as u16),
+        NOTHING,
+        NOTHING,
+        NOTHING,
+        Be16::new(MSS_OPTION),
+        Be16::new(mss),
+    ]
 }

@@ -9,20 +9,21 @@ mod load;
 pub mod prime;
 mod spent;
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{btf_maps::ProgramArray, macros::btf_map, programs::XdpContext};
 use tcpguard_common::{
     challenge::{PortChallenge, port_flag},
     control::flag,
     counters::Counter,
     drops::DropReason,
-    packet::Segment,
 };
 
 use crate::{
     accounts::counts,
     arrival::Arrival,
-    outcome::{Judged, Outcome},
+    outcome::Outcome,
+    settings,
 };
+pub use answer::send as answer;
 pub use cookie::returned as returned_cookie;
 pub use destinations::{has_listener, note_listener, terms_of};
 pub use spent::{note as note_returned, spend};
@@ -68,24 +69,25 @@ impl Challenge {
         }
     }
 
-    /// What becomes of a SYN that has been accounted as `outcome`.
+    /// What becomes of a SYN that has been accounted as `accounted`.
     #[inline(always)]
-    pub fn after(self, outcome: Outcome) -> Judged {
-        Judged { outcome, is_challenged: matches!(self, Self::Cookie) && outcome.answered().is_some() }
+    pub fn after(self, accounted: Outcome) -> Outcome {
+        if matches!(self, Self::Cookie) { accounted.challenged() } else { accounted }
     }
 }
 
-/// The outcome of a SYN that has been accounted as `accounted`, and is to be answered: where that cannot be, it
-/// goes on.
+/// The program that answers SYNs, where the daemon has put it here.
+#[btf_map]
+static ANSWER: ProgramArray<1> = ProgramArray::new();
+
+/// Has the frame answered. It returns only where that cannot be.
 #[inline(always)]
-pub fn answer(context: &XdpContext, segment: &Segment, accounted: Outcome) -> Outcome {
-    match accounted.answered() {
-        Some(answered) if answer::send(context, segment) => answered,
-        _ => {
-            counts::add(Counter::ChallengeFailed);
-            accounted
-        }
+pub fn answer_next(context: &XdpContext) {
+    if settings::can_make_cookies() != 0 {
+        // SAFETY: on success it does not return.
+        unsafe { ANSWER.tail_call(context, 0) };
     }
+    counts::add(Counter::ChallengeFailed);
 }
 
 /// What the terms want at this moment: more once too many SYNs come.

@@ -4,6 +4,7 @@ use std::{os::unix::fs::MetadataExt, time::Duration};
 
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::ProgramArray,
     programs::{BtfTracePoint, ProgramType, Xdp},
     sys::{BpfHelper, is_helper_supported},
 };
@@ -132,6 +133,10 @@ impl Datapath {
         load_xdp(&mut ebpf, program::CLOCK)?;
         load_xdp(&mut ebpf, program::BLOCK_SOURCE)?;
         load_xdp(&mut ebpf, program::PRIME_LISTENER)?;
+        if cookies == Feature::Available {
+            load_xdp(&mut ebpf, program::ANSWER_SYN)?;
+            install_answer(&mut ebpf)?;
+        }
         let mut tracepoint = |name, tracepoint| match &layout_problem {
             Some(problem) => Feature::Unavailable(problem.clone()),
             None => attach_tracepoint(&mut ebpf, name, tracepoint),
@@ -153,6 +158,19 @@ fn load_xdp(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
     let program = ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
     let program: &mut Xdp = program.try_into().map_err(DatapathError::program(name))?;
     program.load().map_err(DatapathError::program(name))
+}
+
+/// Tells the datapath which program answers SYNs.
+fn install_answer(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
+    let program: &Xdp = ebpf
+        .program(program::ANSWER_SYN)
+        .ok_or(DatapathError::Missing(program::ANSWER_SYN))?
+        .try_into()
+        .map_err(DatapathError::program(program::ANSWER_SYN))?;
+    let program = program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(DatapathError::program(program::ANSWER_SYN))?;
+    let map = ebpf.map_mut(map::ANSWER).ok_or(DatapathError::Missing(map::ANSWER))?;
+    let mut answer = ProgramArray::try_from(map).map_err(DatapathError::map(map::ANSWER))?;
+    answer.set(0, &program, 0).map_err(DatapathError::map(map::ANSWER))
 }
 
 fn attach_tracepoint(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) -> Feature {
