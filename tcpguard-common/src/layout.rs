@@ -99,10 +99,10 @@ pub mod setting {
     pub const LOG_LEVEL: &str = "AYA_LOG_LEVEL";
 }
 
-/// Ports in one element of `SYN_BY_PORT` (32 KiB, the most that a per-CPU element may have).
-pub const PORTS_PER_SLAB: usize = 1024;
+/// Ports in one element of `SYN_BY_PORT` (20 KiB; a per-CPU element may have 32).
+pub const PORTS_PER_SLAB: usize = 512;
 /// Elements of `SYN_BY_PORT`.
-pub const PORT_SLABS: usize = 64;
+pub const PORT_SLABS: usize = 128;
 /// SYNs by destination port.
 pub type PortSlab = [PortSyns; PORTS_PER_SLAB];
 
@@ -117,6 +117,8 @@ pub struct PortSyns {
     pub not_begun: u64,
     /// Of these, the ones that were dropped by judgement.
     pub restrained: u64,
+    /// All that were to be answered with a cookie.
+    pub challenged: u64,
     /// Those of this moment whose sources are not proven.
     pub load: CpuLoad,
 }

@@ -10,12 +10,14 @@
 //! | [`monitor`] | both sides, ten times a second |
 //! | [`detect`] | judging what was seen |
 //! | [`enforce`] | acting on it, and taking it back |
+//! | [`challenge`] | answering SYNs with cookies, where blocks do not help |
 //! | [`lists`] | who is always let in, and who never |
 //! | [`events`] | what happened |
 //! | [`api`] | telling others |
 //! | [`cli`] | the commands |
 
 pub mod api;
+pub mod challenge;
 pub mod cli;
 pub mod config;
 pub mod datapath;
@@ -34,13 +36,14 @@ use std::{
 };
 
 use tcpguard_common::{
+    control::Control,
     drops::DropReason,
     event::{Event, kind},
 };
 use thiserror::Error;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -108,7 +111,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let events = EventLog::open(&config.store.path);
     let time = Arc::new(DatapathTime::new(datapath.jiffies()?, datapath.ticks_per_second));
     let (lists, files) = Lists::start(&config, others.rules, events.clone(), Arc::clone(&time))?;
-    let enforcer = Enforcer::start(&config, others.payload, lists.clone(), events.clone());
+    let maps = (others.payload, others.challenges);
+    let enforcer = Enforcer::start(&config, maps, &datapath, lists.clone(), events.clone())?;
     let guards = Guards::attach(&config, &links, &mut datapath).await?;
 
     let (publish, report) = watch::channel(None);
@@ -251,6 +255,8 @@ impl Judge {
 
 /// Events taken from the ring at once, so that a flood of them does not hold up the rest.
 const EVENTS_AT_ONCE: usize = 256;
+/// For how long clients may take to bring a cookie back, when the daemon ends.
+const UNDER_WAY: Duration = Duration::from_millis(300);
 /// Orders that may wait.
 const MOST_ORDERS: usize = 64;
 /// Time between two reviews of all interfaces; changes are heard of at once.
@@ -285,7 +291,19 @@ impl Daemon {
                 },
             }
         }
+        self.stop_challenging().await;
         tokio::task::block_in_place(|| self.enforcer.end());
+    }
+
+    /// Cookies that were sent a moment ago are let come back, before the kernel does not take them any more.
+    async fn stop_challenging(&mut self) {
+        if !self.enforcer.has_cookies_under_way() {
+            return;
+        }
+        if let Err(error) = self.control.give(&Control::NONE) {
+            warn!("{error}");
+        }
+        sleep(UNDER_WAY).await;
     }
 
     /// What the datapath tells at once.
@@ -297,6 +315,8 @@ impl Daemon {
                 let message = format!("a SYN of {} was dropped for the first time ({reason})", event.source);
                 self.events.record(Note::new(EventKind::FirstDrop, message).about(event.source));
             }
+            kind::LISTENERS_CHANGED => self.monitor.note_listeners(),
+            kind::CHALLENGE_TRIGGERED => self.enforcer.note_triggered(event.reason as u16),
             _ => {}
         }
     }
@@ -355,7 +375,7 @@ impl Daemon {
         self.time.set(snapshot.clock.jiffies());
         let at = self.judge.now();
         let judgement = self.judge.judge(&snapshot, at);
-        let measures = self.enforcer.act(&judgement, &snapshot, &self.datapath, at);
+        let measures = self.enforcer.act(&judgement, &snapshot, &self.datapath, self.knows_local, at);
         if let Err(error) = self.lists.expire() {
             warn!("what has expired on the lists could not be removed: {error}");
         }

@@ -69,7 +69,7 @@ pub fn syn(context: &XdpContext, arrival: &Arrival, standing: Standing) -> Outco
     }
     distinct::observe(source, now);
     if !sketch::count(source, now) {
-        return challenge.after(untracked(arrival));
+        return untracked(arrival, challenge);
     }
     if admit(source, now) {
         sketch::note_admission();
@@ -81,17 +81,17 @@ pub fn syn(context: &XdpContext, arrival: &Arrival, standing: Standing) -> Outco
             sources::count(&mut entry.syn);
             begin(entry, arrival, challenge)
         }
-        None => challenge.after(untracked(arrival)),
+        None => untracked(arrival, challenge),
     }
 }
 
 /// A SYN of which nothing is remembered. Whom it is for is not asked: this is the path of a flood, and
 /// each look-up would cost every SYN of it.
 #[inline(always)]
-fn untracked(arrival: &Arrival) -> Outcome {
-    ports::count_syn(arrival.segment.destination_port);
+fn untracked(arrival: &Arrival, challenge: Challenge) -> Outcome {
+    ports::count_syn(arrival.segment.destination_port, challenge.is_cookie());
     prefixes::count_syn(arrival.source, arrival.now);
-    Outcome::SYN_UNTRACKED
+    challenge.after(Outcome::SYN_UNTRACKED)
 }
 
 /// Gives the source an entry, unless it has one that the filter had lost: false then.
@@ -123,7 +123,7 @@ fn syn_of_known(entry: &mut SourceEntry, arrival: &Arrival, standing: Standing) 
 /// Begins a handshake, unless the SYN is one that was sent again, or one that is not judged here.
 #[inline(always)]
 fn begin(entry: &mut SourceEntry, arrival: &Arrival, challenge: Challenge) -> Outcome {
-    let outcome = challenge.after(account(entry, arrival));
+    let outcome = account(entry, arrival, challenge);
     if outcome.is_challenged() {
         sources::count(&mut entry.challenged);
     }
@@ -131,25 +131,26 @@ fn begin(entry: &mut SourceEntry, arrival: &Arrival, challenge: Challenge) -> Ou
 }
 
 #[inline(always)]
-fn account(entry: &mut SourceEntry, arrival: &Arrival) -> Outcome {
+fn account(entry: &mut SourceEntry, arrival: &Arrival, challenge: Challenge) -> Outcome {
     let (source, segment, now) = (arrival.source, arrival.segment, arrival.now);
     let period = now.window_period();
-    let exemption = match handshakes::begin(source, segment, period) {
-        true => destination::exemption(arrival).inspect(|_| handshakes::forget(source, segment, period)),
-        false => Some(Outcome::SYN_REPEATED),
-    };
-    if let Some(outcome) = exemption {
+    if !handshakes::begin(source, segment, period) {
+        ports::count_repeated(segment.destination_port, challenge.is_cookie());
+        return challenge.after(Outcome::SYN_REPEATED);
+    }
+    if let Some(outcome) = destination::exemption(arrival) {
+        handshakes::forget(source, segment, period);
         not_begun(segment, false);
         return outcome;
     }
-    ports::count_syn(segment.destination_port);
+    ports::count_syn(segment.destination_port, challenge.is_cookie());
     prefixes::count_syn(source, now);
     entry.ports.add(segment.destination_port, entry.half_open.is_new_period(period));
     let count = entry.half_open.open(period);
     if is_busy_mark(count) {
         events::report(Event { kind: kind::SOURCE_BUSY, reason: 0, source: source.address, half_open: count.into() });
     }
-    Outcome::read(SegmentKind::Syn)
+    challenge.after(Outcome::read(SegmentKind::Syn))
 }
 
 /// The daemon blocks a source until some time, or lifts a block: 0. It needs an entry for that.

@@ -20,9 +20,20 @@ static HANDSHAKES_BY_PORT: HashMap<u16, PortHandshakes, 4096> = HashMap::new();
 
 /// Counts a SYN that began a handshake. Each SYN is counted once, where its way ends.
 #[inline(always)]
-pub fn count_syn(port: u16) {
+pub fn count_syn(port: u16, is_challenged: bool) {
     if let Some(counts) = counts(port) {
         counts.syn += 1;
+        counts.challenged += u64::from(is_challenged);
+    }
+}
+
+/// Counts a SYN that was sent again.
+#[inline(always)]
+pub fn count_repeated(port: u16, is_challenged: bool) {
+    if let Some(counts) = counts(port) {
+        counts.syn += 1;
+        counts.not_begun += 1;
+        counts.challenged += u64::from(is_challenged);
     }
 }
 

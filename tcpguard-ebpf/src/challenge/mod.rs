@@ -60,6 +60,12 @@ impl Challenge {
         }
     }
 
+    /// Whether it is by a cookie.
+    #[inline(always)]
+    pub const fn is_cookie(self) -> bool {
+        matches!(self, Self::Cookie)
+    }
+
     /// The outcome of a SYN that is not let in for now: it came for the first time.
     #[inline(always)]
     pub fn refusal(self, arrival: &Arrival) -> Option<Outcome> {
@@ -72,7 +78,7 @@ impl Challenge {
     /// What becomes of a SYN that has been accounted as `accounted`.
     #[inline(always)]
     pub fn after(self, accounted: Outcome) -> Outcome {
-        if matches!(self, Self::Cookie) { accounted.challenged() } else { accounted }
+        if self.is_cookie() { accounted.challenged() } else { accounted }
     }
 }
 

@@ -87,6 +87,48 @@ pub struct Measures {
     pub blocks: u64,
     /// What would make backlogs large enough.
     pub advice: Vec<String>,
+    /// How SYNs of unproven sources are challenged.
+    #[serde(default)]
+    pub challenge: Challenge,
+}
+
+/// How SYNs of unproven sources are challenged.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Challenge {
+    /// Ports that are challenged now.
+    pub ports: Vec<ChallengedPort>,
+    /// Ports that should be, and are not.
+    pub left_alone: Vec<PortLeftAlone>,
+    /// Why no cookies can be sent; null where they can.
+    pub no_cookies: Option<String>,
+    /// Seconds for which cookies that were sent are still good: kernel settings stay until then. Null for none.
+    pub cookies_good_for_seconds: Option<u64>,
+    /// Cookies that came back and were valid.
+    pub cookies_returned: u64,
+    /// SYNs that were to be answered, and could not be: they passed.
+    pub failed: u64,
+}
+
+/// A port that is challenged.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ChallengedPort {
+    /// Which.
+    pub port: u16,
+    /// cookie or retransmit.
+    pub method: String,
+    /// For how long it has been.
+    pub seconds: u64,
+    /// Segments that belong to no connection are dropped there.
+    pub guarded: bool,
+}
+
+/// A port that should be challenged, and is not.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PortLeftAlone {
+    /// Which.
+    pub port: u16,
+    /// Why.
+    pub reason: String,
 }
 
 /// A kernel setting.
@@ -256,6 +298,9 @@ pub struct Port {
     pub half_open: u64,
     /// SYN-ACKs sent again.
     pub retried: u64,
+    /// SYNs answered with a cookie.
+    #[serde(default)]
+    pub challenged: u64,
     /// Handshakes completed.
     pub completed: u64,
     /// What its listeners can hold; 0 where there is none.

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     Report,
+    challenge::ChallengeStatus,
     datapath::{Features, maps},
     detect::{Kind, Scope},
     interfaces::InterfaceStatus,
@@ -120,6 +121,27 @@ fn measures(report: &Report) -> model::Measures {
         kernel_settings: settings.collect(),
         blocks: measures.blocks.len() as u64,
         advice: measures.advice.iter().map(|advice| advice.text.clone()).collect(),
+        challenge: challenge(&measures.challenge, &report.snapshot.totals),
+    }
+}
+
+fn challenge(status: &ChallengeStatus, totals: &maps::Totals) -> model::Challenge {
+    let ports = status.ports.iter().map(|port| model::ChallengedPort {
+        port: port.port,
+        method: if port.by_cookie { "cookie" } else { "retransmit" }.to_owned(),
+        seconds: port.lasts.as_secs(),
+        guarded: port.is_guarded,
+    });
+    let left_alone = status.left_alone.iter();
+    model::Challenge {
+        ports: ports.collect(),
+        left_alone: left_alone
+            .map(|(port, reason)| model::PortLeftAlone { port: *port, reason: reason.clone() })
+            .collect(),
+        no_cookies: status.no_cookies.clone(),
+        cookies_good_for_seconds: status.cookies_good_for.map(|left| left.as_secs()),
+        cookies_returned: totals.get(Counter::CookiesReturned),
+        failed: totals.get(Counter::ChallengeFailed),
     }
 }
 
@@ -144,9 +166,9 @@ fn totals(totals: &maps::Totals) -> model::Totals {
         ack: totals.get(Counter::Ack),
         rst: totals.get(Counter::Rst),
         bad_flags: totals.get(Counter::BadFlags) + totals.get(Counter::DropBadFlags),
-        passed: packets.saturating_sub(dropped),
+        passed: packets.saturating_sub(dropped + totals.challenged()),
         dropped,
-        challenged: 0,
+        challenged: totals.challenged(),
         completed: totals.get(Counter::Completed),
         retried: totals.get(Counter::Retried),
         syn_repeated: totals.get(Counter::SynRepeated),
@@ -167,6 +189,7 @@ fn port(port: &PortSnapshot, slow: &[u16]) -> model::Port {
         syn: port.syn,
         half_open: port.half_open,
         retried: port.retried,
+        challenged: port.challenged,
         completed: port.completed,
         backlog: port.backlog,
         accept_queue: port.accept_queue,
@@ -193,6 +216,7 @@ fn features(features: &Features, kernel_problem: Option<&str>) -> BTreeMap<Strin
     BTreeMap::from([
         ("completions".to_owned(), describe(features.completions.problem())),
         ("retries".to_owned(), describe(features.retries.problem())),
+        ("cookies".to_owned(), describe(features.cookies.problem())),
         ("kernel_view".to_owned(), describe(kernel_problem)),
     ])
 }

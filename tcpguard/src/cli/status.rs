@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::{Asking, print, print_json};
-use crate::api::model::{Interface, Port, Stats};
+use crate::api::model::{Challenge, Interface, Port, Stats};
 
 pub(super) fn status(config: Option<&Path>, asking: &Asking) -> Result<()> {
     let stats: Stats = asking.get(config, "/stats")?;
@@ -42,8 +42,8 @@ fn describe(stats: &Stats) -> String {
         (
             "totals",
             format!(
-                "{} packets, {} SYN, {} completed, {} resets, {} dropped",
-                totals.packets, totals.syn, totals.completed, totals.rst, totals.dropped
+                "{} packets, {} SYN, {} completed, {} resets, {} dropped, {} challenged",
+                totals.packets, totals.syn, totals.completed, totals.rst, totals.dropped, totals.challenged
             ),
         ),
         ("sources", format!("{} of {} entries in use", stats.tracking.sources, stats.tracking.max_sources)),
@@ -72,9 +72,19 @@ fn describe_state(stats: &Stats) -> String {
         Some(attack) => {
             let blocks = stats.measures.blocks;
             let evidence = attack.evidence.join("; ");
-            format!("{}{level}, {} since {:.0}: {evidence}; {blocks} blocked", stats.state, attack.kind, attack.since)
+            let challenged = describe_challenge(&stats.measures.challenge);
+            format!(
+                "{}{level}, {} since {:.0}: {evidence}; {blocks} blocked{challenged}",
+                stats.state, attack.kind, attack.since
+            )
         }
     }
+}
+
+fn describe_challenge(challenge: &Challenge) -> String {
+    let ports: Vec<String> =
+        challenge.ports.iter().map(|port| format!("port {} challenged by {}", port.port, port.method)).collect();
+    ports.iter().map(|port| format!("; {port}")).collect()
 }
 
 fn describe_interface(interface: &Interface) -> String {

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     fn listener(port: u16, backlog: u32) -> Listener {
-        Listener { local: ([0, 0, 0, 0], port).into(), accept_queue: 0, backlog }
+        Listener::new(([0, 0, 0, 0], port).into(), 0, backlog)
     }
 
     #[test]

@@ -2,14 +2,18 @@
 //! first, so that they come back whatever becomes of the daemon: on leaving, at its end, or at its next start.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write},
+    ops::Range,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::challenge::{COOKIES_SETTING, TIMESTAMPS_SETTING};
 
 const SYSCTL: &str = "/proc/sys";
 
@@ -43,6 +47,23 @@ struct Journal {
     /// Settings belong to a network namespace.
     namespace: u64,
     settings: Vec<ChangedSetting>,
+    /// Until when, in jiffies, SYN cookies are good that depend on [`KEPT_FOR_COOKIES`].
+    #[serde(default)]
+    cookies_until: u64,
+}
+
+/// What must stay until the last SYN cookie is good for nothing.
+const KEPT_FOR_COOKIES: [&str; 2] = [COOKIES_SETTING, TIMESTAMPS_SETTING];
+
+/// What became of a setting.
+#[derive(Debug)]
+pub enum SettingOutcome {
+    /// It was changed.
+    Changed(ChangedSetting),
+    /// It could not be.
+    Failed(&'static str, SettingError),
+    /// It was to come back.
+    Restored(Restored),
 }
 
 /// What became of a setting that was to come back.
@@ -62,24 +83,31 @@ pub struct KernelSettings {
     journal: PathBuf,
     namespace: u64,
     changed: Vec<ChangedSetting>,
+    cookies_until: u64,
 }
 
 impl KernelSettings {
-    /// With a journal in `folder`. What a daemon that died has left changed is put back.
+    /// With a journal in `folder`. What a daemon that died has left changed is put back, but for what SYN cookies
+    /// depend on that it has sent and that are still good at `jiffies`.
     ///
     /// # Errors
     /// Where the network namespace cannot be told.
-    pub fn open(folder: &Path) -> io::Result<(Self, Vec<Restored>)> {
+    pub fn open(folder: &Path, jiffies: u64, most_jiffies: u64) -> io::Result<(Self, Vec<Restored>)> {
         let namespace = fs::metadata("/proc/self/ns/net")?.ino();
-        Ok(Self::open_at(Path::new(SYSCTL), folder, namespace))
+        Ok(Self::open_at(Path::new(SYSCTL), folder, namespace, jiffies..jiffies + most_jiffies))
     }
 
-    fn open_at(root: &Path, folder: &Path, namespace: u64) -> (Self, Vec<Restored>) {
+    fn open_at(root: &Path, folder: &Path, namespace: u64, still_good: Range<u64>) -> (Self, Vec<Restored>) {
         let journal = folder.join(format!("kernel-settings.{namespace}.json"));
         let left = fs::read(&journal).ok().and_then(|bytes| serde_json::from_slice::<Journal>(&bytes).ok());
-        let changed = left.filter(|journal| journal.namespace == namespace).map(|journal| journal.settings);
-        let mut settings = Self { root: root.to_owned(), journal, namespace, changed: changed.unwrap_or_default() };
-        let restored = settings.restore();
+        let left = left.filter(|journal| journal.namespace == namespace).unwrap_or_default();
+        let mut settings =
+            Self { root: root.to_owned(), journal, namespace, changed: left.settings, cookies_until: left.cookies_until };
+        let keeps = still_good.contains(&settings.cookies_until);
+        if !keeps {
+            settings.cookies_until = 0;
+        }
+        let restored = settings.restore_where(|name| !(keeps && KEPT_FOR_COOKIES.contains(&name)));
         (settings, restored)
     }
 
@@ -108,17 +136,22 @@ impl KernelSettings {
         })
     }
 
-    /// Changes a setting until [`KernelSettings::restore`]; `None` where it is what it should be, or was
-    /// changed already.
+    /// Changes a setting until it is put back; `None` where it is what it should be, or was changed to that
+    /// already (and maybe by somebody else since, whose word it then is).
     ///
     /// # Errors
     /// Where it cannot be read, written, or written down. It is what it was then.
     pub fn change(&mut self, name: &str, value: &str) -> Result<Option<ChangedSetting>, SettingError> {
-        if self.changed.iter().any(|changed| changed.name == name) {
-            return Ok(None);
-        }
-        let original = self.read(name)?;
-        if original == value {
+        let before = self.changed.iter().position(|changed| changed.name == name).map(|place| self.changed.remove(place));
+        let original = match &before {
+            Some(changed) if changed.value == value => {
+                self.changed.extend(before);
+                return Ok(None);
+            }
+            Some(changed) => changed.original.clone(),
+            None => self.read(name)?,
+        };
+        if before.is_none() && original == value {
             return Ok(None);
         }
         let changed = ChangedSetting { name: name.to_owned(), original, value: value.to_owned() };
@@ -130,6 +163,7 @@ impl KernelSettings {
             Ok(()) => Ok(Some(changed)),
             Err(error) => {
                 self.changed.pop();
+                self.changed.extend(before);
                 // A journal that says too much does no harm: what is not as it says is left alone.
                 self.write_journal().ok();
                 Err(error)
@@ -137,17 +171,63 @@ impl KernelSettings {
         }
     }
 
+    /// Brings settings to what is wanted, and puts back those of which nothing is.
+    pub fn bring_to(&mut self, wanted: &BTreeMap<&'static str, u64>) -> Vec<SettingOutcome> {
+        let unwanted = |name: &str| !wanted.contains_key(name);
+        let mut outcomes = Vec::new();
+        if self.changed.iter().any(|changed| unwanted(&changed.name)) {
+            outcomes.extend(self.restore_where(unwanted).into_iter().map(SettingOutcome::Restored));
+        }
+        for (name, value) in wanted {
+            match self.change(name, &value.to_string()) {
+                Ok(Some(changed)) => outcomes.push(SettingOutcome::Changed(changed)),
+                Ok(None) => {}
+                Err(error) => outcomes.push(SettingOutcome::Failed(name, error)),
+            }
+        }
+        outcomes
+    }
+
+    /// What an operator has set it to: what it was before it was changed here.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is no number.
+    pub fn operators_number(&self, name: &str) -> Result<u64, SettingError> {
+        match self.changed.iter().find(|changed| changed.name == name).and_then(|changed| changed.original.parse().ok()) {
+            Some(original) => Ok(original),
+            None => self.number(name),
+        }
+    }
+
+    /// Until when, in jiffies, cookies are good that were sent: written down for the next daemon.
+    pub fn note_cookies(&mut self, until: u64) {
+        if until == self.cookies_until || self.changed.is_empty() {
+            return;
+        }
+        self.cookies_until = until;
+        if let Err(error) = self.write_journal() {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// Until when cookies are good that a daemon before this one has sent.
+    pub const fn cookies_until(&self) -> u64 {
+        self.cookies_until
+    }
+
     /// Puts everything back.
     pub fn restore(&mut self) -> Vec<Restored> {
-        let restored: Vec<Restored> =
-            self.changed.drain(..).rev().map(|changed| restore(&self.root, changed)).collect();
-        self.changed = restored
-            .iter()
-            .filter_map(|outcome| match outcome {
-                Restored::Failed(changed, _) => Some(changed.clone()),
-                Restored::Back(_) | Restored::LeftAlone(_) => None,
-            })
-            .collect();
+        self.restore_where(|_| true)
+    }
+
+    fn restore_where(&mut self, is_due: impl Fn(&str) -> bool) -> Vec<Restored> {
+        let (due, kept): (Vec<_>, Vec<_>) = self.changed.drain(..).partition(|changed| is_due(&changed.name));
+        let restored: Vec<Restored> = due.into_iter().rev().map(|changed| restore(&self.root, changed)).collect();
+        let failed = restored.iter().filter_map(|outcome| match outcome {
+            Restored::Failed(changed, _) => Some(changed.clone()),
+            Restored::Back(_) | Restored::LeftAlone(_) => None,
+        });
+        self.changed = kept.into_iter().chain(failed).collect();
         // What could not be put back stays written down, for the next time.
         if self.changed.is_empty() {
             if let Err(error) = fs::remove_file(&self.journal)
@@ -168,7 +248,11 @@ impl KernelSettings {
     /// Written whole, and brought to the disk, before anything is changed.
     fn write_journal(&self) -> Result<(), SettingError> {
         let failed = |error: io::Error| SettingError::Journal(self.journal.clone(), error);
-        let journal = Journal { namespace: self.namespace, settings: self.changed.clone() };
+        let journal = Journal {
+            namespace: self.namespace,
+            settings: self.changed.clone(),
+            cookies_until: self.cookies_until,
+        };
         let bytes = serde_json::to_vec_pretty(&journal).map_err(|error| failed(error.into()))?;
         let temporary = self.journal.with_extension("new");
         let mut file = File::create(&temporary).map_err(failed)?;
@@ -216,7 +300,11 @@ mod tests {
         }
 
         fn open(&self) -> (KernelSettings, Vec<Restored>) {
-            KernelSettings::open_at(&self.root(), self.folder.path(), 7)
+            self.open_when(0)
+        }
+
+        fn open_when(&self, jiffies: u64) -> (KernelSettings, Vec<Restored>) {
+            KernelSettings::open_at(&self.root(), self.folder.path(), 7, jiffies..jiffies + 1000)
         }
 
         fn set(&self, name: &str, value: &str) {
@@ -273,7 +361,7 @@ mod tests {
         let bench = Bench::new();
         let (mut settings, _) = bench.open();
         settings.change("net.ipv4.tcp_synack_retries", "1").expect("changed");
-        let (_, restored) = KernelSettings::open_at(&bench.root(), bench.folder.path(), 8);
+        let (_, restored) = KernelSettings::open_at(&bench.root(), bench.folder.path(), 8, 0..1);
         assert!(restored.is_empty());
         assert_eq!(bench.get("net.ipv4.tcp_synack_retries"), "1");
     }
@@ -281,11 +369,44 @@ mod tests {
     #[test]
     fn nothing_is_changed_that_cannot_be_written_down() {
         let bench = Bench::new();
-        let (mut settings, _) = KernelSettings::open_at(&bench.root(), &bench.folder.path().join("missing"), 7);
+        let (mut settings, _) = KernelSettings::open_at(&bench.root(), &bench.folder.path().join("missing"), 7, 0..1);
         assert!(matches!(settings.change("net.ipv4.tcp_synack_retries", "1"), Err(SettingError::Journal(..))));
         assert_eq!(bench.get("net.ipv4.tcp_synack_retries"), "5");
         let (mut settings, _) = bench.open();
         assert!(settings.change("net.ipv4.no_such_setting", "1").is_err());
         assert!(settings.changed().is_empty());
+    }
+
+    #[test]
+    fn what_is_wanted_is_brought_about_and_taken_back() {
+        let bench = Bench::new();
+        let (mut settings, _) = bench.open();
+        let (retries, cookies) = ("net.ipv4.tcp_synack_retries", "net.ipv4.tcp_syncookies");
+        assert_eq!(settings.bring_to(&[(retries, 1), (cookies, 1)].into()).len(), 2);
+        assert!(settings.bring_to(&[(retries, 1), (cookies, 1)].into()).is_empty());
+        assert_eq!(settings.bring_to(&[(retries, 1), (cookies, 2)].into()).len(), 1);
+        assert_eq!((bench.get(retries), bench.get(cookies)), ("1".into(), "2".into()));
+        assert_eq!(settings.operators_number(cookies).ok(), Some(0));
+        settings.bring_to(&[(cookies, 2)].into());
+        assert_eq!((bench.get(retries), bench.get(cookies)), ("5".into(), "2".into()));
+        settings.bring_to(&BTreeMap::new());
+        assert_eq!(bench.get(cookies), "0");
+        assert!(!settings.journal.exists());
+    }
+
+    #[test]
+    fn what_cookies_depend_on_outlives_a_crash_while_they_are_good() {
+        let bench = Bench::new();
+        let (mut settings, _) = bench.open();
+        settings.bring_to(&[("net.ipv4.tcp_synack_retries", 1), (COOKIES_SETTING, 2)].into());
+        settings.note_cookies(500);
+        drop(settings);
+        let (settings, restored) = bench.open_when(400);
+        assert_eq!((restored.len(), settings.cookies_until()), (1, 500));
+        assert_eq!((bench.get("net.ipv4.tcp_synack_retries"), bench.get(COOKIES_SETTING)), ("5".into(), "2".into()));
+        drop(settings);
+        let (settings, restored) = bench.open_when(501);
+        assert_eq!((restored.len(), settings.cookies_until()), (1, 0));
+        assert_eq!(bench.get(COOKIES_SETTING), "0");
     }
 }

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | 0 | nothing: it is reported what would have been |
 //! | 1 | kernel measures: fewer repeated SYN-ACKs, cookies on, advice on backlogs |
-//! | 2 | the same, and XDP drops: offenders are blocked, SYNs with data dropped |
+//! | 2 | the same, and XDP drops: offenders are blocked, SYNs with data dropped, others challenged |
 //!
 //! At level 2 lists, malformed segments and the limit for one source hold in calm times too.
 
@@ -13,14 +13,21 @@ mod blocks;
 mod kernel_settings;
 mod report;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tcpguard_common::control::{Control, flag, payload_policy};
 use tracing::error;
 
 use crate::{
+    challenge::{self, COOKIES_SETTING, ChallengeStatus, Challenger},
     config::{Config, Service},
-    datapath::{Datapath, maps::PayloadPolicies},
+    datapath::{
+        Datapath, DatapathError,
+        maps::{ChallengeMaps, PayloadPolicies},
+    },
     detect::{Judgement, Offence, Phase, Scope},
     events::{EventKind, EventLog, Note},
     lists::{Lists, Network},
@@ -28,7 +35,7 @@ use crate::{
 };
 pub use advice::BacklogAdvice;
 pub use blocks::Block;
-pub use kernel_settings::{ChangedSetting, KernelSettings, Restored, SettingError};
+pub use kernel_settings::{ChangedSetting, KernelSettings, Restored, SettingError, SettingOutcome};
 
 use blocks::{BlockBook, Sentence};
 use report::AttackReport;
@@ -47,6 +54,8 @@ pub struct Measures {
     pub blocks: Vec<Block>,
     /// What would make backlogs large enough.
     pub advice: Vec<BacklogAdvice>,
+    /// How SYNs are challenged.
+    pub challenge: ChallengeStatus,
 }
 
 /// Acts on judgements.
@@ -58,6 +67,7 @@ pub struct Enforcer {
     settings: Option<KernelSettings>,
     payload: PayloadPolicies,
     blocks: BlockBook,
+    challenger: Challenger,
     lists: Lists,
     events: EventLog,
     report: AttackReport,
@@ -68,9 +78,20 @@ pub struct Enforcer {
 
 impl Enforcer {
     /// With what a daemon that died has left changed put back.
-    pub fn start(config: &Config, payload: PayloadPolicies, lists: Lists, events: EventLog) -> Self {
+    ///
+    /// # Errors
+    /// Where the datapath cannot be asked what time it is.
+    pub fn start(
+        config: &Config,
+        (payload, challenges): (PayloadPolicies, ChallengeMaps),
+        datapath: &Datapath,
+        lists: Lists,
+        events: EventLog,
+    ) -> Result<Self, DatapathError> {
         let folder = config.listen.socket.parent().unwrap_or(std::path::Path::new("/"));
-        let settings = match KernelSettings::open(folder) {
+        let jiffies = datapath.jiffies()?;
+        let good_until = challenge::good_until(jiffies, datapath.ticks_per_second);
+        let settings = match KernelSettings::open(folder, jiffies, good_until - jiffies + 1) {
             Ok((settings, restored)) => {
                 report::restored(&events, restored);
                 Some(settings)
@@ -80,6 +101,8 @@ impl Enforcer {
                 None
             }
         };
+        let cookies_until = settings.as_ref().map_or(0, KernelSettings::cookies_until);
+        let challenger = Challenger::new(config, challenges, events.clone(), datapath, cookies_until);
         let level = config.syn_attack_protect;
         let mut enforcer = Self {
             level,
@@ -89,6 +112,7 @@ impl Enforcer {
             settings,
             payload,
             blocks: BlockBook::new(config.source.block_for, config.source.block_max),
+            challenger,
             lists,
             report: AttackReport::new(events.clone(), level),
             events,
@@ -100,18 +124,23 @@ impl Enforcer {
         for index in 0..enforcer.services.len() {
             enforcer.set_payload_policy(index, payload_policy::PASS);
         }
-        enforcer
+        Ok(enforcer)
     }
 
     /// Does what follows from a judgement.
-    pub fn act(&mut self, judgement: &Judgement, snapshot: &Snapshot, datapath: &Datapath, at: Duration) -> Measures {
+    pub fn act(
+        &mut self,
+        judgement: &Judgement,
+        snapshot: &Snapshot,
+        datapath: &Datapath,
+        knows_local: bool,
+        at: Duration,
+    ) -> Measures {
         self.report.tell(judgement, snapshot, &self.services, at);
         let advice = self.advise(judgement, snapshot);
-        if judgement.state.phase() == Phase::Calm {
-            self.restore();
-        } else {
-            self.change_settings(&advice);
-        }
+        self.challenger.choose(judgement, snapshot, at);
+        self.set_settings(judgement, snapshot, &advice);
+        let challenge = self.challenger.apply(snapshot, datapath, self.settings.as_ref(), knows_local, at);
         self.set_payload_policies(judgement);
         for offence in &judgement.offenders.prefixes {
             self.block_prefix(offence, snapshot, at);
@@ -119,14 +148,14 @@ impl Enforcer {
         for offence in &judgement.offenders.sources {
             self.block_source(offence, snapshot, datapath, at);
         }
-        self.measures(advice, at)
+        self.measures(advice, challenge, at)
     }
 
-    fn measures(&self, advice: Vec<BacklogAdvice>, at: Duration) -> Measures {
+    fn measures(&self, advice: Vec<BacklogAdvice>, challenge: ChallengeStatus, at: Duration) -> Measures {
         let mut blocks = self.blocks.in_force(at);
         blocks.sort_by_key(|block| (block.left, block.network));
         let settings = self.settings.as_ref().map(|settings| settings.changed().to_vec()).unwrap_or_default();
-        Measures { settings, blocks, advice }
+        Measures { settings, blocks, advice, challenge }
     }
 
     /// The daemon's word to the datapath, good until `good_until` (jiffies).
@@ -139,7 +168,10 @@ impl Enforcer {
         set(!self.lists.is_empty(), flag::RULES);
         set(self.drops_payload, flag::DROP_PAYLOAD);
         set(knows_local, flag::LOCAL_KNOWN);
-        Control { good_until, flags, generation: self.lists.generation(), rate: datapath.rate, ..Control::NONE }
+        let (challenge_flags, timestamp_offset, most_load) = self.challenger.control();
+        flags |= challenge_flags;
+        let (generation, rate) = (self.lists.generation(), datapath.rate);
+        Control { good_until, flags, generation, rate, timestamp_offset, most_load }
     }
 
     /// Lifts the blocks by judgement within `network`; how many there were.
@@ -159,6 +191,16 @@ impl Enforcer {
         lifted.len()
     }
 
+    /// The datapath began to challenge the SYNs to a port by itself.
+    pub fn note_triggered(&self, port: u16) {
+        self.challenger.note_triggered(port);
+    }
+
+    /// Whether cookies were sent so shortly ago that clients may be about to bring them back.
+    pub const fn has_cookies_under_way(&self) -> bool {
+        self.challenger.is_sending()
+    }
+
     /// Takes back what outlives the daemon.
     pub fn end(&mut self) {
         self.restore();
@@ -166,50 +208,63 @@ impl Enforcer {
     }
 
     fn restore(&mut self) {
-        self.advised.clear();
         let Some(settings) = &mut self.settings else { return };
-        if !settings.changed().is_empty() {
-            report::restored(&self.events, settings.restore());
-        }
-        self.report.forget_settings();
+        report::restored(&self.events, settings.restore());
     }
 
-    /// The classic defences.
-    fn change_settings(&mut self, advice: &[BacklogAdvice]) {
-        let Some(settings) = &self.settings else { return };
-        let mut wanted = Vec::new();
-        if settings.number("net.ipv4.tcp_synack_retries").is_ok_and(|retries| retries > SYNACK_RETRIES) {
-            wanted.push(("net.ipv4.tcp_synack_retries", SYNACK_RETRIES));
+    /// Brings the kernel's settings to what an attack and challenges ask for.
+    fn set_settings(&mut self, judgement: &Judgement, snapshot: &Snapshot, advice: &[BacklogAdvice]) {
+        let is_calm = judgement.state.phase() == Phase::Calm;
+        if is_calm {
+            self.advised.clear();
         }
-        if settings.number("net.ipv4.tcp_syncookies").is_ok_and(|cookies| cookies == 0) {
-            wanted.push(("net.ipv4.tcp_syncookies", 1));
+        let Some(settings) = &self.settings else { return };
+        let mut wanted = if is_calm { BTreeMap::new() } else { self.classic_defences(settings, advice) };
+        if self.level == 0 {
+            wanted.into_iter().for_each(|(name, value)| self.report.would_set(name, value));
+            wanted = BTreeMap::new();
+        }
+        wanted.extend(self.challenger.wanted_settings(settings, snapshot.clock.jiffies()));
+        if wanted.is_empty() {
+            self.report.forget_settings();
+        }
+        let cookies_until = self.challenger.cookies_until();
+        let Some(settings) = &mut self.settings else { return };
+        let outcomes = settings.bring_to(&wanted);
+        settings.note_cookies(cookies_until);
+        for outcome in outcomes {
+            match outcome {
+                SettingOutcome::Changed(changed) => {
+                    let message = format!(
+                        "{} was set to {} for as long as it is needed; it was {}",
+                        changed.name, changed.value, changed.original
+                    );
+                    self.events.record(Note::new(EventKind::KernelSettingChanged, message).about(changed.name));
+                }
+                SettingOutcome::Failed(name, error) => self.report.setting_failed(name, &error),
+                SettingOutcome::Restored(restored) => report::restored(&self.events, vec![restored]),
+            }
+        }
+    }
+
+    /// What the kernel itself can do against an attack.
+    fn classic_defences(&self, settings: &KernelSettings, advice: &[BacklogAdvice]) -> BTreeMap<&'static str, u64> {
+        let mut wanted = BTreeMap::new();
+        let is = |name: &str, condition: fn(u64) -> bool| settings.operators_number(name).is_ok_and(condition);
+        if is("net.ipv4.tcp_synack_retries", |retries| retries > SYNACK_RETRIES) {
+            wanted.insert("net.ipv4.tcp_synack_retries", SYNACK_RETRIES);
+        }
+        if is(COOKIES_SETTING, |cookies| cookies == 0) {
+            wanted.insert(COOKIES_SETTING, 1);
         }
         if self.tune_backlog
             && let Some(backlog) = advice.iter().map(|advice| advice.backlog).max()
         {
             let raised = ["net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog"];
-            let too_low = raised.into_iter().filter(|name| settings.number(name).is_ok_and(|now| now < backlog));
+            let too_low = raised.into_iter().filter(|name| settings.operators_number(name).is_ok_and(|now| now < backlog));
             wanted.extend(too_low.map(|name| (name, backlog)));
         }
-        for (name, value) in wanted {
-            self.change(name, value);
-        }
-    }
-
-    fn change(&mut self, name: &'static str, value: u64) {
-        if self.level == 0 {
-            return self.report.would_set(name, value);
-        }
-        let Some(settings) = &mut self.settings else { return };
-        match settings.change(name, &value.to_string()) {
-            Ok(Some(changed)) => {
-                let message =
-                    format!("{name} was set to {value} for as long as the attack lasts; it was {}", changed.original);
-                self.events.record(Note::new(EventKind::KernelSettingChanged, message).about(name));
-            }
-            Ok(None) => {}
-            Err(error) => self.report.setting_failed(name, &error),
-        }
+        wanted
     }
 
     fn advise(&mut self, judgement: &Judgement, snapshot: &Snapshot) -> Vec<BacklogAdvice> {

@@ -55,6 +55,12 @@ pub enum EventKind {
     SlowApplication,
     /// What would make a backlog large enough.
     BacklogAdvice,
+    /// The datapath began to challenge by itself.
+    ChallengeTriggered,
+    /// A port is not challenged, or not any more.
+    ChallengeEnded,
+    /// SYNs are challenged by something less than cookies.
+    ChallengeDegraded,
     /// Events of some kind were left out, since there were too many.
     EventsLeftOut,
 }
@@ -77,6 +83,9 @@ impl EventKind {
             Self::KernelSettingRestored => "kernel_setting_restored",
             Self::SlowApplication => "slow_application",
             Self::BacklogAdvice => "backlog_advice",
+            Self::ChallengeTriggered => "challenge_triggered",
+            Self::ChallengeEnded => "challenge_ended",
+            Self::ChallengeDegraded => "challenge_degraded",
             Self::EventsLeftOut => "events_left_out",
         }
     }

@@ -29,6 +29,8 @@ pub struct Link {
     pub is_ethernet: bool,
     /// The id of the XDP program that is attached to it.
     pub xdp_program: Option<u32>,
+    /// Its MTU.
+    pub mtu: u32,
     /// The interface that it is stacked on (VLAN, macvlan).
     pub lower: Option<u32>,
     /// The interface that it is a port of (bridge, bond).
@@ -156,10 +158,11 @@ fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<LinkChange> {
 fn link(message: LinkMessage) -> Option<Link> {
     let mut name = None;
     let (mut xdp_program, mut lower, mut master) = (None, None, None);
-    let mut is_stacked = false;
+    let (mut is_stacked, mut mtu) = (false, 0);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(value) => name = Some(value),
+            LinkAttribute::Mtu(value) => mtu = value,
             LinkAttribute::Xdp(values) => xdp_program = values.iter().find_map(program_id),
             LinkAttribute::Link(index) => lower = Some(index),
             LinkAttribute::Controller(index) => master = Some(index),
@@ -170,7 +173,7 @@ fn link(message: LinkMessage) -> Option<Link> {
     // A veth names its peer there, which it is not stacked on.
     let lower = lower.filter(|_| is_stacked);
     let is_ethernet = matches!(message.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback);
-    Some(Link { index: message.header.index, name: name?, is_ethernet, xdp_program, lower, master })
+    Some(Link { index: message.header.index, name: name?, is_ethernet, xdp_program, mtu, lower, master })
 }
 
 const fn program_id(attribute: &LinkXdp) -> Option<u32> {

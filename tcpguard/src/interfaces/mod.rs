@@ -21,6 +21,8 @@ pub struct InterfaceStatus {
     pub mode: Option<&'static str>,
     /// Why it is not attached natively, or not at all.
     pub reason: Option<String>,
+    /// Its MTU, while it is attached.
+    pub mtu: Option<u32>,
 }
 
 /// The guarded interfaces. Dropping this detaches from all.
@@ -35,7 +37,7 @@ struct Guard {
 }
 
 enum State {
-    Attached { index: u32, attachment: Attachment },
+    Attached { index: u32, attachment: Attachment, mtu: u32 },
     Detached { reason: String },
 }
 
@@ -119,7 +121,7 @@ fn attach(config: &Config, datapath: &mut Datapath, link: &Link) -> Result<State
     }
     let attachment = datapath.attach(&link.name, link.index, config.xdp_mode)?;
     info!("guarding {} ({} XDP)", link.name, attachment.mode.name());
-    Ok(State::Attached { index: link.index, attachment })
+    Ok(State::Attached { index: link.index, attachment, mtu: link.mtu })
 }
 
 impl Guard {
@@ -140,7 +142,15 @@ impl Guard {
                 };
                 true
             }
-            LinkChange::Gone { .. } | LinkChange::Present(_) | LinkChange::Addresses => false,
+            LinkChange::Present(link) => {
+                if let State::Attached { index, mtu, .. } = &mut self.state
+                    && *index == link.index
+                {
+                    *mtu = link.mtu;
+                }
+                false
+            }
+            LinkChange::Gone { .. } | LinkChange::Addresses => false,
         }
     }
 
@@ -152,10 +162,17 @@ impl Guard {
     }
 
     fn status(&self) -> InterfaceStatus {
-        let (mode, reason) = match &self.state {
-            State::Attached { attachment, .. } => (Some(attachment.mode.name()), attachment.fallback_reason.clone()),
-            State::Detached { reason } => (None, Some(reason.clone())),
-        };
-        InterfaceStatus { name: self.name.clone(), mode, reason }
+        let name = self.name.clone();
+        match &self.state {
+            State::Attached { attachment, mtu, .. } => InterfaceStatus {
+                name,
+                mode: Some(attachment.mode.name()),
+                reason: attachment.fallback_reason.clone(),
+                mtu: Some(*mtu),
+            },
+            State::Detached { reason } => {
+                InterfaceStatus { name, mode: None, reason: Some(reason.clone()), mtu: None }
+            }
+        }
     }
 }

@@ -25,7 +25,7 @@ pub struct HalfOpen {
 }
 
 /// A listening socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listener {
     /// Where it listens.
     pub local: SocketAddr,
@@ -33,9 +33,20 @@ pub struct Listener {
     pub accept_queue: u32,
     /// How many of these, and of half-open ones, there may be.
     pub backlog: u32,
+    /// It takes nothing that comes by IPv4, although it listens on an IPv6 address.
+    pub is_ipv6_only: bool,
+    /// The interface that it is bound to (`SO_BINDTODEVICE`); 0 for none.
+    pub interface: u32,
+    /// Bytes of its receive buffer, where the kernel tells.
+    pub receive_buffer: Option<u32>,
 }
 
 impl Listener {
+    /// One that listens on this address, with nothing special about it.
+    pub const fn new(local: SocketAddr, accept_queue: u32, backlog: u32) -> Self {
+        Self { local, accept_queue, backlog, is_ipv6_only: false, interface: 0, receive_buffer: None }
+    }
+
     /// Whether it has no room for another connection (`sk_acceptq_is_full`): its application does not accept
     /// as fast as handshakes complete.
     pub const fn is_full(&self) -> bool {

@@ -6,7 +6,7 @@ use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessa
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP},
-    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags, Timer},
+    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer, nlas::Nla},
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
 
@@ -47,7 +47,8 @@ impl SockDiag {
 
     /// Hands each handshake in state SYN_RECV to `visit`.
     pub(super) fn for_each_half_open(&mut self, mut visit: impl FnMut(HalfOpen)) -> io::Result<()> {
-        self.dump(StateFlags::SYN_RECV, |response| {
+        self.dump(StateFlags::SYN_RECV, ExtensionFlags::empty(), |response| {
+            let response = &response.header;
             let (age, retransmits) = match response.timer {
                 Some(Timer::Retransmit(expires, retransmits)) => (age(expires, retransmits), retransmits),
                 _ => (Duration::ZERO, 0),
@@ -60,30 +61,43 @@ impl SockDiag {
 
     /// Hands each listening socket to `visit`.
     pub(super) fn for_each_listener(&mut self, mut visit: impl FnMut(Listener)) -> io::Result<()> {
-        self.dump(StateFlags::LISTEN, |response| {
-            let local = address(response.socket_id.source_address, response.socket_id.source_port);
-            visit(Listener { local, accept_queue: response.recv_queue, backlog: response.send_queue });
+        self.dump(StateFlags::LISTEN, ExtensionFlags::SKMEMINFO, |response| {
+            let header = &response.header;
+            let local = address(header.socket_id.source_address, header.socket_id.source_port);
+            let mut listener = Listener::new(local, header.recv_queue, header.send_queue);
+            listener.interface = header.socket_id.interface_id;
+            for attribute in &response.nlas {
+                match attribute {
+                    Nla::SkV6Only(is_ipv6_only) => listener.is_ipv6_only = *is_ipv6_only,
+                    Nla::MemInfo(memory) => listener.receive_buffer = Some(memory.receive_queue_max),
+                    _ => {}
+                }
+            }
+            visit(listener);
         })
     }
 
     /// Hands port and inode of each listening socket to `visit`.
     pub(crate) fn for_each_listener_inode(&mut self, mut visit: impl FnMut(u16, u64)) -> io::Result<()> {
-        self.dump(StateFlags::LISTEN, |response| visit(response.socket_id.source_port, response.inode.into()))
+        self.dump(StateFlags::LISTEN, ExtensionFlags::empty(), |response| {
+            visit(response.header.socket_id.source_port, response.header.inode.into());
+        })
     }
 
     /// Hands local port and remote address of each established connection to `visit`.
     pub(crate) fn for_each_established(&mut self, mut visit: impl FnMut(u16, std::net::IpAddr)) -> io::Result<()> {
-        self.dump(StateFlags::ESTABLISHED, |response| {
-            visit(response.socket_id.source_port, response.socket_id.destination_address.to_canonical());
+        self.dump(StateFlags::ESTABLISHED, ExtensionFlags::empty(), |response| {
+            let connection = &response.header.socket_id;
+            visit(connection.source_port, connection.destination_address.to_canonical());
         })
     }
 
-    fn dump(&mut self, states: StateFlags, mut visit: impl FnMut(&InetResponseHeader)) -> io::Result<()> {
+    fn dump(&mut self, states: StateFlags, extensions: ExtensionFlags, mut visit: impl FnMut(&InetResponse)) -> io::Result<()> {
         for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
             self.request(InetRequest {
                 family,
                 protocol: IPPROTO_TCP,
-                extensions: ExtensionFlags::empty(),
+                extensions: extensions.clone(),
                 states: states.clone(),
                 socket_id,
             })?;
@@ -104,7 +118,7 @@ impl SockDiag {
         self.socket.send(&bytes, 0).map(drop)
     }
 
-    fn receive(&mut self, visit: &mut impl FnMut(&InetResponseHeader)) -> io::Result<()> {
+    fn receive(&mut self, visit: &mut impl FnMut(&InetResponse)) -> io::Result<()> {
         loop {
             let size = self.socket.recv(&mut &mut self.buffer[..], 0)?;
             let mut rest = self.buffer.get(..size).unwrap_or_default();
@@ -114,7 +128,7 @@ impl SockDiag {
                 let is_ours = message.header.sequence_number == self.sequence;
                 match message.payload {
                     _ if !is_ours => {}
-                    NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => visit(&response.header),
+                    NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => visit(&response),
                     NetlinkPayload::Done(_) => return Ok(()),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
                     _ => {}

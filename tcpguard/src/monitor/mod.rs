@@ -23,7 +23,7 @@ use crate::{
     datapath::{
         Datapath, DatapathError, Maps,
         maps::{
-            ControlMap, CounterMap, DistinctMap, EventRing, GuardedInterfaces, ListeningPorts, LocalAddresses,
+            ChallengeMaps, ControlMap, CounterMap, DistinctMap, EventRing, GuardedInterfaces, ListeningPorts, LocalAddresses,
             PayloadPolicies, RuleMap, SourceMap, Totals,
         },
     },
@@ -68,6 +68,8 @@ pub struct Monitor {
     /// Half-open handshakes above which sources and networks are looked at.
     suspicion: u64,
     last_drops: u64,
+    /// A listener opened or closed.
+    listeners_changed: bool,
     half_open: Answer<Arc<HalfOpenTable>>,
     listeners: Answer<Vec<Listener>>,
     tcp_ext: Answer<TcpExt>,
@@ -92,6 +94,7 @@ impl Monitor {
             rules: maps.rules,
             local: maps.local,
             payload: maps.payload,
+            challenges: maps.challenges,
         };
         let service_ports = config.services.iter().flat_map(|service| service.ports.iter().copied()).collect();
         let least = config.services.iter().map(|service| service.max_half_open).min();
@@ -103,6 +106,7 @@ impl Monitor {
             listening: maps.listening,
             suspicion: u64::from(least / 2),
             last_drops: 0,
+            listeners_changed: false,
             prefixes: PrefixReader::new(maps.prefixes),
             counts: maps.counts,
             distinct: maps.distinct,
@@ -122,6 +126,11 @@ impl Monitor {
     /// Notes that a source became busy, so that it is among the top ones at once.
     pub fn note_busy(&mut self, source: Address) {
         self.sources.note_busy(source);
+    }
+
+    /// Notes that a listener opened or closed, so that all are asked for at once.
+    pub const fn note_listeners(&mut self) {
+        self.listeners_changed = true;
     }
 
     /// Takes a snapshot; sources and networks are read when `is_alert`, or when much is half open.
@@ -191,7 +200,8 @@ impl Monitor {
         self.tcp_ext.note("counters", self.kernel.tcp_ext());
         let drops = self.tcp_ext.answer.listen_drops;
         let is_refusing = drops != std::mem::replace(&mut self.last_drops, drops);
-        if is_refusing || self.ticks.is_multiple_of(TICKS_PER_LISTENER_LIST) {
+        let has_changed = std::mem::replace(&mut self.listeners_changed, false);
+        if is_refusing || has_changed || self.ticks.is_multiple_of(TICKS_PER_LISTENER_LIST) {
             self.listeners.note("listeners", self.kernel.listeners());
             let open = self.listeners.answer.iter().map(|listener| listener.local.port()).collect();
             self.listening.set(open, jiffies)?;
@@ -252,4 +262,6 @@ pub struct OtherMaps {
     pub local: LocalAddresses,
     /// What holds for SYNs with data.
     pub payload: PayloadPolicies,
+    /// How SYNs are challenged.
+    pub challenges: ChallengeMaps,
 }

@@ -35,13 +35,19 @@ pub struct PortSnapshot {
     pub restrained: u64,
     /// Handshakes completed or reset.
     pub ended: u64,
+    /// SYNs that were to be answered with a cookie.
+    pub challenged: u64,
+    /// Handshakes completed by sources that were not proven.
+    pub proved: u64,
+    /// Handshakes completed in another network namespace.
+    pub elsewhere: u64,
     /// One of its listeners has no room for another connection: its application accepts too slowly.
     pub is_full: bool,
 }
 
 impl PortSnapshot {
     /// Handshakes asked for, those dropped by judgement among them.
-    pub(super) const fn attempts(&self) -> u64 {
+    pub const fn attempts(&self) -> u64 {
         self.begun + self.restrained
     }
 }
@@ -95,12 +101,13 @@ fn assemble(
     let mut ports = BTreeMap::<u16, PortSnapshot>::new();
     for (port, syn) in syn {
         let snapshot = ports.entry(port).or_default();
-        (snapshot.syn, snapshot.restrained) = (syn.syn, syn.restrained);
+        (snapshot.syn, snapshot.restrained, snapshot.challenged) = (syn.syn, syn.restrained, syn.challenged);
         snapshot.begun = syn.syn.saturating_sub(syn.not_begun);
     }
     for (port, totals) in handshakes {
         let snapshot = ports.entry(*port).or_default();
         (snapshot.completed, snapshot.retried) = (totals.completed, totals.retried);
+        (snapshot.proved, snapshot.elsewhere) = (totals.proved, totals.elsewhere);
         snapshot.ended = totals.completed + totals.reset;
     }
     for (port, counts) in &half_open.by_port {
@@ -140,7 +147,7 @@ mod tests {
             retransmits: 1,
         });
         let listener =
-            |address: &str| Listener { local: address.parse().expect("an address"), accept_queue: 1, backlog: 128 };
+            |address: &str| Listener::new(address.parse().expect("an address"), 1, 128);
         let handshakes = BTreeMap::from([(443, PortHandshakes { completed: 5, retried: 2, reset: 1, ..PortHandshakes::default() })]);
         let ports = assemble(
             [
@@ -168,7 +175,7 @@ mod tests {
                     begun: 7,
                     restrained: 1,
                     ended: 6,
-                    is_full: false,
+                    ..PortSnapshot::default()
                 },
             ]
         );

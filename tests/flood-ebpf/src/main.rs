@@ -57,7 +57,7 @@ static NEXT: ProgramArray<1> = ProgramArray::new();
 
 #[xdp]
 pub fn flood(context: XdpContext) -> u32 {
-    match make_frame(&context) {
+    match restore(&context).and_then(|()| make_frame(&context)) {
         Some(()) => xdp_action::XDP_TX,
         None => xdp_action::XDP_ABORTED,
     }

@@ -183,8 +183,8 @@ pub fn load(spec: &FloodSpec) -> Result<(Ebpf, Vec<u8>)> {
     Ok((ebpf, template.bytes))
 }
 
-/// Has frames written anew before each run of a program that changes the one it is given, which then has to
-/// be short.
+/// Has frames written anew before each run: what they are given to may change them. They have to be short for
+/// that.
 ///
 /// # Errors
 /// Where the frame is too long.
@@ -246,6 +246,10 @@ impl Flood {
             program(&mut ebpf, "flood")?.load()?;
             Ok(index)
         })?;
+        // The memory of frames is used again with what the receiver has made of them: an answer.
+        if template.len() <= LONGEST_TEMPLATE {
+            restore_frames(&mut ebpf, &template)?;
+        }
         let progress = Array::try_from(ebpf.take_map("PROGRESS").context("the flood counts its frames")?)?;
         Ok(Self {
             ebpf,

@@ -49,7 +49,7 @@ pub struct Plan {
 /// Bytes of a frame that can be written anew.
 pub const LONGEST_TEMPLATE: usize = 128;
 
-/// A whole frame, written before each run of a program that changes the one it is given.
+/// A whole frame, written anew before it is varied.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Template {

@@ -50,14 +50,20 @@ impl Totals {
 
     /// All SYNs.
     pub fn syn(&self) -> u64 {
-        let not_begun = [Counter::SynRepeated, Counter::SynForwarded, Counter::SynClosed];
+        let not_begun = [Counter::SynRepeated, Counter::SynForwarded, Counter::SynClosed, Counter::SynChallengedAgain];
         let not_begun = not_begun.map(|counter| self.get(counter)).iter().sum::<u64>();
         self.begun() + not_begun + self.dropped_where(DropReason::is_of_syn)
     }
 
     /// SYNs that began a handshake to be judged: those sent again, dropped, or not for this host, did not.
     pub const fn begun(&self) -> u64 {
-        self.get(Counter::SynTracked) + self.get(Counter::SynUntracked)
+        self.get(Counter::SynTracked) + self.get(Counter::SynUntracked) + self.get(Counter::SynChallenged)
+    }
+
+    /// SYNs answered with a cookie.
+    pub const fn challenged(&self) -> u64 {
+        let chosen = self.get(Counter::SynChallenged) + self.get(Counter::SynChallengedAgain);
+        chosen.saturating_sub(self.get(Counter::ChallengeFailed))
     }
 
     /// Handshakes completed, or reset while half open.

@@ -1,0 +1,186 @@
+//! Which ports are challenged: those that an attack is on which blocks cannot stop, because its sources are
+//! forged, or too many.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use crate::{
+    config::Service,
+    detect::{Kind, Phase, Scope, State},
+    monitor::PortSnapshot,
+};
+
+/// What comes is measured over this.
+const MOMENT: Duration = Duration::from_millis(450);
+/// Seconds that an unanswered handshake stays half open.
+const LIFETIME_SECONDS: f64 = 63.0;
+/// Blocks take so long to show what they can do.
+const BLOCKS_NEED: Duration = Duration::from_secs(2);
+/// A port is pressed that gets this part of what is unanswered.
+const PRESSED_SHARE: f64 = 0.05;
+/// And no fewer than so many a second.
+const LEAST_PRESSURE: f64 = 8.0;
+
+/// Chooses ports, and remembers what it has chosen.
+#[derive(Default)]
+pub struct Choice {
+    past: VecDeque<(Duration, BTreeMap<u16, Sums>)>,
+    /// Chosen ports, and since when.
+    chosen: BTreeMap<u16, Duration>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    attempts: u64,
+    begun: u64,
+    ended: u64,
+}
+
+/// What comes to a port and is not answered, a second.
+#[derive(Clone, Copy, Default)]
+struct Unanswered {
+    /// All of it.
+    asked: f64,
+    /// Of this, what is not dropped.
+    let_in: f64,
+}
+
+impl Choice {
+    /// The ports to challenge, and since when each is.
+    pub fn chosen(&self) -> &BTreeMap<u16, Duration> {
+        &self.chosen
+    }
+
+    /// Chooses anew. `open` are the ports that have a listener, `max_half_open` the threshold of a scope.
+    pub fn choose(
+        &mut self,
+        state: &State,
+        services: &[Service],
+        ports: &[PortSnapshot],
+        open: &BTreeSet<u16>,
+        max_half_open: impl Fn(Scope) -> u64,
+        at: Duration,
+    ) {
+        let rates = self.measure(ports, at);
+        self.chosen.retain(|port, _| {
+            open.contains(port) && phase_of(state, scope_of(services, *port)) != Phase::Calm
+        });
+        if state.phase() != Phase::Attack {
+            return;
+        }
+        let all: f64 = rates.values().map(|rate| rate.asked).sum();
+        for (port, rate) in rates.iter().filter(|(port, _)| open.contains(port)) {
+            let scope = scope_of(services, *port);
+            let is_pressed = rate.asked >= LEAST_PRESSURE && rate.asked >= PRESSED_SHARE * all;
+            if is_pressed
+                && phase_of(state, scope) == Phase::Attack
+                && is_beyond_blocks(state, scope, rate, max_half_open(scope), at)
+            {
+                self.chosen.entry(*port).or_insert(at);
+            }
+        }
+    }
+
+    /// Chooses all of these.
+    pub fn add_all(&mut self, open: &BTreeSet<u16>, at: Duration) {
+        for port in open {
+            self.chosen.entry(*port).or_insert(at);
+        }
+    }
+
+    fn measure(&mut self, ports: &[PortSnapshot], at: Duration) -> BTreeMap<u16, Unanswered> {
+        let now: BTreeMap<u16, Sums> = ports
+            .iter()
+            .map(|port| (port.port, Sums { attempts: port.attempts(), begun: port.begun, ended: port.ended }))
+            .collect();
+        self.past.retain(|(then, _)| at.saturating_sub(*then) <= MOMENT);
+        let rates = self.past.front().map(|(then, before)| {
+            let seconds = at.saturating_sub(*then).as_secs_f64().max(0.05);
+            let rate = |port: &u16, sums: &Sums| {
+                let before = before.get(port).copied().unwrap_or(*sums);
+                let ended = sums.ended.saturating_sub(before.ended);
+                let unanswered = |now: u64, then: u64| now.saturating_sub(then).saturating_sub(ended) as f64 / seconds;
+                Unanswered {
+                    asked: unanswered(sums.attempts, before.attempts),
+                    let_in: unanswered(sums.begun, before.begun),
+                }
+            };
+            now.iter().map(|(port, sums)| (*port, rate(port, sums))).collect()
+        });
+        self.past.push_back((at, now));
+        rates.unwrap_or_default()
+    }
+}
+
+fn is_beyond_blocks(state: &State, scope: Scope, rate: &Unanswered, max_half_open: u64, at: Duration) -> bool {
+    if matches!(state.kind, Some(Kind::Spoofed | Kind::Mixed)) {
+        return true;
+    }
+    let since = scope_state(state, scope).and_then(|scope| scope.since).unwrap_or(at);
+    at.saturating_sub(since) >= BLOCKS_NEED && rate.let_in * LIFETIME_SECONDS > max_half_open as f64
+}
+
+fn scope_of(services: &[Service], port: u16) -> Scope {
+    services.iter().position(|service| service.ports.contains(&port)).map_or(Scope::Host, Scope::Service)
+}
+
+fn scope_state(state: &State, wanted: Scope) -> Option<&crate::detect::ScopeState> {
+    state.scopes().find(|(scope, _)| *scope == wanted).map(|(_, state)| state)
+}
+
+fn phase_of(state: &State, scope: Scope) -> Phase {
+    scope_state(state, scope).map_or(Phase::Calm, |state| state.phase)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::ScopeState;
+
+    fn state(phase: Phase, kind: Kind) -> State {
+        let host = ScopeState { phase, since: Some(Duration::ZERO), ..ScopeState::default() };
+        State { host, kind: Some(kind), ..State::default() }
+    }
+
+    fn port(port: u16, begun: u64, restrained: u64, ended: u64) -> PortSnapshot {
+        PortSnapshot { port, syn: begun + restrained, begun, restrained, ended, ..PortSnapshot::default() }
+    }
+
+    struct Watch(Choice, u64);
+
+    impl Watch {
+        fn tick(&mut self, state: &State, ports: &[PortSnapshot]) -> Vec<u16> {
+            self.1 += 1;
+            let at = Duration::from_millis(100 * self.1);
+            self.0.choose(state, &[], ports, &[22, 80].into(), |_| 500, at);
+            self.0.chosen().keys().copied().collect()
+        }
+    }
+
+    #[test]
+    fn a_spoofed_flood_is_challenged_where_it_is() {
+        let mut watch = Watch(Choice::default(), 0);
+        assert!(watch.tick(&state(Phase::Calm, Kind::Spoofed), &[port(22, 0, 0, 0), port(80, 0, 0, 0)]).is_empty());
+        let flood = [port(22, 1, 0, 0), port(80, 10_000, 0, 10), port(9, 10_000, 0, 0)];
+        assert_eq!(watch.tick(&state(Phase::Attack, Kind::Spoofed), &flood), [80]);
+        assert_eq!(watch.tick(&state(Phase::Recovering, Kind::Spoofed), &flood), [80], "it stays until it is calm");
+        assert!(watch.tick(&state(Phase::Calm, Kind::Spoofed), &flood).is_empty());
+    }
+
+    #[test]
+    fn a_concentrated_one_only_where_blocks_do_not_stop_it() {
+        let attack = state(Phase::Attack, Kind::Concentrated);
+        let mut watch = Watch(Choice::default(), 0);
+        for tick in 0..60u64 {
+            let blocked = [port(80, 1000, 10_000 * tick, 0)];
+            assert!(watch.tick(&attack, &blocked).is_empty(), "all of it is dropped");
+        }
+        let mut watch = Watch(Choice::default(), 0);
+        for tick in 0..60u64 {
+            let seen = watch.tick(&attack, &[port(80, 100 * tick, 10_000 * tick, 0)]);
+            assert_eq!(seen.is_empty(), tick < 19, "at tick {tick}: a thousand a second are let in");
+        }
+    }
+}

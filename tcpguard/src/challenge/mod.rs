@@ -1,0 +1,424 @@
+//! Challenging SYNs whose sources are not proven, where blocks cannot stop an attack: which ports, by what, and
+//! whether it works.
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | [`choice`] | which ports are challenged |
+//! | [`terms`] | what an answer to a SYN may say |
+//! | [`readiness`] | making listeners ready for cookies |
+//! | [`watchdog`] | whether challenges lead to connections |
+
+mod choice;
+mod readiness;
+mod terms;
+mod watchdog;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use nix::time::{ClockId, clock_gettime};
+use tcpguard_common::{
+    challenge::{PortChallenge, load::PORTION, port_flag},
+    control::flag,
+};
+use tracing::{error, warn};
+
+use crate::{
+    config::{ChallengeMethod, ChallengeMode, Config, Service},
+    datapath::{Datapath, DatapathError, maps::ChallengeMaps},
+    detect::{Judgement, Phase, Policy, Scope},
+    enforce::KernelSettings,
+    events::{EventKind, EventLog, Note},
+    kernel::Listener,
+    monitor::Snapshot,
+};
+use choice::Choice;
+use readiness::Readiness;
+use terms::{KernelFacts, PortTerms};
+use watchdog::Watchdog;
+
+/// The kernel takes cookies whoever sent them.
+pub const COOKIES_SETTING: &str = "net.ipv4.tcp_syncookies";
+const COOKIES_ALWAYS: u64 = 2;
+/// Timestamps without a random offset for each connection, from which the kernel reads what was agreed to.
+pub const TIMESTAMPS_SETTING: &str = "net.ipv4.tcp_timestamps";
+const TIMESTAMPS_PLAIN: u64 = 2;
+/// A cookie is made for a period of a minute and taken in the next one (`TCP_SYNCOOKIE_PERIOD`,
+/// `MAX_SYNCOOKIE_AGE`).
+const COOKIE_PERIOD_SECONDS: u64 = 60;
+const COOKIE_PERIODS: u64 = 2;
+
+/// What is being done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChallengeStatus {
+    /// Ports that are challenged.
+    pub ports: Vec<ChallengedPort>,
+    /// Ports that should be, and are not, and why.
+    pub left_alone: BTreeMap<u16, String>,
+    /// Why no cookies can be sent.
+    pub no_cookies: Option<String>,
+    /// Seconds until the last cookie that was sent is good for nothing; kernel settings stay until then.
+    pub cookies_good_for: Option<Duration>,
+}
+
+/// A port that is challenged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChallengedPort {
+    /// Which.
+    pub port: u16,
+    /// By a cookie, or else by dropping the first SYN.
+    pub by_cookie: bool,
+    /// For how long.
+    pub lasts: Duration,
+    /// Segments that belong to no connection are dropped there.
+    pub is_guarded: bool,
+}
+
+/// Challenges.
+pub struct Challenger {
+    mode: ChallengeMode,
+    method: ChallengeMethod,
+    level: u8,
+    syn_per_second: u32,
+    services: Vec<Service>,
+    policy: Policy,
+    maps: ChallengeMaps,
+    events: EventLog,
+    choice: Choice,
+    readiness: Readiness,
+    watchdog: Watchdog,
+    /// What this kernel lacks for cookies.
+    lacking: Option<String>,
+    /// Until when cookies that were sent are good, in jiffies.
+    cookies_until: u64,
+    last_challenged: u64,
+    flags: u64,
+    timestamp_offset: u64,
+    most_load: u64,
+    told: BTreeMap<u16, String>,
+    told_no_cookies: Option<String>,
+    has_failed: bool,
+}
+
+impl Challenger {
+    /// With cookies that a daemon before this one sent, and which are good until `cookies_until` (jiffies).
+    pub fn new(
+        config: &Config,
+        maps: ChallengeMaps,
+        events: EventLog,
+        datapath: &Datapath,
+        cookies_until: u64,
+    ) -> Self {
+        let cookies = datapath.features.cookies.problem();
+        let completions = datapath.features.completions.problem();
+        let most_load = most_load(config.challenge.syn_per_second, datapath);
+        Self {
+            mode: config.challenge.mode,
+            method: config.challenge.method,
+            level: config.syn_attack_protect,
+            syn_per_second: config.challenge.syn_per_second,
+            services: config.services.clone(),
+            policy: Policy::of(config),
+            maps,
+            events,
+            choice: Choice::default(),
+            readiness: Readiness::default(),
+            watchdog: Watchdog::default(),
+            lacking: cookies.or(completions).map(str::to_owned),
+            cookies_until,
+            last_challenged: 0,
+            flags: 0,
+            timestamp_offset: 0,
+            most_load,
+            told: BTreeMap::new(),
+            told_no_cookies: None,
+            has_failed: false,
+        }
+    }
+
+    /// Whether cookies are being sent.
+    pub const fn is_sending(&self) -> bool {
+        self.flags & flag::CHALLENGE != 0 && self.cookies_until > 0
+    }
+
+    const fn is_on(&self) -> bool {
+        self.level == 2 && !matches!(self.mode, ChallengeMode::Never)
+    }
+
+    /// Flags of the daemon's word, what to add to the datapath's clock, and how many SYNs are too many.
+    pub const fn control(&self) -> (u64, u64, u64) {
+        (self.flags, self.timestamp_offset, self.most_load)
+    }
+
+    /// Chooses the ports to challenge.
+    pub fn choose(&mut self, judgement: &Judgement, snapshot: &Snapshot, at: Duration) {
+        let open: BTreeSet<u16> = snapshot.listeners.iter().map(|listener| listener.local.port()).collect();
+        let policy = &self.policy;
+        let max_half_open = |scope: Scope| match scope {
+            Scope::Host => policy.host.max_half_open,
+            Scope::Service(index) => policy.services.get(index).map_or(u64::MAX, |(_, limits)| limits.max_half_open),
+        };
+        self.choice.choose(&judgement.state, &self.services, &snapshot.ports, &open, max_half_open, at);
+        if matches!(self.mode, ChallengeMode::Always) {
+            self.choice.add_all(&open, at);
+        }
+        let is_calm = judgement.state.phase() == Phase::Calm;
+        let challenged = self.choice.chosen();
+        for port in &snapshot.ports {
+            let is_challenged = challenged.contains_key(&port.port) && !self.told.contains_key(&port.port);
+            self.watchdog.note(port, is_challenged, is_calm, at);
+        }
+        self.watchdog.keep_only(|port| open.contains(&port) || challenged.contains_key(&port));
+    }
+
+    /// What the kernel has to be set to: for cookies that are to be sent, or are still good.
+    pub fn wanted_settings(&self, settings: &KernelSettings, jiffies: u64) -> Vec<(&'static str, u64)> {
+        let sends = self.sends_cookies();
+        if !self.is_on() || !(sends || jiffies < self.cookies_until) {
+            return Vec::new();
+        }
+        let mut wanted = vec![(COOKIES_SETTING, COOKIES_ALWAYS)];
+        // An operator who has turned timestamps off does not want them: answers then carry nothing but the MSS.
+        if settings.number(TIMESTAMPS_SETTING).is_ok_and(|timestamps| timestamps != 0) {
+            wanted.push((TIMESTAMPS_SETTING, TIMESTAMPS_PLAIN));
+        }
+        wanted
+    }
+
+    fn sends_cookies(&self) -> bool {
+        self.is_on()
+            && self.lacking.is_none()
+            && self.method == ChallengeMethod::Cookie
+            && self.choice.chosen().keys().any(|port| self.reason_to_leave_alone(*port).is_none())
+    }
+
+    /// Until when cookies that were sent are good, in jiffies.
+    pub const fn cookies_until(&self) -> u64 {
+        self.cookies_until
+    }
+
+    /// Brings the datapath's terms in line, once the kernel is set to what it has to be.
+    pub fn apply(
+        &mut self,
+        snapshot: &Snapshot,
+        datapath: &Datapath,
+        settings: Option<&KernelSettings>,
+        knows_local: bool,
+        at: Duration,
+    ) -> ChallengeStatus {
+        self.flags = 0;
+        if !self.is_on() {
+            return ChallengeStatus::default();
+        }
+        self.note_cookies(snapshot, datapath);
+        match self.try_apply(snapshot, datapath, settings, knows_local, at) {
+            Ok(status) => {
+                self.has_failed = false;
+                self.tell(&status);
+                status
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.has_failed, true) {
+                    error!("SYNs are not challenged: {error}");
+                }
+                ChallengeStatus { no_cookies: Some(error.to_string()), ..ChallengeStatus::default() }
+            }
+        }
+    }
+
+    fn note_cookies(&mut self, snapshot: &Snapshot, datapath: &Datapath) {
+        let challenged = snapshot.totals.challenged();
+        if challenged != std::mem::replace(&mut self.last_challenged, challenged) {
+            self.cookies_until = good_until(snapshot.clock.jiffies(), datapath.ticks_per_second);
+        }
+    }
+
+    fn try_apply(
+        &mut self,
+        snapshot: &Snapshot,
+        datapath: &Datapath,
+        settings: Option<&KernelSettings>,
+        knows_local: bool,
+        at: Duration,
+    ) -> Result<ChallengeStatus, DatapathError> {
+        let mut status = ChallengeStatus {
+            no_cookies: self.reason_for_no_cookies(settings, knows_local),
+            cookies_good_for: self.cookies_good_for(snapshot, datapath),
+            ..ChallengeStatus::default()
+        };
+        let takes_cookies = settings.is_some_and(|settings| settings.number(COOKIES_SETTING).is_ok_and(|n| n == 2));
+        if !takes_cookies {
+            self.readiness.forget();
+        }
+        self.readiness.expire(at);
+        let facts = KernelFacts::read(|name| settings?.read(name).ok());
+        let mtu = snapshot.interfaces.iter().filter_map(|interface| interface.mtu).min();
+        let (mut ports, endpoints) = terms::terms_of(&snapshot.listeners, &facts, mtu);
+        let can_send = status.no_cookies.is_none() && takes_cookies;
+        let mut terms = BTreeMap::new();
+        for (port, port_terms) in &mut ports {
+            let of_port: Vec<&Listener> =
+                snapshot.listeners.iter().filter(|listener| listener.local.port() == *port).collect();
+            if let Some(ready) = self.terms_of_port(*port, port_terms, &of_port, can_send, datapath, &mut status, at)? {
+                terms.insert(*port, ready);
+            }
+        }
+        self.maps.set_endpoints(endpoints)?;
+        self.maps.set_terms(&terms)?;
+        let has = |flags: u32| terms.values().any(|terms| terms.has(flags));
+        self.flags = if terms.is_empty() { 0 } else { flag::CHALLENGE } | if has(port_flag::GUARD) { flag::GUARD } else { 0 };
+        self.timestamp_offset = timestamp_offset(datapath)?;
+        Ok(status)
+    }
+
+    /// What holds for one port; `None` where it is left alone.
+    #[expect(clippy::too_many_arguments, reason = "one step of the loop above, told apart to be read")]
+    fn terms_of_port(
+        &mut self,
+        port: u16,
+        port_terms: &PortTerms,
+        listeners: &[&Listener],
+        can_send: bool,
+        datapath: &Datapath,
+        status: &mut ChallengeStatus,
+        at: Duration,
+    ) -> Result<Option<PortChallenge>, DatapathError> {
+        let since = self.choice.chosen().get(&port).copied();
+        if let Some(reason) = self.reason_to_leave_alone(port) {
+            if since.is_some() {
+                status.left_alone.insert(port, reason);
+            }
+            return Ok(None);
+        }
+        let changes = self.maps.listener_changes(port)?;
+        let by_cookie = can_send
+            && !port_terms.is_bound_to_interface
+            && self.readiness.prepare(datapath, listeners, changes, at)?;
+        let mut terms = PortChallenge { changes, ..port_terms.terms };
+        if since.is_some() {
+            let waits_for_readiness = can_send && !port_terms.is_bound_to_interface && !by_cookie;
+            // A listener that is not ready for a moment is no reason to turn to the slower method.
+            terms.flags |= match (by_cookie, waits_for_readiness) {
+                (true, _) => port_flag::COOKIE,
+                (false, true) => 0,
+                (false, false) => port_flag::RETRANSMIT,
+            };
+            if by_cookie && self.watchdog.is_served_here(port) {
+                terms.flags |= port_flag::GUARD;
+            }
+        }
+        if self.syn_per_second > 0 {
+            terms.flags |= if by_cookie { port_flag::TRIGGERS_COOKIE } else { port_flag::TRIGGERS_RETRANSMIT };
+        }
+        if let Some(since) = since {
+            let (lasts, is_guarded) = (at.saturating_sub(since), terms.has(port_flag::GUARD));
+            status.ports.push(ChallengedPort { port, by_cookie, lasts, is_guarded });
+        }
+        Ok(terms.has(ACTIVE).then_some(terms))
+    }
+
+    fn reason_to_leave_alone(&self, port: u16) -> Option<String> {
+        let left = self.watchdog.left_alone(port).map(|left| left.reason.clone());
+        left.or_else(|| self.watchdog.is_served_elsewhere(port))
+    }
+
+    fn reason_for_no_cookies(&self, settings: Option<&KernelSettings>, knows_local: bool) -> Option<String> {
+        if self.method != ChallengeMethod::Cookie {
+            return Some("challenge.method is \"retransmit\"".to_owned());
+        }
+        if let Some(lacking) = &self.lacking {
+            return Some(lacking.clone());
+        }
+        if !knows_local {
+            return Some("the host has more addresses than can be told apart from others'".to_owned());
+        }
+        let Some(settings) = settings else { return Some("kernel settings cannot be changed".to_owned()) };
+        let cookies = settings.number(COOKIES_SETTING);
+        if self.sends_cookies() && !cookies.as_ref().is_ok_and(|cookies| *cookies == COOKIES_ALWAYS) {
+            let what = cookies.map_or_else(|error| error.to_string(), |cookies| format!("it is {cookies}"));
+            return Some(format!("{COOKIES_SETTING} would have to be 2: {what}, and could not be changed"));
+        }
+        None
+    }
+
+    fn cookies_good_for(&self, snapshot: &Snapshot, datapath: &Datapath) -> Option<Duration> {
+        let left = self.cookies_until.saturating_sub(snapshot.clock.jiffies());
+        (left > 0).then(|| Duration::from_secs_f64(left as f64 / f64::from(datapath.ticks_per_second)))
+    }
+
+    /// Tells, once, of ports that should be challenged and are not, and of cookies that cannot be sent.
+    fn tell(&mut self, status: &ChallengeStatus) {
+        for (port, reason) in &status.left_alone {
+            if self.told.get(port) != Some(reason) {
+                let message = format!("port {port} is not challenged, and falls back to limits and blocks: {reason}");
+                self.events.record(Note::new(EventKind::ChallengeEnded, message).about(port));
+            }
+        }
+        self.told.clone_from(&status.left_alone);
+        let is_wanted = status.ports.iter().any(|port| !port.by_cookie);
+        let problem = status.no_cookies.clone().filter(|_| is_wanted && self.method == ChallengeMethod::Cookie);
+        if let Some(problem) = &problem
+            && self.told_no_cookies.as_ref() != Some(problem)
+        {
+            warn!("SYNs are challenged by dropping the first one, since no cookies can be sent: {problem}");
+            let message = format!("no cookies can be sent, so that first SYNs are dropped instead: {problem}");
+            self.events.record(Note::new(EventKind::ChallengeDegraded, message));
+        }
+        if is_wanted || status.no_cookies.is_none() {
+            self.told_no_cookies = problem;
+        }
+    }
+
+    /// The datapath began by itself.
+    pub fn note_triggered(&self, port: u16) {
+        let message =
+            format!("port {port}: more than {} SYNs a second; the datapath challenges them by itself", self.syn_per_second);
+        self.events.record(Note::new(EventKind::ChallengeTriggered, message).about(port));
+    }
+}
+
+/// Flags by which terms do something.
+const ACTIVE: u32 =
+    port_flag::COOKIE | port_flag::RETRANSMIT | port_flag::TRIGGERS_COOKIE | port_flag::TRIGGERS_RETRANSMIT;
+
+/// SYNs within a moment of the datapath's that are too many.
+fn most_load(syn_per_second: u32, datapath: &Datapath) -> u64 {
+    /// Moments in a period of about a second.
+    const MOMENTS: f64 = 8.0;
+    if syn_per_second == 0 {
+        return 0;
+    }
+    let seconds = datapath.clock.second_in_jiffies() as f64 / MOMENTS / f64::from(datapath.ticks_per_second);
+    ((f64::from(syn_per_second) * seconds) as u64).max(PORTION.into())
+}
+
+/// Until when a cookie is good that is sent at `jiffies`.
+pub fn good_until(jiffies: u64, ticks_per_second: u32) -> u64 {
+    let period = COOKIE_PERIOD_SECONDS * u64::from(ticks_per_second);
+    (jiffies / period + COOKIE_PERIODS) * period
+}
+
+/// What to add to the datapath's milliseconds for the kernel's clock of TCP timestamps, which is the monotonic
+/// one. That is read first, and a tick is taken off, so that a timestamp is never ahead of those that the kernel
+/// sends later.
+fn timestamp_offset(datapath: &Datapath) -> Result<u64, DatapathError> {
+    let failed = |error: nix::Error| DatapathError::Host { what: "the kernel's monotonic clock", source: error.into() };
+    let monotonic = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(failed)?);
+    let ticks = u64::from(datapath.ticks_per_second);
+    let milliseconds = datapath.jiffies()? * 1000 / ticks;
+    Ok((monotonic.as_millis() as u64).wrapping_sub(milliseconds).wrapping_sub(1000u64.div_ceil(ticks)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_is_good_until_the_end_of_the_next_minute() {
+        assert_eq!(good_until(0, 250), 120 * 250);
+        assert_eq!(good_until(59 * 250, 250), 120 * 250);
+        assert_eq!(good_until(60 * 250, 250), 180 * 250);
+    }
+}

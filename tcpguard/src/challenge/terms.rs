@@ -1,0 +1,215 @@
+//! What an answer to a SYN may say, so that the kernel takes the connection for one of its own: it computes the
+//! same from the same settings when the cookie comes back (`cookie_v4_check`, `tcp_select_initial_window`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use tcpguard_common::{
+    address::Address,
+    challenge::{PortChallenge, port_flag},
+};
+
+use crate::kernel::Listener;
+
+/// The window of answers: what Linux asks for, as many whole segments as 16 bits hold.
+const WINDOW: u16 = 64_240;
+/// Bytes of the headers of IPv4 and TCP, without options.
+const IPV4_HEADERS: u32 = 40;
+/// Bytes of the headers of IPv6 and TCP.
+const IPV6_HEADERS: u32 = 60;
+/// No network carries less.
+const LEAST_MSS: u16 = 536;
+/// The MSS of Ethernet, where the MTU is not known.
+const USUAL_MTU: u32 = 1500;
+/// The largest window scale (RFC 7323 2.3).
+const LARGEST_SCALE: u32 = 14;
+
+/// What the kernel is set to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelFacts {
+    /// Timestamps carry what was agreed to: `net.ipv4.tcp_timestamps` is 2.
+    pub timestamps: bool,
+    /// `net.ipv4.tcp_sack`.
+    pub sack: bool,
+    /// `net.ipv4.tcp_window_scaling`.
+    pub window_scaling: bool,
+    /// `net.ipv4.tcp_ecn` is not 0.
+    pub ecn: bool,
+    /// The receive buffer that a listener has which asked for none: the second number of `net.ipv4.tcp_rmem`.
+    pub usual_buffer: u32,
+    /// The largest that a receive buffer may grow to: the third number, or `net.core.rmem_max`.
+    pub largest_buffer: u32,
+    /// `net.ipv4.ip_default_ttl`.
+    pub time_to_live: u8,
+    /// `net.ipv6.conf.default.hop_limit`.
+    pub hop_limit: u8,
+}
+
+impl KernelFacts {
+    /// By these settings; one that cannot be read counts as the kernel's default, or as one that permits less.
+    pub fn read(setting: impl Fn(&str) -> Option<String>) -> Self {
+        let number = |name: &str, default: u64| setting(name).and_then(|text| text.parse().ok()).unwrap_or(default);
+        let buffers = setting("net.ipv4.tcp_rmem").unwrap_or_default();
+        let buffers: Vec<u32> = buffers.split_whitespace().filter_map(|text| text.parse().ok()).collect();
+        let largest = number("net.core.rmem_max", 0) as u32;
+        Self {
+            timestamps: number("net.ipv4.tcp_timestamps", 0) == 2,
+            sack: number("net.ipv4.tcp_sack", 0) != 0,
+            // Without knowing how large buffers may grow the kernel's scale cannot be known.
+            window_scaling: number("net.ipv4.tcp_window_scaling", 0) != 0 && buffers.len() == 3,
+            ecn: number("net.ipv4.tcp_ecn", 0) != 0,
+            usual_buffer: buffers.get(1).copied().unwrap_or(0),
+            largest_buffer: buffers.get(2).copied().unwrap_or(0).max(largest),
+            time_to_live: number("net.ipv4.ip_default_ttl", 64) as u8,
+            hop_limit: number("net.ipv6.conf.default.hop_limit", 64) as u8,
+        }
+    }
+
+    /// The scale that the kernel chooses for a listener with the usual buffer (`tcp_select_initial_window`).
+    fn window_scale(&self) -> u8 {
+        self.largest_buffer.checked_ilog2().unwrap_or(0).saturating_sub(15).min(LARGEST_SCALE) as u8
+    }
+}
+
+/// What the listeners of one port permit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortTerms {
+    /// Where they take connections, and what an answer may say; what is to be done is not in it yet.
+    pub terms: PortChallenge,
+    /// Some of them is bound to an interface: whether it takes a connection cannot be told from the address.
+    pub is_bound_to_interface: bool,
+}
+
+/// Addresses and ports of listeners that do not take what comes to any address.
+pub type Endpoints = BTreeSet<(Address, u16)>;
+
+/// The terms of every port that has a listener.
+pub fn terms_of(
+    listeners: &[Listener],
+    facts: &KernelFacts,
+    mtu: Option<u32>,
+) -> (BTreeMap<u16, PortTerms>, Endpoints) {
+    let mut ports = BTreeMap::<u16, PortTerms>::new();
+    let mut endpoints = Endpoints::new();
+    for listener in listeners {
+        let port = listener.local.port();
+        let entry = ports.entry(port).or_insert_with(|| PortTerms {
+            terms: general_terms(facts, mtu.unwrap_or(USUAL_MTU)),
+            is_bound_to_interface: false,
+        });
+        entry.is_bound_to_interface |= listener.interface != 0;
+        entry.terms.flags |= match listener.local.ip() {
+            IpAddr::V4(address) if address.is_unspecified() => port_flag::ANY_IPV4,
+            IpAddr::V6(address) if address.is_unspecified() && listener.is_ipv6_only => port_flag::ANY_IPV6,
+            IpAddr::V6(address) if address.is_unspecified() => port_flag::ANY_IPV4 | port_flag::ANY_IPV6,
+            address => {
+                endpoints.insert((address.into(), port));
+                port_flag::SOME_ADDRESSES
+            }
+        };
+        restrict_to_buffer(&mut entry.terms, listener, facts);
+    }
+    (ports, endpoints)
+}
+
+fn general_terms(facts: &KernelFacts, mtu: u32) -> PortChallenge {
+    let mut flags = 0;
+    let mut set = |condition: bool, flag: u32| flags |= if condition { flag } else { 0 };
+    set(facts.timestamps, port_flag::TIMESTAMPS);
+    set(facts.sack, port_flag::SACK);
+    set(facts.window_scaling, port_flag::WINDOW_SCALING);
+    set(facts.ecn, port_flag::ECN);
+    let mss = |headers: u32| u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX).max(LEAST_MSS);
+    PortChallenge {
+        flags,
+        most_mss_ipv4: mss(IPV4_HEADERS),
+        most_mss_ipv6: mss(IPV6_HEADERS),
+        window: WINDOW.min(u16::try_from(facts.usual_buffer / 2).unwrap_or(u16::MAX)),
+        window_scale: facts.window_scale(),
+        time_to_live: facts.time_to_live,
+        hop_limit: facts.hop_limit,
+        ..PortChallenge::default()
+    }
+}
+
+/// A listener that asked for a buffer of its own size gets a scale that follows from it in a way that differs
+/// between kernels: its connections do without.
+fn restrict_to_buffer(terms: &mut PortChallenge, listener: &Listener, facts: &KernelFacts) {
+    let Some(buffer) = listener.receive_buffer.filter(|buffer| *buffer != facts.usual_buffer) else { return };
+    terms.flags &= !port_flag::WINDOW_SCALING;
+    terms.window = terms.window.min(u16::try_from(buffer / 2).unwrap_or(u16::MAX));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> KernelFacts {
+        let settings = [
+            ("net.ipv4.tcp_timestamps", "2"),
+            ("net.ipv4.tcp_sack", "1"),
+            ("net.ipv4.tcp_window_scaling", "1"),
+            ("net.ipv4.tcp_ecn", "2"),
+            ("net.ipv4.tcp_rmem", "4096\t131072\t6291456"),
+            ("net.ipv4.ip_default_ttl", "64"),
+        ];
+        KernelFacts::read(|name| settings.iter().find(|setting| setting.0 == name).map(|setting| setting.1.to_owned()))
+    }
+
+    fn listener(address: &str) -> Listener {
+        Listener::new(address.parse().expect("an address"), 0, 128)
+    }
+
+    #[test]
+    fn the_scale_is_the_kernels() {
+        assert_eq!(facts().window_scale(), 7);
+        assert_eq!(KernelFacts { largest_buffer: 33_554_432, ..facts() }.window_scale(), 10);
+        assert_eq!(KernelFacts { largest_buffer: 4096, ..facts() }.window_scale(), 0);
+        assert_eq!(KernelFacts { largest_buffer: u32::MAX, ..facts() }.window_scale(), 14);
+    }
+
+    #[test]
+    fn listeners_take_what_they_are_bound_to() {
+        let ipv6_only = Listener { is_ipv6_only: true, ..listener("[::]:81") };
+        let bound = Listener { interface: 3, ..listener("0.0.0.0:83") };
+        let listeners = [
+            listener("0.0.0.0:80"),
+            ipv6_only,
+            listener("[::]:82"),
+            bound,
+            listener("198.18.0.1:84"),
+            listener("[2001:db8::1]:84"),
+        ];
+        let (ports, endpoints) = terms_of(&listeners, &facts(), Some(1500));
+        let takes = |port: u16| ports[&port].terms.flags & (port_flag::ANY_IPV4 | port_flag::ANY_IPV6 | port_flag::SOME_ADDRESSES);
+        assert_eq!(takes(80), port_flag::ANY_IPV4);
+        assert_eq!(takes(81), port_flag::ANY_IPV6);
+        assert_eq!(takes(82), port_flag::ANY_IPV4 | port_flag::ANY_IPV6);
+        assert!(ports[&83].is_bound_to_interface && !ports[&80].is_bound_to_interface);
+        assert_eq!(takes(84), port_flag::SOME_ADDRESSES);
+        assert_eq!(endpoints.len(), 2);
+        let terms = ports[&80].terms;
+        assert_eq!((terms.most_mss_ipv4, terms.most_mss_ipv6, terms.window), (1460, 1440, 64_240));
+        assert!(terms.has(port_flag::WINDOW_SCALING) && terms.has(port_flag::ECN));
+    }
+
+    #[test]
+    fn a_buffer_of_its_own_is_not_scaled() {
+        let small = Listener { receive_buffer: Some(16_384), ..listener("0.0.0.0:80") };
+        let usual = Listener { receive_buffer: Some(131_072), ..listener("0.0.0.0:81") };
+        let (ports, _) = terms_of(&[small, usual], &facts(), Some(1400));
+        let small = ports[&80].terms;
+        assert!(!small.has(port_flag::WINDOW_SCALING) && small.window == 8192 && small.most_mss_ipv4 == 1360);
+        assert!(ports[&81].terms.has(port_flag::WINDOW_SCALING));
+    }
+
+    #[test]
+    fn what_cannot_be_read_permits_less() {
+        let (ports, _) = terms_of(&[listener("0.0.0.0:80")], &KernelFacts::read(|_| None), None);
+        let terms = ports[&80].terms;
+        assert_eq!(terms.flags, port_flag::ANY_IPV4);
+        assert_eq!((terms.most_mss_ipv4, terms.time_to_live), (1460, 64));
+    }
+}
