@@ -47,6 +47,12 @@ pub struct Frame {
     pub acknowledgement: u32,
     /// TCP flags.
     pub flags: u8,
+    /// Receive window.
+    pub window: u16,
+    /// Identification of an IPv4 packet.
+    pub identification: u16,
+    /// From the server to the client: hardware addresses the other way round.
+    pub is_answer: bool,
     /// TCP options; a multiple of four bytes.
     pub tcp_options: Vec<u8>,
     /// Data.
@@ -79,6 +85,9 @@ impl Frame {
             destination_port,
             sequence: 1_000_000,
             acknowledgement: 0,
+            window: 0xffff,
+            identification: 1,
+            is_answer: false,
             flags: SYN,
             tcp_options: Vec::new(),
             payload: Vec::new(),
@@ -95,8 +104,9 @@ impl Frame {
     /// The frame, with right lengths and checksums.
     pub fn build(&self) -> Built {
         let mut bytes = Vec::new();
-        bytes.extend(SERVER_MAC);
-        bytes.extend(CLIENT_MAC);
+        let (to, from) = if self.is_answer { (CLIENT_MAC, SERVER_MAC) } else { (SERVER_MAC, CLIENT_MAC) };
+        bytes.extend(to);
+        bytes.extend(from);
         for tag in &self.tags {
             bytes.extend(tag.to_be_bytes());
             bytes.extend([0, 7]);
@@ -123,7 +133,7 @@ impl Frame {
         let length = 20 + self.ip_options.len();
         let mut header = vec![0x40 | (length / 4) as u8, 0];
         header.extend(((length + payload) as u16).to_be_bytes());
-        header.extend([0, 1]);
+        header.extend(self.identification.to_be_bytes());
         header.extend(self.fragment.to_be_bytes());
         header.extend([64, self.protocol, 0, 0]);
         header.extend(source);
@@ -157,7 +167,9 @@ impl Frame {
         segment.extend(self.destination_port.to_be_bytes());
         segment.extend(self.sequence.to_be_bytes());
         segment.extend(self.acknowledgement.to_be_bytes());
-        segment.extend([((header / 4) << 4) as u8, self.flags, 0xff, 0xff, 0, 0, 0, 0]);
+        segment.extend([((header / 4) << 4) as u8, self.flags]);
+        segment.extend(self.window.to_be_bytes());
+        segment.extend([0; 4]);
         segment.extend(&self.tcp_options);
         segment.extend(&self.payload);
         let checksum = !fold(self.pseudo_header_sum(segment.len()) + sum(&segment));

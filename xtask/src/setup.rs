@@ -31,6 +31,8 @@ const TEST_TOOLS: &[Tool] = &[
     ("ldd", "libc-bin"),
     ("modinfo", "kmod"),
     ("nmap", "nmap"),
+    ("tcpdump", "tcpdump"),
+    ("nft", "nftables"),
     ("xdp-filter", "xdp-tools"),
 ];
 
