@@ -42,7 +42,8 @@ pub struct Setup {
     config: String,
     socket: PathBuf,
     environment: Vec<(String, String)>,
-    hidden: Option<String>,
+    /// What a shell runs first.
+    script: Option<String>,
 }
 
 impl Setup {
@@ -54,7 +55,7 @@ impl Setup {
         let folder = tempfile::tempdir().context("cannot make a folder for the daemon")?;
         let socket = folder.path().join("tcpguard.sock");
         let setup =
-            Self { lab: lab.clone(), folder, config: String::new(), socket, environment: Vec::new(), hidden: None };
+            Self { lab: lab.clone(), folder, config: String::new(), socket, environment: Vec::new(), script: None };
         Ok(setup.config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\n")))
     }
 
@@ -90,8 +91,14 @@ impl Setup {
 
     /// With an empty folder in place of this one, as on a kernel that does not have it.
     #[must_use]
-    pub fn hiding(mut self, folder: &str) -> Self {
-        self.hidden = Some(folder.to_owned());
+    pub fn hiding(self, folder: &str) -> Self {
+        self.after(&format!("mount -t tmpfs none {folder}"))
+    }
+
+    /// After a shell has run this, in a mount namespace of its own.
+    #[must_use]
+    pub fn after(mut self, script: &str) -> Self {
+        self.script = Some(script.to_owned());
         self
     }
 
@@ -117,11 +124,11 @@ impl Setup {
     pub fn command(&self) -> Result<Command> {
         let file = self.folder.path().join("tcpguard.toml");
         fs::write(&file, &self.config).context("cannot write the configuration")?;
-        let mut command = match &self.hidden {
+        let mut command = match &self.script {
             None => self.lab.server.command(binary()?),
-            Some(folder) => {
+            Some(script) => {
                 let mut command = self.lab.server.command("unshare");
-                let script = format!("mount -t tmpfs none {folder} && exec \"$0\" \"$@\"");
+                let script = format!("{script} && exec \"$0\" \"$@\"");
                 command.args(["--mount", "sh", "-c", &script]).arg(binary()?);
                 command
             }
@@ -184,6 +191,16 @@ impl Daemon {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Its resident memory.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).context("cannot read its memory")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        line.trim().trim_end_matches(" kB").parse().context("no number in VmRSS")
     }
 
     /// Path of its socket.

@@ -14,6 +14,7 @@ pub mod oracle;
 pub mod scene;
 pub mod server;
 pub mod wait;
+pub mod wire;
 
 pub use client::{Client, Connections};
 pub use daemon::{Daemon, Setup};

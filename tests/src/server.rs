@@ -3,10 +3,14 @@
 use std::{
     fs,
     net::{IpAddr, SocketAddr, TcpListener},
+    os::fd::AsRawFd,
     process::{Child, Stdio},
 };
 
 use anyhow::{Context, Result};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
+};
 use tempfile::TempDir;
 
 use crate::{
@@ -79,4 +83,55 @@ impl Drop for Nginx {
 pub fn listen(namespace: &Namespace, address: IpAddr, port: u16) -> Result<TcpListener> {
     namespace
         .within(|| TcpListener::bind((address, port)).with_context(|| format!("cannot listen on {address}:{port}")))
+}
+
+/// Servers that share a port (`SO_REUSEPORT`), each on a thread of its own; they end with this.
+pub struct Echo {
+    listeners: Vec<std::os::fd::OwnedFd>,
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        for listener in &self.listeners {
+            nix::sys::socket::shutdown(listener.as_raw_fd(), nix::sys::socket::Shutdown::Both).ok();
+        }
+    }
+}
+
+/// Starts `workers` servers on one address, which answer every request with a page.
+///
+/// # Errors
+/// Where the address is taken.
+pub fn echo(namespace: &Namespace, address: &str, workers: usize) -> Result<Echo> {
+    let address: SocketAddr = address.parse().context("no address")?;
+    let mut listeners = Vec::new();
+    for _ in 0..workers {
+        let listener = namespace.within(|| shared_listener(address))?;
+        listeners.push(listener.try_clone().context("no descriptor")?);
+        std::thread::spawn(move || {
+            let listener = TcpListener::from(listener);
+            while let Ok((stream, _)) = listener.accept() {
+                // A client that has gone gets no page.
+                answer(stream).ok();
+            }
+        });
+    }
+    Ok(Echo { listeners })
+}
+
+fn shared_listener(address: SocketAddr) -> Result<std::os::fd::OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let listener = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("no socket")?;
+    setsockopt(&listener, sockopt::ReuseAddr, &true).context("SO_REUSEADDR")?;
+    setsockopt(&listener, sockopt::ReusePort, &true).context("SO_REUSEPORT")?;
+    bind(listener.as_raw_fd(), &SockaddrStorage::from(address)).with_context(|| format!("cannot bind {address}"))?;
+    nix::sys::socket::listen(&listener, Backlog::new(128).context("no backlog")?).context("cannot listen")?;
+    Ok(listener)
+}
+
+fn answer(mut stream: std::net::TcpStream) -> std::io::Result<()> {
+    use std::io::{Read as _, Write as _};
+    let mut request = [0; 512];
+    let _read = stream.read(&mut request)?;
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n")
 }

@@ -153,7 +153,7 @@ impl Challenger {
     }
 
     /// Chooses the ports to challenge.
-    pub fn choose(&mut self, judgement: &Judgement, snapshot: &Snapshot, at: Duration) {
+    pub fn choose(&mut self, judgement: &Judgement, snapshot: &Snapshot, datapath: &Datapath, at: Duration) {
         let open: BTreeSet<u16> = snapshot.listeners.iter().map(|listener| listener.local.port()).collect();
         let policy = &self.policy;
         let max_half_open = |scope: Scope| match scope {
@@ -170,6 +170,11 @@ impl Challenger {
             let is_challenged = challenged.contains_key(&port.port) && !self.told.contains_key(&port.port);
             self.watchdog.note(port, is_challenged, is_calm, at);
         }
+        if self.sends_cookies() {
+            // Written down before the first one is sent.
+            self.cookies_until = good_until(snapshot.clock.jiffies(), datapath.ticks_per_second);
+        }
+        let challenged = self.choice.chosen();
         self.watchdog.keep_only(|port| open.contains(&port) || challenged.contains_key(&port));
     }
 

@@ -201,10 +201,9 @@ impl KernelSettings {
 
     /// Until when, in jiffies, cookies are good that were sent: written down for the next daemon.
     pub fn note_cookies(&mut self, until: u64) {
-        if until == self.cookies_until || self.changed.is_empty() {
+        if std::mem::replace(&mut self.cookies_until, until) == until || self.changed.is_empty() {
             return;
         }
-        self.cookies_until = until;
         if let Err(error) = self.write_journal() {
             tracing::warn!("{error}");
         }

@@ -138,7 +138,7 @@ impl Enforcer {
     ) -> Measures {
         self.report.tell(judgement, snapshot, &self.services, at);
         let advice = self.advise(judgement, snapshot);
-        self.challenger.choose(judgement, snapshot, at);
+        self.challenger.choose(judgement, snapshot, datapath, at);
         self.set_settings(judgement, snapshot, &advice);
         let challenge = self.challenger.apply(snapshot, datapath, self.settings.as_ref(), knows_local, at);
         self.set_payload_policies(judgement);
@@ -230,8 +230,8 @@ impl Enforcer {
         }
         let cookies_until = self.challenger.cookies_until();
         let Some(settings) = &mut self.settings else { return };
-        let outcomes = settings.bring_to(&wanted);
         settings.note_cookies(cookies_until);
+        let outcomes = settings.bring_to(&wanted);
         for outcome in outcomes {
             match outcome {
                 SettingOutcome::Changed(changed) => {

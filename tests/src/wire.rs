@@ -1,0 +1,147 @@
+//! Raw frames from and to the client's end of the cable: for what no TCP would send.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    frame::{ACK, Frame, LINUX_SYN_OPTIONS, SYN},
+    namespace::Namespace,
+    network::CLIENT_INTERFACE,
+};
+
+/// A packet socket at the client's end.
+pub struct Wire {
+    socket: OwnedFd,
+}
+
+/// What an answer said.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// Its TCP flags.
+    pub flags: u8,
+    /// Its sequence number: the cookie.
+    pub sequence: u32,
+    /// What it acknowledges.
+    pub acknowledgement: u32,
+    /// The server's timestamp, where it is where Linux puts it.
+    pub timestamp: u32,
+}
+
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Wire {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn open(client: &Namespace) -> Result<Self> {
+        client.within(|| {
+            let index = nix::net::if_::if_nametoindex(CLIENT_INTERFACE).context("the lab's cable is unplugged")?;
+            let protocol = (libc::ETH_P_ALL as u16).to_be();
+            // SAFETY: a call without pointers; the descriptor it returns belongs to nobody else.
+            let socket = unsafe {
+                let raw = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(protocol));
+                ensure!(raw >= 0, "no packet socket: {}", io::Error::last_os_error());
+                OwnedFd::from_raw_fd(raw)
+            };
+            let address = libc::sockaddr_ll {
+                sll_family: libc::AF_PACKET as u16,
+                sll_protocol: protocol,
+                sll_ifindex: index as i32,
+                sll_hatype: 0,
+                sll_pkttype: 0,
+                sll_halen: 0,
+                sll_addr: [0; 8],
+            };
+            // SAFETY: the address is of the type and length that is said.
+            let result = unsafe {
+                libc::bind(
+                    socket.as_raw_fd(),
+                    (&raw const address).cast(),
+                    size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+                )
+            };
+            ensure!(result == 0, "the packet socket cannot be bound: {}", io::Error::last_os_error());
+            Ok(Self { socket })
+        })
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn send(&self, frame: &Frame) -> Result<()> {
+        nix::unistd::write(&self.socket, &frame.build().bytes).map(drop).context("the frame cannot be sent")
+    }
+
+    /// The answer to a segment, by its ports and addresses.
+    ///
+    /// # Errors
+    /// Where none comes within a second.
+    pub fn answer_to(&self, frame: &Frame) -> Result<Answer> {
+        let deadline = Instant::now() + TIMEOUT;
+        let mut buffer = [0; 2048];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                bail!("no answer came");
+            }
+            let timeout = nix::sys::time::TimeVal::new(0, i64::try_from(left.as_micros()).unwrap_or(1).max(1));
+            nix::sys::socket::setsockopt(&self.socket, nix::sys::socket::sockopt::ReceiveTimeout, &timeout)
+                .context("no timeout")?;
+            if let Ok(length) = nix::unistd::read(&self.socket, &mut buffer)
+                && let Some(answer) = read_answer(&buffer[..length], frame)
+            {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Asks for a connection as Linux does, and returns the answer.
+    ///
+    /// # Errors
+    /// Where none comes.
+    pub fn ask(&self, syn: &Frame) -> Result<Answer> {
+        self.send(syn)?;
+        let answer = self.answer_to(syn)?;
+        ensure!(answer.flags & (SYN | ACK) == SYN | ACK, "the answer is no SYN-ACK: {answer:?}");
+        Ok(answer)
+    }
+}
+
+/// A SYN as Linux sends it.
+pub fn linux_syn(source: std::net::IpAddr, server: std::net::IpAddr, port: u16) -> Frame {
+    Frame { tcp_options: LINUX_SYN_OPTIONS.to_vec(), ..Frame::syn(source, server, port) }
+}
+
+/// The segment that completes the handshake of `syn`.
+pub fn completion(syn: &Frame, answer: &Answer) -> Frame {
+    let mut options = vec![1, 1, 8, 10, 0, 0, 0, 2];
+    options.extend(answer.timestamp.to_be_bytes());
+    Frame {
+        flags: ACK,
+        sequence: syn.sequence.wrapping_add(1),
+        acknowledgement: answer.sequence.wrapping_add(1),
+        tcp_options: options,
+        ..syn.clone()
+    }
+}
+
+/// IPv4 without tags and options only.
+fn read_answer(bytes: &[u8], to: &Frame) -> Option<Answer> {
+    let half = |at: usize| Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+    let word = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let is_it = half(12)? == 0x0800
+        && *bytes.get(23)? == 6
+        && std::net::IpAddr::from(<[u8; 4]>::try_from(bytes.get(26..30)?).ok()?) == to.destination
+        && std::net::IpAddr::from(<[u8; 4]>::try_from(bytes.get(30..34)?).ok()?) == to.source
+        && (half(34)?, half(36)?) == (to.destination_port, to.source_port);
+    is_it.then_some(())?;
+    let timestamp = word(34 + 28).unwrap_or(0);
+    Some(Answer { flags: *bytes.get(47)?, sequence: word(38)?, acknowledgement: word(42)?, timestamp })
+}

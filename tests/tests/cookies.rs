@@ -1,0 +1,175 @@
+//! Cookies under attack: what comes back is a connection only where it is the right cookie, from whom and for what
+//! it was made, for the first time; and floods of segments that belong to nothing are dropped.
+
+#![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
+    frame::{ACK, FIN, Frame, PSH, RST},
+    network::SERVER_IPV4,
+    server,
+    wire::{Wire, completion, linux_syn},
+};
+use serde_json::Value;
+
+const PORT: u16 = 443;
+const ALWAYS: &str = "interfaces = [\"lab-server\"]\n[challenge]\nmode = \"always\"\n";
+
+/// A server whose port is always challenged, and has completed a handshake already, so that it is guarded.
+struct Bench {
+    lab: Lab,
+    daemon: Daemon,
+    listener: TcpListener,
+    wire: Wire,
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+impl Bench {
+    fn new() -> Result<Self> {
+        let lab = Lab::new()?;
+        let listener = server::listen(&lab.server, SERVER_IPV4.into(), PORT)?;
+        listener.set_nonblocking(true).context("the listener blocks")?;
+        let daemon = Setup::new(&lab)?.config(ALWAYS).start()?;
+        let wire = Wire::open(&lab.client)?;
+        let bench = Self { lab, daemon, listener, wire };
+        bench.daemon.stats_when("the port is challenged", |stats| challenged_by(stats) == Some("cookie"))?;
+        drop(bench.connect()?);
+        bench.daemon.stats_when("the port is guarded", |stats| {
+            stats["measures"]["challenge"]["ports"][0]["guarded"] == true
+        })?;
+        Ok(bench)
+    }
+
+    /// A real connection, both ends of it.
+    fn connect(&self) -> Result<(TcpStream, TcpStream)> {
+        let client = Client::new(&self.lab).connect((SERVER_IPV4, PORT).into())?;
+        let server = lab::eventually("it is accepted", || Ok(self.listener.accept().ok()), Option::is_some)?;
+        let (server, _) = server.context("no connection")?;
+        server.set_nonblocking(false).context("the connection does not block")?;
+        Ok((client, server))
+    }
+
+    /// How many connections wait to be accepted, after what was sent has had time to lead to one.
+    fn accept_all(&self) -> usize {
+        std::thread::sleep(Duration::from_millis(200));
+        std::iter::from_fn(|| self.listener.accept().ok()).count()
+    }
+
+    fn drops(&self) -> Result<Value> {
+        // The counters are read with each tick.
+        std::thread::sleep(Duration::from_millis(250));
+        Ok(self.daemon.json("/stats")?["drops"].clone())
+    }
+}
+
+fn challenged_by(stats: &Value) -> Option<&str> {
+    stats["measures"]["challenge"]["ports"][0]["method"].as_str()
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(0)
+}
+
+#[test]
+fn only_the_right_cookie_makes_a_connection_and_only_once() -> Result<()> {
+    let bench = Bench::new()?;
+    let syn = linux_syn(address("198.18.20.1"), SERVER_IPV4.into(), PORT);
+    let answer = bench.wire.ask(&syn)?;
+    let right = completion(&syn, &answer);
+    let before = bench.drops()?;
+    let wrong = [
+        ("another source", Frame { source: address("198.18.20.2"), ..right.clone() }),
+        ("another source port", Frame { source_port: 40_001, ..right.clone() }),
+        ("another first sequence number", Frame { sequence: right.sequence.wrapping_add(100), ..right.clone() }),
+        ("a cookie next to it", Frame { acknowledgement: right.acknowledgement.wrapping_add(1), ..right.clone() }),
+        ("a cookie of another minute", Frame { acknowledgement: right.acknowledgement.wrapping_add(1 << 24), ..right.clone() }),
+        ("no cookie", Frame { acknowledgement: 0, ..right.clone() }),
+    ];
+    for (name, frame) in &wrong {
+        bench.wire.send(frame)?;
+        ensure!(bench.accept_all() == 0, "{name} made a connection");
+    }
+    let after = bench.drops()?;
+    let dropped = number(&after["stray_ack"]) - number(&before["stray_ack"]);
+    ensure!(dropped == wrong.len() as u64, "{dropped} of {} were dropped: {after}", wrong.len());
+    bench.wire.send(&right)?;
+    ensure!(bench.accept_all() == 1, "the right one made none");
+    Ok(())
+}
+
+#[test]
+fn a_cookie_for_another_port_makes_no_connection() -> Result<()> {
+    let bench = Bench::new()?;
+    let other = server::listen(&bench.lab.server, SERVER_IPV4.into(), 444)?;
+    other.set_nonblocking(true).context("the listener blocks")?;
+    bench.daemon.stats_when("both are challenged", |stats| {
+        stats["measures"]["challenge"]["ports"].as_array().is_some_and(|ports| ports.len() == 2)
+    })?;
+    let syn = linux_syn(address("198.18.20.1"), SERVER_IPV4.into(), PORT);
+    let answer = bench.wire.ask(&syn)?;
+    bench.wire.send(&Frame { destination_port: 444, ..completion(&syn, &answer) })?;
+    ensure!(bench.accept_all() == 0 && other.accept().is_err(), "it made a connection");
+    Ok(())
+}
+
+#[test]
+fn a_replayed_segment_makes_no_second_connection() -> Result<()> {
+    let bench = Bench::new()?;
+    let syn = linux_syn(address("198.18.20.1"), SERVER_IPV4.into(), PORT);
+    let right = completion(&syn, &bench.wire.ask(&syn)?);
+    bench.wire.send(&right)?;
+    ensure!(bench.accept_all() == 1, "there is no connection");
+    // Dropping it unread made the server reset it, or the client does so now: nothing is left of it.
+    bench.wire.send(&Frame { flags: RST, tcp_options: Vec::new(), ..right.clone() })?;
+    std::thread::sleep(Duration::from_millis(200));
+    let before = bench.drops()?;
+    for _ in 0..3 {
+        bench.wire.send(&right)?;
+        ensure!(bench.accept_all() == 0, "the replayed segment made a connection");
+    }
+    let after = bench.drops()?;
+    let dropped = |reason: &str| number(&after[reason]) - number(&before[reason]);
+    ensure!(dropped("spent_cookie") + dropped("stray_ack") == 3 || dropped("spent_cookie") == 3, "{after}");
+    Ok(())
+}
+
+#[test]
+fn floods_of_segments_without_a_connection_are_dropped_to_the_last() -> Result<()> {
+    let bench = Bench::new()?;
+    let (mut client, mut server) = bench.connect()?;
+    for (reason, flags) in [("stray_ack", ACK), ("stray_ack", ACK | PSH), ("stray_fin", FIN | ACK), ("stray_rst", RST)] {
+        let spec = FloodSpec { flags, tcp_options: Vec::new(), ..FloodSpec::syn(Sources::RANDOM_IPV4, PORT) };
+        let before = bench.daemon.json("/stats")?;
+        let sent = Flood::new(&bench.lab, &spec)?.send_at(100_000, Duration::from_millis(500))?;
+        let expected = number(&before["drops"][reason]) + sent;
+        bench.daemon.stats_when(reason, |stats| number(&stats["drops"][reason]) == expected)?;
+        // A connection that was there does not notice.
+        client.write_all(b"alive").context("the connection is cut")?;
+        server.read_exact(&mut [0; 5]).context("the connection is deaf")?;
+        drop(bench.connect()?);
+    }
+    ensure!(bench.accept_all() == 0, "a flood made a connection");
+    let totals = bench.daemon.json("/stats")?["totals"].clone();
+    let sum = number(&totals["passed"]) + number(&totals["dropped"]) + number(&totals["challenged"]);
+    ensure!(sum == number(&totals["packets"]), "{totals}");
+    Ok(())
+}
+
+#[test]
+fn guessed_cookies_make_no_connection() -> Result<()> {
+    let bench = Bench::new()?;
+    let spec = FloodSpec { flags: ACK, tcp_options: Vec::new(), ..FloodSpec::syn(Sources::RANDOM_IPV4, PORT) };
+    Flood::new(&bench.lab, &spec)?.send_at(100_000, Duration::from_secs(5))?;
+    ensure!(bench.accept_all() == 0, "a guess was right");
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! What a host must not lose to its own protection: published container ports, hosts behind it, and services that
+//! challenges cannot work for; and what is done where cookies are impossible.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    panic::resume_unwind,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    Client, Flood, FloodSpec, Lab, Scene, Setup, Sources, eventually,
+    namespace::Namespace,
+    network::{CLIENT_INTERFACE, CLIENT_IPV4, SERVER_INTERFACE, SERVER_IPV4},
+    scene::{Crowd, WEB},
+    server::{self, Nginx},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+/// A server in a namespace of its own, behind the host.
+const BEHIND: Ipv4Addr = Ipv4Addr::new(198, 18, 100, 2);
+const PUBLISHED: u16 = 8080;
+
+fn random(port: u16) -> FloodSpec {
+    FloodSpec::syn(Sources::RANDOM_IPV4, port)
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(0)
+}
+
+fn during<T>(flood: &mut Flood, rate: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sender =
+            scope.spawn(|| flood.send_at_while(rate, Duration::from_secs(60), || !is_over.load(Ordering::Relaxed)));
+        let result = work();
+        is_over.store(true, Ordering::Relaxed);
+        sender.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        result
+    })
+}
+
+/// Lays a cable from the host to a server behind it, which the host forwards to.
+fn host_behind(lab: &Lab) -> Result<Namespace> {
+    let behind = Namespace::new()?;
+    lab.server.ip(&format!("link add to-behind type veth peer name behind netns {}", behind.path()))?;
+    lab.server.ip("addr add 198.18.100.1/30 dev to-behind")?;
+    lab.server.ip("link set to-behind up")?;
+    behind.ip(&format!("addr add {BEHIND}/30 dev behind"))?;
+    behind.ip("link set behind up")?;
+    behind.ip("route add default via 198.18.100.1")?;
+    lab.server.sysctl("net.ipv4.ip_forward", "1")?;
+    lab.client.ip(&format!("route add 198.18.100.0/24 via {SERVER_IPV4} dev {CLIENT_INTERFACE} src {CLIENT_IPV4}"))?;
+    Ok(behind)
+}
+
+fn nft(namespace: &Namespace, rules: &str) -> Result<()> {
+    let output = namespace.command("nft").arg(rules).output().context("cannot run nft: Debian has it in nftables")?;
+    ensure!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+fn publish(lab: &Lab) -> Result<()> {
+    nft(
+        &lab.server,
+        &format!(
+            "table ip lab {{ chain prerouting {{ type nat hook prerouting priority -100; \
+             tcp dport {PUBLISHED} dnat to {BEHIND}:80; }} }}"
+        ),
+    )
+}
+
+fn is_challenged(stats: &Value, port: u16) -> bool {
+    let ports = stats["measures"]["challenge"]["ports"].as_array().cloned().unwrap_or_default();
+    ports.iter().any(|challenged| challenged["port"] == port)
+}
+
+fn left_alone(stats: &Value) -> &Value {
+    &stats["measures"]["challenge"]["left_alone"]
+}
+
+#[test]
+fn a_published_port_and_a_host_behind_stay_reachable() -> Result<()> {
+    let scene = Scene::new("")?;
+    let behind = host_behind(&scene.lab)?;
+    let _service = server::echo(&behind, "0.0.0.0:80", 1)?;
+    publish(&scene.lab)?;
+    let published = SocketAddr::from((SERVER_IPV4, PUBLISHED));
+    let direct = SocketAddr::from((BEHIND, 80));
+    let client = Client::new(&scene.lab);
+    client.fetch(published).context("the published port is not reachable")?;
+    client.fetch(direct).context("the host behind is not reachable")?;
+    // The flood is of the web server and of the published port.
+    let mut flood = scene.flood(&random(80))?;
+    let mut of_published = scene.flood(&random(PUBLISHED))?;
+    during(&mut flood, 50_000, || {
+        scene.daemon.stats_when("it is challenged", |stats| is_challenged(stats, 80))?;
+        for _ in 0..10 {
+            of_published.send_at(5000, Duration::from_millis(100))?;
+            for server in [published, direct, WEB] {
+                client.fetch(server).with_context(|| format!("{server} is not reachable"))?;
+            }
+        }
+        let stats = scene.daemon.json("/stats")?;
+        ensure!(!is_challenged(&stats, PUBLISHED), "{}", stats["measures"]["challenge"]);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_published_port_that_a_proxy_listens_on_too_is_left_alone() -> Result<()> {
+    let scene = Scene::new("")?;
+    let behind = host_behind(&scene.lab)?;
+    let _service = server::echo(&behind, "0.0.0.0:80", 1)?;
+    // As a container engine's proxy does: what comes from outside never gets there.
+    let _proxy = server::listen(&scene.lab.server, Ipv4Addr::UNSPECIFIED.into(), PUBLISHED)?;
+    publish(&scene.lab)?;
+    let published = SocketAddr::from((SERVER_IPV4, PUBLISHED));
+    let client = Client::new(&scene.lab);
+    for _ in 0..100 {
+        client.fetch(published)?;
+    }
+    thread::sleep(Duration::from_secs(4));
+    for _ in 0..60 {
+        client.fetch(published)?;
+        thread::sleep(Duration::from_millis(50));
+    }
+    let mut flood = scene.flood(&random(PUBLISHED))?;
+    during(&mut flood, 20_000, || {
+        let stats = scene.daemon.stats_when("it says so", |stats| left_alone(stats).to_string().contains("redirected"))?;
+        ensure!(!is_challenged(&stats, PUBLISHED), "{}", stats["measures"]["challenge"]);
+        for _ in 0..20 {
+            client.fetch(published).context("the published port is not reachable")?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn challenges_that_lead_to_nothing_are_ended() -> Result<()> {
+    let scene = Scene::new("[challenge]\nproven_for = \"1s\"")?;
+    // A firewall that wants to have seen the SYN.
+    nft(
+        &scene.lab.server,
+        "table ip lab { chain input { type filter hook input priority 0; tcp dport 80 ct state invalid drop; } }",
+    )?;
+    scene.lab.server.sysctl("net.netfilter.nf_conntrack_tcp_loose", "0")?;
+    let addresses: Vec<IpAddr> = (1..=200).map(|n| [198, 18, 220, n].into()).collect();
+    for address in &addresses {
+        scene.lab.add_client_address(*address)?;
+    }
+    let crowd = Crowd { lab: &scene.lab, addresses, rate: 100, threads: 4 };
+    let before = crowd.run(WEB, Duration::from_secs(15))?;
+    ensure!(before.share() == 1.0, "{} of {} were served in calm times", before.served(), before.tried);
+    let mut flood = scene.flood(&random(80))?;
+    during(&mut flood, 20_000, || {
+        scene.daemon.stats_when("it is challenged", |stats| is_challenged(stats, 80))?;
+        scene.daemon.stats_when("the watchdog ends it", |stats| {
+            left_alone(stats).to_string().contains("no handshake completed") && !is_challenged(stats, 80)
+        })?;
+        let told = scene.events("challenge_ended")?;
+        ensure!(told.iter().any(|event| event["message"].to_string().contains("firewall")), "{told:?}");
+        let after = crowd.run(WEB, Duration::from_secs(2))?;
+        ensure!(after.share() > 0.9, "{} of {} are served without challenges", after.served(), after.tried);
+        Ok(())
+    })
+}
+
+#[test]
+fn without_timestamps_cookies_carry_less() -> Result<()> {
+    let scene = Scene::new("[challenge]\nmode = \"always\"")?;
+    scene.lab.server.sysctl("net.ipv4.tcp_timestamps", "0")?;
+    let attack = scene.attack(&random(80), 50_000, Duration::from_secs(2))?;
+    ensure!(attack.client.share() == 1.0, "{} of {}", attack.client.served(), attack.client.tried);
+    ensure!(scene.setting("net.ipv4.tcp_timestamps")? == "0", "somebody turned timestamps on");
+    Ok(())
+}
+
+#[test]
+fn where_a_setting_is_locked_first_syns_are_dropped_and_it_is_said() -> Result<()> {
+    let lab = Lab::new()?;
+    let _nginx = Nginx::start(&lab, &[80])?;
+    let locked = "/proc/sys/net/ipv4/tcp_syncookies";
+    let script = format!("mount --bind {locked} {locked} && mount -o remount,bind,ro {locked}");
+    let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\n");
+    let daemon = Setup::new(&lab)?.config(&config).after(&script).start()?;
+    let mut flood = Flood::new(&lab, &random(80))?;
+    Client::new(&lab).fetch(WEB)?;
+    during(&mut flood, 20_000, || {
+        let stats = daemon.stats_when("first SYNs are dropped", |stats| number(&stats["drops"]["first_syn"]) > 1000)?;
+        let challenge = &stats["measures"]["challenge"];
+        ensure!(challenge["no_cookies"].to_string().contains("tcp_syncookies"), "{challenge}");
+        // Who has proved itself passes.
+        Client::new(&lab).fetch(WEB).map(drop)
+    })?;
+    let log = daemon.log()?;
+    ensure!(log.contains("no cookies can be sent"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn first_syns_are_dropped_where_that_is_the_method() -> Result<()> {
+    let scene = Scene::new("[challenge]\nmethod = \"retransmit\"")?;
+    let stranger = Ipv4Addr::new(198, 18, 210, 1);
+    scene.lab.add_client_address(stranger.into())?;
+    let mut flood = scene.flood(&random(80))?;
+    Client::new(&scene.lab).fetch(WEB)?;
+    during(&mut flood, 100_000, || {
+        scene.daemon.stats_when("it is challenged", |stats| is_challenged(stats, 80))?;
+        let known = Client::new(&scene.lab).fetch(WEB)?;
+        ensure!(known < Duration::from_millis(500), "who has proved itself waited for {known:?}");
+        let unknown = Client::new(&scene.lab).from(stranger.into()).fetch(WEB)?;
+        ensure!(unknown > Duration::from_millis(800), "a stranger's first SYN was let in after {unknown:?}");
+        ensure!(unknown < Duration::from_millis(1600), "a stranger waited for {unknown:?}");
+        Ok(())
+    })?;
+    let stats = scene.daemon.json("/stats")?;
+    ensure!(number(&stats["drops"]["first_syn"]) > 50_000 && stats["totals"]["challenged"] == 0, "{}", stats["drops"]);
+    let kept = scene.setting("net.ipv4.tcp_timestamps")?;
+    ensure!(kept == "1", "timestamps are {kept}");
+    Ok(())
+}
+
+#[test]
+fn the_datapath_challenges_by_itself_before_the_daemon_does() -> Result<()> {
+    let scene = Scene::new("[challenge]\nsyn_per_second = 10000")?;
+    let process = Pid::from_raw(i32::try_from(scene.daemon.id())?);
+    Client::new(&scene.lab).fetch(WEB)?;
+    let mut flood = scene.flood(&random(80))?;
+    kill(process, Signal::SIGSTOP).context("cannot stop the daemon")?;
+    let sent = flood.send_at(100_000, Duration::from_secs(2));
+    kill(process, Signal::SIGCONT).context("cannot continue the daemon")?;
+    let sent = sent?;
+    let stats = scene.daemon.stats_when("all are counted", |stats| number(&stats["totals"]["syn"]) > sent)?;
+    let dropped = number(&stats["drops"]["first_syn"]);
+    ensure!(dropped > sent * 8 / 10, "{dropped} of {sent} were challenged");
+    let told = eventually("it is told", || scene.events("challenge_triggered"), |told| !told.is_empty())?;
+    ensure!(told.len() == 1 && told[0]["message"].to_string().contains("port 80"), "{told:?}");
+    Ok(())
+}
+
+#[test]
+fn never_is_never() -> Result<()> {
+    let scene = Scene::new("[challenge]\nmode = \"never\"")?;
+    let attack = scene.attack(&random(80), 100_000, Duration::from_secs(2))?;
+    let stats = scene.daemon.json("/stats")?;
+    ensure!(stats["totals"]["challenged"] == 0 && stats["drops"]["first_syn"] == 0, "{}", stats["drops"]);
+    ensure!(attack.seen.kinds.last().map(String::as_str) == Some("spoofed"), "{:?}", attack.seen.kinds);
+    ensure!(scene.setting("net.ipv4.tcp_timestamps")? == "1", "timestamps were changed");
+    Ok(())
+}
