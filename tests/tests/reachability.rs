@@ -71,8 +71,8 @@ fn publish(lab: &Lab) -> Result<()> {
     nft(
         &lab.server,
         &format!(
-            "table ip lab {{ chain prerouting {{ type nat hook prerouting priority -100; \
-             tcp dport {PUBLISHED} dnat to {BEHIND}:80; }} }}"
+            "table ip lab {{\nchain prerouting {{\ntype nat hook prerouting priority -100;\n\
+             tcp dport {PUBLISHED} dnat to {BEHIND}:80\n}}\n}}\n"
         ),
     )
 }
@@ -149,7 +149,7 @@ fn challenges_that_lead_to_nothing_are_ended() -> Result<()> {
     // A firewall that wants to have seen the SYN.
     nft(
         &scene.lab.server,
-        "table ip lab { chain input { type filter hook input priority 0; tcp dport 80 ct state invalid drop; } }",
+        "table ip lab {\nchain input {\ntype filter hook input priority 0;\ntcp dport 80 ct state invalid drop\n}\n}\n",
     )?;
     scene.lab.server.sysctl("net.netfilter.nf_conntrack_tcp_loose", "0")?;
     let addresses: Vec<IpAddr> = (1..=200).map(|n| [198, 18, 220, n].into()).collect();

@@ -137,11 +137,11 @@ fn phase_of(state: &State, scope: Scope) -> Phase {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::ScopeState;
 
     fn state(phase: Phase, kind: Kind) -> State {
-        let host = ScopeState { phase, since: Some(Duration::ZERO), ..ScopeState::default() };
-        State { host, kind: Some(kind), ..State::default() }
+        let mut state = State { kind: Some(kind), ..State::default() };
+        (state.host.phase, state.host.since) = (phase, Some(Duration::ZERO));
+        state
     }
 
     fn port(port: u16, begun: u64, restrained: u64, ended: u64) -> PortSnapshot {

@@ -16,7 +16,7 @@ const LEAST_CHALLENGES: u64 = 16;
 pub const LEFT_ALONE: Duration = Duration::from_secs(600);
 /// SYNs that came in calm times to a port where no handshake ever completed: so many mean that they complete
 /// somewhere else.
-const TELLING_SYNS: u64 = 64;
+const TELLING_SYNS: u64 = 32;
 /// Of one look at most so many count: the first moment of a flood is no calm time.
 const SYNS_OF_A_LOOK: u64 = 2;
 /// The rate of connections is averaged over about this.
@@ -82,14 +82,10 @@ impl Watchdog {
 
     /// Why a port should not be challenged although nobody has tried: its handshakes never completed here.
     pub fn is_served_elsewhere(&self, port: u16) -> Option<String> {
-        let port = self.ports.get(&port)?;
-        let (here, elsewhere) = (proved_here(&port.last), port.last.elsewhere);
-        let never_here = here == 0 && port.last.completed.saturating_sub(elsewhere) == 0;
-        (never_here && (elsewhere > 0 || port.calm_syns >= TELLING_SYNS)).then(|| {
+        let syns = self.ports.get(&port).filter(|port| port.calm_syns >= TELLING_SYNS)?.calm_syns;
+        (!self.is_served_here(port)).then(|| {
             format!(
-                "none of its handshakes complete on this host ({} SYNs in calm times, {elsewhere} completed in other \
-                 network namespaces): they are redirected",
-                port.calm_syns
+                "although {syns} SYNs came in calm times, no handshake ever completed on this host: they are redirected"
             )
         })
     }
@@ -195,6 +191,7 @@ mod tests {
         container.run(1, 0, 0);
         (container.port.proved, container.port.completed, container.port.elsewhere) = (1, 1, 1);
         container.run(1, 0, 0);
-        assert!(container.dog.is_served_elsewhere(80).is_some());
+        assert!(!container.dog.is_served_here(80), "a container's handshake at its own port of that number");
+        assert!(container.dog.is_served_elsewhere(80).is_none(), "which tells nothing of this one");
     }
 }

@@ -33,6 +33,7 @@ impl PortMap {
                 total.syn += count.syn;
                 total.not_begun += count.not_begun;
                 total.restrained += count.restrained;
+                total.challenged += count.challenged;
             }
         }
         Ok(ports)
