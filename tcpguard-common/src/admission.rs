@@ -91,16 +91,18 @@ impl Admission {
         self.load = self.load.wrapping_add(1);
     }
 
-    /// Whether a source of this estimate would be given an entry. `most` is the whole allowance.
+    /// Whether a source of this estimate would be given an entry. `most` is the whole allowance. While SYNs are
+    /// challenged only sources that stand out are: whoever is real completes its handshake and gets one for that.
     #[inline(always)]
-    pub const fn is_open_to(&self, allowance: &Allowance, estimate: u32, most: u32) -> bool {
-        !allowance.is_empty() || self.stands_out(estimate) && self.given_to_heavy <= most / HEAVY_SHARE
+    pub const fn is_open_to(&self, allowance: &Allowance, estimate: u32, most: u32, is_challenged: bool) -> bool {
+        !(is_challenged || allowance.is_empty())
+            || self.stands_out(estimate) && self.given_to_heavy <= most / HEAVY_SHARE
     }
 
     /// Notes that an entry was given.
     #[inline(always)]
-    pub fn give(&mut self, allowance: &mut Allowance) {
-        if allowance.is_empty() {
+    pub fn give(&mut self, allowance: &mut Allowance, is_challenged: bool) {
+        if is_challenged || allowance.is_empty() {
             self.given_to_heavy += 1;
         } else {
             allowance.take_one();
@@ -140,9 +142,9 @@ mod tests {
         fn lets_in(&mut self, epoch: u32, estimate: u32) -> bool {
             self.allowance.fill(epoch, MOST);
             self.admission.count(epoch);
-            let is_open = self.admission.is_open_to(&self.allowance, estimate, MOST);
+            let is_open = self.admission.is_open_to(&self.allowance, estimate, MOST, false);
             if is_open {
-                self.admission.give(&mut self.allowance);
+                self.admission.give(&mut self.allowance, false);
             }
             is_open
         }

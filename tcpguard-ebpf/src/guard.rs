@@ -1,17 +1,22 @@
 //! Segments that are neither SYNs nor of a connection, while their port is challenged: what floods of ACKs,
 //! FINs and resets are made of. Whatever belongs to a connection passes untouched.
 
-use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
+use aya_ebpf::{bindings::xdp_md, btf_maps::PerCpuArray, macros::btf_map, programs::XdpContext};
 use tcpguard_common::{
-    challenge::port_flag,
+    challenge::{
+        passing::{self, Cells},
+        port_flag,
+    },
     control::flag,
     counters::Counter,
     drops::DropReason,
+    hash,
     packet::{Flags, Segment, SegmentKind},
 };
 
 use crate::{
     accounts::counts,
+    arrival::Source,
     challenge, connections,
     control::{self, Leave},
     frame::Frame,
@@ -36,9 +41,17 @@ pub fn stray(context: &XdpContext, segment: &Segment, kind: SegmentKind) -> Opti
     if !leave.has(flag::GUARD) || !terms.has(port_flag::GUARD) {
         return None;
     }
+    let connection = connection_hash(segment);
+    if has_passed(connection, now) {
+        return None;
+    }
     let is_reset = u32::from(matches!(kind, SegmentKind::Rst));
     match judge_stray(context.ctx, segment.place(), is_reset, now.jiffies) {
         PASSES => None,
+        CONNECTED => {
+            remember(connection, now);
+            None
+        }
         SPENT => leave.drop(DropReason::SpentCookie),
         _ => leave.drop(reason),
     }
@@ -47,6 +60,29 @@ pub fn stray(context: &XdpContext, segment: &Segment, kind: SegmentKind) -> Opti
 const PASSES: u32 = 0;
 const STRAY: u32 = 1;
 const SPENT: u32 = 2;
+const CONNECTED: u32 = 3;
+
+/// Connections that were found a moment ago.
+#[btf_map]
+static PASSING: PerCpuArray<Cells, 1> = PerCpuArray::new();
+
+#[inline(always)]
+fn connection_hash(segment: &Segment) -> u64 {
+    hash::connection(Source::new(segment.source).hash, segment.source_port, segment.destination_port)
+}
+
+#[inline(always)]
+fn has_passed(connection: u64, now: Now) -> bool {
+    PASSING.get(0).is_some_and(|cells| passing::holds(cells[passing::position(connection)], connection, now.second()))
+}
+
+#[inline(always)]
+fn remember(connection: u64, now: Now) {
+    if let Some(cells) = PASSING.get_ptr_mut(0) {
+        // SAFETY: the element belongs to this CPU, and a word is written at once.
+        unsafe { (*cells)[passing::position(connection)] = passing::cell(connection, now.second()) };
+    }
+}
 
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -55,8 +91,13 @@ extern "C" fn judge_stray(context: *mut xdp_md, place: u64, is_reset: u32, jiffi
     let frame = Frame::of(&context);
     let Some(segment) = Segment::at(&frame, place) else { return PASSES };
     let Some(terms) = challenge::terms_of(segment.destination_port) else { return PASSES };
-    if !challenge::has_listener(terms, &segment) || connections::has_connection(&context, &segment) != Some(false) {
+    if !challenge::has_listener(terms, &segment) {
         return PASSES;
+    }
+    match connections::has_connection(&context, &segment) {
+        Some(true) => return CONNECTED,
+        Some(false) => {}
+        None => return PASSES,
     }
     let frame = Frame::of(&context);
     if is_reset != 0 {

@@ -8,10 +8,12 @@
 //! | [`stamp`] | a timestamp that the kernel reads what was asked for from, when the cookie comes back |
 //! | [`first_syn`] | which SYNs were sent before |
 //! | [`spent`] | which cookies came back already |
+//! | [`passing`] | connections that were found a moment ago |
 //! | [`load`] | how many SYNs come to a port at this moment |
 
 pub mod first_syn;
 pub mod load;
+pub mod passing;
 pub mod spent;
 pub mod stamp;
 pub mod syn_ack;

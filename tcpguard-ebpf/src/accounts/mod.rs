@@ -68,11 +68,11 @@ pub fn syn(context: &XdpContext, arrival: &Arrival, standing: Standing) -> Outco
         return outcome;
     }
     distinct::observe(source, now);
-    if !sketch::count(source, now) {
+    if !sketch::count(source, now, challenge.is_cookie()) {
         return untracked(arrival, challenge);
     }
     if admit(source, now) {
-        sketch::note_admission();
+        sketch::note_admission(challenge.is_cookie());
     }
     debug!(context, "new source {:i}, SYN to port {}", source.address.octets(), arrival.segment.destination_port);
     match sources::find(source) {

@@ -22,7 +22,7 @@ static ALLOWANCE: Array<Allowance, 1> = Array::new();
 
 /// Counts a SYN; tells whether its source may be given an entry now, if it has none.
 #[inline(always)]
-pub fn count(source: Source, now: Now) -> bool {
+pub fn count(source: Source, now: Now, is_challenged: bool) -> bool {
     let (slab, line) = sketch::position(source.hash);
     let Some(lines) = SKETCH.get_ptr_mut(slab) else { return false };
     let Some((admission, allowance)) = door() else { return false };
@@ -32,14 +32,14 @@ pub fn count(source: Source, now: Now) -> bool {
     let most = settings::whole_allowance();
     allowance.fill(now.epoch(), most);
     admission.count(now.epoch());
-    admission.is_open_to(allowance, line.count(source.hash, now.epoch()), most)
+    admission.is_open_to(allowance, line.count(source.hash, now.epoch()), most, is_challenged)
 }
 
 /// Notes that an entry was given.
 #[inline(always)]
-pub fn note_admission() {
+pub fn note_admission(is_challenged: bool) {
     if let Some((admission, allowance)) = door() {
-        admission.give(allowance);
+        admission.give(allowance, is_challenged);
     }
 }
 

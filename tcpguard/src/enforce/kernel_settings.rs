@@ -103,7 +103,7 @@ impl KernelSettings {
         let left = left.filter(|journal| journal.namespace == namespace).unwrap_or_default();
         let mut settings =
             Self { root: root.to_owned(), journal, namespace, changed: left.settings, cookies_until: left.cookies_until };
-        let keeps = still_good.contains(&settings.cookies_until);
+        let keeps = settings.cookies_until != 0 && still_good.contains(&settings.cookies_until);
         if !keeps {
             settings.cookies_until = 0;
         }

@@ -5,7 +5,8 @@
 //! | [`flood`] | sends the frame out of the interface it is said to have come in by (XDP live frames) |
 //! | [`vary`] | hands the frame to the program under measurement |
 //! | [`insert_each`] | what tcpguard is compared with: every source gets an entry in an LRU table |
-//! | [`reply_path`] | passes everything; without a program at the peer, veth sends XDP_TX frames late |
+//! | [`nothing`] | passes everything, for the floor of measurements |
+//! | [`reply_path`] | passes all that is for the client; without a program at the peer, veth sends XDP_TX frames late |
 
 #![no_std]
 #![no_main]
@@ -101,9 +102,44 @@ fn read_source(context: &XdpContext, plan: &Plan) -> Option<u64> {
     Some((words[0] as u64) << 16 | words[1] as u64)
 }
 
+/// What nothing costs: the floor of measurements.
 #[xdp]
-pub fn reply_path(_: XdpContext) -> u32 {
+pub fn nothing(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// What is sent to forged sources ends here, as it would on its way through the world.
+#[xdp]
+pub fn reply_path(context: XdpContext) -> u32 {
+    match is_for_nobody(&context) {
+        Some(true) => xdp_action::XDP_DROP,
+        _ => xdp_action::XDP_PASS,
+    }
+}
+
+/// Whether it is for one of the random sources of `Sources::RANDOM_IPV4` (198.19.0.0/16) or `RANDOM_IPV6`
+/// (2001:db8:9:9::/64).
+#[inline(always)]
+fn is_for_nobody(context: &XdpContext) -> Option<bool> {
+    match read_word(context, 12)? {
+        0x0800 => Some(read_word(context, 30)? == 0xc613),
+        0x86dd => {
+            let words =
+                [read_word(context, 38)?, read_word(context, 40)?, read_word(context, 42)?, read_word(context, 44)?];
+            Some(words == [0x2001, 0x0db8, 9, 9])
+        }
+        _ => Some(false),
+    }
+}
+
+#[inline(always)]
+fn read_word(context: &XdpContext, offset: usize) -> Option<u16> {
+    let at = context.data() + offset;
+    if at + 2 > context.data_end() {
+        return None;
+    }
+    // SAFETY: the comparison above proves to the verifier that the bytes lie within the frame.
+    Some(u16::from_be(unsafe { *(at as *const u16) }))
 }
 
 /// What varies from frame to frame.

@@ -61,7 +61,7 @@ pub fn compare(effort: &Effort) -> Result<()> {
 }
 
 /// Something that keeps a flood off, for as long as it is kept.
-type Defence = Box<dyn Send>;
+pub type Defence = Box<dyn Send>;
 type Defend = fn(&Lab) -> Result<Defence>;
 
 fn measure(effort: &Effort, defend: Defend) -> Result<Run> {
@@ -91,7 +91,7 @@ fn measure(effort: &Effort, defend: Defend) -> Result<Run> {
     })
 }
 
-fn guard(lab: &Lab) -> Result<Defence> {
+pub fn guard(lab: &Lab) -> Result<Defence> {
     let config = format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]");
     Ok(Box::new(Setup::new(lab)?.config(&config).start()?))
 }
@@ -125,7 +125,7 @@ fn filter(lab: &Lab) -> Result<Defence> {
 }
 
 /// Seconds that all CPUs have spent in softirq.
-fn softirq_seconds() -> Result<f64> {
+pub fn softirq_seconds() -> Result<f64> {
     let stat = std::fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
     let field = stat.lines().next().and_then(|line| line.split_whitespace().nth(7)?.parse::<f64>().ok());
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);

@@ -4,6 +4,8 @@
 mod daemon;
 mod defence;
 mod packets;
+mod spoofed;
+mod transfer;
 
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ struct Arguments {
     /// Few repetitions: shows that the benchmark runs, not what things cost
     #[arg(long)]
     short: bool,
-    /// Only packets whose description contains this; may be repeated
+    /// Only packets whose description contains this, or one of floods and transfer; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
 }
@@ -26,12 +28,19 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let _entered = runtime.enter();
     let effort = if arguments.short { Effort::SHORT } else { Effort::FULL };
+    match arguments.only.as_slice() {
+        [only] if only == "floods" => return spoofed::compare(&effort),
+        [only] if only == "transfer" => return transfer::compare(&effort),
+        _ => {}
+    }
     if !arguments.only.is_empty() {
         return packets::costs(&effort, &arguments.only);
     }
     packets::costs(&effort, &[])?;
     daemon::costs(&effort)?;
-    defence::compare(&effort)
+    defence::compare(&effort)?;
+    spoofed::compare(&effort)?;
+    transfer::compare(&effort)
 }
 
 struct Effort {
@@ -40,6 +49,7 @@ struct Effort {
     tracked_sources: u32,
     watch: Duration,
     flood: Duration,
+    transfer: usize,
 }
 
 impl Effort {
@@ -49,6 +59,7 @@ impl Effort {
         tracked_sources: 200_000,
         watch: Duration::from_secs(20),
         flood: Duration::from_secs(20),
+        transfer: 100_000_000,
     };
     const SHORT: Self = Self {
         repeat: 50_000,
@@ -56,5 +67,6 @@ impl Effort {
         tracked_sources: 5_000,
         watch: Duration::from_secs(2),
         flood: Duration::from_secs(2),
+        transfer: 10_000_000,
     };
 }

@@ -217,7 +217,7 @@ fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
     if case.standing == Standing::Challenged && spec.flags == frame::SYN {
         flood::restore_frames(&mut ebpf, &template)?;
     }
-    let floor = load(&mut ebpf, "reply_path")?;
+    let floor = load(&mut ebpf, "nothing")?;
     let insert_each = load(&mut ebpf, "insert_each")?;
     load(&mut ebpf, "vary")?;
     let mut next = ProgramArray::try_from(ebpf.take_map("NEXT").context("the flood has no NEXT")?)?;

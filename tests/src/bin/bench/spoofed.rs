@@ -1,0 +1,128 @@
+//! What a flood from random sources costs, and what a real client has of it: tcpguard beside the kernel's own
+//! cookies and nftables' SYNPROXY.
+
+use std::{
+    net::SocketAddr,
+    panic::resume_unwind,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    Client, Connections, Flood, FloodSpec, Lab, Sources,
+    network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE, SERVER_IPV6},
+    scene::WEB,
+    server::Nginx,
+};
+
+use super::{
+    Effort,
+    defence::{Defence, guard, softirq_seconds},
+};
+
+const CLIENT_RATE: u32 = 100;
+const SLOW: u32 = 100_000;
+const FAST: u32 = 400_000;
+
+struct Run {
+    quiet: Connections,
+    client: Connections,
+    /// Seconds in softirq per million SYNs.
+    softirq: f64,
+}
+
+pub fn compare(effort: &Effort) -> Result<()> {
+    println!("\nA flood from random sources, and a client that opens {CLIENT_RATE} connections a second");
+    println!(
+        "{:<36} {:>16} {:>14} {:>16} {:>12}",
+        "", "softirq s/M SYNs", "client served", "connect p99, ms", "without, ms"
+    );
+    let web_ipv6 = SocketAddr::from((SERVER_IPV6, WEB.port()));
+    let (ipv4, ipv6) = (Sources::RANDOM_IPV4, Sources::RANDOM_IPV6);
+    let kernel = measure(effort, "the kernel's cookies, 100 kpps", |lab| kernel(lab), ipv4, SLOW, WEB)?;
+    let proxy = measure(effort, "nftables SYNPROXY, 100 kpps", |lab| synproxy(lab), ipv4, SLOW, WEB)?;
+    let ours = measure(effort, "tcpguard, 100 kpps", guard, ipv4, SLOW, WEB)?;
+    measure(effort, "tcpguard, 100 kpps, IPv6", guard, ipv6, SLOW, web_ipv6)?;
+    measure(effort, "tcpguard, 400 kpps", guard, ipv4, FAST, WEB)?;
+    measure(effort, "tcpguard, 400 kpps, IPv6", guard, ipv6, FAST, web_ipv6)?;
+    println!(
+        "tcpguard's softirq time is {:.2} of the kernel's and {:.2} of SYNPROXY's (limit 0.12)",
+        ours.softirq / kernel.softirq,
+        ours.softirq / proxy.softirq
+    );
+    let p99 = |connections: &Connections| connections.quantile(0.99).as_secs_f64();
+    println!("its client's p99 is {:.2} of that without a flood (limit 2.00)", p99(&ours.client) / p99(&ours.quiet));
+    Ok(())
+}
+
+fn measure(
+    effort: &Effort,
+    name: &str,
+    defend: impl Fn(&Lab) -> Result<Defence>,
+    sources: Sources,
+    rate: u32,
+    server: SocketAddr,
+) -> Result<Run> {
+    let lab = Lab::new()?;
+    lab.lay_second_cable()?;
+    let _nginx = Nginx::start(&lab, &[WEB.port()])?;
+    let _defence = defend(&lab)?;
+    let quiet = Client::new(&lab).run(server, CLIENT_RATE, effort.flood / 4, || true)?;
+    let mut flood =
+        Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &FloodSpec::syn(sources, server.port()))?;
+    let is_over = AtomicBool::new(false);
+    let run = thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let goes_on = || !is_over.load(Ordering::Relaxed);
+            Client::new(&lab).run(server, CLIENT_RATE, effort.flood * 2, goes_on)
+        });
+        // The first moment, in which the attack is recognised, is the client's too, but not what is compared.
+        let result = flood.send_at(rate, Duration::from_secs(1)).and_then(|_| {
+            let before = softirq_seconds()?;
+            let sent = flood.send_at(rate, effort.flood)?;
+            Ok((softirq_seconds()? - before) / (sent as f64 / 1e6))
+        });
+        is_over.store(true, Ordering::Relaxed);
+        let client = client.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        anyhow::Ok(Run { quiet, client, softirq: result? })
+    })?;
+    let milliseconds = |connections: &Connections| connections.quantile(0.99).as_secs_f64() * 1000.0;
+    println!(
+        "{name:<36} {:>16.3} {:>12.2} % {:>16.2} {:>12.2}",
+        run.softirq,
+        run.client.share() * 100.0,
+        milliseconds(&run.client),
+        milliseconds(&run.quiet)
+    );
+    Ok(run)
+}
+
+fn receive(lab: &Lab) -> Result<()> {
+    lab.receive_without_daemon()?;
+    let status = lab.server.command("ethtool").args(["-K", SECOND_SERVER_INTERFACE, "gro", "on"]).status();
+    ensure!(status.context("cannot run ethtool")?.success(), "ethtool cannot turn GRO on");
+    Ok(())
+}
+
+/// The kernel as it is: it answers with cookies once a backlog is full.
+fn kernel(lab: &Lab) -> Result<Defence> {
+    receive(lab)?;
+    Ok(Box::new(()))
+}
+
+fn synproxy(lab: &Lab) -> Result<Defence> {
+    receive(lab)?;
+    let rules = "table ip lab {\n\
+        chain raw {\ntype filter hook prerouting priority raw;\ntcp dport 80 tcp flags syn notrack\n}\n\
+        chain input {\ntype filter hook input priority filter;\n\
+        tcp dport 80 ct state invalid,untracked synproxy mss 1460 wscale 7 timestamp sack-perm\n\
+        ct state invalid drop\n}\n}\n";
+    let output = lab.server.command("nft").arg(rules).output();
+    let output = output.context("cannot run nft: Debian has it in the package nftables")?;
+    ensure!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
+    lab.server.sysctl("net.netfilter.nf_conntrack_tcp_loose", "0")?;
+    ensure!(SERVER_INTERFACE != SECOND_SERVER_INTERFACE);
+    Ok(Box::new(()))
+}
