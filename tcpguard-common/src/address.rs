@@ -170,11 +170,8 @@ const fn word(fields: [Be16; 4]) -> u64 {
 #[inline(always)]
 const fn split(word: u64) -> [Be16; 4] {
     let [first, second, third, fourth] = [word as u16, (word >> 16) as u16, (word >> 32) as u16, (word >> 48) as u16];
-    let fields = if cfg!(target_endian = "little") {
-        [first, second, third, fourth]
-    } else {
-        [fourth, third, second, first]
-    };
+    let fields =
+        if cfg!(target_endian = "little") { [first, second, third, fourth] } else { [fourth, third, second, first] };
     [Be16::new_raw(fields[0]), Be16::new_raw(fields[1]), Be16::new_raw(fields[2]), Be16::new_raw(fields[3])]
 }
 

@@ -44,7 +44,8 @@ pub mod flag {
 
 impl Control {
     /// There is none: everything passes.
-    pub const NONE: Self = Self { good_until: 0, flags: 0, generation: 0, rate: Rate::NONE, timestamp_offset: 0, most_load: 0 };
+    pub const NONE: Self =
+        Self { good_until: 0, flags: 0, generation: 0, rate: Rate::NONE, timestamp_offset: 0, most_load: 0 };
 }
 
 /// What holds for SYNs with data to one port.

@@ -70,12 +70,7 @@ impl DropReason {
     pub const fn is_of_syn(self) -> bool {
         !matches!(
             self,
-            Self::BadFlags
-                | Self::BadDataOffset
-                | Self::StrayAck
-                | Self::StrayFin
-                | Self::StrayRst
-                | Self::SpentCookie
+            Self::BadFlags | Self::BadDataOffset | Self::StrayAck | Self::StrayFin | Self::StrayRst | Self::SpentCookie
         )
     }
 

@@ -59,8 +59,6 @@ pub mod map {
     pub const CHALLENGES: &str = "CHALLENGES";
     /// Hash: [`crate::challenge::Endpoint`]s that have a listener.
     pub const ENDPOINTS: &str = "ENDPOINTS";
-    /// Array by port: [`crate::challenge::load::PortLoad`].
-    pub const PORT_LOADS: &str = "PORT_LOADS";
     /// Ring buffer of [`crate::event::Event`].
     pub const EVENTS: &str = "EVENTS";
     /// aya-log's ring buffer.
@@ -139,10 +137,16 @@ pub struct PortHandshakes {
     pub retried: u64,
     /// Ended by a reset while half open.
     pub reset: u64,
-    /// Completed by sources that were not proven.
+    /// Completed on this host by sources that were not proven.
     pub proved: u64,
-    /// Completed by a socket of another network namespace, where this was the port: behind a redirection.
-    pub elsewhere: u64,
+    /// Completed on this host by IPv4; what containers complete is not.
+    pub here_ipv4: u64,
+    /// The same by IPv6.
+    pub here_ipv6: u64,
+    /// Cookies that came back by IPv4.
+    pub returned_ipv4: u64,
+    /// The same by IPv6.
+    pub returned_ipv6: u64,
 }
 
 /// Where the kernel keeps what the tracepoints need, in bytes from the start of each structure; taken

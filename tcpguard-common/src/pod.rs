@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     address::Address,
-    challenge::{Endpoint, PortChallenge, load::PortLoad},
+    challenge::{Endpoint, PortChallenge},
     clock::Clock,
     control::Control,
     layout::{PortHandshakes, PortSyns, SocketLayout},
@@ -34,7 +34,6 @@ pod!(
     Endpoint,
     PortChallenge,
     PortHandshakes,
-    PortLoad,
     PortSyns,
     PrefixCell,
     Rule,

@@ -11,7 +11,8 @@ use tcpguard_common::{
     packet::{Be16, Segment},
 };
 
-const TCP_LISTEN: u32 = 10;
+/// A socket's state (include/net/tcp_states.h).
+pub const TCP_LISTEN: u32 = 10;
 
 /// What a socket is looked up by, as the kernel lays it out: addresses, then ports, without a gap. Of the
 /// addresses there are four bytes each for IPv4, and sixteen for IPv6.
@@ -35,9 +36,9 @@ impl Tuple {
 
     /// From nobody to a listener.
     #[inline(always)]
-    pub fn to_listener(address: Address, port: u16) -> Self {
+    pub fn to_listener(address: Address, port: u16, source_port: u16) -> Self {
         let nobody = address.unspecified();
-        Self::new(nobody, address, 1, port)
+        Self::new(nobody, address, source_port, port)
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@ use tcpguard_common::{
     challenge::{
         passing::{self, Cells},
         port_flag,
+        spent::Returned,
     },
     control::flag,
     counters::Counter,
@@ -15,7 +16,7 @@ use tcpguard_common::{
 };
 
 use crate::{
-    accounts::counts,
+    accounts::{self, counts},
     arrival::Source,
     challenge, connections,
     control::{self, Leave},
@@ -38,11 +39,17 @@ pub fn stray(context: &XdpContext, segment: &Segment, kind: SegmentKind) -> Opti
     let now = Now::read();
     let leave = Leave::read(now);
     let terms = challenge::terms_of(segment.destination_port)?;
-    if !leave.has(flag::GUARD) || !terms.has(port_flag::GUARD) {
+    let (watched, guarded) = if segment.source.is_ipv4() {
+        (port_flag::WATCH_IPV4, port_flag::GUARD_IPV4)
+    } else {
+        (port_flag::WATCH_IPV6, port_flag::GUARD_IPV6)
+    };
+    if !leave.has(flag::GUARD) || !terms.has(watched) {
         return None;
     }
     let connection = connection_hash(segment);
-    if has_passed(connection, now) {
+    // What a connection was made by is looked at again each time: it may come once more when that is gone.
+    if has_passed(connection, now) && !challenge::acknowledges_cookie(connection, segment) {
         return None;
     }
     let is_reset = u32::from(matches!(kind, SegmentKind::Rst));
@@ -52,6 +59,7 @@ pub fn stray(context: &XdpContext, segment: &Segment, kind: SegmentKind) -> Opti
             remember(connection, now);
             None
         }
+        _ if !terms.has(guarded) => None,
         SPENT => leave.drop(DropReason::SpentCookie),
         _ => leave.drop(reason),
     }
@@ -103,7 +111,18 @@ extern "C" fn judge_stray(context: *mut xdp_md, place: u64, is_reset: u32, jiffi
     if is_reset != 0 {
         return STRAY;
     }
-    let Some(acknowledgement) = challenge::returned_cookie(&frame, &segment) else { return STRAY };
-    counts::add(Counter::CookiesReturned);
-    if challenge::note_returned(&segment, acknowledgement, Now::at(jiffies)) { PASSES } else { SPENT }
+    let Some((acknowledgement, is_cookie)) = challenge::returned_cookie(&frame, &segment) else { return PASSES };
+    let now = Now::at(jiffies);
+    if !is_cookie {
+        return if challenge::follows_cookie(&segment, acknowledgement, now) { PASSES } else { STRAY };
+    }
+    match challenge::note_returned(&segment, acknowledgement, now) {
+        Returned::First => {
+            counts::add(Counter::CookiesReturned);
+            accounts::cookie_returned(segment.destination_port, segment.source.is_ipv4());
+            PASSES
+        }
+        Returned::Again => PASSES,
+        Returned::Spent => SPENT,
+    }
 }

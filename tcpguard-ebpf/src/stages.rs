@@ -13,8 +13,8 @@ use tcpguard_common::{
 };
 
 use crate::{
-    accounts::counts, arrival::Arrival, challenge::Challenge, control::Leave, events, outcome::Outcome, rules, settings,
-    time::Now,
+    accounts::counts, arrival::Arrival, challenge::Challenge, control::Leave, events, outcome::Outcome, rules,
+    settings, time::Now,
 };
 
 /// What holds for SYNs with data, by destination port.

@@ -303,6 +303,7 @@ impl Daemon {
         if let Err(error) = self.control.give(&Control::NONE) {
             warn!("{error}");
         }
+        tokio::task::block_in_place(|| self.enforcer.stop_cookies());
         sleep(UNDER_WAY).await;
     }
 

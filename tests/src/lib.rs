@@ -13,6 +13,7 @@ pub mod network;
 pub mod oracle;
 pub mod scene;
 pub mod server;
+pub mod soak;
 pub mod wait;
 pub mod wire;
 

@@ -3,12 +3,7 @@
 
 #![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
 
-use std::{
-    fs,
-    net::IpAddr,
-    process::Command,
-    time::Duration,
-};
+use std::{fs, net::IpAddr, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::{TestRun, TestRunOptions};
@@ -58,7 +53,8 @@ impl Guard {
         };
         let (datapath, mut maps) = Datapath::load(&options)?;
         let flags_now = flag::DROP | flag::CHALLENGE | flag::LOCAL_KNOWN;
-        let control = Control { good_until: u64::MAX, flags: flags_now, generation: 1, rate: Rate::NONE, ..Control::NONE };
+        let control =
+            Control { good_until: u64::MAX, flags: flags_now, generation: 1, rate: Rate::NONE, ..Control::NONE };
         maps.control.give(&control)?;
         let local = [address("198.18.0.1").into(), address("2001:db8::1").into(), address("fe80::1").into()];
         maps.local.set(&local.into_iter().collect())?;
@@ -78,8 +74,7 @@ impl Guard {
 
     fn run(&self, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
         let mut answer = vec![0; 256];
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut answer), ..TestRunOptions::new() };
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut answer), ..TestRunOptions::new() };
         let result = self.datapath.guard()?.test_run(options)?;
         answer.truncate(result.data_size_out as usize);
         Ok((result.return_value, answer))
@@ -286,7 +281,11 @@ fn tcpdump_agrees(answers: &[(String, Vec<u8>)]) -> Result<()> {
 fn what_the_host_does_not_take_part_in_is_not_offered() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
-    let syn = Frame { tcp_options: SYSTEMS[0].sends.to_vec(), flags: SYN | ECE | CWR, ..Frame::syn(address("198.18.1.1"), address("198.18.0.1"), PORT) };
+    let syn = Frame {
+        tcp_options: SYSTEMS[0].sends.to_vec(),
+        flags: SYN | ECE | CWR,
+        ..Frame::syn(address("198.18.1.1"), address("198.18.0.1"), PORT)
+    };
     for (missing, flags, bits, length) in [
         (port_flag::SACK, 0x52, ECN | 7, 40),
         (port_flag::WINDOW_SCALING, 0x52, ECN | SACK | NO_SCALE, 36),

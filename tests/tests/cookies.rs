@@ -44,9 +44,9 @@ impl Bench {
         let bench = Self { lab, daemon, listener, wire };
         bench.daemon.stats_when("the port is challenged", |stats| challenged_by(stats) == Some("cookie"))?;
         drop(bench.connect()?);
-        bench.daemon.stats_when("the port is guarded", |stats| {
-            stats["measures"]["challenge"]["ports"][0]["guarded"] == true
-        })?;
+        bench
+            .daemon
+            .stats_when("the port is guarded", |stats| stats["measures"]["challenge"]["ports"][0]["guarded"] == true)?;
         Ok(bench)
     }
 
@@ -92,7 +92,10 @@ fn only_the_right_cookie_makes_a_connection_and_only_once() -> Result<()> {
         ("another source port", Frame { source_port: 40_001, ..right.clone() }),
         ("another first sequence number", Frame { sequence: right.sequence.wrapping_add(100), ..right.clone() }),
         ("a cookie next to it", Frame { acknowledgement: right.acknowledgement.wrapping_add(1), ..right.clone() }),
-        ("a cookie of another minute", Frame { acknowledgement: right.acknowledgement.wrapping_add(1 << 24), ..right.clone() }),
+        (
+            "a cookie of another minute",
+            Frame { acknowledgement: right.acknowledgement.wrapping_add(1 << 24), ..right.clone() },
+        ),
         ("no cookie", Frame { acknowledgement: 0, ..right.clone() }),
     ];
     for (name, frame) in &wrong {
@@ -147,7 +150,8 @@ fn a_replayed_segment_makes_no_second_connection() -> Result<()> {
 fn floods_of_segments_without_a_connection_are_dropped_to_the_last() -> Result<()> {
     let bench = Bench::new()?;
     let (mut client, mut server) = bench.connect()?;
-    for (reason, flags) in [("stray_ack", ACK), ("stray_ack", ACK | PSH), ("stray_fin", FIN | ACK), ("stray_rst", RST)] {
+    for (reason, flags) in [("stray_ack", ACK), ("stray_ack", ACK | PSH), ("stray_fin", FIN | ACK), ("stray_rst", RST)]
+    {
         let spec = FloodSpec { flags, tcp_options: Vec::new(), ..FloodSpec::syn(Sources::RANDOM_IPV4, PORT) };
         let before = bench.daemon.json("/stats")?;
         let sent = Flood::new(&bench.lab, &spec)?.send_at(100_000, Duration::from_millis(500))?;

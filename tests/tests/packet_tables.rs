@@ -29,8 +29,15 @@ struct Guard {
 
 impl Guard {
     fn load() -> Result<Self> {
-        let options =
-            DatapathOptions { max_sources: 4096, prefix_v4: 24, prefix_v6: 64, syn_per_second: 2000, source_half_open: 64, proven_for: Duration::from_secs(600), log_level: None };
+        let options = DatapathOptions {
+            max_sources: 4096,
+            prefix_v4: 24,
+            prefix_v6: 64,
+            syn_per_second: 2000,
+            source_half_open: 64,
+            proven_for: Duration::from_secs(600),
+            log_level: None,
+        };
         let (datapath, maps) = Datapath::load(&options)?;
         Ok(Self { datapath, maps })
     }
@@ -376,7 +383,13 @@ fn whoever_is_listed_or_blocked_is_dropped_and_allowed_goes_before_all() -> Resu
 
         // An old heartbeat lets everything pass.
         guard.maps.rules.remove(source, 128)?;
-        guard.maps.control.give(&Control { good_until: guard.datapath.jiffies()? - 1, flags, generation: 3, rate, ..Control::NONE })?;
+        guard.maps.control.give(&Control {
+            good_until: guard.datapath.jiffies()? - 1,
+            flags,
+            generation: 3,
+            rate,
+            ..Control::NONE
+        })?;
         guard.run(&syn)?;
     }
     Ok(())

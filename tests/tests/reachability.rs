@@ -134,7 +134,8 @@ fn a_published_port_that_a_proxy_listens_on_too_is_left_alone() -> Result<()> {
     }
     let mut flood = scene.flood(&random(PUBLISHED))?;
     during(&mut flood, 20_000, || {
-        let stats = scene.daemon.stats_when("it says so", |stats| left_alone(stats).to_string().contains("redirected"))?;
+        let stats =
+            scene.daemon.stats_when("it says so", |stats| left_alone(stats).to_string().contains("redirected"))?;
         ensure!(!is_challenged(&stats, PUBLISHED), "{}", stats["measures"]["challenge"]);
         for _ in 0..20 {
             client.fetch(published).context("the published port is not reachable")?;

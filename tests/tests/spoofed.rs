@@ -9,11 +9,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Client, Flood, FloodSpec, Lab, Scene, Setup, Sources, eventually,
-    frame::ACK,
+    Client, Flood, FloodSpec, Lab, Scene, Setup, Sources,
     network::{SERVER_IPV4, SERVER_IPV6},
     scene::{Attack, WEB},
     server::{self, Nginx},
+    soak::adds_up,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -26,17 +26,6 @@ fn random_ipv4() -> FloodSpec {
 
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
-}
-
-/// Every SYN is accounted for: passed, dropped or challenged, to the packet.
-fn adds_up(scene: &Scene, sent: u64, from_client: u64) -> Result<()> {
-    let is_settled = |stats: &Value| number(&stats["totals"]["syn"]) >= sent + from_client;
-    let stats = scene.daemon.stats_when("all are counted", is_settled)?;
-    let totals = &stats["totals"];
-    ensure!(number(&totals["syn"]) == sent + from_client, "{sent} sent and {from_client} of the client: {totals}");
-    let sum = number(&totals["passed"]) + number(&totals["dropped"]) + number(&totals["challenged"]);
-    ensure!(sum == number(&totals["packets"]), "{totals}");
-    Ok(())
 }
 
 fn check(scene: &mut Scene, attack: &Attack, least_served: f64) -> Result<()> {
@@ -172,9 +161,8 @@ fn a_killed_daemon_takes_up_where_it_was() -> Result<()> {
         Client::new(&lab).fetch(WEB)?;
         let is_over = AtomicBool::new(false);
         let client = thread::scope(|scope| {
-            let client = scope.spawn(|| {
-                Client::new(&lab).run(WEB, 50, Duration::from_secs(30), || !is_over.load(Ordering::Relaxed))
-            });
+            let client = scope
+                .spawn(|| Client::new(&lab).run(WEB, 50, Duration::from_secs(30), || !is_over.load(Ordering::Relaxed)));
             let result = (|| {
                 daemon.end(Signal::SIGKILL)?;
                 let daemon = start()?;
@@ -202,42 +190,8 @@ fn a_killed_daemon_takes_up_where_it_was() -> Result<()> {
     })
 }
 
-/// The short form of the soak: one phase after the other, and at the end everything is as it was.
+/// The short form of `cargo xtask soak`.
 #[test]
 fn phase_after_phase() -> Result<()> {
-    let mut scene = Scene::new("")?;
-    let mut random = scene.flood(&random_ipv4())?;
-    let one = Sources::InTurn([198, 18, 1, 1].into(), 1);
-    let mut concentrated = scene.flood(&FloodSpec::syn(one, 80))?;
-    let mut acks = scene.flood(&FloodSpec { flags: ACK, tcp_options: Vec::new(), ..random_ipv4() })?;
-    let before = scene.daemon.resident_kib()?;
-    let attack = scene.attack_by(|| {
-        let phase = Duration::from_secs(3);
-        let mut syns = random.send_at(100_000, phase)?;
-        syns += concentrated.send_at(100_000, phase)?;
-        thread::sleep(Duration::from_secs(1));
-        for _ in 0..6 {
-            syns += random.send_at(50_000, Duration::from_millis(250))?;
-            syns += concentrated.send_at(50_000, Duration::from_millis(250))?;
-        }
-        acks.send_at(100_000, phase)?;
-        Ok(syns)
-    })?;
-    let share = attack.client.share();
-    ensure!(share >= 0.999, "{share:.4} of {} were served", attack.client.tried);
-    ensure!(scene.blocked()?.contains("198.18.1.1"), "{:?}", scene.blocked()?);
-    adds_up(&scene, attack.sent, attack.client.tried.into())?;
-    scene.back_to_calm(attack.ended)?;
-    let after = scene.daemon.resident_kib()?;
-    ensure!(after < before + 16 * 1024, "{before} KiB became {after}");
-    scene.ssh_session_lives()?;
-    // What cookies depend on comes back when the last one is good for nothing: after a minute or two.
-    let deadline = Instant::now() + Duration::from_secs(125);
-    while !scene.has_cookie_settings_back()? {
-        ensure!(Instant::now() < deadline, "the settings for cookies did not come back");
-        thread::sleep(Duration::from_millis(500));
-    }
-    let stats = scene.daemon.json("/stats")?;
-    ensure!(stats["measures"]["kernel_settings"].as_array().is_some_and(Vec::is_empty), "{}", stats["measures"]);
-    eventually("a client is served", || Ok(Client::new(&scene.lab).fetch(WEB).is_ok()), |served| *served).map(drop)
+    lab::soak::run(Duration::from_secs(3), 1)
 }

@@ -27,6 +27,8 @@ enum Task {
     Demo,
     /// Run every check and test (needs root)
     Test(test::Arguments),
+    /// Ten minutes of floods in phases, with a client beside them (needs root)
+    Soak,
     /// Measure what the datapath and the daemon cost (needs root)
     Bench {
         /// Arguments of the benchmark; --help lists them
@@ -51,6 +53,7 @@ fn run(task: Task) -> Result<()> {
         Task::Build => build(),
         Task::Demo => demo::run(),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Soak => soak(),
         Task::Bench { arguments } => bench(&arguments),
     }
 }
@@ -58,6 +61,13 @@ fn run(task: Task) -> Result<()> {
 fn build() -> Result<()> {
     setup::for_building()?;
     command::step("building target/release/tcpguard", &mut command::cargo(["build", "--release", "-p", "tcpguard"]))
+}
+
+fn soak() -> Result<()> {
+    setup::for_tests()?;
+    build()?;
+    let mut soak = command::cargo(["run", "--quiet", "--release", "-p", "tests", "--bin", "soak"]);
+    command::step("soak", &mut soak)
 }
 
 fn bench(arguments: &[String]) -> Result<()> {

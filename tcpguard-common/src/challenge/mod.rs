@@ -62,8 +62,14 @@ pub mod port_flag {
     pub const ANY_IPV6: u32 = 1 << 5;
     /// Listeners take what comes to addresses that are looked up.
     pub const SOME_ADDRESSES: u32 = 1 << 6;
-    /// Segments that belong to no connection are dropped.
-    pub const GUARD: u32 = 1 << 7;
+    /// Of segments that came by IPv4 it is looked up whether they belong to a connection, or bring a cookie back.
+    pub const WATCH_IPV4: u32 = 1 << 7;
+    /// The same by IPv6.
+    pub const WATCH_IPV6: u32 = 1 << 12;
+    /// Those that came by IPv4 and do neither are dropped.
+    pub const GUARD_IPV4: u32 = 1 << 13;
+    /// The same by IPv6.
+    pub const GUARD_IPV6: u32 = 1 << 14;
     /// Answers may carry timestamps, and with them the other options.
     pub const TIMESTAMPS: u32 = 1 << 8;
     /// Answers may permit selective acknowledgements.
@@ -101,14 +107,21 @@ pub struct PrimeOrder {
     port: crate::packet::Be16,
     /// 1: by IPv4.
     is_ipv4: crate::packet::Be16,
+    /// Who asks.
+    turn: crate::packet::Be16,
 }
 
 impl PrimeOrder {
     /// For the listener at this address and port.
-    pub fn new(address: core::net::IpAddr, port: u16) -> Self {
+    pub fn new(address: core::net::IpAddr, port: u16, turn: u16) -> Self {
         use crate::packet::Be16;
         let is_ipv4 = Be16::new(address.is_ipv4().into());
-        Self { address: crate::address::Address::from(address).fields(), port: Be16::new(port), is_ipv4 }
+        Self {
+            address: crate::address::Address::from(address).fields(),
+            port: Be16::new(port),
+            is_ipv4,
+            turn: Be16::new(turn),
+        }
     }
 
     /// Its address.
@@ -121,6 +134,12 @@ impl PrimeOrder {
     #[inline(always)]
     pub const fn port(&self) -> u16 {
         self.port.get()
+    }
+
+    /// The source port to ask from: of several listeners that share a port it chooses one.
+    #[inline(always)]
+    pub const fn turn(&self) -> u16 {
+        self.turn.get()
     }
 
     /// Whether it is to be found by an IPv4 packet.

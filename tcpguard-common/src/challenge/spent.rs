@@ -18,6 +18,8 @@ pub type Set = [u64; WAYS];
 /// came, in periods of about a second (15).
 const SPENT: u64 = 1 << 15;
 const TIME: u64 = SPENT - 1;
+/// Periods of about a second within which a client's first segments come.
+const FOLLOWS_WITHIN: u64 = 2;
 
 /// The set that a connection of this hash is noted in.
 #[inline(always)]
@@ -25,16 +27,27 @@ pub const fn set(connection_hash: u64) -> u32 {
     connection_hash as u32 & (SETS - 1)
 }
 
-/// Notes a cookie that came back in `acknowledgement`; false where it is spent.
+/// What is known of a cookie that came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Returned {
+    /// It came for the first time.
+    First,
+    /// It came before.
+    Again,
+    /// A connection was made by it.
+    Spent,
+}
+
+/// Notes a cookie that came back in `acknowledgement`.
 #[inline(always)]
-pub const fn note(set: &mut Set, connection_hash: u64, acknowledgement: u32, second: u32) -> bool {
-    let name = tag(connection_hash) | ((acknowledgement ^ acknowledgement >> 16) as u64) << 16 & 0xffff_0000;
+pub const fn note(set: &mut Set, connection_hash: u64, acknowledgement: u32, second: u32) -> Returned {
+    let name = name(connection_hash, acknowledgement);
     let mut place = (connection_hash >> 14) as usize % WAYS;
     let mut way = 0;
     while way < WAYS {
         let is_old = age(set[way], second) > COOKIE_SECONDS as u64;
         if set[way] & !0xffff == name && !is_old {
-            return set[way] & SPENT == 0;
+            return if set[way] & SPENT == 0 { Returned::Again } else { Returned::Spent };
         }
         if is_old {
             place = way;
@@ -42,7 +55,42 @@ pub const fn note(set: &mut Set, connection_hash: u64, acknowledgement: u32, sec
         way += 1;
     }
     set[place] = name | second as u64 & TIME;
-    true
+    Returned::First
+}
+
+/// Whether a segment follows one that brought its cookie back a moment ago: the kernel makes the connection only
+/// when it gets to see that one, and what a client sends with it may come in the same batch.
+#[inline(always)]
+pub const fn follows(set: &Set, connection_hash: u64, acknowledgement: u32, second: u32) -> bool {
+    let name = name(connection_hash, acknowledgement);
+    let mut way = 0;
+    while way < WAYS {
+        if set[way] & !0xffff == name && age(set[way], second) <= FOLLOWS_WITHIN {
+            return true;
+        }
+        way += 1;
+    }
+    false
+}
+
+/// Whether a segment acknowledges what one did that brought its cookie back: the connection may be gone that was
+/// made by it.
+#[inline(always)]
+pub const fn acknowledges(set: &Set, connection_hash: u64, acknowledgement: u32) -> bool {
+    let name = name(connection_hash, acknowledgement);
+    let mut way = 0;
+    while way < WAYS {
+        if set[way] & !0xffff == name {
+            return true;
+        }
+        way += 1;
+    }
+    false
+}
+
+#[inline(always)]
+const fn name(connection_hash: u64, acknowledgement: u32) -> u64 {
+    tag(connection_hash) | ((acknowledgement ^ acknowledgement >> 16) as u64) << 16 & 0xffff_0000
 }
 
 /// Its handshake is complete.
@@ -75,12 +123,16 @@ mod tests {
     #[test]
     fn a_cookie_is_good_until_its_handshake_is_complete() {
         let (mut set, connection) = (Set::default(), 0x1234_5678_9abc_def0);
-        assert!(note(&mut set, connection, 77, 1000));
-        assert!(note(&mut set, connection, 77, 1001), "the kernel had no room for it");
+        use Returned::{Again, First, Spent};
+        assert_eq!(note(&mut set, connection, 77, 1000), First);
+        assert_eq!(note(&mut set, connection, 77, 1001), Again, "the kernel had no room for it");
+        assert!(follows(&set, connection, 77, 1002) && !follows(&set, connection, 77, 1003));
+        assert!(acknowledges(&set, connection, 77) && !acknowledges(&set, connection, 78));
+        assert!(!follows(&set, connection, 78, 1000) && !follows(&set, connection ^ 1 << 40, 77, 1000));
         spend(&mut set, connection);
-        assert!(!note(&mut set, connection, 77, 1002));
-        assert!(note(&mut set, connection, 78, 1002), "another cookie of the same connection");
-        assert!(note(&mut set, connection ^ 1 << 40, 77, 1002), "another connection");
-        assert!(note(&mut set, connection, 77, 1000 + COOKIE_SECONDS + 1), "no longer valid anyway");
+        assert_eq!(note(&mut set, connection, 77, 1002), Spent);
+        assert_eq!(note(&mut set, connection, 78, 1002), First, "another cookie of the same connection");
+        assert_eq!(note(&mut set, connection ^ 1 << 40, 77, 1002), First, "another connection");
+        assert_eq!(note(&mut set, connection, 77, 1000 + COOKIE_SECONDS + 1), First, "no longer valid anyway");
     }
 }

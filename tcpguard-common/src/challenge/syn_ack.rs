@@ -183,6 +183,7 @@ mod tests {
             source_port: 40_000,
             destination_port: 443,
             sequence: u32::MAX,
+            acknowledgement: 0,
             flags: Flags(Flags::SYN),
             reserved: 0,
             service: 0,
@@ -225,8 +226,8 @@ mod tests {
         assert_eq!(
             bytes(&answer),
             [
-                1, 187, 156, 64, 10, 11, 12, 13, 0, 0, 0, 0, 0xa0, 0x52, 250, 240, 11, 245, 0, 0, 2, 4, 5, 180, 4, 2, 8,
-                10, 0, 1, 0, 0x3a, 0, 0, 0, 77, 1, 3, 3, 7
+                1, 187, 156, 64, 10, 11, 12, 13, 0, 0, 0, 0, 0xa0, 0x52, 250, 240, 11, 245, 0, 0, 2, 4, 5, 180, 4, 2,
+                8, 10, 0, 1, 0, 0x3a, 0, 0, 0, 77, 1, 3, 3, 7
             ]
         );
     }

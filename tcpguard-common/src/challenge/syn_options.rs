@@ -10,6 +10,10 @@ const MSS: u8 = 2;
 const WINDOW_SCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
 const TIMESTAMPS: u8 = 8;
+/// RFC 2385.
+const MD5_SIGNATURE: u8 = 19;
+/// RFC 5925.
+const AUTHENTICATION: u8 = 29;
 
 /// Most bytes of options that a header can have.
 const MOST_BYTES: usize = 40;
@@ -19,7 +23,8 @@ const MOST_OPTIONS: usize = 16;
 const LARGEST_WINDOW_SCALE: u8 = 14;
 
 /// What a SYN asks for, as one number: MSS (16 bits, 0 where it does not say), window scale and one more (4),
-/// whether it takes selective acknowledgements (1), whether it has a timestamp (1), and which (the upper 32).
+/// whether it takes selective acknowledgements (1), has a timestamp (1), is signed (1), and which timestamp (the
+/// upper 32).
 ///
 /// Of a number the verifier knows nothing, and need not follow what it was put together from.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -30,6 +35,7 @@ const SCALE_SHIFT: u32 = 16;
 const SCALE_MASK: u64 = 0xf << SCALE_SHIFT;
 const SACK_BIT: u64 = 1 << 20;
 const TIMESTAMP_BIT: u64 = 1 << 21;
+const SIGNED_BIT: u64 = 1 << 22;
 const TIMESTAMP_SHIFT: u32 = 32;
 
 impl SynOptions {
@@ -58,6 +64,12 @@ impl SynOptions {
     #[inline(always)]
     pub const fn timestamp(self) -> Option<u32> {
         if self.0 & TIMESTAMP_BIT != 0 { Some((self.0 >> TIMESTAMP_SHIFT) as u32) } else { None }
+    }
+
+    /// Whether it is signed: only the kernel can answer it, since the answer has to be signed too.
+    #[inline(always)]
+    pub const fn is_signed(self) -> bool {
+        self.0 & SIGNED_BIT != 0
     }
 
     /// As a number.
@@ -155,11 +167,7 @@ impl SynOptions {
     /// Of the SYN whose TCP header starts at `tcp_offset` and has `header_length` bytes, where they are laid
     /// out as most are.
     #[inline(always)]
-    pub fn read_usual(
-        bytes: &(impl PacketBytes + ?Sized),
-        tcp_offset: usize,
-        header_length: usize,
-    ) -> Option<Self> {
+    pub fn read_usual(bytes: &(impl PacketBytes + ?Sized), tcp_offset: usize, header_length: usize) -> Option<Self> {
         if header_length != TCP_HEADER_LENGTH + size_of::<LinuxOptions>() {
             return None;
         }
@@ -170,7 +178,8 @@ impl SynOptions {
     /// the kernel.
     #[inline(always)]
     pub fn read(bytes: &(impl PacketBytes + ?Sized), tcp_offset: usize, header_length: usize) -> Self {
-        let mut rest = Rest::read(bytes, tcp_offset + TCP_HEADER_LENGTH, header_length.saturating_sub(TCP_HEADER_LENGTH));
+        let mut rest =
+            Rest::read(bytes, tcp_offset + TCP_HEADER_LENGTH, header_length.saturating_sub(TCP_HEADER_LENGTH));
         let mut options = Self::default();
         for _ in 0..MOST_OPTIONS {
             let (kind, size) = (rest.byte(0), rest.byte(1));
@@ -197,6 +206,7 @@ impl SynOptions {
             (WINDOW_SCALE, 3) => self.with_window_scale(rest.byte(2)),
             (SACK_PERMITTED, 2) => self.with_sack(),
             (TIMESTAMPS, 10) => self.with_timestamp(rest.after_timestamp_head()),
+            (MD5_SIGNATURE | AUTHENTICATION, _) => Self(self.0 | SIGNED_BIT),
             _ => self,
         }
     }
@@ -303,6 +313,9 @@ mod tests {
         assert_eq!(read(&macos), options(1460, Some(6), true, stamp));
         assert_eq!(read(&freebsd), options(1460, Some(6), true, stamp));
         assert_eq!(read(&[]), SynOptions::default());
+        let mut signed = vec![2, 4, 5, 0xb4, 1, 1, 19, 18];
+        signed.extend([7; 16]);
+        assert!(read(&signed).is_signed() && !read(&linux).is_signed());
         let read = read(&linux);
         assert_eq!((read.mss(), read.window_scale(), read.sack(), read.timestamp()), (1460, Some(7), true, stamp));
     }

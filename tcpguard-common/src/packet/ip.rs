@@ -140,9 +140,16 @@ fn parse_ipv6(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Data
         return Err(Unread::TooManyExtensions);
     }
     let tcp_length = header.payload_length.get().checked_sub(extensions_length as u16).ok_or(Unread::Truncated)?;
+    let (source, destination) =
+        (Address::from_ipv6_fields(header.source), Address::from_ipv6_fields(header.destination));
+    // An IPv4 address has no place in an IPv6 header (RFC 4291 2.5.5.2 is about sockets): it would be taken for
+    // that of somebody else. The kernel drops these.
+    if source.is_ipv4() || destination.is_ipv4() {
+        return Err(Unread::BadIpHeader);
+    }
     Ok(Datagram {
-        source: Address::from_ipv6_fields(header.source),
-        destination: Address::from_ipv6_fields(header.destination),
+        source,
+        destination,
         service: header.version << 4 | header.class_and_label[0] >> 4,
         ip_offset: offset,
         tcp_offset: offset + size_of::<Ipv6Header>() + extensions_length,

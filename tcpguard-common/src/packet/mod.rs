@@ -28,6 +28,8 @@ pub struct Segment {
     pub destination_port: u16,
     /// Sequence number, host byte order.
     pub sequence: u32,
+    /// Acknowledgement number, host byte order.
+    pub acknowledgement: u32,
     /// TCP flags.
     pub flags: Flags,
     /// The bits between data offset and flags, of which one belongs to accurate congestion notification.

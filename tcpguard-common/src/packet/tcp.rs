@@ -76,11 +76,7 @@ impl Flags {
 
 /// The segment whose header starts at `tcp_offset` and has been parsed before, without its lengths.
 #[inline(always)]
-pub(super) fn read(
-    bytes: &(impl PacketBytes + ?Sized),
-    tcp_offset: usize,
-    datagram: &Datagram,
-) -> Option<Segment> {
+pub(super) fn read(bytes: &(impl PacketBytes + ?Sized), tcp_offset: usize, datagram: &Datagram) -> Option<Segment> {
     let header: TcpHeader = bytes.read(tcp_offset)?;
     Some(Segment { tcp_offset, ..segment(&header, datagram, 0, 0) })
 }
@@ -93,6 +89,7 @@ const fn segment(header: &TcpHeader, datagram: &Datagram, payload_length: u16, h
         source_port: header.source_port.get(),
         destination_port: header.destination_port.get(),
         sequence: header.sequence.get(),
+        acknowledgement: header.acknowledgement.get(),
         flags: Flags(header.flags),
         reserved: header.data_offset & 0x0f,
         service: datagram.service,

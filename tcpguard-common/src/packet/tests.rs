@@ -92,6 +92,7 @@ fn expected_ipv4(flags: u8, payload_length: u16) -> Segment {
         source_port: 40_000,
         destination_port: 443,
         sequence: 0x0102_0304,
+        acknowledgement: 0,
         flags: Flags(flags),
         payload_length,
     }
@@ -185,6 +186,9 @@ fn what_is_not_tcp_over_ip() {
     assert_eq!(parse_bytes(&frame(&[0x0806], vec![0; 28])), Err(Unread::NotIp));
     assert_eq!(parse_bytes(&frame(&[0x0800], ipv4(0, 0, 17, &[0; 20]))), Err(Unread::NotTcp));
     assert_eq!(parse_bytes(&frame(&[0x86dd], ipv6(58, &[0; 20]))), Err(Unread::NotTcp));
+    let mut mapped = ipv6(6, &tcp(2, 0));
+    mapped[8..24].copy_from_slice(&Ipv4Addr::new(198, 18, 0, 9).to_ipv6_mapped().octets());
+    assert_eq!(parse_bytes(&frame(&[0x86dd], mapped)), Err(Unread::BadIpHeader));
     assert_eq!(parse_bytes(&frame(&[0x86dd], ipv4(0, 0, 6, &tcp(2, 0)))), Err(Unread::BadIpHeader));
     assert_eq!(parse_bytes(&frame(&[0x0800], ipv6(6, &tcp(2, 0)))), Err(Unread::BadIpHeader));
 }

@@ -38,6 +38,12 @@ use crate::{
     time::Now,
 };
 
+/// A valid cookie came back.
+#[inline(always)]
+pub fn cookie_returned(port: u16, is_ipv4: bool) {
+    ports::count_returned(port, is_ipv4);
+}
+
 /// See [`ports::is_portion_full`].
 #[inline(always)]
 pub fn is_portion_full(port: u16, moment: u32) -> bool {
@@ -226,7 +232,7 @@ pub fn completed(handshake: &Handshake) {
     }
     challenge::spend(source, handshake);
     prefixes::count_end(source, now);
-    ports::count_completed(handshake.local_port, proves, handshake.is_in_our_namespace);
+    ports::count_completed(handshake, proves);
     counts::add(Counter::Completed);
 }
 

@@ -11,6 +11,8 @@ use tcpguard_common::{
     layout::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSlab, PortSyns},
 };
 
+use crate::socket::Handshake;
+
 #[btf_map]
 static SYN_BY_PORT: PerCpuArray<PortSlab, PORT_SLABS> = PerCpuArray::new();
 
@@ -64,11 +66,23 @@ fn counts<'a>(port: u16) -> Option<&'a mut PortSyns> {
 
 /// `proves`: its source was not proven before.
 #[inline(always)]
-pub fn count_completed(port: u16, proves: bool, is_in_our_namespace: bool) {
-    if let Some(handshakes) = handshakes(port) {
+pub fn count_completed(handshake: &Handshake, proves: bool) {
+    if let Some(handshakes) = handshakes(handshake.local_port) {
         atomic::add(&mut handshakes.completed, 1);
-        atomic::add(&mut handshakes.proved, proves.into());
-        atomic::add(&mut handshakes.elsewhere, (!is_in_our_namespace).into());
+        if handshake.is_in_our_namespace {
+            atomic::add(&mut handshakes.proved, proves.into());
+            let here = if handshake.source.is_ipv4() { &mut handshakes.here_ipv4 } else { &mut handshakes.here_ipv6 };
+            atomic::add(here, 1);
+        }
+    }
+}
+
+/// A valid cookie came back.
+#[inline(always)]
+pub fn count_returned(port: u16, is_ipv4: bool) {
+    if let Some(handshakes) = handshakes(port) {
+        let returned = if is_ipv4 { &mut handshakes.returned_ipv4 } else { &mut handshakes.returned_ipv6 };
+        atomic::add(returned, 1);
     }
 }
 

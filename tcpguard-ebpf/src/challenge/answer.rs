@@ -34,6 +34,9 @@ fn make(context: &XdpContext) -> Option<()> {
     let options = SynOptions::read_usual(&frame, segment.tcp_offset, segment.header_length)
         .unwrap_or_else(|| SynOptions::from_packed(read_options(context.ctx, segment.place())));
     let is_ipv4 = segment.source.is_ipv4();
+    if options.is_signed() {
+        return None;
+    }
     let cookie = cookie::make(segment, options.mss())?;
     let answer = SynAck::new(segment, options, cookie, terms, Now::read().milliseconds());
 
@@ -43,7 +46,10 @@ fn make(context: &XdpContext) -> Option<()> {
     let frame = frame.resized(context, if end > SHORTEST_FRAME { end } else { SHORTEST_FRAME })?;
     swap_hardware_addresses(&frame)?;
     if is_ipv4 {
-        frame.write(segment.ip_offset, syn_ack::ipv4_header(segment.destination, segment.source, answer.length, terms.time_to_live))?;
+        frame.write(
+            segment.ip_offset,
+            syn_ack::ipv4_header(segment.destination, segment.source, answer.length, terms.time_to_live),
+        )?;
     } else {
         write_ipv6_header(&frame, segment, syn_ack::ipv6_head(answer.length, terms.hop_limit))?;
     }

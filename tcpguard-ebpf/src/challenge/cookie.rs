@@ -76,9 +76,9 @@ pub fn make(segment: &Segment, mss: u16) -> Option<Cookie> {
     (made >= 0).then_some(Cookie { sequence: made as u32, mss: (made >> 32) as u16 })
 }
 
-/// What a segment acknowledges that brings a cookie back; `None` where the kernel would not take it.
+/// What a segment acknowledges, and whether that is a cookie which the kernel would take.
 #[inline(always)]
-pub fn returned(frame: &Frame, segment: &Segment) -> Option<u32> {
+pub fn returned(frame: &Frame, segment: &Segment) -> Option<(u32, bool)> {
     if settings::can_make_cookies() == 0 {
         return None;
     }
@@ -95,7 +95,7 @@ pub fn returned(frame: &Frame, segment: &Segment) -> Option<u32> {
             bpf_tcp_raw_check_syncookie_ipv6((&raw mut addresses).cast(), tcp)
         }
     };
-    (problem == 0).then_some(acknowledgement)
+    Some((acknowledgement, problem == 0))
 }
 
 #[inline(always)]

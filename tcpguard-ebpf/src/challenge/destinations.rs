@@ -47,6 +47,7 @@ pub fn has_listener(terms: &PortChallenge, segment: &Segment) -> bool {
     let any = if source.is_ipv4() { port_flag::ANY_IPV4 } else { port_flag::ANY_IPV6 };
     destination::is_local(destination)
         && !destination.is_link_local()
+        && !source.is_link_local()
         && source.may_be_answered()
         && source != destination
         && (terms.has(any)
@@ -66,5 +67,10 @@ pub fn note_listener(port: u16, is_open: bool) {
         atomic::add(unsafe { &mut *changes }, 1);
     }
     destination::note_listener(port, is_open);
-    events::report(Event { kind: kind::LISTENERS_CHANGED, reason: port.into(), source: Address::default(), half_open: 0 });
+    events::report(Event {
+        kind: kind::LISTENERS_CHANGED,
+        reason: port.into(),
+        source: Address::default(),
+        half_open: 0,
+    });
 }

@@ -17,16 +17,11 @@ use tcpguard_common::{
     drops::DropReason,
 };
 
-use crate::{
-    accounts::counts,
-    arrival::Arrival,
-    outcome::Outcome,
-    settings,
-};
+use crate::{accounts::counts, arrival::Arrival, outcome::Outcome, settings};
 pub use answer::send as answer;
 pub use cookie::returned as returned_cookie;
 pub use destinations::{has_listener, note_listener, terms_of};
-pub use spent::{note as note_returned, spend};
+pub use spent::{acknowledges as acknowledges_cookie, follows as follows_cookie, note as note_returned, spend};
 
 /// How the SYN of an unproven source is challenged.
 #[derive(Clone, Copy)]
@@ -53,7 +48,10 @@ impl Challenge {
         let flags = wanted(terms, arrival);
         if flags & port_flag::COOKIE != 0 && destinations::takes_cookies(terms, arrival.segment) {
             Self::Cookie
-        } else if flags & port_flag::RETRANSMIT != 0 && has_listener(terms, arrival.segment) {
+        } else if flags & port_flag::RETRANSMIT != 0
+            && (!arrival.leave.has(flag::LOCAL_KNOWN) || has_listener(terms, arrival.segment))
+        {
+            // Where the host's addresses are not known, others' SYNs wait as well: they come again all the same.
             Self::Retransmit
         } else {
             Self::None

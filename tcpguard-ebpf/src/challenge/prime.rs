@@ -9,9 +9,8 @@ use aya_ebpf::{
 };
 use tcpguard_common::{challenge::PrimeOrder, packet::Flags};
 
-use crate::connections::Tuple;
+use crate::connections::{TCP_LISTEN, Tuple};
 
-const TCP_LISTEN: u32 = 10;
 const IPV4_HEADER: u32 = 0x45;
 const IPV6_HEADER: u32 = 0x60;
 
@@ -26,7 +25,7 @@ struct Headers {
 #[inline(always)]
 pub fn prime(context: &XdpContext, order: &PrimeOrder) -> bool {
     let is_ipv4 = order.is_ipv4();
-    let mut tuple = Tuple::to_listener(order.address(), order.port());
+    let mut tuple = Tuple::to_listener(order.address(), order.port(), order.turn());
     let mut headers = Headers { ip: [0; 10], tcp: [0; 5] };
     // The first byte says which version it is.
     headers.ip[0] = if is_ipv4 { IPV4_HEADER.to_le() } else { IPV6_HEADER.to_le() };

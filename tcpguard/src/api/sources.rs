@@ -145,7 +145,7 @@ fn row(source: Address, entry: &SourceEntry, period: u32, clock: &WallClock, dro
         resets: entry.resets.into(),
         dropped: entry.dropped,
         challenged: entry.challenged,
-        proven: entry.completed > 0,
+        proven: entry.proven_until > clock.jiffies(),
         blocked_until: is_blocked.then(|| clock.time_of(entry.blocked_until)),
         first_seen: clock.time_of(entry.first_seen),
         last_seen: clock.time_of(entry.last_seen),

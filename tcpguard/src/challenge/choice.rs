@@ -64,9 +64,7 @@ impl Choice {
         at: Duration,
     ) {
         let rates = self.measure(ports, at);
-        self.chosen.retain(|port, _| {
-            open.contains(port) && phase_of(state, scope_of(services, *port)) != Phase::Calm
-        });
+        self.chosen.retain(|port, _| open.contains(port) && phase_of(state, scope_of(services, *port)) != Phase::Calm);
         if state.phase() != Phase::Attack {
             return;
         }
@@ -84,7 +82,8 @@ impl Choice {
     }
 
     /// Chooses all of these.
-    pub fn add_all(&mut self, open: &BTreeSet<u16>, at: Duration) {
+    pub fn choose_all(&mut self, open: &BTreeSet<u16>, at: Duration) {
+        self.chosen.retain(|port, _| open.contains(port));
         for port in open {
             self.chosen.entry(*port).or_insert(at);
         }

@@ -37,7 +37,7 @@ use crate::{
 use choice::Choice;
 use readiness::Readiness;
 use terms::{KernelFacts, PortTerms};
-use watchdog::Watchdog;
+use watchdog::{Family, Watchdog};
 
 /// The kernel takes cookies whoever sent them.
 pub const COOKIES_SETTING: &str = "net.ipv4.tcp_syncookies";
@@ -49,6 +49,8 @@ const TIMESTAMPS_PLAIN: u64 = 2;
 /// `MAX_SYNCOOKIE_AGE`).
 const COOKIE_PERIOD_SECONDS: u64 = 60;
 const COOKIE_PERIODS: u64 = 2;
+/// Seconds for which the kernel's own last cookies may take to come back.
+const KERNELS_COOKIES_RETURN: u64 = 3;
 
 /// What is being done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,6 +99,9 @@ pub struct Challenger {
     flags: u64,
     timestamp_offset: u64,
     most_load: u64,
+    ticks_per_second: u64,
+    /// Every address of the host is known to the datapath.
+    knows_local: bool,
     told: BTreeMap<u16, String>,
     told_no_cookies: Option<String>,
     has_failed: bool,
@@ -132,6 +137,8 @@ impl Challenger {
             flags: 0,
             timestamp_offset: 0,
             most_load,
+            ticks_per_second: datapath.ticks_per_second.into(),
+            knows_local: true,
             told: BTreeMap::new(),
             told_no_cookies: None,
             has_failed: false,
@@ -154,15 +161,16 @@ impl Challenger {
 
     /// Chooses the ports to challenge.
     pub fn choose(&mut self, judgement: &Judgement, snapshot: &Snapshot, datapath: &Datapath, at: Duration) {
+        self.note_cookies(snapshot, datapath);
         let open: BTreeSet<u16> = snapshot.listeners.iter().map(|listener| listener.local.port()).collect();
         let policy = &self.policy;
         let max_half_open = |scope: Scope| match scope {
             Scope::Host => policy.host.max_half_open,
             Scope::Service(index) => policy.services.get(index).map_or(u64::MAX, |(_, limits)| limits.max_half_open),
         };
-        self.choice.choose(&judgement.state, &self.services, &snapshot.ports, &open, max_half_open, at);
-        if matches!(self.mode, ChallengeMode::Always) {
-            self.choice.add_all(&open, at);
+        match self.mode {
+            ChallengeMode::Always => self.choice.choose_all(&open, at),
+            _ => self.choice.choose(&judgement.state, &self.services, &snapshot.ports, &open, max_half_open, at),
         }
         let is_calm = judgement.state.phase() == Phase::Calm;
         let challenged = self.choice.chosen();
@@ -180,11 +188,15 @@ impl Challenger {
 
     /// What the kernel has to be set to: for cookies that are to be sent, or are still good.
     pub fn wanted_settings(&self, settings: &KernelSettings, jiffies: u64) -> Vec<(&'static str, u64)> {
-        let sends = self.sends_cookies();
-        if !self.is_on() || !(sends || jiffies < self.cookies_until) {
-            return Vec::new();
+        let goes_on_until = if self.is_on() { self.cookies_until } else { 0 };
+        let mut wanted = Vec::new();
+        if jiffies < goes_on_until {
+            wanted.push((COOKIES_SETTING, COOKIES_ALWAYS));
         }
-        let mut wanted = vec![(COOKIES_SETTING, COOKIES_ALWAYS)];
+        // The kernel answers with cookies of its own until then, which take some time to come back as well.
+        if jiffies >= goes_on_until + KERNELS_COOKIES_RETURN * self.ticks_per_second {
+            return wanted;
+        }
         // An operator who has turned timestamps off does not want them: answers then carry nothing but the MSS.
         if settings.number(TIMESTAMPS_SETTING).is_ok_and(|timestamps| timestamps != 0) {
             wanted.push((TIMESTAMPS_SETTING, TIMESTAMPS_PLAIN));
@@ -194,6 +206,7 @@ impl Challenger {
 
     fn sends_cookies(&self) -> bool {
         self.is_on()
+            && self.knows_local
             && self.lacking.is_none()
             && self.method == ChallengeMethod::Cookie
             && self.choice.chosen().keys().any(|port| self.reason_to_leave_alone(*port).is_none())
@@ -214,11 +227,11 @@ impl Challenger {
         at: Duration,
     ) -> ChallengeStatus {
         self.flags = 0;
+        self.knows_local = knows_local;
         if !self.is_on() {
             return ChallengeStatus::default();
         }
-        self.note_cookies(snapshot, datapath);
-        match self.try_apply(snapshot, datapath, settings, knows_local, at) {
+        match self.try_apply(snapshot, datapath, settings, at) {
             Ok(status) => {
                 self.has_failed = false;
                 self.tell(&status);
@@ -245,11 +258,10 @@ impl Challenger {
         snapshot: &Snapshot,
         datapath: &Datapath,
         settings: Option<&KernelSettings>,
-        knows_local: bool,
         at: Duration,
     ) -> Result<ChallengeStatus, DatapathError> {
         let mut status = ChallengeStatus {
-            no_cookies: self.reason_for_no_cookies(settings, knows_local),
+            no_cookies: self.reason_for_no_cookies(settings),
             cookies_good_for: self.cookies_good_for(snapshot, datapath),
             ..ChallengeStatus::default()
         };
@@ -273,7 +285,8 @@ impl Challenger {
         self.maps.set_endpoints(endpoints)?;
         self.maps.set_terms(&terms)?;
         let has = |flags: u32| terms.values().any(|terms| terms.has(flags));
-        self.flags = if terms.is_empty() { 0 } else { flag::CHALLENGE } | if has(port_flag::GUARD) { flag::GUARD } else { 0 };
+        self.flags = if terms.is_empty() { 0 } else { flag::CHALLENGE }
+            | if has(port_flag::WATCH_IPV4) { flag::GUARD } else { 0 };
         self.timestamp_offset = timestamp_offset(datapath)?;
         Ok(status)
     }
@@ -302,41 +315,59 @@ impl Challenger {
             && !port_terms.is_bound_to_interface
             && self.readiness.prepare(datapath, listeners, changes, at)?;
         let mut terms = PortChallenge { changes, ..port_terms.terms };
+        if let Some(reason) = self.leave_family_alone(port, &mut terms) {
+            status.left_alone.insert(port, reason);
+        }
         if since.is_some() {
-            let waits_for_readiness = can_send && !port_terms.is_bound_to_interface && !by_cookie;
+            let waits = can_send && !port_terms.is_bound_to_interface && !by_cookie;
             // A listener that is not ready for a moment is no reason to turn to the slower method.
-            terms.flags |= match (by_cookie, waits_for_readiness) {
-                (true, _) => port_flag::COOKIE,
+            terms.flags |= match (by_cookie, waits && self.readiness.may_still_come(port, at)) {
+                (true, _) => port_flag::COOKIE | port_flag::WATCH_IPV4 | port_flag::WATCH_IPV6,
                 (false, true) => 0,
                 (false, false) => port_flag::RETRANSMIT,
             };
-            if by_cookie && self.watchdog.is_served_here(port) {
-                terms.flags |= port_flag::GUARD;
+            if by_cookie {
+                let guards = [(Family::Ipv4, port_flag::GUARD_IPV4), (Family::Ipv6, port_flag::GUARD_IPV6)];
+                let served = guards.into_iter().filter(|(family, _)| self.watchdog.is_served_here(port, *family));
+                terms.flags |= served.map(|(_, guard)| guard).sum::<u32>();
             }
         }
         if self.syn_per_second > 0 {
             terms.flags |= if by_cookie { port_flag::TRIGGERS_COOKIE } else { port_flag::TRIGGERS_RETRANSMIT };
         }
         if let Some(since) = since {
-            let (lasts, is_guarded) = (at.saturating_sub(since), terms.has(port_flag::GUARD));
+            let (lasts, is_guarded) =
+                (at.saturating_sub(since), terms.has(port_flag::GUARD_IPV4 | port_flag::GUARD_IPV6));
             status.ports.push(ChallengedPort { port, by_cookie, lasts, is_guarded });
         }
         Ok(terms.has(ACTIVE).then_some(terms))
     }
 
+    /// Why a port is left alone, over both families.
     fn reason_to_leave_alone(&self, port: u16) -> Option<String> {
-        let left = self.watchdog.left_alone(port).map(|left| left.reason.clone());
-        left.or_else(|| self.watchdog.is_served_elsewhere(port))
+        let [ipv4, ipv6] = Family::ALL.map(|family| self.watchdog.left_alone(port, family));
+        let both = ipv4.filter(|_| ipv6.is_some()).map(str::to_owned);
+        both.or_else(|| self.watchdog.is_served_elsewhere(port))
     }
 
-    fn reason_for_no_cookies(&self, settings: Option<&KernelSettings>, knows_local: bool) -> Option<String> {
+    /// Takes out of a port's terms what is left alone over one family; the reason, where something is.
+    fn leave_family_alone(&self, port: u16, terms: &mut PortChallenge) -> Option<String> {
+        let (family, any) = [(Family::Ipv4, port_flag::ANY_IPV4), (Family::Ipv6, port_flag::ANY_IPV6)]
+            .into_iter()
+            .find(|(family, _)| self.watchdog.left_alone(port, *family).is_some())?;
+        // Which family the single addresses are of is not told apart.
+        terms.flags &= !(any | port_flag::SOME_ADDRESSES);
+        self.watchdog.left_alone(port, family).map(str::to_owned)
+    }
+
+    fn reason_for_no_cookies(&self, settings: Option<&KernelSettings>) -> Option<String> {
         if self.method != ChallengeMethod::Cookie {
             return Some("challenge.method is \"retransmit\"".to_owned());
         }
         if let Some(lacking) = &self.lacking {
             return Some(lacking.clone());
         }
-        if !knows_local {
+        if !self.knows_local {
             return Some("the host has more addresses than can be told apart from others'".to_owned());
         }
         let Some(settings) = settings else { return Some("kernel settings cannot be changed".to_owned()) };
@@ -378,8 +409,10 @@ impl Challenger {
 
     /// The datapath began by itself.
     pub fn note_triggered(&self, port: u16) {
-        let message =
-            format!("port {port}: more than {} SYNs a second; the datapath challenges them by itself", self.syn_per_second);
+        let message = format!(
+            "port {port}: more than {} SYNs a second; the datapath challenges them by itself",
+            self.syn_per_second
+        );
         self.events.record(Note::new(EventKind::ChallengeTriggered, message).about(port));
     }
 }

@@ -23,6 +23,8 @@ const IPV6_HEADERS: u32 = 60;
 const LEAST_MSS: u16 = 536;
 /// The MSS of Ethernet, where the MTU is not known.
 const USUAL_MTU: u32 = 1500;
+/// The kernel's default for `net.ipv4.tcp_rmem`.
+const USUAL_BUFFER: u32 = 131_072;
 /// The largest window scale (RFC 7323 2.3).
 const LARGEST_SCALE: u32 = 14;
 
@@ -53,15 +55,15 @@ impl KernelFacts {
         let number = |name: &str, default: u64| setting(name).and_then(|text| text.parse().ok()).unwrap_or(default);
         let buffers = setting("net.ipv4.tcp_rmem").unwrap_or_default();
         let buffers: Vec<u32> = buffers.split_whitespace().filter_map(|text| text.parse().ok()).collect();
-        let largest = number("net.core.rmem_max", 0) as u32;
+        let most = setting("net.core.rmem_max").and_then(|text| text.parse::<u32>().ok());
         Self {
             timestamps: number("net.ipv4.tcp_timestamps", 0) == 2,
             sack: number("net.ipv4.tcp_sack", 0) != 0,
             // Without knowing how large buffers may grow the kernel's scale cannot be known.
-            window_scaling: number("net.ipv4.tcp_window_scaling", 0) != 0 && buffers.len() == 3,
+            window_scaling: number("net.ipv4.tcp_window_scaling", 0) != 0 && buffers.len() == 3 && most.is_some(),
             ecn: number("net.ipv4.tcp_ecn", 0) != 0,
-            usual_buffer: buffers.get(1).copied().unwrap_or(0),
-            largest_buffer: buffers.get(2).copied().unwrap_or(0).max(largest),
+            usual_buffer: buffers.get(1).copied().unwrap_or(USUAL_BUFFER),
+            largest_buffer: buffers.get(2).copied().unwrap_or(0).max(most.unwrap_or(0)),
             time_to_live: number("net.ipv4.ip_default_ttl", 64) as u8,
             hop_limit: number("net.ipv6.conf.default.hop_limit", 64) as u8,
         }
@@ -153,6 +155,7 @@ mod tests {
             ("net.ipv4.tcp_window_scaling", "1"),
             ("net.ipv4.tcp_ecn", "2"),
             ("net.ipv4.tcp_rmem", "4096\t131072\t6291456"),
+            ("net.core.rmem_max", "212992"),
             ("net.ipv4.ip_default_ttl", "64"),
         ];
         KernelFacts::read(|name| settings.iter().find(|setting| setting.0 == name).map(|setting| setting.1.to_owned()))
@@ -183,7 +186,9 @@ mod tests {
             listener("[2001:db8::1]:84"),
         ];
         let (ports, endpoints) = terms_of(&listeners, &facts(), Some(1500));
-        let takes = |port: u16| ports[&port].terms.flags & (port_flag::ANY_IPV4 | port_flag::ANY_IPV6 | port_flag::SOME_ADDRESSES);
+        let takes = |port: u16| {
+            ports[&port].terms.flags & (port_flag::ANY_IPV4 | port_flag::ANY_IPV6 | port_flag::SOME_ADDRESSES)
+        };
         assert_eq!(takes(80), port_flag::ANY_IPV4);
         assert_eq!(takes(81), port_flag::ANY_IPV6);
         assert_eq!(takes(82), port_flag::ANY_IPV4 | port_flag::ANY_IPV6);
@@ -210,6 +215,6 @@ mod tests {
         let (ports, _) = terms_of(&[listener("0.0.0.0:80")], &KernelFacts::read(|_| None), None);
         let terms = ports[&80].terms;
         assert_eq!(terms.flags, port_flag::ANY_IPV4);
-        assert_eq!((terms.most_mss_ipv4, terms.time_to_live), (1460, 64));
+        assert_eq!((terms.most_mss_ipv4, terms.time_to_live, terms.window), (1460, 64, 64_240));
     }
 }

@@ -7,7 +7,10 @@ use toml::Spanned;
 use super::{
     Challenge, Config, Kernel, Limits, Listen, Lists, Service, SourceLimits, Store, Thresholds,
     error::Problem,
-    file::{ChallengeFile, ConfigFile, LimitsFile, ListenFile, ListsFile, Period, ServiceFile, SourceFile, StoreFile, ThresholdsFile},
+    file::{
+        ChallengeFile, ConfigFile, LimitsFile, ListenFile, ListsFile, Period, ServiceFile, SourceFile, StoreFile,
+        ThresholdsFile,
+    },
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -167,7 +167,8 @@ fn install_answer(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
         .ok_or(DatapathError::Missing(program::ANSWER_SYN))?
         .try_into()
         .map_err(DatapathError::program(program::ANSWER_SYN))?;
-    let program = program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(DatapathError::program(program::ANSWER_SYN))?;
+    let program =
+        program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(DatapathError::program(program::ANSWER_SYN))?;
     let map = ebpf.map_mut(map::ANSWER).ok_or(DatapathError::Missing(map::ANSWER))?;
     let mut answer = ProgramArray::try_from(map).map_err(DatapathError::map(map::ANSWER))?;
     answer.set(0, &program, 0).map_err(DatapathError::map(map::ANSWER))

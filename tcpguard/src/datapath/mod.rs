@@ -88,12 +88,13 @@ impl Datapath {
     }
 
     /// Makes the listener at this address and port ready for cookies, so that it takes them for the next two
-    /// minutes; false where there is none, or it has no room for another connection.
+    /// minutes; false where there is none, or it has no room for another connection. Of several that share a
+    /// port each `turn` asks another one: being ready is common to all.
     ///
     /// # Errors
     /// Where the kernel refuses to run the program that does it.
-    pub fn prime(&self, address: IpAddr, port: u16) -> Result<bool, DatapathError> {
-        let order = PrimeOrder::new(address, port);
+    pub fn prime(&self, address: IpAddr, port: u16, turn: u16) -> Result<bool, DatapathError> {
+        let order = PrimeOrder::new(address, port, turn);
         let options = TestRunOptions { data_in: Some(order.as_bytes()), ..TestRunOptions::new() };
         let result = self.xdp(program::PRIME_LISTENER)?.test_run(options);
         Ok(result.map_err(DatapathError::program(program::PRIME_LISTENER))?.return_value == XDP_PASS)

@@ -101,8 +101,13 @@ impl KernelSettings {
         let journal = folder.join(format!("kernel-settings.{namespace}.json"));
         let left = fs::read(&journal).ok().and_then(|bytes| serde_json::from_slice::<Journal>(&bytes).ok());
         let left = left.filter(|journal| journal.namespace == namespace).unwrap_or_default();
-        let mut settings =
-            Self { root: root.to_owned(), journal, namespace, changed: left.settings, cookies_until: left.cookies_until };
+        let mut settings = Self {
+            root: root.to_owned(),
+            journal,
+            namespace,
+            changed: left.settings,
+            cookies_until: left.cookies_until,
+        };
         let keeps = settings.cookies_until != 0 && still_good.contains(&settings.cookies_until);
         if !keeps {
             settings.cookies_until = 0;
@@ -142,7 +147,8 @@ impl KernelSettings {
     /// # Errors
     /// Where it cannot be read, written, or written down. It is what it was then.
     pub fn change(&mut self, name: &str, value: &str) -> Result<Option<ChangedSetting>, SettingError> {
-        let before = self.changed.iter().position(|changed| changed.name == name).map(|place| self.changed.remove(place));
+        let before =
+            self.changed.iter().position(|changed| changed.name == name).map(|place| self.changed.remove(place));
         let original = match &before {
             Some(changed) if changed.value == value => {
                 self.changed.extend(before);
@@ -193,7 +199,8 @@ impl KernelSettings {
     /// # Errors
     /// Where it cannot be read, or is no number.
     pub fn operators_number(&self, name: &str) -> Result<u64, SettingError> {
-        match self.changed.iter().find(|changed| changed.name == name).and_then(|changed| changed.original.parse().ok()) {
+        match self.changed.iter().find(|changed| changed.name == name).and_then(|changed| changed.original.parse().ok())
+        {
             Some(original) => Ok(original),
             None => self.number(name),
         }
@@ -217,6 +224,11 @@ impl KernelSettings {
     /// Puts everything back.
     pub fn restore(&mut self) -> Vec<Restored> {
         self.restore_where(|_| true)
+    }
+
+    /// Puts this one back.
+    pub fn restore_only(&mut self, name: &str) -> Vec<Restored> {
+        self.restore_where(|changed| changed == name)
     }
 
     fn restore_where(&mut self, is_due: impl Fn(&str) -> bool) -> Vec<Restored> {
@@ -247,11 +259,8 @@ impl KernelSettings {
     /// Written whole, and brought to the disk, before anything is changed.
     fn write_journal(&self) -> Result<(), SettingError> {
         let failed = |error: io::Error| SettingError::Journal(self.journal.clone(), error);
-        let journal = Journal {
-            namespace: self.namespace,
-            settings: self.changed.clone(),
-            cookies_until: self.cookies_until,
-        };
+        let journal =
+            Journal { namespace: self.namespace, settings: self.changed.clone(), cookies_until: self.cookies_until };
         let bytes = serde_json::to_vec_pretty(&journal).map_err(|error| failed(error.into()))?;
         let temporary = self.journal.with_extension("new");
         let mut file = File::create(&temporary).map_err(failed)?;

@@ -201,6 +201,13 @@ impl Enforcer {
         self.challenger.is_sending()
     }
 
+    /// Has the kernel make no more cookies of its own, so that those that were made come back while it still knows
+    /// what they mean.
+    pub fn stop_cookies(&mut self) {
+        let Some(settings) = &mut self.settings else { return };
+        report::restored(&self.events, settings.restore_only(COOKIES_SETTING));
+    }
+
     /// Takes back what outlives the daemon.
     pub fn end(&mut self) {
         self.restore();
@@ -261,7 +268,8 @@ impl Enforcer {
             && let Some(backlog) = advice.iter().map(|advice| advice.backlog).max()
         {
             let raised = ["net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog"];
-            let too_low = raised.into_iter().filter(|name| settings.operators_number(name).is_ok_and(|now| now < backlog));
+            let too_low =
+                raised.into_iter().filter(|name| settings.operators_number(name).is_ok_and(|now| now < backlog));
             wanted.extend(too_low.map(|name| (name, backlog)));
         }
         wanted

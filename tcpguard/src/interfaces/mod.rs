@@ -170,9 +170,7 @@ impl Guard {
                 reason: attachment.fallback_reason.clone(),
                 mtu: Some(*mtu),
             },
-            State::Detached { reason } => {
-                InterfaceStatus { name, mode: None, reason: Some(reason.clone()), mtu: None }
-            }
+            State::Detached { reason } => InterfaceStatus { name, mode: None, reason: Some(reason.clone()), mtu: None },
         }
     }
 }

@@ -92,7 +92,12 @@ impl SockDiag {
         })
     }
 
-    fn dump(&mut self, states: StateFlags, extensions: ExtensionFlags, mut visit: impl FnMut(&InetResponse)) -> io::Result<()> {
+    fn dump(
+        &mut self,
+        states: StateFlags,
+        extensions: ExtensionFlags,
+        mut visit: impl FnMut(&InetResponse),
+    ) -> io::Result<()> {
         for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
             self.request(InetRequest {
                 family,

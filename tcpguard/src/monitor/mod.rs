@@ -23,8 +23,8 @@ use crate::{
     datapath::{
         Datapath, DatapathError, Maps,
         maps::{
-            ChallengeMaps, ControlMap, CounterMap, DistinctMap, EventRing, GuardedInterfaces, ListeningPorts, LocalAddresses,
-            PayloadPolicies, RuleMap, SourceMap, Totals,
+            ChallengeMaps, ControlMap, CounterMap, DistinctMap, EventRing, GuardedInterfaces, ListeningPorts,
+            LocalAddresses, PayloadPolicies, RuleMap, SourceMap, Totals,
         },
     },
     interfaces::InterfaceStatus,

@@ -37,10 +37,12 @@ pub struct PortSnapshot {
     pub ended: u64,
     /// SYNs that were to be answered with a cookie.
     pub challenged: u64,
-    /// Handshakes completed by sources that were not proven.
+    /// Handshakes completed on this host by sources that were not proven.
     pub proved: u64,
-    /// Handshakes completed in another network namespace.
-    pub elsewhere: u64,
+    /// Handshakes completed on this host, by IPv4 and by IPv6; containers complete their own.
+    pub here: [u64; 2],
+    /// Cookies that came back, by IPv4 and by IPv6.
+    pub returned: [u64; 2],
     /// One of its listeners has no room for another connection: its application accepts too slowly.
     pub is_full: bool,
 }
@@ -107,7 +109,9 @@ fn assemble(
     for (port, totals) in handshakes {
         let snapshot = ports.entry(*port).or_default();
         (snapshot.completed, snapshot.retried) = (totals.completed, totals.retried);
-        (snapshot.proved, snapshot.elsewhere) = (totals.proved, totals.elsewhere);
+        snapshot.proved = totals.proved;
+        snapshot.here = [totals.here_ipv4, totals.here_ipv6];
+        snapshot.returned = [totals.returned_ipv4, totals.returned_ipv6];
         snapshot.ended = totals.completed + totals.reset;
     }
     for (port, counts) in &half_open.by_port {
@@ -146,9 +150,9 @@ mod tests {
             age: Duration::ZERO,
             retransmits: 1,
         });
-        let listener =
-            |address: &str| Listener::new(address.parse().expect("an address"), 1, 128);
-        let handshakes = BTreeMap::from([(443, PortHandshakes { completed: 5, retried: 2, reset: 1, ..PortHandshakes::default() })]);
+        let listener = |address: &str| Listener::new(address.parse().expect("an address"), 1, 128);
+        let handshakes =
+            BTreeMap::from([(443, PortHandshakes { completed: 5, retried: 2, reset: 1, ..PortHandshakes::default() })]);
         let ports = assemble(
             [
                 (443, PortSyns { syn: 9, not_begun: 2, restrained: 1, ..PortSyns::default() }),
@@ -183,7 +187,8 @@ mod tests {
 
     #[test]
     fn a_scan_does_not_fill_the_report() {
-        let syn = (1..=60_000).map(|port| (port, PortSyns { syn: 1, not_begun: 0, restrained: 0, ..PortSyns::default() }));
+        let syn =
+            (1..=60_000).map(|port| (port, PortSyns { syn: 1, not_begun: 0, restrained: 0, ..PortSyns::default() }));
         let ports = assemble(syn, &BTreeMap::new(), &[], &HalfOpenTable::default(), &BTreeSet::new());
         assert_eq!(ports.len(), MOST_CLOSED_PORTS);
     }

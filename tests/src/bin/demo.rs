@@ -119,12 +119,12 @@ fn random_sources(lab: &Lab, daemon: &Daemon) -> Result<Phase> {
     let spec = FloodSpec::syn(Sources::RANDOM_IPV4, 80);
     let (phase, during) = flood(lab, daemon, "flood from random sources", &spec)?;
     say(&format!(
-        "tcpguard calls it {}: {}. It has set {} and leaves the answer to the kernel's SYN cookies, of which {} were \
-         sent; nobody is blocked.",
+        "tcpguard calls it {}: {}. It answers with SYN cookies from XDP, {} until now, and remembers nothing of it; \
+         who brings a cookie back is let in ({} were), and nobody is blocked.",
         during["attack"]["kind"].as_str().unwrap_or_default(),
         during["attack"]["evidence"].as_array().and_then(|evidence| evidence.last()?.as_str()).unwrap_or_default(),
-        during["measures"]["kernel_settings"][0]["name"].as_str().unwrap_or("no kernel setting"),
-        during["tcp_ext"]["syncookies_sent"]
+        during["totals"]["challenged"],
+        during["measures"]["challenge"]["cookies_returned"]
     ));
     Ok(phase)
 }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Array, HashMap, MapData};
 use tcpguard_common::{
-    challenge::{Endpoint, PortChallenge, load::PortLoad},
-    layout::map,
+    address::Address,
+    challenge::{Endpoint, PortChallenge},
+    layout::{MOST_ENDPOINTS, map},
 };
 
 use super::super::DatapathError;
@@ -15,10 +16,9 @@ pub struct ChallengeMaps {
     terms: Array<MapData, PortChallenge>,
     changes: Array<MapData, u64>,
     endpoints: HashMap<MapData, Endpoint, u32>,
-    loads: Array<MapData, PortLoad>,
     /// Ports that have terms, and which.
     written: BTreeMap<u16, PortChallenge>,
-    written_endpoints: BTreeSet<(tcpguard_common::address::Address, u16)>,
+    written_endpoints: BTreeSet<(Address, u16)>,
 }
 
 impl ChallengeMaps {
@@ -26,16 +26,8 @@ impl ChallengeMaps {
         terms: Array<MapData, PortChallenge>,
         changes: Array<MapData, u64>,
         endpoints: HashMap<MapData, Endpoint, u32>,
-        loads: Array<MapData, PortLoad>,
     ) -> Self {
-        Self {
-            terms,
-            changes,
-            endpoints,
-            loads,
-            written: BTreeMap::new(),
-            written_endpoints: BTreeSet::new(),
-        }
+        Self { terms, changes, endpoints, written: BTreeMap::new(), written_endpoints: BTreeSet::new() }
     }
 
     /// How often the listeners of a port have changed.
@@ -44,15 +36,6 @@ impl ChallengeMaps {
     /// Where the map cannot be read.
     pub fn listener_changes(&self, port: u16) -> Result<u64, DatapathError> {
         self.changes.get(&port.into(), 0).map_err(DatapathError::map(map::LISTENER_CHANGES))
-    }
-
-    /// Until when, in jiffies, the datapath challenges the SYNs to a port by itself; 0 where it never did.
-    ///
-    /// # Errors
-    /// Where the map cannot be read.
-    pub fn triggered_until(&self, port: u16) -> Result<u64, DatapathError> {
-        let load = self.loads.get(&port.into(), 0).map_err(DatapathError::map(map::PORT_LOADS))?;
-        Ok(load.challenged_until)
     }
 
     /// Puts these terms in force, and none for any other port.
@@ -78,20 +61,20 @@ impl ChallengeMaps {
     ///
     /// # Errors
     /// Where the map cannot be written, or has no room.
-    pub fn set_endpoints(
-        &mut self,
-        endpoints: BTreeSet<(tcpguard_common::address::Address, u16)>,
-    ) -> Result<(), DatapathError> {
-        let failed = DatapathError::map(map::ENDPOINTS);
+    pub fn set_endpoints(&mut self, endpoints: BTreeSet<(Address, u16)>) -> Result<(), DatapathError> {
         let endpoint = |(address, port): (_, u16)| Endpoint { address, port: port.into() };
-        let gone = self.written_endpoints.difference(&endpoints);
-        let new = endpoints.difference(&self.written_endpoints);
-        let result = gone
-            .copied()
-            .try_for_each(|gone| self.endpoints.remove(&endpoint(gone)))
-            .and_then(|()| new.copied().try_for_each(|new| self.endpoints.insert(endpoint(new), 1, 0)));
-        self.written_endpoints = endpoints;
-        result.map_err(failed)
+        for gone in self.written_endpoints.difference(&endpoints).copied().collect::<Vec<_>>() {
+            self.endpoints.remove(&endpoint(gone)).map_err(DatapathError::map(map::ENDPOINTS))?;
+            self.written_endpoints.remove(&gone);
+        }
+        // Those that there is no room for are not challenged.
+        let room = (MOST_ENDPOINTS as usize).saturating_sub(self.written_endpoints.len());
+        let new: Vec<_> = endpoints.difference(&self.written_endpoints).copied().take(room).collect();
+        for new in new {
+            self.endpoints.insert(endpoint(new), 1, 0).map_err(DatapathError::map(map::ENDPOINTS))?;
+            self.written_endpoints.insert(new);
+        }
+        Ok(())
     }
 
     fn write(&mut self, port: u16, terms: PortChallenge) -> Result<(), DatapathError> {

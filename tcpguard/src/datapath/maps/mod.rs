@@ -90,7 +90,6 @@ impl Maps {
                 take(ebpf, map::CHALLENGES)?,
                 take(ebpf, map::LISTENER_CHANGES)?,
                 take(ebpf, map::ENDPOINTS)?,
-                take(ebpf, map::PORT_LOADS)?,
             ),
         })
     }

@@ -54,7 +54,7 @@ fn watch(daemon: &Daemon, duration: Duration) -> Result<Usage> {
         daemon.json("/sources?limit=20")?;
         sources_ms = sources_ms.max(start.elapsed().as_secs_f64() * 1000.0);
     }
-    Ok(Usage { cpu_percent, resident_mib: resident_mib(daemon.id())?, sources_ms })
+    Ok(Usage { cpu_percent, resident_mib: daemon.resident_kib()? as f64 / 1024.0, sources_ms })
 }
 
 /// User and system time of a process, from `/proc/PID/stat`.
@@ -64,12 +64,4 @@ fn cpu_seconds(process: u32) -> Result<f64> {
     let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
     Ok((ticks(11) + ticks(12)) / per_second as f64)
-}
-
-fn resident_mib(process: u32) -> Result<f64> {
-    let status =
-        std::fs::read_to_string(format!("/proc/{process}/status")).context("cannot read the daemon's memory")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse().context("no number in VmRSS")?;
-    Ok(kib / 1024.0)
 }

@@ -20,8 +20,8 @@ use lab::{
 };
 use tcpguard::datapath::{Datapath, DatapathOptions, Maps};
 use tcpguard_common::{
-    bucket::Rate,
     address::Address,
+    bucket::Rate,
     challenge::{PortChallenge, port_flag},
     control::{Control, flag},
     rule::{FOREVER, Rule},
@@ -82,8 +82,7 @@ fn cases() -> Vec<Case> {
     let syn = |sources| FloodSpec::syn(sources, PORT);
     let random = |count| syn(Sources::Random(ipv4, count));
     let established = FloodSpec { flags: frame::ACK, payload: 100, ..syn(Sources::InTurn(ipv4, 1)) };
-    let windows =
-        FloodSpec { tcp_options: vec![2, 4, 5, 0xb4, 1, 3, 3, 8, 1, 1, 4, 2], ..random(1 << 24) };
+    let windows = FloodSpec { tcp_options: vec![2, 4, 5, 0xb4, 1, 3, 3, 8, 1, 1, 4, 2], ..random(1 << 24) };
     let bare = FloodSpec { tcp_options: Vec::new(), ..random(1 << 24) };
     let acks = FloodSpec { flags: frame::ACK, tcp_options: Vec::new(), ..random(1 << 24) };
     let (client, _) = CONNECTION;
@@ -197,17 +196,16 @@ impl Host {
 /// Runs floor, tcpguard and the comparison in turn, so that a change of the machine's speed meets all.
 fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
     let spec = &case.spec;
-    let options =
-        DatapathOptions {
-            max_sources: 262_144,
-            prefix_v4: 24,
-            prefix_v6: 64,
-            syn_per_second: 2000,
-            // What a source has half open here would not let it pass as proven.
-            source_half_open: u32::MAX,
-            proven_for: Duration::from_secs(600),
-            log_level: None,
-        };
+    let options = DatapathOptions {
+        max_sources: 262_144,
+        prefix_v4: 24,
+        prefix_v6: 64,
+        syn_per_second: 2000,
+        // What a source has half open here would not let it pass as proven.
+        source_half_open: u32::MAX,
+        proven_for: Duration::from_secs(600),
+        log_level: None,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let _entered = runtime.enter();
     let (datapath, mut maps) = Datapath::load(&options)?;
@@ -277,10 +275,10 @@ fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result<()>
 }
 
 fn terms(changes: u64) -> PortChallenge {
-    use port_flag::{ANY_IPV4, ANY_IPV6, COOKIE, ECN, GUARD, SACK, TIMESTAMPS, WINDOW_SCALING};
+    use port_flag::{ANY_IPV4, ANY_IPV6, COOKIE, ECN, GUARD_IPV4, SACK, TIMESTAMPS, WATCH_IPV4, WINDOW_SCALING};
     PortChallenge {
         changes,
-        flags: COOKIE | ANY_IPV4 | ANY_IPV6 | GUARD | TIMESTAMPS | SACK | WINDOW_SCALING | ECN,
+        flags: COOKIE | ANY_IPV4 | ANY_IPV6 | WATCH_IPV4 | GUARD_IPV4 | TIMESTAMPS | SACK | WINDOW_SCALING | ECN,
         most_mss_ipv4: 1460,
         most_mss_ipv6: 1440,
         window: 64_240,

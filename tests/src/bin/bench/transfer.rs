@@ -80,7 +80,11 @@ pub fn compare(effort: &Effort) -> Result<()> {
     println!("\n{} MB over a connection made by a cookie, beside a normal one", effort.transfer / 1_000_000);
     for (index, direction) in ["down", "up"].into_iter().enumerate() {
         let ratio = best[1][index] / best[0][index];
-        println!("{direction:<36} {:>12.2} of {:.2} GB/s, ratio {ratio:.2} (limit 0.95)", best[1][index] / 1e9, best[0][index] / 1e9);
+        println!(
+            "{direction:<36} {:>12.2} of {:.2} GB/s, ratio {ratio:.2} (limit 0.95)",
+            best[1][index] / 1e9,
+            best[0][index] / 1e9
+        );
     }
     Ok(())
 }
