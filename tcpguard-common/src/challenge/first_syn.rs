@@ -32,7 +32,7 @@ const MOST_AGE: u32 = 40;
 #[inline(always)]
 pub const fn position(hash: u64) -> (u32, usize) {
     let set = hash as u32;
-    (set / SETS_PER_SLAB as u32 & (SLABS - 1), set as usize % SETS_PER_SLAB)
+    ((set / SETS_PER_SLAB as u32) & (SLABS - 1), set as usize % SETS_PER_SLAB)
 }
 
 impl Set {

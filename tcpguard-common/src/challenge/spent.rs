@@ -90,7 +90,8 @@ pub const fn acknowledges(set: &Set, connection_hash: u64, acknowledgement: u32)
 
 #[inline(always)]
 const fn name(connection_hash: u64, acknowledgement: u32) -> u64 {
-    tag(connection_hash) | ((acknowledgement ^ acknowledgement >> 16) as u64) << 16 & 0xffff_0000
+    let folded = acknowledgement ^ (acknowledgement >> 16);
+    tag(connection_hash) | (folded as u64) << 16 & 0xffff_0000
 }
 
 /// Its handshake is complete.

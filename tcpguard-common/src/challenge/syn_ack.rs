@@ -261,7 +261,7 @@ mod tests {
                 all.extend([0, 6, 0, answer.length as u8]);
                 all.extend(bytes(&answer));
                 let sum: u32 = all.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
-                assert_eq!((sum & 0xffff) + (sum >> 16) & 0xffff, 0xffff);
+                assert_eq!(((sum & 0xffff) + (sum >> 16)) & 0xffff, 0xffff);
             }
         }
         let words = ipv4_header(segment("1.2.3.4", "5.6.7.8").source, Address::default(), 40, 64);

@@ -22,6 +22,7 @@ pub fn find<'a>(source: Source) -> Option<&'a mut SourceEntry> {
 static EMPTY: SourceEntry = SourceEntry::EMPTY;
 
 /// Makes an entry that begins now. False where another CPU was faster, or there is no memory.
+#[expect(clippy::needless_borrows_for_generic_args, reason = "a copy would stand on the stack")]
 #[inline(always)]
 pub fn insert(source: Source, now: Now) -> bool {
     let is_new = SOURCES.insert(source.address, &EMPTY, BPF_NOEXIST.into()).is_ok();
