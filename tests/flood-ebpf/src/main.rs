@@ -184,7 +184,7 @@ fn restore(context: &XdpContext) -> Option<()> {
     for index in 0..3 {
         let at = last + 2 * index;
         if at + 2 <= length {
-            let word = template.words.get(last / 8 & 15)? >> (16 * index);
+            let word = template.words.get((last / 8) & 15)? >> (16 * index);
             write_at(context, at & 127, word as u16)?;
         }
     }
