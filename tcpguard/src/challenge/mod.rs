@@ -6,11 +6,14 @@
 //! | [`choice`] | which ports are challenged |
 //! | [`terms`] | what an answer to a SYN may say |
 //! | [`readiness`] | making listeners ready for cookies |
+//! | [`timing`] | how long cookies are good, and what time it is |
 //! | [`watchdog`] | whether challenges lead to connections |
 
 mod choice;
 mod readiness;
+mod status;
 mod terms;
+mod timing;
 mod watchdog;
 
 use std::{
@@ -18,9 +21,8 @@ use std::{
     time::Duration,
 };
 
-use nix::time::{ClockId, clock_gettime};
 use tcpguard_common::{
-    challenge::{PortChallenge, load::PORTION, port_flag},
+    challenge::{PortChallenge, port_flag},
     control::flag,
 };
 use tracing::{error, warn};
@@ -36,7 +38,10 @@ use crate::{
 };
 use choice::Choice;
 use readiness::Readiness;
+pub use status::{ChallengeStatus, ChallengedPort};
 use terms::{KernelFacts, PortTerms};
+pub use timing::good_until;
+use timing::{most_load, timestamp_offset};
 use watchdog::{Family, Watchdog};
 
 /// The kernel takes cookies whoever sent them.
@@ -45,38 +50,8 @@ const COOKIES_ALWAYS: u64 = 2;
 /// Timestamps without a random offset for each connection, from which the kernel reads what was agreed to.
 pub const TIMESTAMPS_SETTING: &str = "net.ipv4.tcp_timestamps";
 const TIMESTAMPS_PLAIN: u64 = 2;
-/// A cookie is made for a period of a minute and taken in the next one (`TCP_SYNCOOKIE_PERIOD`,
-/// `MAX_SYNCOOKIE_AGE`).
-const COOKIE_PERIOD_SECONDS: u64 = 60;
-const COOKIE_PERIODS: u64 = 2;
 /// Seconds for which the kernel's own last cookies may take to come back.
 const KERNELS_COOKIES_RETURN: u64 = 3;
-
-/// What is being done.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChallengeStatus {
-    /// Ports that are challenged.
-    pub ports: Vec<ChallengedPort>,
-    /// Ports that should be, and are not, and why.
-    pub left_alone: BTreeMap<u16, String>,
-    /// Why no cookies can be sent.
-    pub no_cookies: Option<String>,
-    /// Seconds until the last cookie that was sent is good for nothing; kernel settings stay until then.
-    pub cookies_good_for: Option<Duration>,
-}
-
-/// A port that is challenged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChallengedPort {
-    /// Which.
-    pub port: u16,
-    /// By a cookie, or else by dropping the first SYN.
-    pub by_cookie: bool,
-    /// For how long.
-    pub lasts: Duration,
-    /// Segments that belong to no connection are dropped there.
-    pub is_guarded: bool,
-}
 
 /// Challenges.
 pub struct Challenger {
@@ -102,6 +77,8 @@ pub struct Challenger {
     ticks_per_second: u64,
     /// Every address of the host is known to the datapath.
     knows_local: bool,
+    facts: Option<KernelFacts>,
+    ticks: u64,
     told: BTreeMap<u16, String>,
     told_no_cookies: Option<String>,
     has_failed: bool,
@@ -139,6 +116,8 @@ impl Challenger {
             most_load,
             ticks_per_second: datapath.ticks_per_second.into(),
             knows_local: true,
+            facts: None,
+            ticks: 0,
             told: BTreeMap::new(),
             told_no_cookies: None,
             has_failed: false,
@@ -270,7 +249,7 @@ impl Challenger {
             self.readiness.forget();
         }
         self.readiness.expire(at);
-        let facts = KernelFacts::read(|name| settings?.read(name).ok());
+        let facts = self.kernel_facts(settings);
         let mtu = snapshot.interfaces.iter().filter_map(|interface| interface.mtu).min();
         let (mut ports, endpoints) = terms::terms_of(&snapshot.listeners, &facts, mtu);
         let can_send = status.no_cookies.is_none() && takes_cookies;
@@ -289,6 +268,16 @@ impl Challenger {
             | if has(port_flag::WATCH_IPV4) { flag::GUARD } else { 0 };
         self.timestamp_offset = timestamp_offset(datapath)?;
         Ok(status)
+    }
+
+    /// What the kernel is set to: looked at anew with each tick while it matters, and now and then otherwise.
+    fn kernel_facts(&mut self, settings: Option<&KernelSettings>) -> KernelFacts {
+        self.ticks += 1;
+        let is_due = !self.choice.chosen().is_empty() || self.ticks.is_multiple_of(TICKS_PER_LOOK);
+        let known = self.facts.take().filter(|_| !is_due);
+        let facts = known.unwrap_or_else(|| KernelFacts::read(|name| settings?.read(name).ok()));
+        self.facts = Some(facts.clone());
+        facts
     }
 
     /// What holds for one port; `None` where it is left alone.
@@ -347,7 +336,7 @@ impl Challenger {
     fn reason_to_leave_alone(&self, port: u16) -> Option<String> {
         let [ipv4, ipv6] = Family::ALL.map(|family| self.watchdog.left_alone(port, family));
         let both = ipv4.filter(|_| ipv6.is_some()).map(str::to_owned);
-        both.or_else(|| self.watchdog.is_served_elsewhere(port))
+        both.or_else(|| self.watchdog.is_served_elsewhere(port).map(str::to_owned))
     }
 
     /// Takes out of a port's terms what is left alone over one family; the reason, where something is.
@@ -417,46 +406,8 @@ impl Challenger {
     }
 }
 
+/// While nothing is challenged the kernel's settings are looked at once in so many ticks.
+const TICKS_PER_LOOK: u64 = 20;
 /// Flags by which terms do something.
 const ACTIVE: u32 =
     port_flag::COOKIE | port_flag::RETRANSMIT | port_flag::TRIGGERS_COOKIE | port_flag::TRIGGERS_RETRANSMIT;
-
-/// SYNs within a moment of the datapath's that are too many.
-fn most_load(syn_per_second: u32, datapath: &Datapath) -> u64 {
-    /// Moments in a period of about a second.
-    const MOMENTS: f64 = 8.0;
-    if syn_per_second == 0 {
-        return 0;
-    }
-    let seconds = datapath.clock.second_in_jiffies() as f64 / MOMENTS / f64::from(datapath.ticks_per_second);
-    ((f64::from(syn_per_second) * seconds) as u64).max(PORTION.into())
-}
-
-/// Until when a cookie is good that is sent at `jiffies`.
-pub fn good_until(jiffies: u64, ticks_per_second: u32) -> u64 {
-    let period = COOKIE_PERIOD_SECONDS * u64::from(ticks_per_second);
-    (jiffies / period + COOKIE_PERIODS) * period
-}
-
-/// What to add to the datapath's milliseconds for the kernel's clock of TCP timestamps, which is the monotonic
-/// one. That is read first, and a tick is taken off, so that a timestamp is never ahead of those that the kernel
-/// sends later.
-fn timestamp_offset(datapath: &Datapath) -> Result<u64, DatapathError> {
-    let failed = |error: nix::Error| DatapathError::Host { what: "the kernel's monotonic clock", source: error.into() };
-    let monotonic = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(failed)?);
-    let ticks = u64::from(datapath.ticks_per_second);
-    let milliseconds = datapath.jiffies()? * 1000 / ticks;
-    Ok((monotonic.as_millis() as u64).wrapping_sub(milliseconds).wrapping_sub(1000u64.div_ceil(ticks)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cookie_is_good_until_the_end_of_the_next_minute() {
-        assert_eq!(good_until(0, 250), 120 * 250);
-        assert_eq!(good_until(59 * 250, 250), 120 * 250);
-        assert_eq!(good_until(60 * 250, 250), 180 * 250);
-    }
-}

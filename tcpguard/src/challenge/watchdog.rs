@@ -111,14 +111,12 @@ impl Watchdog {
     }
 
     /// Why a port should not be challenged although nobody has tried: its handshakes never completed here.
-    pub fn is_served_elsewhere(&self, port: u16) -> Option<String> {
-        let syns = self.ports.get(&port).filter(|port| port.calm_syns >= TELLING_SYNS)?.calm_syns;
+    pub fn is_served_elsewhere(&self, port: u16) -> Option<&'static str> {
+        let is_told = self.ports.get(&port).is_some_and(|port| port.calm_syns >= TELLING_SYNS);
         let is_served_here = Family::ALL.into_iter().any(|family| self.is_served_here(port, family));
-        (!is_served_here).then(|| {
-            format!(
-                "although {syns} SYNs came in calm times, no handshake ever completed on this host: they are redirected"
-            )
-        })
+        (is_told && !is_served_here).then_some(
+            "although SYNs came in calm times, no handshake ever completed on this host: they are redirected",
+        )
     }
 
     /// Whether a handshake at this port has ever completed on this host.

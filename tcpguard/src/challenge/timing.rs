@@ -1,0 +1,54 @@
+//! Times of cookies: how long one is good, what the kernel's clock of timestamps says, and how long the moment is
+//! that the datapath counts SYNs in.
+
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use tcpguard_common::challenge::load::PORTION;
+
+use crate::datapath::{Datapath, DatapathError};
+
+/// A cookie is made for a period of a minute and taken in the next one (`TCP_SYNCOOKIE_PERIOD`,
+/// `MAX_SYNCOOKIE_AGE`).
+const COOKIE_PERIOD_SECONDS: u64 = 60;
+const COOKIE_PERIODS: u64 = 2;
+
+/// SYNs within a moment of the datapath's that are too many.
+pub fn most_load(syn_per_second: u32, datapath: &Datapath) -> u64 {
+    /// Moments in a period of about a second.
+    const MOMENTS: f64 = 8.0;
+    if syn_per_second == 0 {
+        return 0;
+    }
+    let seconds = datapath.clock.second_in_jiffies() as f64 / MOMENTS / f64::from(datapath.ticks_per_second);
+    ((f64::from(syn_per_second) * seconds) as u64).max(PORTION.into())
+}
+
+/// Until when a cookie is good that is sent at `jiffies`.
+pub fn good_until(jiffies: u64, ticks_per_second: u32) -> u64 {
+    let period = COOKIE_PERIOD_SECONDS * u64::from(ticks_per_second);
+    (jiffies / period + COOKIE_PERIODS) * period
+}
+
+/// What to add to the datapath's milliseconds for the kernel's clock of TCP timestamps, which is the monotonic
+/// one. That is read first, and a tick is taken off, so that a timestamp is never ahead of those that the kernel
+/// sends later.
+pub fn timestamp_offset(datapath: &Datapath) -> Result<u64, DatapathError> {
+    let failed = |error: nix::Error| DatapathError::Host { what: "the kernel's monotonic clock", source: error.into() };
+    let monotonic = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(failed)?);
+    let ticks = u64::from(datapath.ticks_per_second);
+    let milliseconds = datapath.jiffies()? * 1000 / ticks;
+    Ok((monotonic.as_millis() as u64).wrapping_sub(milliseconds).wrapping_sub(1000u64.div_ceil(ticks)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_is_good_until_the_end_of_the_next_minute() {
+        assert_eq!(good_until(0, 250), 120 * 250);
+        assert_eq!(good_until(59 * 250, 250), 120 * 250);
+        assert_eq!(good_until(60 * 250, 250), 180 * 250);
+    }
+}
