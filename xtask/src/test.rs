@@ -54,7 +54,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Part::Lab) {
         // The lab runs the daemon itself, as users do; and one test at a time, since they load the machine.
-        step("building the daemon for the lab", &mut cargo(["build", "--release", "-p", "tcpguard"]))?;
+        // Built together, so that what both are made of is compiled once.
+        step("building the daemon and the lab", &mut cargo(["build", "--release", "-p", "tcpguard", "-p", "tests"]))?;
         step(
             "packet tables and lab tests",
             &mut cargo(["test", "--release", "-p", "tests", "--no-fail-fast", "--", "--test-threads=1"]),
