@@ -126,7 +126,9 @@ fn is_for_nobody(context: &XdpContext) -> Option<bool> {
         0x86dd => {
             let words =
                 [read_word(context, 38)?, read_word(context, 40)?, read_word(context, 42)?, read_word(context, 44)?];
-            Some(words == [0x2001, 0x0db8, 9, 9])
+            // Real clients of that network have short addresses.
+            let is_long = read_word(context, 46)? | read_word(context, 48)? | read_word(context, 50)? != 0;
+            Some(words == [0x2001, 0x0db8, 9, 9] && is_long)
         }
         _ => Some(false),
     }
