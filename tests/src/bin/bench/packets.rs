@@ -212,7 +212,7 @@ fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
     set_standing(case, &datapath, &mut maps)?;
     let guard = datapath.guard()?.fd()?.try_clone()?;
     let (mut ebpf, template) = flood::load(spec)?;
-    if case.standing == Standing::Challenged && spec.flags == frame::SYN {
+    if case.standing.is_challenged() && spec.flags == frame::SYN {
         flood::restore_frames(&mut ebpf, &template)?;
     }
     let floor = load(&mut ebpf, "nothing")?;
