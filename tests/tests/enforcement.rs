@@ -3,8 +3,6 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    panic::resume_unwind,
-    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -235,19 +233,6 @@ fn backlogs_are_tuned_where_that_is_allowed() -> Result<()> {
     Ok(())
 }
 
-/// A flood that goes on for as long as `work` does.
-fn during<T>(flood: &mut Flood, rate: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let sender =
-            scope.spawn(|| flood.send_at_while(rate, Duration::from_secs(60), || !is_over.load(Ordering::Relaxed)));
-        let result = work();
-        is_over.store(true, Ordering::Relaxed);
-        sender.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-        result
-    })
-}
-
 #[test]
 fn a_stopped_daemon_lets_everything_pass_and_goes_on_when_continued() -> Result<()> {
     let scene = Scene::new("[limits]\nheartbeat_timeout = \"1s\"")?;
@@ -260,7 +245,7 @@ fn a_stopped_daemon_lets_everything_pass_and_goes_on_when_continued() -> Result<
         values.split_whitespace().nth(13).and_then(|value| value.parse().ok()).context("no OutRsts")
     };
     let mut flood = scene.flood(&one_source(9))?;
-    during(&mut flood, 20_000, || {
+    flood.during(20_000, || {
         eventually("the source is blocked", || scene.blocked(), |blocked| blocked.contains("198.18.1.1"))?;
         let before = answers()?;
         thread::sleep(Duration::from_millis(500));
@@ -303,7 +288,7 @@ fn a_killed_daemon_s_settings_come_back_and_protection_resumes() -> Result<()> {
     let mut daemon = start()?;
     lab.receive_without_daemon()?;
     let mut flood = Flood::new(&lab, &one_source(9))?;
-    let daemon = during(&mut flood, 20_000, || {
+    let daemon = flood.during(20_000, || {
         eventually("the setting is changed", retries, |retries| retries == "1")?;
         daemon.end(Signal::SIGKILL)?;
         ensure!(retries()? == "1", "nobody put it back yet");
@@ -346,7 +331,7 @@ fn settings_come_back_when_the_daemon_ends() -> Result<()> {
 fn a_repeat_is_blocked_for_twice_as_long() -> Result<()> {
     let scene = Scene::new("[source]\nblock_for = \"2s\"")?;
     let mut flood = scene.flood(&one_source(80))?;
-    during(&mut flood, 20_000, || {
+    flood.during(20_000, || {
         let lasts = |times: u64| {
             scene.daemon.stats_when("it was blocked again", |stats| stats["state"] == "attack").and_then(|_| {
                 eventually(

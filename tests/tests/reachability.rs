@@ -3,8 +3,6 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    panic::resume_unwind,
-    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -33,18 +31,6 @@ fn random(port: u16) -> FloodSpec {
 
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
-}
-
-fn during<T>(flood: &mut Flood, rate: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let sender =
-            scope.spawn(|| flood.send_at_while(rate, Duration::from_secs(60), || !is_over.load(Ordering::Relaxed)));
-        let result = work();
-        is_over.store(true, Ordering::Relaxed);
-        sender.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-        result
-    })
 }
 
 /// Lays a cable from the host to a server behind it, which the host forwards to.
@@ -100,7 +86,7 @@ fn a_published_port_and_a_host_behind_stay_reachable() -> Result<()> {
     // The flood is of the web server and of the published port.
     let mut flood = scene.flood(&random(80))?;
     let mut of_published = scene.flood(&random(PUBLISHED))?;
-    during(&mut flood, 50_000, || {
+    flood.during(50_000, || {
         scene.daemon.stats_when("it is challenged", |stats| is_challenged(stats, 80))?;
         for _ in 0..10 {
             of_published.send_at(5000, Duration::from_millis(100))?;
@@ -133,7 +119,7 @@ fn a_published_port_that_a_proxy_listens_on_too_is_left_alone() -> Result<()> {
         thread::sleep(Duration::from_millis(50));
     }
     let mut flood = scene.flood(&random(PUBLISHED))?;
-    during(&mut flood, 20_000, || {
+    flood.during(20_000, || {
         let stats =
             scene.daemon.stats_when("it says so", |stats| left_alone(stats).to_string().contains("redirected"))?;
         ensure!(!is_challenged(&stats, PUBLISHED), "{}", stats["measures"]["challenge"]);
@@ -161,7 +147,7 @@ fn challenges_that_lead_to_nothing_are_ended() -> Result<()> {
     let before = crowd.run(WEB, Duration::from_secs(15))?;
     ensure!(before.share() == 1.0, "{} of {} were served in calm times", before.served(), before.tried);
     let mut flood = scene.flood(&random(80))?;
-    during(&mut flood, 20_000, || {
+    flood.during(20_000, || {
         scene.daemon.stats_when("it is challenged", |stats| is_challenged(stats, 80))?;
         scene.daemon.stats_when("the watchdog ends it", |stats| {
             left_alone(stats).to_string().contains("no handshake completed") && !is_challenged(stats, 80)
@@ -194,7 +180,7 @@ fn where_a_setting_is_locked_first_syns_are_dropped_and_it_is_said() -> Result<(
     let daemon = Setup::new(&lab)?.config(&config).after(&script).start()?;
     let mut flood = Flood::new(&lab, &random(80))?;
     Client::new(&lab).fetch(WEB)?;
-    during(&mut flood, 20_000, || {
+    flood.during(20_000, || {
         let stats = daemon.stats_when("first SYNs are dropped", |stats| number(&stats["drops"]["first_syn"]) > 1000)?;
         let challenge = &stats["measures"]["challenge"];
         ensure!(challenge["no_cookies"].to_string().contains("tcp_syncookies"), "{challenge}");
@@ -213,7 +199,7 @@ fn first_syns_are_dropped_where_that_is_the_method() -> Result<()> {
     scene.lab.add_client_address(stranger.into())?;
     let mut flood = scene.flood(&random(80))?;
     Client::new(&scene.lab).fetch(WEB)?;
-    during(&mut flood, 100_000, || {
+    flood.during(100_000, || {
         scene.daemon.stats_when("it is challenged", |stats| is_challenged(stats, 80))?;
         let known = Client::new(&scene.lab).fetch(WEB)?;
         ensure!(known < Duration::from_millis(500), "who has proved itself waited for {known:?}");

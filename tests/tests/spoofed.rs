@@ -74,7 +74,7 @@ fn strangers_are_served_while_it_lasts() -> Result<()> {
         scene.lab.add_client_address(*stranger)?;
     }
     let mut flood = scene.flood(&random_ipv4())?;
-    let served = during(&mut flood, 100_000, || {
+    let served = flood.during(100_000, || {
         scene.daemon.stats_when("it is challenged", |stats| is_challenged(stats, 80))?;
         Client::new(&scene.lab).run_from(&strangers, WEB, 100, Duration::from_secs(2), || true)
     })?;
@@ -87,19 +87,6 @@ fn strangers_are_served_while_it_lasts() -> Result<()> {
 fn is_challenged(stats: &Value, port: u16) -> bool {
     let ports = stats["measures"]["challenge"]["ports"].as_array().cloned().unwrap_or_default();
     ports.iter().any(|challenged| challenged["port"] == port && challenged["method"] == "cookie")
-}
-
-/// A flood that goes on for as long as `work` does.
-fn during<T>(flood: &mut Flood, rate: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let sender =
-            scope.spawn(|| flood.send_at_while(rate, Duration::from_secs(200), || !is_over.load(Ordering::Relaxed)));
-        let result = work();
-        is_over.store(true, Ordering::Relaxed);
-        sender.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-        result
-    })
 }
 
 /// A stranger is served within two seconds.
@@ -117,7 +104,7 @@ fn listeners_that_come_and_go_are_served() -> Result<()> {
     let mut scene = Scene::new("")?;
     let mut flood = scene.flood(&FloodSpec { destination_ports: (80, 4), ..random_ipv4() })?;
     let lab = scene.lab.clone();
-    during(&mut flood, 100_000, || {
+    flood.during(100_000, || {
         scene.daemon.stats_when("it is challenged", |stats| is_challenged(stats, 80))?;
         // nginx is restarted.
         scene.nginx = None;
@@ -156,7 +143,7 @@ fn a_killed_daemon_takes_up_where_it_was() -> Result<()> {
     let mut daemon = start()?;
     lab.receive_without_daemon()?;
     let mut flood = Flood::new(&lab, &random_ipv4())?;
-    during(&mut flood, 20_000, || {
+    flood.during(20_000, || {
         daemon.stats_when("it is challenged", |stats| is_challenged(stats, 80))?;
         Client::new(&lab).fetch(WEB)?;
         let is_over = AtomicBool::new(false);

@@ -6,7 +6,9 @@ pub mod plan;
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::MetadataExt,
-    thread::sleep,
+    panic::resume_unwind,
+    sync::atomic::{AtomicBool, Ordering},
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
@@ -320,6 +322,21 @@ impl Flood {
             sleep((chunk * turn + off_beat(turn)).saturating_sub(start.elapsed()));
         }
         Ok(self.delivered()? - before)
+    }
+
+    /// Sends at `rate` for as long as `work` does, and returns what that does.
+    ///
+    /// # Errors
+    /// Where the work fails, or the kernel refuses.
+    pub fn during<T>(&mut self, rate: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let sender = scope.spawn(|| self.send_at_while(rate, LONGEST, || !is_over.load(Ordering::Relaxed)));
+            let result = work();
+            is_over.store(true, Ordering::Relaxed);
+            sender.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            result
+        })
     }
 
     /// How many frames arrived so far: those made, less those that found the receiver's queue full.
