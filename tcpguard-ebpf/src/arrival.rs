@@ -18,6 +18,12 @@ impl Source {
     }
 }
 
+/// The hash of the connection that a segment belongs to.
+#[inline(always)]
+pub fn connection_of(source: Source, segment: &Segment) -> u64 {
+    hash::connection(source.hash, segment.source_port, segment.destination_port)
+}
+
 /// A SYN, when it came, and what may be done with it.
 pub struct Arrival<'a> {
     pub segment: &'a Segment,

@@ -11,13 +11,12 @@ use tcpguard_common::{
     control::flag,
     counters::Counter,
     drops::DropReason,
-    hash,
     packet::{Flags, Segment, SegmentKind},
 };
 
 use crate::{
     accounts::{self, counts},
-    arrival::Source,
+    arrival::{Source, connection_of},
     challenge, connections,
     control::{self, Leave},
     frame::Frame,
@@ -47,13 +46,13 @@ pub fn stray(context: &XdpContext, segment: &Segment, kind: SegmentKind) -> Opti
     if !leave.has(flag::GUARD) || !terms.has(watched) {
         return None;
     }
-    let connection = connection_hash(segment);
+    let connection = connection_of(Source::new(segment.source), segment);
     // What a connection was made by is looked at again each time: it may come once more when that is gone.
     if has_passed(connection, now) && !challenge::acknowledges_cookie(connection, segment) {
         return None;
     }
     let is_reset = u32::from(matches!(kind, SegmentKind::Rst));
-    match judge_stray(context.ctx, segment.place(), is_reset, now.jiffies) {
+    match judge_stray(context.ctx, segment.place(), is_reset, now.jiffies, connection) {
         PASSES => None,
         CONNECTED => {
             remember(connection, now);
@@ -75,11 +74,6 @@ const CONNECTED: u32 = 3;
 static PASSING: PerCpuArray<Cells, 1> = PerCpuArray::new();
 
 #[inline(always)]
-fn connection_hash(segment: &Segment) -> u64 {
-    hash::connection(Source::new(segment.source).hash, segment.source_port, segment.destination_port)
-}
-
-#[inline(always)]
 fn has_passed(connection: u64, now: Now) -> bool {
     PASSING.get(0).is_some_and(|cells| passing::holds(cells[passing::position(connection)], connection, now.second()))
 }
@@ -94,7 +88,7 @@ fn remember(connection: u64, now: Now) {
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn judge_stray(context: *mut xdp_md, place: u64, is_reset: u32, jiffies: u64) -> u32 {
+extern "C" fn judge_stray(context: *mut xdp_md, place: u64, is_reset: u32, jiffies: u64, connection: u64) -> u32 {
     let context = XdpContext::new(context);
     let frame = Frame::of(&context);
     let Some(segment) = Segment::at(&frame, place) else { return PASSES };
@@ -107,16 +101,15 @@ extern "C" fn judge_stray(context: *mut xdp_md, place: u64, is_reset: u32, jiffi
         Some(false) => {}
         None => return PASSES,
     }
-    let frame = Frame::of(&context);
     if is_reset != 0 {
         return STRAY;
     }
-    let Some((acknowledgement, is_cookie)) = challenge::returned_cookie(&frame, &segment) else { return PASSES };
+    let Some(is_cookie) = challenge::is_returned_cookie(&frame, &segment) else { return PASSES };
     let now = Now::at(jiffies);
     if !is_cookie {
-        return if challenge::follows_cookie(&segment, acknowledgement, now) { PASSES } else { STRAY };
+        return if challenge::follows_cookie(connection, &segment, now) { PASSES } else { STRAY };
     }
-    match challenge::note_returned(&segment, acknowledgement, now) {
+    match challenge::note_returned(connection, &segment, now) {
         Returned::First => {
             counts::add(Counter::CookiesReturned);
             accounts::cookie_returned(segment.destination_port, segment.source.is_ipv4());

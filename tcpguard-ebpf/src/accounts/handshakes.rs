@@ -7,7 +7,10 @@ use tcpguard_common::{
     packet::Segment,
 };
 
-use crate::{arrival::Source, socket::Handshake};
+use crate::{
+    arrival::{Source, connection_of},
+    socket::Handshake,
+};
 
 #[btf_map]
 static HANDSHAKES: Array<Set, { SETS as usize }> = Array::new();
@@ -15,14 +18,14 @@ static HANDSHAKES: Array<Set, { SETS as usize }> = Array::new();
 /// A SYN arrived: false where it is one that was counted before.
 #[inline(always)]
 pub fn begin(source: Source, segment: &Segment, now: u32) -> bool {
-    let connection = hash::connection(source.hash, segment.source_port, segment.destination_port);
+    let connection = connection_of(source, segment);
     set(connection).is_none_or(|set| handshake::begin(set, connection, segment.sequence, now))
 }
 
 /// Forgets the handshake that a SYN began: its end must not be counted, since its beginning is not.
 #[inline(always)]
 pub fn forget(source: Source, segment: &Segment, now: u32) {
-    let connection = hash::connection(source.hash, segment.source_port, segment.destination_port);
+    let connection = connection_of(source, segment);
     if let Some(set) = set(connection) {
         handshake::end(set, connection, Some(segment.sequence), now);
     }
@@ -32,7 +35,7 @@ pub fn forget(source: Source, segment: &Segment, now: u32) {
 /// the one after the SYN's (RFC 9293 3.10.7.3), as the SYN-ACK asked for.
 #[inline(always)]
 pub fn reset(source: Source, segment: &Segment, now: u32) -> Option<u32> {
-    let connection = hash::connection(source.hash, segment.source_port, segment.destination_port);
+    let connection = connection_of(source, segment);
     handshake::end(set(connection)?, connection, Some(segment.sequence.wrapping_sub(1)), now)
 }
 

@@ -76,14 +76,13 @@ pub fn make(segment: &Segment, mss: u16) -> Option<Cookie> {
     (made >= 0).then_some(Cookie { sequence: made as u32, mss: (made >> 32) as u16 })
 }
 
-/// What a segment acknowledges, and whether that is a cookie which the kernel would take.
+/// Whether a segment brings a cookie back that the kernel would take; `None` where that cannot be told.
 #[inline(always)]
-pub fn returned(frame: &Frame, segment: &Segment) -> Option<(u32, bool)> {
+pub fn is_returned(frame: &Frame, segment: &Segment) -> Option<bool> {
     if settings::can_make_cookies() == 0 {
         return None;
     }
     let mut header = frame.read::<[Be16; TCP_HEADER_LENGTH / 2]>(segment.tcp_offset)?;
-    let acknowledgement = (header[4].get() as u32) << 16 | header[5].get() as u32;
     let tcp = (&raw mut header).cast();
     // SAFETY: the helpers read as many bytes of both headers as these have.
     let problem = unsafe {
@@ -95,7 +94,7 @@ pub fn returned(frame: &Frame, segment: &Segment) -> Option<(u32, bool)> {
             bpf_tcp_raw_check_syncookie_ipv6((&raw mut addresses).cast(), tcp)
         }
     };
-    Some((acknowledgement, problem == 0))
+    Some(problem == 0)
 }
 
 #[inline(always)]

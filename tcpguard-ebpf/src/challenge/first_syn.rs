@@ -6,7 +6,7 @@ use tcpguard_common::{
     hash,
 };
 
-use crate::arrival::Arrival;
+use crate::arrival::{Arrival, connection_of};
 
 #[btf_map]
 static FIRST_SYNS: Array<Slab, { SLABS as usize }> = Array::new();
@@ -15,8 +15,7 @@ static FIRST_SYNS: Array<Slab, { SLABS as usize }> = Array::new();
 #[inline(always)]
 pub fn is_repeat(arrival: &Arrival) -> bool {
     let segment = arrival.segment;
-    let connection = hash::connection(arrival.source.hash, segment.source_port, segment.destination_port);
-    let hash = hash::syn(connection, segment.sequence);
+    let hash = hash::syn(connection_of(arrival.source, segment), segment.sequence);
     let (slab, set) = position(hash);
     let Some(slab) = FIRST_SYNS.get_ptr_mut(slab) else { return true };
     // SAFETY: elements of an array live as long as the program, and a word is written at once: two CPUs at

@@ -19,7 +19,7 @@ use tcpguard_common::{
 
 use crate::{accounts::counts, arrival::Arrival, outcome::Outcome, settings};
 pub use answer::send as answer;
-pub use cookie::returned as returned_cookie;
+pub use cookie::is_returned as is_returned_cookie;
 pub use destinations::{has_listener, note_listener, terms_of};
 pub use spent::{acknowledges as acknowledges_cookie, follows as follows_cookie, note as note_returned, spend};
 

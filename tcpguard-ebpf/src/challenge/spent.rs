@@ -14,27 +14,20 @@ static RETURNED_COOKIES: Array<Set, { SETS as usize }> = Array::new();
 
 /// Notes a valid cookie that came back.
 #[inline(always)]
-pub fn note(segment: &Segment, acknowledgement: u32, now: Now) -> Returned {
-    let connection = connection(segment);
-    set(connection).map_or(Returned::Again, |set| spent::note(set, connection, acknowledgement, now.second()))
+pub fn note(connection: u64, segment: &Segment, now: Now) -> Returned {
+    set(connection).map_or(Returned::Again, |set| spent::note(set, connection, segment.acknowledgement, now.second()))
 }
 
 /// Whether a segment follows one that brought its cookie back a moment ago.
 #[inline(always)]
-pub fn follows(segment: &Segment, acknowledgement: u32, now: Now) -> bool {
-    let connection = connection(segment);
-    set(connection).is_some_and(|set| spent::follows(set, connection, acknowledgement, now.second()))
+pub fn follows(connection: u64, segment: &Segment, now: Now) -> bool {
+    set(connection).is_some_and(|set| spent::follows(set, connection, segment.acknowledgement, now.second()))
 }
 
 /// Whether a segment acknowledges what one did that brought its cookie back.
 #[inline(always)]
 pub fn acknowledges(connection: u64, segment: &Segment) -> bool {
     set(connection).is_some_and(|set| spent::acknowledges(set, connection, segment.acknowledgement))
-}
-
-#[inline(always)]
-fn connection(segment: &Segment) -> u64 {
-    hash::connection(Source::new(segment.source).hash, segment.source_port, segment.destination_port)
 }
 
 /// A handshake is complete: by its cookie no other one may be.
