@@ -13,6 +13,9 @@
 //! | [`challenge`] | answering SYNs with cookies, where blocks do not help |
 //! | [`lists`] | who is always let in, and who never |
 //! | [`events`] | what happened |
+//! | [`history`] | the last fifteen minutes |
+//! | [`cost`] | what tcpguard itself costs |
+//! | [`metrics`] | telling Prometheus |
 //! | [`api`] | telling others |
 //! | [`cli`] | the commands |
 
@@ -20,13 +23,16 @@ pub mod api;
 pub mod challenge;
 pub mod cli;
 pub mod config;
+pub mod cost;
 pub mod datapath;
 pub mod detect;
 pub mod enforce;
 pub mod events;
+pub mod history;
 pub mod interfaces;
 pub mod kernel;
 pub mod lists;
+pub mod metrics;
 pub mod monitor;
 
 use std::{
@@ -49,8 +55,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    api::{About, ApiState, ListenError, Listeners, Order},
+    api::{About, ApiState, ListenError, Listeners, Order, StatsCache},
     config::Config,
+    cost::{Cost, CostMeter},
     datapath::{
         Datapath, DatapathError, DatapathOptions, Feature,
         maps::{ControlMap, EventRing, GuardedInterfaces, LocalAddresses},
@@ -58,6 +65,7 @@ use crate::{
     detect::{Judgement, Observation, Phase, Policy, State, detect},
     enforce::{Enforcer, Measures},
     events::{EventKind, EventLog, Note},
+    history::{History, Sampler},
     interfaces::{Guards, LinkChange, LinkWatch, Links},
     kernel::LiveKernel,
     lists::{DatapathTime, FileWatch, ListError, Lists},
@@ -88,10 +96,14 @@ pub struct Report {
     pub snapshot: Snapshot,
     /// What follows from it.
     pub state: State,
+    /// Since when the phase is what it is.
+    pub state_since: jiff::Timestamp,
     /// When the attack began that is going on.
     pub attack_since: Option<jiff::Timestamp>,
     /// What is done.
     pub measures: Measures,
+    /// What all this costs.
+    pub cost: Cost,
 }
 
 /// Runs the daemon until `shutdown` is cancelled, and leaves nothing behind. It wants tokio's
@@ -116,10 +128,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let guards = Guards::attach(&config, &links, &mut datapath).await?;
 
     let (publish, report) = watch::channel(None);
+    let (publish_beat, beat) = watch::channel(None);
+    let history = History::default();
     let (give_order, orders) = mpsc::channel(MOST_ORDERS);
     let about = About { started: Instant::now(), features: datapath.features.clone(), config: config.clone() };
     let router = api::router(ApiState {
         report,
+        beat,
+        history: history.clone(),
+        stats_cache: StatsCache::default(),
         sources: others.sources,
         about: Arc::new(about),
         scans: Arc::new(Semaphore::new(1)),
@@ -131,8 +148,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let server = tokio::spawn(listeners.serve(router, shutdown.clone()));
     let files = tokio::spawn(follow_files(files, shutdown.clone()));
 
-    let judge =
-        Judge { policy: Policy::of(&config), state: State::default(), started: Instant::now(), attack_since: None };
+    let judge = Judge {
+        policy: Policy::of(&config),
+        state: State::default(),
+        started: Instant::now(),
+        phase_since: (Phase::Calm, jiff::Timestamp::now()),
+        attack_since: None,
+    };
     let daemon = Daemon {
         datapath,
         guards,
@@ -149,6 +171,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         local: others.local,
         knows_local: false,
         publish,
+        publish_beat,
+        sampler: Sampler::new(history),
+        cost: CostMeter::default(),
         is_blind: false,
     };
     daemon.watch(watch, others.events, orders, shutdown).await;
@@ -228,6 +253,9 @@ struct Daemon {
     /// Every address of the host is known to the datapath.
     knows_local: bool,
     publish: watch::Sender<Option<Arc<Report>>>,
+    publish_beat: watch::Sender<Option<Arc<Report>>>,
+    sampler: Sampler,
+    cost: CostMeter,
     /// The last snapshot could not be taken.
     is_blind: bool,
 }
@@ -237,6 +265,8 @@ struct Judge {
     policy: Policy,
     state: State,
     started: Instant,
+    /// The phase, and since when it is.
+    phase_since: (Phase, jiff::Timestamp),
     attack_since: Option<jiff::Timestamp>,
 }
 
@@ -249,6 +279,9 @@ impl Judge {
         let judgement = detect(&self.policy, &Observation::of(snapshot, at), &self.state);
         self.state = judgement.state.clone();
         self.attack_since = self.state.since().map(|_| self.attack_since.unwrap_or(snapshot.clock.now()));
+        if self.state.phase() != self.phase_since.0 {
+            self.phase_since = (self.state.phase(), snapshot.clock.now());
+        }
         judgement
     }
 }
@@ -355,7 +388,7 @@ impl Daemon {
         match tokio::task::block_in_place(|| self.watch_and_act()) {
             Ok(report) => {
                 self.is_blind = false;
-                drop(self.publish.send_replace(Some(Arc::new(report))));
+                self.tell(Arc::new(report));
             }
             Err(error) if self.is_blind => debug!("still no snapshot could be taken: {error}"),
             Err(error) => {
@@ -365,8 +398,18 @@ impl Daemon {
         }
     }
 
+    fn tell(&mut self, report: Arc<Report>) {
+        let phase = report.state.phase();
+        let is_sampled = self.sampler.note(&report.snapshot, phase, Instant::now());
+        let before = self.publish.send_replace(Some(Arc::clone(&report)));
+        if is_sampled || before.is_none_or(|before| before.state.phase() != phase) {
+            drop(self.publish_beat.send_replace(Some(report)));
+        }
+    }
+
     /// Sees, judges and acts; only then is the datapath given leave to go on.
     fn watch_and_act(&mut self) -> Result<Report, DatapathError> {
+        self.cost.begin_tick(Instant::now());
         let is_alert = self.judge.state.phase() != Phase::Calm;
         let mut snapshot = self.monitor.tick(&self.datapath, self.guards.status(), is_alert)?;
         if !self.datapath.features.sees_completions() {
@@ -383,7 +426,15 @@ impl Daemon {
         let good_until = snapshot.clock.after(self.heartbeat_timeout);
         self.control.give(&self.enforcer.control(&self.datapath, good_until, self.knows_local))?;
         self.events.tick();
-        Ok(Report { snapshot, state: judgement.state, attack_since: self.judge.attack_since, measures })
+        self.cost.end_tick(Instant::now(), &self.datapath);
+        Ok(Report {
+            snapshot,
+            state: judgement.state,
+            state_since: self.judge.phase_since.1,
+            attack_since: self.judge.attack_since,
+            measures,
+            cost: self.cost.cost(),
+        })
     }
 
     /// Tells the datapath which destinations are the host's.

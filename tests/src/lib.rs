@@ -2,6 +2,7 @@
 //! of its traffic can leave: the namespaces have no uplink, and they vanish with the process that
 //! made them, however it ends.
 
+pub mod browser;
 pub mod client;
 pub mod daemon;
 pub mod flood;
@@ -17,6 +18,7 @@ pub mod soak;
 pub mod wait;
 pub mod wire;
 
+pub use browser::Browser;
 pub use client::{Client, Connections};
 pub use daemon::{Daemon, Setup};
 pub use flood::{Flood, FloodSpec, Sources};

@@ -7,8 +7,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use thiserror::Error;
+use utoipa::IntoResponses;
 
-use super::model::Problem;
+use super::{model::Problem, protection::Foreign};
 use crate::{datapath::DatapathError, lists::ListError};
 
 /// Why a request has no answer.
@@ -33,10 +34,17 @@ pub enum ApiError {
     #[error(transparent)]
     List(#[from] ListError),
     /// There is no such path.
-    #[error(
-        "there is nothing here: the paths are /stats, /sources, /half-open, /lists, /events, /events/stream, /healthz and /readyz"
-    )]
+    #[error("there is nothing here: /openapi.json describes the paths there are, and / is the dashboard")]
     NoSuchPath,
+    /// A page of another site, or a name that is not ours.
+    #[error(transparent)]
+    Foreign(#[from] Foreign),
+    /// It is no address.
+    #[error("\"{0}\" is no address: as in 198.51.100.7 or 2001:db8::7")]
+    NotAnAddress(String),
+    /// An answer cannot be written.
+    #[error("the answer cannot be written as JSON: {0}")]
+    Unwritable(serde_json::Error),
     /// The path does not change anything.
     #[error("this path does not take that method")]
     WrongMethod,
@@ -51,13 +59,13 @@ pub enum ApiError {
 impl ApiError {
     const fn status(&self) -> StatusCode {
         match self {
-            Self::BadQuery(_) | Self::BadBody(_) => StatusCode::BAD_REQUEST,
+            Self::BadQuery(_) | Self::BadBody(_) | Self::NotAnAddress(_) => StatusCode::BAD_REQUEST,
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NeedsSocket => StatusCode::FORBIDDEN,
+            Self::NeedsSocket | Self::Foreign(_) => StatusCode::FORBIDDEN,
             Self::NoSuchPath | Self::NoSuchList(_) => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Datapath(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Datapath(_) | Self::Unwritable(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::List(error) => match error {
                 ListError::NotListed { .. } => StatusCode::NOT_FOUND,
                 ListError::Full => StatusCode::INSUFFICIENT_STORAGE,
@@ -80,4 +88,43 @@ impl From<QueryRejection> for ApiError {
     fn from(rejection: QueryRejection) -> Self {
         Self::BadQuery(rejection.body_text())
     }
+}
+
+/// For the description of a path that answers from the latest snapshot.
+#[derive(IntoResponses)]
+pub(super) enum NotReadyYet {
+    /// Not yet, or not any more
+    #[response(status = SERVICE_UNAVAILABLE)]
+    #[expect(dead_code, reason = "for the description alone")]
+    NotReady(Problem),
+}
+
+/// For the description of a path that takes a query.
+#[derive(IntoResponses)]
+pub(super) enum QueryRefused {
+    /// The request is not understood
+    #[response(status = BAD_REQUEST)]
+    #[expect(dead_code, reason = "for the description alone")]
+    BadQuery(Problem),
+}
+
+/// For the description of a path that changes something.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "for the description alone")]
+pub(super) enum ChangeRefused {
+    /// The request is not understood
+    #[response(status = BAD_REQUEST)]
+    BadRequest(Problem),
+    /// It did not come by the Unix socket
+    #[response(status = FORBIDDEN)]
+    NeedsSocket(Problem),
+    /// There is no such list, or nothing on it to remove
+    #[response(status = NOT_FOUND)]
+    NotFound(Problem),
+    /// The body is longer than 64 KiB
+    #[response(status = PAYLOAD_TOO_LARGE)]
+    TooLong(Problem),
+    /// There is no room for more
+    #[response(status = INSUFFICIENT_STORAGE)]
+    Full(Problem),
 }

@@ -12,15 +12,19 @@ use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{ApiError, ApiState, limit};
+use super::{ApiError, ApiState, error::QueryRefused, limit};
 use crate::events::{Event, MOST_KEPT, Since};
 
 const DEFAULT_LIMIT: usize = 100;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
+    /// Only those after this id, or after this time; then the first of these, instead of the last of all.
     since: Option<String>,
+    /// How many; 100 without it.
+    #[param(maximum = 10_000)]
     limit: Option<usize>,
 }
 
@@ -30,6 +34,10 @@ impl Parameters {
     }
 }
 
+/// What happened
+///
+/// The last events, the oldest first.
+#[utoipa::path(get, path = "/events", tag = "reading", params(Parameters), responses((status = OK, body = Vec<Event>), QueryRefused))]
 pub(super) async fn list(
     State(state): State<ApiState>,
     query: Result<Query<Parameters>, QueryRejection>,
@@ -66,13 +74,14 @@ pub(super) async fn follow(
     });
     // What was recorded between following and listing comes twice, and is sent once.
     let coming = coming.filter(move |event| std::future::ready(event.id > last));
-    let events = stream::iter(missed).chain(coming).map(|event| Ok(message(&event)));
+    let events = stream::iter(missed).chain(coming).map(|event| Ok(message(&event, event.kind.name())));
     let shutdown = state.shutdown.clone();
     let events = events.take_until(async move { shutdown.cancelled().await });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
 }
 
-fn message(event: &Event) -> sse::Event {
-    let message = sse::Event::default().id(event.id.to_string()).event(event.kind.name());
+/// An event as a message of this name.
+pub(super) fn message(event: &Event, name: &str) -> sse::Event {
+    let message = sse::Event::default().id(event.id.to_string()).event(name);
     message.json_data(event).unwrap_or_else(|_| sse::Event::default().comment("an event that cannot be shown"))
 }

@@ -8,16 +8,26 @@ use serde::Deserialize;
 
 use super::{
     ApiError, ApiState,
+    error::{NotReadyYet, QueryRefused},
     model::{HalfOpenPort, HalfOpenReport, HalfOpenRow},
 };
 use crate::kernel::{HalfOpenTable, Spread};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
+    /// Only those of this local port.
     port: Option<u16>,
 }
 
+/// The handshakes that are half open in the kernel
+///
+/// What `netstat -n -p TCP | grep SYN_RECV` shows, by port, and whether the sources look random.
+#[utoipa::path(
+    get, path = "/half-open", tag = "reading", params(Parameters),
+    responses((status = OK, body = HalfOpenReport), QueryRefused, NotReadyYet)
+)]
 pub(super) async fn half_open(
     State(state): State<ApiState>,
     query: Result<Query<Parameters>, QueryRejection>,

@@ -3,17 +3,19 @@
 use axum::{Json, extract::State};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{ApiError, ApiState, model::Health};
+use super::{ApiError, ApiState, error::NotReadyYet, model::Health};
 
 /// A snapshot older than this means that the daemon does not tick any more.
 const STALE: SignedDuration = SignedDuration::from_secs(2);
 
-/// The daemon answers.
+/// Whether the daemon answers
+#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = OK, body = Health)))]
 pub(super) async fn healthz() -> Json<Health> {
     Json(Health { status: "ok".to_owned() })
 }
 
-/// The datapath is attached, and snapshots are taken.
+/// Whether the datapath is attached, and snapshots are taken
+#[utoipa::path(get, path = "/readyz", tag = "health", responses((status = OK, body = Health), NotReadyYet))]
 pub(super) async fn readyz(State(state): State<ApiState>) -> Result<Json<Health>, ApiError> {
     let report = state.report()?;
     let snapshot = &report.snapshot;

@@ -14,27 +14,33 @@ use axum::{
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, de::Error};
 use tokio::sync::oneshot;
+use utoipa::ToSchema;
 
 use super::{
     ApiError, ApiState, Order,
     access::{MayChange, body},
     blocking,
+    error::{ChangeRefused, NotReadyYet, QueryRefused},
     model::{BlockEntry, ListEntry, ListReport, Removed},
 };
 use crate::{
+    enforce::Block,
     lists::{Entry, ListName, Network},
     monitor::WallClock,
 };
 
-/// What a `POST` asks for.
-#[derive(Debug, Deserialize)]
+/// What is to be added to a list.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Addition {
+pub(super) struct Addition {
+    /// An address, or a network in CIDR form.
     #[serde(alias = "cidr", alias = "address", alias = "prefix", alias = "source")]
     network: String,
+    /// Why; 200 characters at most.
     #[serde(default)]
+    #[schema(max_length = 200)]
     reason: Option<String>,
-    /// How long it lasts: seconds, or a text such as "10m".
+    /// How long it lasts: seconds, or a text such as "10m"; without it, until it is removed.
     #[serde(
         default,
         rename = "for",
@@ -47,21 +53,28 @@ struct Addition {
         alias = "expires",
         deserialize_with = "duration"
     )]
+    #[schema(value_type = Option<String>)]
     lasts: Option<Duration>,
+    /// Insists on a network so wide that it may be a mistake.
     #[serde(default)]
     force: bool,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
+    /// How many entries; all without it.
     limit: Option<usize>,
 }
 
 /// What a `DELETE` asks for, in its query or in its body.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Removal {
+    /// Which network, in CIDR form.
+    #[param(required)]
     #[serde(alias = "cidr", alias = "address", alias = "prefix", alias = "source")]
     network: Option<String>,
 }
@@ -89,6 +102,11 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
     }
 }
 
+/// Who is always let in, who never, and who is blocked
+#[utoipa::path(
+    get, path = "/lists", tag = "lists", params(Parameters),
+    responses((status = OK, body = ListReport), QueryRefused, NotReadyYet)
+)]
 pub(super) async fn show(
     State(state): State<ApiState>,
     query: Result<Query<Parameters>, QueryRejection>,
@@ -106,16 +124,17 @@ pub(super) async fn show(
     Ok(Json(ListReport {
         allow: of(ListName::Allow),
         deny: of(ListName::Deny),
-        blocks: blocks
-            .map(|block| BlockEntry {
-                network: block.network.to_string(),
-                expires: clock.now().saturating_add(block.left).unwrap_or(clock.now()),
-                times: block.times,
-            })
-            .collect(),
+        blocks: blocks.map(|block| block_row(block, clock)).collect(),
     }))
 }
 
+/// Add a network to a list
+///
+/// Over the Unix socket only.
+#[utoipa::path(
+    post, path = "/lists/{list}", tag = "lists", params(("list" = ListName, Path, description = "allow or deny")),
+    request_body = Addition, responses((status = CREATED, body = ListEntry), ChangeRefused, NotReadyYet)
+)]
 pub(super) async fn add(
     _: MayChange,
     State(state): State<ApiState>,
@@ -132,6 +151,15 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, Json(row(&entry.await??, &clock))))
 }
 
+/// Take a network off a list
+///
+/// Over the Unix socket only. What a command or an SSH session added can be removed; `deny` also lifts blocks by
+/// judgement within the network.
+#[utoipa::path(
+    delete, path = "/lists/{list}", tag = "lists",
+    params(("list" = ListName, Path, description = "allow or deny"), Removal),
+    responses((status = OK, body = Removed), ChangeRefused, NotReadyYet)
+)]
 pub(super) async fn remove(
     _: MayChange,
     State(state): State<ApiState>,
@@ -170,7 +198,15 @@ fn name(text: &str) -> Result<ListName, ApiError> {
     }
 }
 
-fn row(entry: &Entry, clock: &WallClock) -> ListEntry {
+pub(super) fn block_row(block: &Block, clock: &WallClock) -> BlockEntry {
+    BlockEntry {
+        network: block.network.to_string(),
+        expires: clock.now().saturating_add(block.left).unwrap_or(clock.now()),
+        times: block.times,
+    }
+}
+
+pub(super) fn row(entry: &Entry, clock: &WallClock) -> ListEntry {
     ListEntry {
         network: entry.network.to_string(),
         list: entry.list,

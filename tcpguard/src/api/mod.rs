@@ -1,43 +1,60 @@
 //! The HTTP interface: read-only over loopback; over the Unix socket also what changes something.
 
 mod access;
+mod dashboard;
 mod error;
 mod events;
 mod half_open;
 mod health;
+mod history;
 mod lists;
+mod live;
+mod metrics;
 pub mod model;
+mod openapi;
+mod protection;
 mod serve;
 mod sources;
 mod stats;
+mod why;
 
-use std::{sync::Arc, time::Instant};
-
-use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    routing::{get, post},
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
 };
+
+use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     Report,
     config::Config,
     datapath::{Features, maps::SourceMap},
     events::EventLog,
+    history::History,
     lists::{Lists, Network},
 };
 pub use access::Access;
 pub use error::ApiError;
 pub use half_open::report as half_open_report;
+pub use protection::Foreign;
 pub use serve::{ListenError, Listeners};
+pub use stats::StatsCache;
 
 /// What answers are made from.
 #[derive(Clone)]
 pub struct ApiState {
     /// The latest report; `None` before the first.
     pub report: watch::Receiver<Option<Arc<Report>>>,
+    /// The same once a second, and whenever the state changes.
+    pub beat: watch::Receiver<Option<Arc<Report>>>,
+    /// The last fifteen minutes.
+    pub history: History,
+    /// `/stats` as it was last written.
+    pub stats_cache: StatsCache,
     /// The source table.
     pub sources: SourceMap,
     /// What does not change while the daemon runs.
@@ -107,18 +124,42 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 /// Every path there is.
 pub fn router(state: ApiState) -> Router {
-    Router::new()
-        .route("/stats", get(stats::stats))
-        .route("/sources", get(sources::sources))
-        .route("/half-open", get(half_open::half_open))
-        .route("/lists", get(lists::show))
-        .route("/lists/{list}", post(lists::add).delete(lists::remove))
-        .route("/events", get(events::list))
+    let (described, _) = described().split_for_parts();
+    described
+        .route("/", get(dashboard::page))
+        .route("/assets/{file}", get(dashboard::asset))
         .route("/events/stream", get(events::follow))
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
+        .route("/live", get(live::live))
         .fallback(|| async { ApiError::NoSuchPath })
         .method_not_allowed_fallback(|| async { ApiError::WrongMethod })
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
+        .layer(middleware::from_fn_with_state(state.clone(), protection::protect))
         .with_state(state)
+}
+
+/// The paths for programs, each with its description.
+fn described() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .routes(routes!(stats::stats))
+        .routes(routes!(history::history))
+        .routes(routes!(sources::sources))
+        .routes(routes!(why::why))
+        .routes(routes!(half_open::half_open))
+        .routes(routes!(events::list))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(lists::show))
+        .routes(routes!(lists::add, lists::remove))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(openapi::openapi))
+}
+
+/// The OpenAPI description of every path for programs, as JSON.
+pub fn description() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| {
+        let (_, description) = described().split_for_parts();
+        // It is made of constants: a test sees to it that it can be written.
+        description.to_pretty_json().unwrap_or_default()
+    })
 }

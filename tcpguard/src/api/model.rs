@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use crate::lists::ListName;
+use crate::{events::Event, lists::ListName};
 
 /// Why a request has no answer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// One sentence.
     pub error: String,
 }
 
 /// `GET /stats`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
     /// tcpguard's version.
     pub version: String,
@@ -25,6 +26,8 @@ pub struct Stats {
     pub time: Timestamp,
     /// calm, attack or recovering.
     pub state: String,
+    /// Since when it is that.
+    pub state_since: Timestamp,
     /// The attack that is going on.
     pub attack: Option<Attack>,
     /// What may be done: 0 nothing, 1 kernel measures, 2 these and XDP.
@@ -63,10 +66,65 @@ pub struct Stats {
     pub tcp_ext: BTreeMap<String, u64>,
     /// What is done at this moment.
     pub measures: Measures,
+    /// What tcpguard itself costs.
+    pub cost: Cost,
+}
+
+/// What tcpguard itself costs.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Cost {
+    /// Processor time that the daemon has used.
+    pub cpu_seconds: f64,
+    /// Memory that the daemon has in use.
+    pub resident_bytes: u64,
+    /// Snapshots taken.
+    pub ticks: u64,
+    /// How long the last one took, with all that followed from it.
+    pub last_tick_seconds: f64,
+    /// By how much one came too late at most, within the last minute.
+    pub longest_tick_delay_seconds: f64,
+    /// What the BPF programs cost; null unless the kernel measures it (`kernel.bpf_stats_enabled`).
+    pub programs: Option<Vec<Program>>,
+}
+
+/// What a BPF program costs.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Program {
+    /// Its name.
+    pub name: String,
+    /// How often it ran.
+    pub runs: u64,
+    /// How long all runs took together.
+    pub run_seconds: f64,
+}
+
+/// `GET /history`: a sample a second, of the last fifteen minutes; each list has one value for each.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct HistoryReport {
+    /// When each second ended; the oldest first.
+    pub time: Vec<Timestamp>,
+    /// calm, attack or recovering.
+    pub state: Vec<String>,
+    /// SYNs.
+    pub syn_per_second: Vec<f64>,
+    /// Handshakes completed.
+    pub completed_per_second: Vec<f64>,
+    /// Frames dropped.
+    pub dropped_per_second: Vec<f64>,
+    /// SYNs answered with a cookie.
+    pub challenged_per_second: Vec<f64>,
+    /// Different sources of SYNs, estimated.
+    pub distinct_sources_per_second: Vec<f64>,
+    /// In state SYN_RECV in the kernel.
+    pub half_open_kernel: Vec<u64>,
+    /// Of these, the ones whose SYN-ACK was sent again.
+    pub half_open_kernel_retried: Vec<u64>,
+    /// By the datapath's count.
+    pub half_open_datapath: Vec<u64>,
 }
 
 /// Ports with thresholds of their own.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Service {
     /// The ports.
     pub ports: Vec<u16>,
@@ -79,7 +137,7 @@ pub struct Service {
 }
 
 /// What is done at this moment.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Measures {
     /// Kernel settings that are changed for as long as the attack lasts.
     pub kernel_settings: Vec<Setting>,
@@ -93,7 +151,7 @@ pub struct Measures {
 }
 
 /// How SYNs of unproven sources are challenged.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Challenge {
     /// Ports that are challenged now.
     pub ports: Vec<ChallengedPort>,
@@ -110,7 +168,7 @@ pub struct Challenge {
 }
 
 /// A port that is challenged.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ChallengedPort {
     /// Which.
     pub port: u16,
@@ -123,7 +181,7 @@ pub struct ChallengedPort {
 }
 
 /// A port that should be challenged, and is not.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct PortLeftAlone {
     /// Which.
     pub port: u16,
@@ -132,7 +190,7 @@ pub struct PortLeftAlone {
 }
 
 /// A kernel setting.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Setting {
     /// Its name.
     pub name: String,
@@ -143,7 +201,7 @@ pub struct Setting {
 }
 
 /// `GET /lists`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ListReport {
     /// Who is always let in.
     pub allow: Vec<ListEntry>,
@@ -154,7 +212,7 @@ pub struct ListReport {
 }
 
 /// One entry of a list.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ListEntry {
     /// An address, or a network in CIDR form.
     pub network: String,
@@ -169,7 +227,7 @@ pub struct ListEntry {
 }
 
 /// A block by judgement.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct BlockEntry {
     /// An address, or a network in CIDR form.
     pub network: String,
@@ -180,7 +238,7 @@ pub struct BlockEntry {
 }
 
 /// The answer to a `DELETE`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Removed {
     /// What was taken off the list.
     pub network: String,
@@ -189,7 +247,7 @@ pub struct Removed {
 }
 
 /// An attack.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Attack {
     /// Since when.
     pub since: Timestamp,
@@ -200,7 +258,7 @@ pub struct Attack {
 }
 
 /// A guarded interface.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Interface {
     /// Its name.
     pub name: String,
@@ -212,7 +270,7 @@ pub struct Interface {
 }
 
 /// Counters since the daemon started.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Totals {
     /// Frames seen: `passed` + `dropped` + `challenged`.
     pub packets: u64,
@@ -249,7 +307,7 @@ pub struct Totals {
 }
 
 /// Rates over the last second.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Rates {
     /// Frames.
     pub packets_per_second: f64,
@@ -261,12 +319,16 @@ pub struct Rates {
     pub retried_per_second: f64,
     /// Resets.
     pub rst_per_second: f64,
+    /// Frames dropped.
+    pub dropped_per_second: f64,
+    /// SYNs answered with a cookie.
+    pub challenged_per_second: f64,
     /// Different sources of SYNs, estimated to within a few percent.
     pub distinct_sources_per_second: f64,
 }
 
 /// Half-open handshakes.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HalfOpen {
     /// In state SYN_RECV in the kernel.
     pub kernel: u64,
@@ -277,7 +339,7 @@ pub struct HalfOpen {
 }
 
 /// The thresholds in force.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Thresholds {
     /// Half-open handshakes.
     pub max_half_open: u32,
@@ -288,7 +350,7 @@ pub struct Thresholds {
 }
 
 /// A port.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Port {
     /// Its number.
     pub port: u16,
@@ -312,7 +374,7 @@ pub struct Port {
 }
 
 /// A source.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Source {
     /// Its address.
     pub source: String,
@@ -340,8 +402,29 @@ pub struct Source {
     pub last_seen: Timestamp,
 }
 
+/// `GET /sources/{address}`: everything that is known of one source.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Why {
+    /// Its address.
+    pub address: String,
+    /// What becomes of its SYNs, and all that follows, in sentences.
+    pub summary: Vec<String>,
+    /// Commands that let it in; none where it is.
+    pub how_to_let_in: Vec<String>,
+    /// Its entry in the source table.
+    pub source: Option<Source>,
+    /// The entries of lists that it falls under.
+    pub lists: Vec<ListEntry>,
+    /// The blocks by judgement that it falls under.
+    pub blocks: Vec<BlockEntry>,
+    /// Its handshakes in state SYN_RECV.
+    pub half_open_in_kernel: u64,
+    /// The latest events about it, or a network that it is in; the oldest first.
+    pub events: Vec<Event>,
+}
+
 /// A network.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Prefix {
     /// In CIDR form.
     pub prefix: String,
@@ -354,7 +437,7 @@ pub struct Prefix {
 }
 
 /// How the source table stands.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Tracking {
     /// Sources that have an entry.
     pub sources: u64,
@@ -371,7 +454,7 @@ pub struct Tracking {
 }
 
 /// Something the kernel may lack.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Feature {
     /// Whether it is there.
     pub available: bool,
@@ -381,7 +464,7 @@ pub struct Feature {
 }
 
 /// `GET /half-open`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct HalfOpenReport {
     /// How many there are.
     pub total: u64,
@@ -396,7 +479,7 @@ pub struct HalfOpenReport {
 }
 
 /// Half-open handshakes of one port.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct HalfOpenPort {
     /// The local port.
     pub port: u16,
@@ -407,7 +490,7 @@ pub struct HalfOpenPort {
 }
 
 /// A half-open handshake in the kernel.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct HalfOpenRow {
     /// Local address and port.
     pub local: String,
@@ -422,8 +505,15 @@ pub struct HalfOpenRow {
 }
 
 /// `GET /healthz` and `/readyz`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     /// ok.
     pub status: String,
+}
+
+/// `/stats` of a host under attack, for tests of what is made from it.
+#[cfg(test)]
+pub(crate) fn sample() -> Stats {
+    let text = include_str!("sample.json");
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("the sample is not /stats: {error}"))
 }

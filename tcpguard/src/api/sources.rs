@@ -11,8 +11,14 @@ use axum::{
 };
 use serde::Deserialize;
 use tcpguard_common::{address::Address, source::SourceEntry};
+use utoipa::ToSchema;
 
-use super::{ApiError, ApiState, blocking, limit, model::Source};
+use super::{
+    ApiError, ApiState, blocking,
+    error::{NotReadyYet, QueryRefused},
+    limit,
+    model::Source,
+};
 use crate::{
     datapath::{DatapathError, maps::SourceMap},
     monitor::{MOST_TOP_SOURCES, Snapshot, SourceOrder, WallClock},
@@ -21,8 +27,9 @@ use crate::{
 const DEFAULT_LIMIT: usize = 20;
 const MOST: usize = 100_000;
 
-#[derive(Clone, Copy, Default, Deserialize)]
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = SourceSort)]
 enum Sort {
     #[default]
     Syn,
@@ -30,14 +37,26 @@ enum Sort {
     Dropped,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
+    /// By what: SYNs without it.
     #[serde(default)]
+    #[param(inline)]
     sort: Sort,
+    /// How many; 20 without it. With more than 256 the whole table is read.
+    #[param(maximum = 100_000)]
     limit: Option<usize>,
 }
 
+/// The top sources
+///
+/// Each is read from the source table when asked for.
+#[utoipa::path(
+    get, path = "/sources", tag = "reading", params(Parameters),
+    responses((status = OK, body = Vec<Source>), QueryRefused, NotReadyYet)
+)]
 pub(super) async fn sources(
     State(state): State<ApiState>,
     query: Result<Query<Parameters>, QueryRejection>,
@@ -134,7 +153,7 @@ impl PartialEq for Weighed {
 
 impl Eq for Weighed {}
 
-fn row(source: Address, entry: &SourceEntry, period: u32, clock: &WallClock, drops: bool) -> Source {
+pub(super) fn row(source: Address, entry: &SourceEntry, period: u32, clock: &WallClock, drops: bool) -> Source {
     let is_blocked = drops && entry.blocked_until > clock.jiffies();
     Source {
         source: source.to_string(),

@@ -1,20 +1,28 @@
 //! `GET /stats`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{Json, extract::State};
+use axum::{
+    body::Bytes,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
 use ipnet::IpNet;
 use tcpguard_common::{counters::Counter, drops::DropReason, packet::Unread};
+use tokio::sync::Mutex;
 
 use super::{
     About, ApiError, ApiState,
+    error::NotReadyYet,
     model::{self, Stats},
     sources,
 };
 use crate::{
     Report,
     challenge::ChallengeStatus,
-    datapath::{Features, maps},
+    cost::Cost,
+    datapath::{Features, ProgramCost, maps},
     detect::{Kind, Scope},
     interfaces::InterfaceStatus,
     kernel::TcpExt,
@@ -23,11 +31,46 @@ use crate::{
 
 const TOP: usize = 20;
 
-pub(super) async fn stats(State(state): State<ApiState>) -> Result<Json<Stats>, ApiError> {
-    let report = state.report()?;
-    let snapshot = &report.snapshot;
-    let top = sources::top(snapshot, &state.sources, SourceOrder::Syn, TOP, state.about.drops())?;
-    Ok(Json(Stats { sources: top, ..assemble(&report, &state.about) }))
+/// `/stats` as of one report, which all who ask before the next one share.
+pub(super) struct Rendered {
+    pub stats: Stats,
+    pub json: Bytes,
+}
+
+/// The last one.
+#[derive(Clone, Default)]
+pub struct StatsCache(Arc<Mutex<Option<(Arc<Report>, Arc<Rendered>)>>>);
+
+impl ApiState {
+    /// `/stats` as of the latest report.
+    pub(super) async fn stats(&self) -> Result<Arc<Rendered>, ApiError> {
+        let report = self.report()?;
+        let mut last = self.stats_cache.0.lock().await;
+        if let Some((of, rendered)) = &*last
+            && Arc::ptr_eq(of, &report)
+        {
+            return Ok(Arc::clone(rendered));
+        }
+        let rendered = Arc::new(render(&report, self)?);
+        *last = Some((report, Arc::clone(&rendered)));
+        Ok(rendered)
+    }
+}
+
+fn render(report: &Report, state: &ApiState) -> Result<Rendered, ApiError> {
+    let top = sources::top(&report.snapshot, &state.sources, SourceOrder::Syn, TOP, state.about.drops())?;
+    let stats = Stats { sources: top, ..assemble(report, &state.about) };
+    let json = serde_json::to_vec(&stats).map_err(ApiError::Unwritable)?.into();
+    Ok(Rendered { stats, json })
+}
+
+/// How things stand
+///
+/// One snapshot; there is a new one ten times a second.
+#[utoipa::path(get, path = "/stats", tag = "reading", responses((status = OK, body = Stats), NotReadyYet))]
+pub(super) async fn stats(State(state): State<ApiState>) -> Result<Response, ApiError> {
+    let json = state.stats().await?.json.clone();
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
 fn assemble(report: &Report, about: &About) -> Stats {
@@ -37,6 +80,7 @@ fn assemble(report: &Report, about: &About) -> Stats {
         uptime_seconds: about.started.elapsed().as_secs(),
         time: snapshot.clock.now(),
         state: report.state.phase().name().to_owned(),
+        state_since: report.state_since,
         attack: attack(report, about),
         syn_attack_protect: about.config.syn_attack_protect,
         services: services(report, about),
@@ -51,6 +95,8 @@ fn assemble(report: &Report, about: &About) -> Stats {
             completed_per_second: snapshot.rates.completed,
             retried_per_second: snapshot.rates.retried,
             rst_per_second: snapshot.rates.rst,
+            dropped_per_second: snapshot.rates.dropped,
+            challenged_per_second: snapshot.rates.challenged,
             distinct_sources_per_second: snapshot.rates.distinct_sources.round(),
         },
         half_open: half_open(&snapshot.half_open),
@@ -74,6 +120,23 @@ fn assemble(report: &Report, about: &About) -> Stats {
         features: features(&about.features, snapshot.kernel_problem.as_deref()),
         tcp_ext: tcp_ext(&snapshot.tcp_ext),
         measures: measures(report),
+        cost: cost(&report.cost),
+    }
+}
+
+fn cost(cost: &Cost) -> model::Cost {
+    let program = |program: &ProgramCost| model::Program {
+        name: program.name.to_owned(),
+        runs: program.runs,
+        run_seconds: program.run_time.as_secs_f64(),
+    };
+    model::Cost {
+        cpu_seconds: cost.cpu.as_secs_f64(),
+        resident_bytes: cost.resident_bytes,
+        ticks: cost.ticks,
+        last_tick_seconds: cost.last_tick.as_secs_f64(),
+        longest_tick_delay_seconds: cost.longest_delay.as_secs_f64(),
+        programs: cost.programs.as_ref().map(|programs| programs.iter().map(program).collect()),
     }
 }
 

@@ -120,6 +120,7 @@ pub(super) struct ServiceFile {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ListenFile {
     pub http: Option<Spanned<SocketAddr>>,
+    pub hosts: Vec<Spanned<String>>,
     pub socket: Option<Spanned<PathBuf>>,
 }
 

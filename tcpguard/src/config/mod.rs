@@ -129,6 +129,8 @@ impl Service {
 pub struct Listen {
     /// Address and port of the read-only HTTP server.
     pub http: SocketAddr,
+    /// Names, beside addresses and localhost, that requests may be for: those of a proxy before it, most likely.
+    pub hosts: Vec<String>,
     /// Path of the Unix socket.
     pub socket: PathBuf,
 }
@@ -190,6 +192,7 @@ impl Default for Config {
             services: Vec::new(),
             listen: Listen {
                 http: SocketAddr::from(([127, 0, 0, 1], 9477)),
+                hosts: Vec::new(),
                 socket: PathBuf::from("/run/tcpguard/tcpguard.sock"),
             },
             limits: Limits { max_sources: 262_144, heartbeat_timeout: Duration::from_secs(5) },

@@ -184,7 +184,13 @@ fn listen(typed: ListenFile, defaults: Listen) -> Result<Listen, Problem> {
     {
         return Err(Problem { message, span: socket.span() });
     }
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+    if let Some(bad) = typed.hosts.iter().find(|host| !is_name(host.as_ref())) {
+        let message = format!("\"{}\" is no name of a host: as in guard.example.org, without a port", bad.as_ref());
+        return Err(Problem { message, span: bad.span() });
+    }
     Ok(Listen {
+        hosts: typed.hosts.into_iter().map(Spanned::into_inner).collect(),
         http: typed.http.map_or(defaults.http, Spanned::into_inner),
         socket: typed.socket.map_or(defaults.socket, Spanned::into_inner),
     })

@@ -11,6 +11,7 @@ mod loader;
 mod log;
 pub mod maps;
 mod readiness;
+mod run_time;
 
 use std::net::IpAddr;
 
@@ -28,6 +29,7 @@ pub use batch::{BatchReader, Progress};
 pub use error::DatapathError;
 pub use loader::{DatapathOptions, Feature, Features};
 pub use maps::Maps;
+pub use run_time::ProgramCost;
 
 /// The kernel's verdict of a frame that passes.
 const XDP_PASS: u32 = 2;

@@ -44,6 +44,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Spoofed, Self::Concentrated, Self::Prefix, Self::Scan, Self::Mixed];
+
     /// As it is shown.
     pub const fn name(self) -> &'static str {
         match self {

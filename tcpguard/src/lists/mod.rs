@@ -17,6 +17,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tcpguard_common::rule::FOREVER;
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use crate::{
     config::Config,
@@ -37,7 +38,7 @@ const PORTION: usize = 4096;
 const MOST_PROBLEMS: usize = 10;
 
 /// The lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ListName {
     /// Who is always let in.
@@ -296,6 +297,11 @@ impl Lists {
                 return entries;
             }
         }
+    }
+
+    /// The entries that cover `network`, those of the widest first.
+    pub fn covering(&self, network: Network) -> Vec<Entry> {
+        self.lock().entries_covering(network).iter().map(|(network, item)| entry(*network, item)).collect()
     }
 
     /// Whether there is anything to look up.

@@ -22,6 +22,10 @@ pub struct Rates {
     pub retried: f64,
     /// Resets.
     pub rst: f64,
+    /// Frames dropped.
+    pub dropped: f64,
+    /// SYNs answered with a cookie.
+    pub challenged: f64,
     /// Different sources of SYNs, about.
     pub distinct_sources: f64,
 }
@@ -56,6 +60,8 @@ impl RateMeter {
             completed: of(Counter::Completed),
             retried: of(Counter::Retried),
             rst: of(Counter::Rst),
+            dropped: rate(totals.dropped(), before.dropped()),
+            challenged: rate(totals.challenged(), before.challenged()),
             distinct_sources,
         }
     }

@@ -1,0 +1,146 @@
+// Who is it? The sources with most of something; any other one by its address.
+
+import { useEffect, useState } from "preact/hooks";
+
+import { between, clock, count } from "../format";
+import { get } from "../live";
+import type { Source, Stats, Why } from "../model";
+
+type Sort = "syn" | "half_open" | "dropped";
+
+const SORTS: { sort: Sort; label: string }[] = [
+  { sort: "syn", label: "SYNs" },
+  { sort: "half_open", label: "Half open" },
+  { sort: "dropped", label: "Dropped" },
+];
+const SHOWN = 20;
+// As many as the daemon has at hand; more would have it read its whole table.
+const SEARCHED = 256;
+
+export function Sources({ stats }: { stats: Stats }) {
+  const [sort, setSort] = useState<Sort>("syn");
+  const [typed, setTyped] = useState("");
+  const [found, setFound] = useState<Source[] | null>(null);
+  const [why, setWhy] = useState<Why | null>(null);
+  const wanted = typed.trim().toLowerCase();
+  const isAddress = /^[0-9.]{7,}$|^[0-9a-f:.]*:[0-9a-f:.]*$/.test(wanted);
+
+  useEffect(() => {
+    let isCurrent = true;
+    const show = <T,>(set: (value: T | null) => void, path: string) =>
+      get<T>(path).then(
+        (value) => isCurrent && set(value),
+        () => isCurrent && set(null),
+      );
+    if (wanted !== "" || sort !== "syn") void show(setFound, `/sources?sort=${sort}&limit=${SEARCHED}`);
+    else setFound(null);
+    if (isAddress) void show(setWhy, `/sources/${encodeURIComponent(wanted)}`);
+    else setWhy(null);
+    return () => {
+      isCurrent = false;
+    };
+  }, [wanted, sort, stats.time]);
+
+  const rows = (found ?? stats.sources).filter(({ source }) => source.includes(wanted)).slice(0, SHOWN);
+  return (
+    <section class="panel" id="sources" tabIndex={-1}>
+      <div class="title">
+        <h2>Sources</h2>
+        <label>
+          Find <input id="find" type="search" placeholder="an address, or part of one" value={typed} onInput={(input) => setTyped(input.currentTarget.value)} />
+        </label>
+      </div>
+      {why && <WhyCard why={why} />}
+      <div class="scroll">
+        <table>
+          <caption class="hidden">Sources, by {SORTS.find((one) => one.sort === sort)?.label}</caption>
+          <thead>
+            <tr>
+              <th scope="col">Source</th>
+              <SortHeading of="syn" sort={sort} choose={setSort} />
+              <th scope="col" class="number">
+                Completed
+              </th>
+              <SortHeading of="half_open" sort={sort} choose={setSort} />
+              <SortHeading of="dropped" sort={sort} choose={setSort} />
+              <th scope="col">What was done</th>
+              <th scope="col">Last seen</th>
+            </tr>
+          </thead>
+          <tbody>
+            {rows.map((source) => (
+              <Row key={source.source} source={source} now={stats.time} />
+            ))}
+            {rows.length === 0 && (
+              <tr>
+                <td colSpan={7} class="quiet">
+                  {wanted === "" ? "No source has sent a SYN yet." : "None of the busiest sources matches; a whole address is looked up."}
+                </td>
+              </tr>
+            )}
+          </tbody>
+        </table>
+      </div>
+      {stats.prefixes.length > 0 && (
+        <p class="quiet">
+          Busiest networks:{" "}
+          {stats.prefixes
+            .slice(0, 5)
+            .map(({ prefix, syn }) => `${prefix} (${count(syn)} SYNs)`)
+            .join(", ")}
+        </p>
+      )}
+    </section>
+  );
+}
+
+function SortHeading({ of, sort, choose }: { of: Sort; sort: Sort; choose: (sort: Sort) => void }) {
+  const label = SORTS.find((one) => one.sort === of)?.label;
+  return (
+    <th scope="col" class="number" aria-sort={sort === of ? "descending" : "none"}>
+      <button type="button" onClick={() => choose(of)}>
+        {label}
+        <span aria-hidden="true">{sort === of ? " ▾" : ""}</span>
+      </button>
+    </th>
+  );
+}
+
+function Row({ source, now }: { source: Source; now: string }) {
+  return (
+    <tr class={source.blocked_until ? "blocked" : ""}>
+      <th scope="row">{source.source}</th>
+      <td class="number">{count(source.syn)}</td>
+      <td class="number">{count(source.completed)}</td>
+      <td class="number">{count(source.half_open)}</td>
+      <td class="number">{count(source.dropped)}</td>
+      <td>{done(source)}</td>
+      <td>{between(source.last_seen, now)} ago</td>
+    </tr>
+  );
+}
+
+function done({ blocked_until, dropped, challenged, proven }: Source): string {
+  if (blocked_until) return `blocked until ${clock(blocked_until)}`;
+  if (proven) return "let in: it completes its handshakes";
+  if (dropped > 0) return "some were dropped";
+  return challenged > 0 ? "challenged" : "let in";
+}
+
+function WhyCard({ why }: { why: Why }) {
+  return (
+    <div class="why" role="status">
+      <h3>{why.address}</h3>
+      <ul>
+        {why.summary.map((line) => (
+          <li key={line}>{line}</li>
+        ))}
+      </ul>
+      {why.how_to_let_in.map((command) => (
+        <p key={command}>
+          To let it in: <code>{command}</code>
+        </p>
+      ))}
+    </div>
+  );
+}

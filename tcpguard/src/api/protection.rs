@@ -1,0 +1,127 @@
+//! What keeps web pages of others out: a browser on the operator's machine reaches this address too. Requests
+//! must be for a name of ours and not from another site's page; answers say how little they may be used for.
+
+use std::net::IpAddr;
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use thiserror::Error;
+
+use super::{Access, ApiError, ApiState};
+
+/// Why a request is not answered that a browser may have been talked into.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum Foreign {
+    /// It is for another host: a name that was made to point here (DNS rebinding).
+    #[error(
+        "\"{0}\" is not a name of this server: use its address or localhost, or add the name to `listen.hosts` in the configuration"
+    )]
+    Host(String),
+    /// It comes from another site's page.
+    #[error("pages of other sites ({0}) have no access")]
+    Origin(String),
+}
+
+/// Only what comes with the page itself: its script, its style, its connection back.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+     img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const HEADERS: [(HeaderName, &str); 7] = [
+    (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
+];
+
+/// Checks each request before anything else, and adds to each answer what a browser should hold to.
+pub(super) async fn protect(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    let is_by_tcp = request.extensions().get() != Some(&Access::Change);
+    let mut response = match check(request.headers(), is_by_tcp, &state.about.config.listen.hosts) {
+        Ok(()) => next.run(request).await,
+        Err(foreign) => ApiError::from(foreign).into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.extend(HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+fn check(headers: &HeaderMap, is_by_tcp: bool, names: &[String]) -> Result<(), Foreign> {
+    let text = |name: &HeaderName| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let host = text(&header::HOST).unwrap_or_default();
+    if is_by_tcp && !is_ours(&host, names) {
+        return Err(Foreign::Host(shortened(host)));
+    }
+    match text(&header::ORIGIN) {
+        // "null" is what a page in a sandbox sends.
+        Some(origin) if !is_same_site(&origin, &host) => Err(Foreign::Origin(shortened(origin))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether this is an address, which no name can be made to point away from, or a name that is ours.
+fn is_ours(host: &str, names: &[String]) -> bool {
+    let name = without_port(host);
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    address.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || names.iter().any(|ours| ours.eq_ignore_ascii_case(name))
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+/// Whether a page from `origin` was served by `host`: a proxy before us may have made HTTPS of it.
+fn is_same_site(origin: &str, host: &str) -> bool {
+    let of = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    of.is_some_and(|of| of.eq_ignore_ascii_case(host))
+}
+
+fn shortened(text: String) -> String {
+    text.chars().filter(|character| !character.is_control()).take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(pairs: &[(&'static str, &'static str)]) -> Result<(), Foreign> {
+        let headers = pairs.iter().map(|(name, value)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        });
+        check(&headers.collect(), true, &["guard.example".to_owned()])
+    }
+
+    #[test]
+    fn addresses_and_our_names_are_ours() {
+        for host in ["127.0.0.1:9477", "[::1]:9477", "[2001:db8::1]", "localhost", "LOCALHOST:9477", "guard.example:443"] {
+            assert_eq!(checked(&[("host", host)]), Ok(()), "{host}");
+        }
+        for host in ["evil.example:9477", "127.0.0.1.evil.example", "localhost.evil.example", ""] {
+            assert_eq!(checked(&[("host", host)]), Err(Foreign::Host(host.to_owned())));
+        }
+        assert!(checked(&[]).is_err());
+    }
+
+    #[test]
+    fn pages_of_others_have_no_access() {
+        let host = ("host", "127.0.0.1:9477");
+        for origin in ["http://127.0.0.1:9477", "https://127.0.0.1:9477"] {
+            assert_eq!(checked(&[host, ("origin", origin)]), Ok(()));
+        }
+        for origin in ["http://evil.example", "null", "http://127.0.0.1:80", "http://localhost:9477"] {
+            assert_eq!(checked(&[host, ("origin", origin)]), Err(Foreign::Origin(origin.to_owned())));
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! `GET /sources/{address}`: everything that is known of one source, in words too, and how to let it in.
+
+use std::net::IpAddr;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use tcpguard_common::address::Address;
+
+use super::{
+    ApiError, ApiState, blocking,
+    error::{NotReadyYet, QueryRefused},
+    lists,
+    model::{BlockEntry, ListEntry, Source, Why},
+    sources,
+};
+use crate::{
+    Report,
+    events::Event,
+    lists::{Entry, ListName, Network},
+};
+
+/// Events about it that are shown, the latest.
+const MOST_EVENTS: usize = 20;
+
+/// Everything that is known of one source
+///
+/// Its entry, the lists and blocks that it falls under, its half-open handshakes in the kernel and what happened; in words
+/// too, with the commands that let it in.
+#[utoipa::path(
+    get, path = "/sources/{address}", tag = "reading",
+    params(("address" = String, Path, description = "An IPv4 or IPv6 address", example = "198.51.100.7")),
+    responses((status = OK, body = Why), QueryRefused, NotReadyYet)
+)]
+pub(super) async fn why(State(state): State<ApiState>, Path(text): Path<String>) -> Result<Json<Why>, ApiError> {
+    let address: IpAddr =
+        text.trim().parse().map_err(|_| ApiError::NotAnAddress(text.chars().take(64).collect()))?;
+    let report = state.report()?;
+    Ok(Json(blocking(move || gather(address, &report, &state)).await??))
+}
+
+fn gather(address: IpAddr, report: &Report, state: &ApiState) -> Result<Why, ApiError> {
+    let address = address.to_canonical();
+    let (snapshot, network) = (&report.snapshot, Network::of(Address::from(address)));
+    let drops = state.about.drops();
+    let entry = state.sources.get(address.into())?;
+    let source = entry.map(|entry| sources::row(address.into(), &entry, snapshot.period, &snapshot.clock, drops));
+    let listed = state.lists.covering(network);
+    let blocks: Vec<BlockEntry> = report
+        .measures
+        .blocks
+        .iter()
+        .filter(|block| block.network.contains(network))
+        .map(|block| lists::block_row(block, &snapshot.clock))
+        .collect();
+    let rows = &snapshot.kernel_half_open.rows;
+    let half_open = rows.iter().filter(|row| row.remote.ip().to_canonical() == address).count() as u64;
+    let events = events_about(network, state);
+    let facts = Facts { address, source: source.as_ref(), listed: &listed, blocks: &blocks, half_open, drops };
+    Ok(Why {
+        summary: facts.summary(),
+        how_to_let_in: facts.how_to_let_in(),
+        address: address.to_string(),
+        lists: listed.iter().map(|entry| lists::row(entry, &snapshot.clock)).collect::<Vec<ListEntry>>(),
+        half_open_in_kernel: half_open,
+        source,
+        blocks,
+        events,
+    })
+}
+
+/// The latest events about a source, or a network that it is in.
+fn events_about(network: Network, state: &ApiState) -> Vec<Event> {
+    let is_about = |event: &Event| {
+        let subject = event.subject.as_deref().and_then(|subject| subject.parse::<Network>().ok());
+        subject.is_some_and(|subject| subject.contains(network))
+    };
+    let events = state.events.list(None, usize::MAX);
+    let mut events: Vec<Event> =
+        events.iter().rev().filter(|event| is_about(event)).take(MOST_EVENTS).map(|event| Event::clone(event)).collect();
+    events.reverse();
+    events
+}
+
+/// What there is to say.
+struct Facts<'a> {
+    address: IpAddr,
+    source: Option<&'a Source>,
+    listed: &'a [Entry],
+    blocks: &'a [BlockEntry],
+    half_open: u64,
+    drops: bool,
+}
+
+impl Facts<'_> {
+    fn allowed(&self) -> Option<&Entry> {
+        self.listed.iter().find(|entry| entry.list == ListName::Allow)
+    }
+
+    fn denied(&self) -> impl Iterator<Item = &Entry> {
+        self.listed.iter().filter(|entry| entry.list == ListName::Deny)
+    }
+
+    fn is_proven(&self) -> bool {
+        self.source.is_some_and(|source| source.proven)
+    }
+
+    /// The blocks that hold for it: a client that has proved itself does not answer for its neighbours.
+    fn effective_blocks(&self) -> impl Iterator<Item = &BlockEntry> {
+        let (own, is_exempt) = (self.address.to_string(), self.source.is_some_and(|source| source.completed > 0));
+        self.blocks.iter().filter(move |block| block.network == own || !is_exempt)
+    }
+
+    fn summary(&self) -> Vec<String> {
+        let mut lines = vec![self.verdict()];
+        match self.source {
+            None => lines.push("It has no entry in the source table: it has sent no SYN of late, or only ones that were dropped or challenged.".to_owned()),
+            Some(source) => {
+                lines.push(format!(
+                    "It sent {} SYNs, completed {} handshakes, and has {} half open; {} of its SYNs were dropped and {} challenged.",
+                    source.syn, source.completed, source.half_open, source.dropped, source.challenged
+                ));
+                lines.push(format!("Seen from {:.0} to {:.0}.", source.first_seen, source.last_seen));
+            }
+        }
+        if self.half_open > 0 {
+            lines.push(format!("The kernel holds {} handshakes of it in SYN_RECV.", self.half_open));
+        }
+        for entry in self.listed {
+            let reason = entry.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+            lines.push(format!("{} is on the {} list, by {}{reason}.", entry.network, entry.list.name(), entry.origin));
+        }
+        for block in self.blocks {
+            lines.push(format!("{} is blocked until {:.0}, for the {}. time.", block.network, block.expires, block.times));
+        }
+        lines
+    }
+
+    fn verdict(&self) -> String {
+        if let Some(entry) = self.allowed() {
+            return format!("It is let in, whatever else is said: {} is on the allow list.", entry.network);
+        }
+        let obstacle = self.denied().next().map(|entry| format!("{} is on the deny list", entry.network));
+        let obstacle = obstacle.or_else(|| self.effective_blocks().next().map(|block| format!("{} is blocked", block.network)));
+        match obstacle {
+            Some(obstacle) if self.drops => format!("Its SYNs are dropped: {obstacle}."),
+            Some(obstacle) => format!("Its SYNs would be dropped ({obstacle}), if anything were: syn_attack_protect is not 2."),
+            None if self.is_proven() => {
+                "It is let in, and not challenged: it completed a handshake of late.".to_owned()
+            }
+            None => "It is let in; where SYNs are challenged, it has to prove itself first.".to_owned(),
+        }
+    }
+
+    fn how_to_let_in(&self) -> Vec<String> {
+        if self.allowed().is_some() {
+            return Vec::new();
+        }
+        let denied = self.denied().filter(|entry| entry.origin == "manual").map(|entry| entry.network.to_string());
+        let blocked = self.effective_blocks().map(|block| block.network.clone());
+        let mut commands: Vec<String> =
+            denied.chain(blocked).map(|network| format!("tcpguard unblock {network}")).collect();
+        commands.dedup();
+        if !commands.is_empty() || self.denied().next().is_some() {
+            commands.push(format!("tcpguard allow {}", self.address));
+        }
+        commands
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(network: &str, list: ListName, origin: &str) -> Entry {
+        Entry {
+            network: network.parse().expect("a network"),
+            list,
+            origin: origin.to_owned(),
+            reason: None,
+            until: None,
+        }
+    }
+
+    fn block(network: &str) -> BlockEntry {
+        BlockEntry { network: network.to_owned(), expires: jiff::Timestamp::UNIX_EPOCH, times: 1 }
+    }
+
+    fn source(completed: u64) -> Source {
+        let text = include_str!("sample.json");
+        let stats: super::super::model::Stats = serde_json::from_str(text).expect("the sample");
+        Source { completed, proven: completed > 0, ..stats.sources.into_iter().next().expect("a source") }
+    }
+
+    fn facts<'a>(listed: &'a [Entry], blocks: &'a [BlockEntry], source: Option<&'a Source>) -> Facts<'a> {
+        let address = "198.51.100.7".parse().expect("an address");
+        Facts { address, source, listed, blocks, half_open: 0, drops: true }
+    }
+
+    #[test]
+    fn whoever_is_allowed_is_let_in_whatever_else_is_said() {
+        let listed = [entry("198.51.0.0/16", ListName::Allow, "ssh"), entry("198.51.100.7", ListName::Deny, "manual")];
+        let blocks = [block("198.51.100.7")];
+        let facts = facts(&listed, &blocks, None);
+        assert!(facts.verdict().starts_with("It is let in, whatever else"), "{}", facts.verdict());
+        assert!(facts.how_to_let_in().is_empty());
+    }
+
+    #[test]
+    fn each_obstacle_has_its_way_around() {
+        let manual = [entry("198.51.100.0/24", ListName::Deny, "manual")];
+        let commands = facts(&manual, &[], None).how_to_let_in();
+        assert_eq!(commands, ["tcpguard unblock 198.51.100.0/24", "tcpguard allow 198.51.100.7"]);
+        let file = [entry("198.51.100.0/24", ListName::Deny, "file /etc/deny")];
+        assert_eq!(facts(&file, &[], None).how_to_let_in(), ["tcpguard allow 198.51.100.7"]);
+        let blocks = [block("198.51.100.7")];
+        let blocked = facts(&[], &blocks, None);
+        assert!(blocked.verdict().contains("dropped: 198.51.100.7 is blocked"));
+        assert_eq!(blocked.how_to_let_in()[0], "tcpguard unblock 198.51.100.7");
+    }
+
+    #[test]
+    fn who_has_proved_itself_does_not_answer_for_its_network() {
+        let blocks = [block("198.51.100.0/24")];
+        let (stranger, client) = (source(0), source(3));
+        assert!(facts(&[], &blocks, Some(&stranger)).verdict().contains("dropped"));
+        let facts = facts(&[], &blocks, Some(&client));
+        assert!(facts.verdict().starts_with("It is let in"), "{}", facts.verdict());
+        assert!(facts.how_to_let_in().is_empty());
+    }
+
+    #[test]
+    fn where_nothing_is_dropped_that_is_said() {
+        let blocks = [block("198.51.100.7")];
+        let facts = Facts { drops: false, ..facts(&[], &blocks, None) };
+        assert!(facts.verdict().contains("would be dropped"));
+    }
+}

@@ -1,0 +1,136 @@
+//! What tcpguard itself costs: the daemon's time and memory, how well it keeps its beat, and what the kernel
+//! says of the programs' run time.
+
+use std::{
+    collections::VecDeque,
+    fs, io,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::{
+        resource::{UsageWho, getrusage},
+        time::TimeValLike,
+    },
+    unistd::{SysconfVar, sysconf},
+};
+use tracing::debug;
+
+use crate::{
+    datapath::{Datapath, ProgramCost},
+    monitor::TICK,
+};
+
+/// How far back the longest delay is remembered, in seconds.
+const REMEMBERED: usize = 60;
+/// Whether the kernel measures programs; one switch for the whole machine.
+const PROGRAM_STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+/// What tcpguard costs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// Processor time that the daemon has used, in user space and in the kernel.
+    pub cpu: Duration,
+    /// Bytes of memory that the daemon has in use.
+    pub resident_bytes: u64,
+    /// Snapshots taken.
+    pub ticks: u64,
+    /// How long the last one took, with all that followed from it.
+    pub last_tick: Duration,
+    /// By how much a snapshot came too late at most, within the last minute.
+    pub longest_delay: Duration,
+    /// What the datapath's programs cost; `None` where the kernel does not measure it.
+    pub programs: Option<Vec<ProgramCost>>,
+}
+
+/// Keeps count of it.
+#[derive(Default)]
+pub struct CostMeter {
+    cost: Cost,
+    last_start: Option<Instant>,
+    /// The longest delay of each of the last seconds, the newest last.
+    delays: VecDeque<Duration>,
+    second_began: Option<Instant>,
+}
+
+impl CostMeter {
+    /// A tick begins.
+    pub fn begin_tick(&mut self, now: Instant) {
+        let delay = self.last_start.replace(now).map_or(Duration::ZERO, |last| (now - last).saturating_sub(TICK));
+        if let Some(longest) = self.delays.back_mut() {
+            *longest = delay.max(*longest);
+        }
+        self.cost.longest_delay = self.delays.iter().copied().max().unwrap_or(delay);
+    }
+
+    /// A tick ends; what changes slowly is asked for once a second.
+    pub fn end_tick(&mut self, now: Instant, datapath: &Datapath) {
+        self.cost.ticks += 1;
+        self.cost.last_tick = self.last_start.map_or(Duration::ZERO, |start| now - start);
+        if self.second_began.is_some_and(|began| now - began < Duration::from_secs(1)) {
+            return;
+        }
+        self.second_began = Some(now);
+        self.delays.push_back(Duration::ZERO);
+        if self.delays.len() > REMEMBERED {
+            self.delays.pop_front();
+        }
+        match (cpu_time(), resident_bytes()) {
+            (Ok(cpu), Ok(bytes)) => (self.cost.cpu, self.cost.resident_bytes) = (cpu, bytes),
+            (Err(error), _) | (_, Err(error)) => debug!("the daemon's own cost is not known: {error}"),
+        }
+        self.cost.programs = if is_measuring_programs() { datapath.program_costs() } else { None };
+    }
+
+    /// All of it, as of the last tick.
+    pub fn cost(&self) -> Cost {
+        self.cost.clone()
+    }
+}
+
+fn cpu_time() -> io::Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let microseconds = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Ok(Duration::from_micros(u64::try_from(microseconds).unwrap_or(0)))
+}
+
+fn resident_bytes() -> io::Result<u64> {
+    let bad = || io::Error::other("/proc/self/statm is not understood");
+    let text = fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = text.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).ok_or_else(bad)?;
+    let page_size = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|size| u64::try_from(size).ok()).ok_or_else(bad)?;
+    Ok(pages * page_size)
+}
+
+fn is_measuring_programs() -> bool {
+    fs::read_to_string(PROGRAM_STATISTICS).is_ok_and(|text| text.trim() == "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_tick_is_remembered_for_a_minute() {
+        let mut meter = CostMeter::default();
+        let start = Instant::now();
+        meter.delays.push_back(Duration::ZERO);
+        meter.begin_tick(start);
+        meter.begin_tick(start + TICK);
+        assert_eq!(meter.cost().longest_delay, Duration::ZERO);
+        meter.begin_tick(start + TICK * 4);
+        assert_eq!(meter.cost().longest_delay, TICK * 2);
+        for _ in 0..REMEMBERED {
+            meter.delays.push_back(Duration::ZERO);
+            meter.delays.pop_front();
+        }
+        meter.begin_tick(start + TICK * 5);
+        assert_eq!(meter.cost().longest_delay, Duration::ZERO);
+    }
+
+    #[test]
+    fn this_process_uses_time_and_memory() {
+        assert!(cpu_time().is_ok_and(|time| time > Duration::ZERO));
+        assert!(resident_bytes().is_ok_and(|bytes| bytes > 100_000));
+    }
+}

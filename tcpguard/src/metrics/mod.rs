@@ -1,0 +1,101 @@
+//! `/metrics`: every counter and gauge of `/stats`, for Prometheus. They are made from one snapshot when they are
+//! asked for, so that they agree with each other and with `/stats`.
+
+mod format;
+mod labelled;
+mod plain;
+
+use std::{fmt, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use crate::api::model::Stats;
+pub use format::Format;
+
+/// What all names begin with.
+const PREFIX: &str = "tcpguard";
+
+/// All metrics as of `stats`.
+///
+/// # Errors
+/// Where the encoder fails, which it has no reason to.
+pub fn encode(stats: Arc<impl AsRef<Stats> + Send + Sync + 'static>, format: Format) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix(PREFIX);
+    registry.register_collector(Box::new(StatsCollector(stats)));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry)?;
+    Ok(format.of_open_metrics(text))
+}
+
+struct StatsCollector<S>(Arc<S>);
+
+impl<S> fmt::Debug for StatsCollector<S> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("StatsCollector")
+    }
+}
+
+impl<S: AsRef<Stats> + Send + Sync + 'static> Collector for StatsCollector<S> {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut sink = Sink(encoder);
+        let stats = (*self.0).as_ref();
+        plain::write(stats, &mut sink)?;
+        labelled::write(stats, &mut sink)
+    }
+}
+
+/// A counter only grows while the daemon runs; a gauge goes up and down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// Takes metrics, one family after the other.
+struct Sink<'a>(DescriptorEncoder<'a>);
+
+impl Sink<'_> {
+    /// A metric without labels.
+    fn value(&mut self, kind: Kind, name: &str, help: &str, value: f64) -> fmt::Result {
+        match kind {
+            Kind::Counter => {
+                let encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+                ConstCounter::new(value).encode(encoder)
+            }
+            Kind::Gauge => {
+                let encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+                ConstGauge::new(value).encode(encoder)
+            }
+        }
+    }
+
+    /// A metric with a value for each set of labels.
+    fn family<const LABELS: usize>(
+        &mut self,
+        kind: Kind,
+        (name, help): (&str, &str),
+        values: impl IntoIterator<Item = ([(&'static str, String); LABELS], f64)>,
+    ) -> fmt::Result {
+        let metric_type = match kind {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+        };
+        let mut encoder = self.0.encode_descriptor(name, help, None, metric_type)?;
+        for (labels, value) in values {
+            let encoder = encoder.encode_family(&labels)?;
+            match kind {
+                Kind::Counter => ConstCounter::new(value).encode(encoder)?,
+                Kind::Gauge => ConstGauge::new(value).encode(encoder)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

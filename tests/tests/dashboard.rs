@@ -1,0 +1,191 @@
+//! The dashboard, in a real browser beside a real flood.
+
+use std::{path::PathBuf, thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    Browser, Client, Daemon, Flood, FloodSpec, Lab, Scene, Setup, Sources,
+    network::{CLIENT_IPV4, SERVER_IPV4},
+    scene::WEB,
+    server::Nginx,
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+const PAGE: &str = "http://127.0.0.1:9477/";
+const DESKTOP: (u32, u32) = (1280, 900);
+const PHONE: (u32, u32) = (390, 844);
+const IS_LIVE: &str = "document.querySelector('#connection')?.innerText === 'live'";
+
+/// Opens the dashboard, and waits until it shows what the daemon says.
+fn open(lab: &Lab, (width, height): (u32, u32)) -> Result<Browser> {
+    let mut browser = Browser::start(&lab.server)?;
+    browser.size(width, height)?;
+    let status = browser.open(PAGE)?;
+    ensure!(status == 200, "{status}");
+    browser.wait(IS_LIVE)?;
+    Ok(browser)
+}
+
+/// Pictures for the docs, where they are asked for: `TCPGUARD_SCREENSHOTS=docs/screenshots`.
+fn keep_picture(browser: &mut Browser, name: &str) -> Result<()> {
+    match std::env::var_os("TCPGUARD_SCREENSHOTS") {
+        Some(folder) => browser.screenshot(&PathBuf::from(folder).join(format!("{name}.png"))),
+        None => Ok(()),
+    }
+}
+
+fn keep_pictures(browser: &mut Browser, name: &str) -> Result<()> {
+    for ((width, height), of) in [(DESKTOP, "desktop"), (PHONE, "phone")] {
+        browser.size(width, height)?;
+        keep_picture(browser, &format!("{name}-{of}"))?;
+    }
+    browser.size(DESKTOP.0, DESKTOP.1)
+}
+
+/// Whether nothing stands out of the window to the side.
+fn fits(browser: &mut Browser) -> Result<()> {
+    let excess = browser.evaluate("document.documentElement.scrollWidth - window.innerWidth")?;
+    ensure!(excess.as_i64().is_some_and(|excess| excess <= 0), "the page is {excess} pixels too wide");
+    Ok(())
+}
+
+fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[test]
+fn numbers_are_those_of_stats() -> Result<()> {
+    let lab = Lab::new()?;
+    let _nginx = Nginx::start(&lab, &[80])?;
+    let daemon = Setup::new(&lab)?.start()?;
+    let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.66.1".parse()?, 3), 80))?;
+    flood.send(150)?;
+    let stats = daemon.stats_when("all are counted", |stats| stats["totals"]["syn"] == 150)?;
+    let mut browser = open(&lab, DESKTOP)?;
+    for (tile, key) in [("syn", "syn"), ("completed", "completed"), ("dropped", "dropped"), ("challenged", "challenged")] {
+        let shown = browser.text(&format!(".tile.{tile}"))?;
+        let count = stats["totals"][key].as_u64().context("no count")?;
+        ensure!(shown.contains(&grouped(count)), "{tile}: {count} is not in {shown:?}");
+    }
+    let half_open = &daemon.json("/stats")?["half_open"];
+    let shown = browser.text(".tile.half-open")?;
+    for side in ["kernel", "datapath"] {
+        let count = grouped(half_open[side].as_u64().context("no count")?);
+        ensure!(shown.contains(&format!("{side} {count}")), "{side} {count} is not in {shown:?}");
+    }
+    let rows = browser.texts("#sources tbody tr")?;
+    ensure!(rows.len() == 3, "{rows:?}");
+    for source in daemon.json("/sources")?.as_array().context("no sources")? {
+        let number = |key: &str| grouped(source[key].as_u64().unwrap_or(0));
+        let start = [source["source"].as_str().unwrap_or_default().to_owned(), number("syn"), number("completed")].join("\t");
+        ensure!(rows.iter().any(|row| row.starts_with(&start)), "{start:?} is not in {rows:?}");
+    }
+    browser.is_content()
+}
+
+#[test]
+fn an_attack_comes_and_goes_before_ones_eyes() -> Result<()> {
+    let scene = Scene::new("")?;
+    let mut browser = open(&scene.lab, DESKTOP)?;
+    Client::new(&scene.lab).run(WEB, 50, Duration::from_secs(3), || true)?;
+    ensure!(browser.text("#state")?.eq_ignore_ascii_case("calm"), "it is not calm");
+    keep_pictures(&mut browser, "calm")?;
+    for (name, sources, kind) in [
+        ("concentrated", Sources::InTurn("198.18.66.1".parse()?, 10), "concentrated"),
+        ("attack", Sources::RANDOM_IPV4, "spoofed"),
+    ] {
+        let spec = FloodSpec::syn(sources, 80);
+        let attack = thread::scope(|scope| -> Result<_> {
+            let attack = scope.spawn(|| scene.attack(&spec, 50_000, Duration::from_secs(8)));
+            let took = browser.wait("document.querySelector('#banner.attack')")?;
+            // The flood's own preparation is part of that.
+            ensure!(took < 2000, "{name}: it took {took} ms until the attack was shown");
+            browser.wait(&format!("document.querySelector('#kind')?.innerText === '{kind}'"))?;
+            thread::sleep(Duration::from_secs(4));
+            ensure!(!browser.texts("#evidence li")?.is_empty() && !browser.texts("#measures li")?.is_empty(), "no words");
+            let first = browser.text("#events li")?;
+            ensure!(!first.is_empty(), "no events");
+            keep_pictures(&mut browser, name)?;
+            browser.size(PHONE.0, PHONE.1)?;
+            fits(&mut browser)?;
+            browser.size(DESKTOP.0, DESKTOP.1)?;
+            attack.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
+        ensure!(attack.client.share() >= 0.99, "the client was served {:.3}", attack.client.share());
+        browser.wait("document.querySelector('#banner.calm') && !document.querySelector('#kind')")?;
+    }
+    let events = browser.text("#events")?;
+    ensure!(events.contains("attack started") && events.contains("attack ended"), "{events}");
+    browser.colors("dark")?;
+    keep_picture(&mut browser, "calm-dark")?;
+    // A page that is opened late shows what was.
+    let mut late = open(&scene.lab, DESKTOP)?;
+    let drawn = "Number(document.querySelector('.chart .u-legend') !== null)";
+    ensure!(late.evaluate(drawn)? == 1, "no chart");
+    let history = scene.daemon.json("/history")?;
+    let highest = |key: &str| history[key].as_array().into_iter().flatten().filter_map(Value::as_f64).fold(0.0, f64::max);
+    ensure!(highest("syn_per_second") > 20_000.0, "the flood is not in the history");
+    browser.is_content()?;
+    late.is_content()
+}
+
+#[test]
+fn a_source_is_found_by_typing_and_without_a_mouse() -> Result<()> {
+    let lab = Lab::new()?;
+    let _nginx = Nginx::start(&lab, &[80])?;
+    let _daemon = Setup::new(&lab)?.start()?;
+    let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.66.1".parse()?, 100), 80))?;
+    flood.send(1000)?;
+    Client::new(&lab).run((SERVER_IPV4, 80).into(), 50, Duration::from_secs(1), || true)?;
+    let mut browser = open(&lab, DESKTOP)?;
+    // The skip link, then the field.
+    browser.press("Tab")?;
+    browser.press("Enter")?;
+    browser.press("Tab")?;
+    ensure!(browser.evaluate("document.activeElement.id")? == "find", "the field is not next");
+    browser.fill("#find", "66.77")?;
+    browser.wait("[...document.querySelectorAll('#sources tbody tr')].map((row) => row.cells[0].innerText).join() === '198.18.66.77'")?;
+    let client = CLIENT_IPV4.to_string();
+    browser.fill("#find", &client)?;
+    browser.wait(&format!("document.querySelector('.why h3')?.innerText === '{client}'"))?;
+    let known = browser.text(".why")?;
+    ensure!(known.contains("completed"), "{known}");
+    browser.fill("#find", "")?;
+    // On to the headings, one of which sorts.
+    browser.press("Tab")?;
+    browser.press("Tab")?;
+    browser.press("Enter")?;
+    browser.wait("document.querySelector('th[aria-sort=descending]')?.innerText.startsWith('Half open')")?;
+    browser.size(PHONE.0, PHONE.1)?;
+    fits(&mut browser)?;
+    browser.is_content()
+}
+
+#[test]
+fn a_page_outlives_the_daemon() -> Result<()> {
+    let lab = Lab::new()?;
+    let daemon = Setup::new(&lab)?.start()?;
+    let mut browser = open(&lab, DESKTOP)?;
+    daemon.end_for_restart(Signal::SIGTERM)?;
+    browser.wait("document.querySelector('#connection.lost')")?;
+    ensure!(browser.text("#connection")?.contains("connection lost"), "it does not say so");
+    let daemon: Daemon = Setup::new(&lab)?.start()?;
+    browser.wait(IS_LIVE)?;
+    // That nobody answered is told by the browser itself.
+    let problems = browser.problems()?;
+    let complaints = problems["complaints"].as_array().context("no list")?;
+    ensure!(complaints.iter().all(|one| one.as_str().is_some_and(|one| one.contains("Failed to load resource"))), "{problems}");
+    // One that is opened while nobody answers is the browser's affair; one a moment later is ours.
+    let (status, _) = daemon.get("/")?;
+    ensure!(status == 200, "{status}");
+    Ok(())
+}
