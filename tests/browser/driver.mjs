@@ -29,7 +29,12 @@ const orders = {
     const response = await page.goto(url, { waitUntil: "load" });
     return response.status();
   },
-  size: ({ width, height }) => page.setViewportSize({ width, height }),
+  // The page has seen it, and drawn itself anew, when two frames have passed.
+  async size({ width, height }) {
+    await page.setViewportSize({ width, height });
+    await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+    return null;
+  },
   colors: ({ scheme }) => page.emulateMedia({ colorScheme: scheme }),
   text: ({ of }) => page.innerText(of),
   texts: ({ of }) => page.locator(of).allInnerTexts(),

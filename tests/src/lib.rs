@@ -22,6 +22,7 @@ pub use browser::Browser;
 pub use client::{Client, Connections};
 pub use daemon::{Daemon, Setup};
 pub use flood::{Flood, FloodSpec, Sources};
+pub use namespace::Namespace;
 pub use network::Lab;
 pub use scene::Scene;
 pub use wait::eventually;

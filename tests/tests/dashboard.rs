@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, thread, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lab::{
     Browser, Client, Daemon, Flood, FloodSpec, Lab, Scene, Setup, Sources,
     network::{CLIENT_IPV4, SERVER_IPV4},
@@ -46,7 +46,10 @@ fn keep_pictures(browser: &mut Browser, name: &str) -> Result<()> {
 /// Whether nothing stands out of the window to the side.
 fn fits(browser: &mut Browser) -> Result<()> {
     let excess = browser.evaluate("document.documentElement.scrollWidth - window.innerWidth")?;
-    ensure!(excess.as_i64().is_some_and(|excess| excess <= 0), "the page is {excess} pixels too wide");
+    if excess.as_i64().is_none_or(|excess| excess > 0) {
+        let wide = "[...document.querySelectorAll('*')].filter((e) => e.getBoundingClientRect().right > innerWidth).map((e) => `${e.tagName}.${e.className}`).slice(0, 9)";
+        bail!("the page is {excess} pixels too wide: {}", browser.evaluate(wide)?);
+    }
     Ok(())
 }
 

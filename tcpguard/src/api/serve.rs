@@ -22,6 +22,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     sync::Semaphore,
 };
+use tokio_io_timeout::TimeoutWriter;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
@@ -31,6 +32,8 @@ use crate::config::Listen;
 const MOST_CONNECTIONS: usize = 256;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const LARGEST_HEAD: usize = 16 * 1024;
+/// Who takes nothing of an answer for so long is hung up on, or a few would keep all others out.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const SOCKET_MODE: u32 = 0o660;
 
 /// Why the daemon cannot listen.
@@ -167,6 +170,10 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     router: Router,
     shutdown: CancellationToken,
 ) {
+    let mut stream = TimeoutWriter::new(stream);
+    stream.set_timeout(Some(WRITE_TIMEOUT));
+    // The timer is pinned within it.
+    let stream = Box::pin(stream);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

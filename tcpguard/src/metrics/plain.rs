@@ -30,7 +30,7 @@ metrics! {
     Counter syn: "SYNs, those sent again among them", s => s.totals.syn;
     Counter syn_ack: "SYN-ACKs received", s => s.totals.syn_ack;
     Counter ack: "Segments with ACK, and neither SYN nor RST", s => s.totals.ack;
-    Counter rst: "Resets", s => s.totals.rst;
+    Counter rst: "Resets (RST) received", s => s.totals.rst;
     Counter bad_flags: "Segments with flags that no TCP sends together", s => s.totals.bad_flags;
     Counter passed: "Frames passed to the kernel", s => s.totals.passed;
     Counter dropped: "Frames dropped", s => s.totals.dropped;
@@ -46,7 +46,7 @@ metrics! {
     Gauge syn_per_second: "SYNs, over the last second", s => s.rates.syn_per_second;
     Gauge completed_per_second: "Handshakes completed, over the last second", s => s.rates.completed_per_second;
     Gauge syn_ack_retried_per_second: "SYN-ACKs sent again, over the last second", s => s.rates.retried_per_second;
-    Gauge rst_per_second: "Resets, over the last second", s => s.rates.rst_per_second;
+    Gauge rst_per_second: "Resets (RST), over the last second", s => s.rates.rst_per_second;
     Gauge dropped_per_second: "Frames dropped, over the last second", s => s.rates.dropped_per_second;
     Gauge challenged_per_second: "SYNs answered with a cookie, over the last second", s => s.rates.challenged_per_second;
     Gauge distinct_sources_per_second: "Different sources of SYNs, estimated", s => s.rates.distinct_sources_per_second;

@@ -52,6 +52,9 @@ export function Banner({ stats }: { stats: Stats }) {
 function calm({ half_open, thresholds, syn_attack_protect }: Stats): string {
   const most = Math.max(half_open.kernel, half_open.datapath);
   const level = ["It only watches.", "In an attack it changes kernel settings, and drops nothing.", ""][syn_attack_protect];
+  if (most > thresholds.max_half_open) {
+    return `What the last attack left half open (${count(most)}) is no reason for another. ${level}`;
+  }
   return `No threshold is exceeded: ${count(most)} handshakes are half open, and ${count(thresholds.max_half_open)} may be. ${level}`;
 }
 

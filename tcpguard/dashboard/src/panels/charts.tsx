@@ -88,7 +88,7 @@ function options(lines: Line[], width: number): uPlot.Options {
       y: { range: (_, __, highest) => [0, Math.max(10, highest * 1.1)] },
     },
     axes: [
-      { ...axis, values: (_, ticks) => ticks.map((tick) => clockOf(tick)) },
+      { ...axis, values: (plot, ticks) => ticks.map((tick) => clockOf(tick, isShort(plot))) },
       { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => rate(tick)) },
     ],
     series: [
@@ -103,6 +103,12 @@ function options(lines: Line[], width: number): uPlot.Options {
       })),
     ],
   };
+}
+
+// Whether minutes alone would not tell one tick from the next.
+function isShort(plot: uPlot): boolean {
+  const { min = 0, max = 0 } = plot.scales.x ?? {};
+  return (max ?? 0) - (min ?? 0) < 300;
 }
 
 // While nobody points at the chart, its legend shows what is now.

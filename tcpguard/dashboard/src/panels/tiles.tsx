@@ -4,7 +4,7 @@ import { count, rate } from "../format";
 import type { Stats } from "../model";
 
 export function Tiles({ stats }: { stats: Stats }) {
-  const { rates, half_open, thresholds, totals } = stats;
+  const { state, rates, half_open, thresholds, totals } = stats;
   const most = Math.max(half_open.kernel, half_open.datapath);
   return (
     <section class="tiles" aria-label="Now">
@@ -27,10 +27,10 @@ export function Tiles({ stats }: { stats: Stats }) {
       <Tile
         id="half-open"
         label="Half open"
-        value={count(most)}
+        value={most < 100_000 ? count(most) : rate(most)}
         unit={`of ${count(thresholds.max_half_open)}`}
         note={`kernel ${count(half_open.kernel)}, datapath ${count(half_open.datapath)}`}
-        over={most > thresholds.max_half_open}
+        over={state === "attack" && most > thresholds.max_half_open}
       />
       <Tile
         id="distinct"
