@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{ApiError, ApiState, error::QueryRefused, limit};
+use super::{ApiError, ApiState, error::QueryRefused, limit, schema::IdOrTime};
 use crate::events::{Event, MOST_KEPT, Since};
 
 const DEFAULT_LIMIT: usize = 100;
@@ -22,6 +22,7 @@ const DEFAULT_LIMIT: usize = 100;
 #[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
     /// Only those after this id, or after this time; then the first of these, instead of the last of all.
+    #[param(value_type = Option<IdOrTime>, inline)]
     since: Option<String>,
     /// How many; 100 without it.
     #[param(maximum = 10_000)]

@@ -18,6 +18,7 @@ use crate::kernel::{HalfOpenTable, Spread};
 #[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
     /// Only those of this local port.
+    #[param(maximum = 65_535)]
     port: Option<u16>,
 }
 

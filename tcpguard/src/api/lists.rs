@@ -21,7 +21,9 @@ use super::{
     access::{MayChange, body},
     blocking,
     error::{ChangeRefused, NotReadyYet, QueryRefused},
+    limit,
     model::{BlockEntry, ListEntry, ListReport, Removed},
+    schema::{AnyNetwork, LengthOfTime},
 };
 use crate::{
     enforce::Block,
@@ -29,11 +31,15 @@ use crate::{
     monitor::WallClock,
 };
 
+/// More than the lists have room for.
+const MOST_ENTRIES: usize = 1_000_000;
+
 /// What is to be added to a list.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Addition {
-    /// An address, or a network in CIDR form.
+    /// An address, or a network in CIDR form; one wider than /8 (IPv6: /16) must be insisted on with `force`.
+    #[schema(value_type = AnyNetwork)]
     #[serde(alias = "cidr", alias = "address", alias = "prefix", alias = "source")]
     network: String,
     /// Why; 200 characters at most.
@@ -53,7 +59,7 @@ pub(super) struct Addition {
         alias = "expires",
         deserialize_with = "duration"
     )]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = LengthOfTime, required = false)]
     lasts: Option<Duration>,
     /// Insists on a network so wide that it may be a mistake.
     #[serde(default)]
@@ -65,6 +71,7 @@ pub(super) struct Addition {
 #[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
     /// How many entries; all without it.
+    #[param(maximum = 1_000_000)]
     limit: Option<usize>,
 }
 
@@ -74,7 +81,7 @@ pub(super) struct Parameters {
 #[into_params(parameter_in = Query)]
 pub(super) struct Removal {
     /// Which network, in CIDR form.
-    #[param(required)]
+    #[param(value_type = AnyNetwork, inline)]
     #[serde(alias = "cidr", alias = "address", alias = "prefix", alias = "source")]
     network: Option<String>,
 }
@@ -113,7 +120,7 @@ pub(super) async fn show(
 ) -> Result<Json<ListReport>, ApiError> {
     let Query(parameters) = query?;
     let report = state.report()?;
-    let most = parameters.limit.unwrap_or(usize::MAX);
+    let most = limit(parameters.limit, MOST_ENTRIES, MOST_ENTRIES)?;
     let lists = state.lists.clone();
     // One at a time: a long list takes a while, and some memory.
     let _turn = state.scans.acquire().await.ok();

@@ -13,6 +13,7 @@ mod metrics;
 pub mod model;
 mod openapi;
 mod protection;
+mod schema;
 mod serve;
 mod sources;
 mod stats;

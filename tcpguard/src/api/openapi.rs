@@ -18,6 +18,7 @@ use utoipa::OpenApi;
             event, named after its kind; `Last-Event-ID` is understood)."
     ),
     servers((url = "/")),
+    components(schemas(super::model::Problem)),
     tags(
         (name = "reading", description = "How things stand, and what happened"),
         (name = "lists", description = "Who is always let in, and who never"),

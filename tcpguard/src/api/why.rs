@@ -13,6 +13,7 @@ use super::{
     error::{NotReadyYet, QueryRefused},
     lists,
     model::{BlockEntry, ListEntry, Source, Why},
+    schema::AnyAddress,
     sources,
 };
 use crate::{
@@ -30,7 +31,7 @@ const MOST_EVENTS: usize = 20;
 /// too, with the commands that let it in.
 #[utoipa::path(
     get, path = "/sources/{address}", tag = "reading",
-    params(("address" = String, Path, description = "An IPv4 or IPv6 address", example = "198.51.100.7")),
+    params(("address" = inline(AnyAddress), Path, description = "An IPv4 or IPv6 address", example = "198.51.100.7")),
     responses((status = OK, body = Why), QueryRefused, NotReadyYet)
 )]
 pub(super) async fn why(State(state): State<ApiState>, Path(text): Path<String>) -> Result<Json<Why>, ApiError> {

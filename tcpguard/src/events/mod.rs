@@ -21,6 +21,8 @@ use store::Store;
 
 /// Events that are kept in memory.
 pub const MOST_KEPT: usize = 10_000;
+/// The greatest id that readers of JSON agree on (2^53 − 1).
+pub const GREATEST_ID: u64 = (1 << 53) - 1;
 /// Events that one who follows may fall behind.
 const MOST_BEHIND: usize = 1024;
 
@@ -290,10 +292,9 @@ impl std::str::FromStr for Since {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse()
-            .map(Self::Id)
-            .or_else(|_| text.parse().map(Self::Time))
-            .map_err(|_| format!("\"{text}\" is neither an event's id nor a time such as 2026-11-20T08:00:00Z"))
+        let id = text.parse().ok().filter(|id| *id <= GREATEST_ID).map(Self::Id);
+        id.or_else(|| text.parse().ok().map(Self::Time))
+            .ok_or_else(|| format!("\"{text}\" is neither an event's id nor a time such as 2026-11-20T08:00:00Z"))
     }
 }
 

@@ -1,0 +1,279 @@
+//! What a careful reviewer asks of the HTTP interface: its headers, whom it answers, and that it bears a crowd.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::net::UnixStream,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use lab::{Client, Daemon, FloodSpec, Lab, Namespace, Scene, Setup, Sources, http, scene::WEB};
+use xtask::bpf::toolchain::target_folder;
+
+const HTTP: &str = "127.0.0.1:9477";
+
+/// Sends a request over TCP, as a browser on the server would: head and body of the answer.
+fn ask(namespace: &Namespace, request: &str) -> Result<(String, String)> {
+    let mut stream = namespace.within(|| TcpStream::connect(HTTP).context("the daemon does not listen"))?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("not an answer: {answer:?}"))?;
+    Ok((head.to_ascii_lowercase(), body.to_owned()))
+}
+
+fn get(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n")
+}
+
+#[test]
+fn every_answer_has_the_headers_that_it_should() -> Result<()> {
+    let lab = Lab::new()?;
+    let _daemon = Setup::new(&lab)?.start()?;
+    let paths = ["/", "/assets/app.js", "/assets/app.css", "/stats", "/metrics", "/openapi.json", "/nothing", "/sources/x"];
+    for path in paths {
+        let (head, _) = ask(&lab.server, &get(path, "Host: localhost\r\n"))?;
+        for header in [
+            "x-content-type-options: nosniff",
+            "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';",
+            "x-frame-options: deny",
+            "referrer-policy: no-referrer",
+            "cross-origin-resource-policy: same-origin",
+            "cache-control: no-store",
+        ] {
+            ensure!(head.contains(header), "{path} has no {header}: {head}");
+        }
+        ensure!(head.contains("content-type: ") && !head.contains("access-control-allow"), "{path}: {head}");
+    }
+    let (head, body) = ask(&lab.server, "PUT /stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    ensure!(head.starts_with("http/1.1 405") && head.contains("allow: get"), "{head}");
+    ensure!(body.contains("\"error\""), "{body}");
+    Ok(())
+}
+
+#[test]
+fn pages_of_others_cannot_read_or_drive_it() -> Result<()> {
+    let lab = Lab::new()?;
+    let setup = Setup::new(&lab)?;
+    let (socket, store) = (setup.socket(), setup.store());
+    let daemon = setup
+        .whole_config(&format!(
+            "interfaces = [\"lab-server\"]\n[listen]\nsocket = \"{}\"\nhosts = [\"guard.example\"]\n[store]\npath = \"{}\"\n",
+            socket.display(),
+            store.display()
+        ))
+        .start()?;
+    for (headers, status) in [
+        ("Host: 127.0.0.1:9477\r\n", 200),
+        ("Host: [::1]:9477\r\n", 200),
+        ("Host: localhost\r\n", 200),
+        ("Host: guard.example\r\n", 200),
+        ("Host: guard.example:443\r\nOrigin: https://guard.example:443\r\n", 200),
+        ("Host: 127.0.0.1:9477\r\nOrigin: http://127.0.0.1:9477\r\n", 200),
+        // A name that was made to point here, and pages of others.
+        ("Host: evil.example:9477\r\n", 403),
+        ("Host: 127.0.0.1:9477\r\nOrigin: http://evil.example\r\n", 403),
+        ("Host: 127.0.0.1:9477\r\nOrigin: null\r\n", 403),
+        ("Host: evil.example\r\nOrigin: http://evil.example\r\n", 403),
+    ] {
+        for path in ["/", "/stats", "/metrics", "/events"] {
+            let (head, _) = ask(&lab.server, &get(path, headers))?;
+            ensure!(head.starts_with(&format!("http/1.1 {status}")), "{path} with {headers:?}: {head}");
+        }
+    }
+    // By TCP nothing changes, whatever the request looks like.
+    let body = r#"{"network": "198.51.100.0/24"}"#;
+    for headers in ["Content-Type: text/plain\r\n", "Content-Type: application/json\r\nOrigin: http://127.0.0.1:9477\r\n"] {
+        let request = format!(
+            "POST /lists/deny HTTP/1.1\r\nHost: 127.0.0.1:9477\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let (head, _) = ask(&lab.server, &request)?;
+        ensure!(head.starts_with("http/1.1 403"), "{head}");
+    }
+    ensure!(daemon.json("/lists")?["deny"].as_array().is_some_and(Vec::is_empty), "a list was changed");
+    Ok(())
+}
+
+/// Those who follow the daemon.
+const FOLLOWERS: usize = 100;
+/// Of these, the ones that read nothing, or a byte now and then.
+const SLOW: usize = 40;
+const REQUESTS_PER_SECOND: u32 = 1000;
+const ASKERS: u32 = 4;
+const CROWD_LASTS: Duration = Duration::from_secs(10);
+const LATEST_TICK: f64 = 0.1;
+const MOST_GROWTH_KIB: u64 = 32 * 1024;
+
+#[test]
+fn a_crowd_that_looks_on_is_borne_in_a_flood() -> Result<()> {
+    let scene = Scene::new("")?;
+    let before = scene.daemon.resident_kib()?;
+    let is_over = AtomicBool::new(false);
+    let answered = AtomicU32::new(0);
+    let heard = AtomicU32::new(0);
+    let start = Instant::now();
+    let (client, stats, memory) = thread::scope(|scope| -> Result<_> {
+        let (is_over, answered, heard, scene) = (&is_over, &answered, &heard, &scene);
+        let followers = scope.spawn(move || follow_all(&scene.lab.server, is_over, heard));
+        let askers: Vec<_> = (0..ASKERS).map(|_| scope.spawn(move || ask_often(&scene.daemon, is_over, answered))).collect();
+        let client = scope.spawn(move || Client::new(&scene.lab).run(WEB, 100, CROWD_LASTS, || true));
+        let flood = scope.spawn(move || scene.flood(&FloodSpec::syn(Sources::RANDOM_IPV4, 80))?.send_at(400_000, CROWD_LASTS));
+        let client = client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let (stats, memory) = (scene.daemon.json("/stats")?, scene.daemon.resident_kib()?);
+        is_over.store(true, Ordering::Relaxed);
+        flood.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        for asker in askers {
+            asker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        followers.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((client, stats, memory))
+    })?;
+    let wanted = REQUESTS_PER_SECOND * CROWD_LASTS.as_secs() as u32;
+    let (answered, heard) = (answered.into_inner(), heard.into_inner());
+    let delay = stats["cost"]["longest_tick_delay_seconds"].as_f64().context("no delay")?;
+    println!(
+        "{answered} answers, {heard} messages, ticks at most {delay:.3} s late, memory {before} to {memory} KiB, client {:.3}",
+        client.share()
+    );
+    ensure!(answered * 10 >= wanted * 9, "only {answered} of {wanted} requests were answered in {:?}", start.elapsed());
+    ensure!(heard as usize >= (FOLLOWERS - SLOW) * 8, "only {heard} messages were heard");
+    ensure!(delay <= LATEST_TICK, "a tick was {delay} s late");
+    ensure!(memory < before + MOST_GROWTH_KIB, "memory grew from {before} to {memory} KiB");
+    ensure!(client.share() >= 0.99, "the client was served {:.3}", client.share());
+    Ok(())
+}
+
+/// Follows the daemon as many do, some of whom hardly read; counts the messages of those who do.
+fn follow_all(namespace: &Namespace, is_over: &AtomicBool, heard: &AtomicU32) -> Result<()> {
+    let mut streams = Vec::new();
+    for _ in 0..FOLLOWERS {
+        let mut stream = namespace.within(|| TcpStream::connect(HTTP).context("the daemon does not listen"))?;
+        stream.write_all(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+        stream.set_nonblocking(true)?;
+        streams.push(stream);
+    }
+    let mut chunk = vec![0; 256 * 1024];
+    while !is_over.load(Ordering::Relaxed) {
+        for (index, stream) in streams.iter_mut().enumerate() {
+            let share = if index < SLOW { &mut chunk[..index % 2] } else { &mut chunk[..] };
+            match stream.read(share) {
+                Ok(read) => {
+                    let messages = String::from_utf8_lossy(&share[..read]).matches("event: stats").count();
+                    heard.fetch_add(messages as u32, Ordering::Relaxed);
+                }
+                Err(error) => ensure!(error.kind() == ErrorKind::WouldBlock, "a follower was cut off: {error}"),
+            }
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Asks for `/stats` again and again, over one connection, at its share of the rate.
+fn ask_often(daemon: &Daemon, is_over: &AtomicBool, answered: &AtomicU32) -> Result<()> {
+    let mut stream = daemon.connect()?;
+    let start = Instant::now();
+    let mut asked = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let status = http::exchange_kept_alive(&mut stream, b"GET /stats HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+        ensure!(status == 200, "{status}");
+        answered.fetch_add(1, Ordering::Relaxed);
+        asked += 1;
+        let due = Duration::from_secs(1) * ASKERS / REQUESTS_PER_SECOND * asked;
+        thread::sleep(due.saturating_sub(start.elapsed()));
+    }
+    Ok(())
+}
+
+#[test]
+fn who_takes_nothing_of_an_answer_is_hung_up_on() -> Result<()> {
+    let lab = Lab::new()?;
+    let daemon = Setup::new(&lab)?.start()?;
+    let mut stream = daemon.connect()?;
+    // Answers that nobody takes fill the socket's buffer.
+    for _ in 0..2000 {
+        if stream.write_all(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n").is_err() {
+            break;
+        }
+        stream.set_write_timeout(Some(Duration::from_millis(200)))?;
+    }
+    thread::sleep(Duration::from_secs(31));
+    let mut rest = Vec::new();
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let ended = stream.read_to_end(&mut rest);
+    ensure!(ended.is_ok() || ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset), "it was not hung up on");
+    Ok(())
+}
+
+/// Hands on what comes to a TCP port of the lab to the daemon's socket, so that a client of TCP may change something.
+fn bridge(listener: &TcpListener, socket: &Path, is_over: &AtomicBool) -> Result<()> {
+    listener.set_nonblocking(true)?;
+    thread::scope(|scope| {
+        while !is_over.load(Ordering::Relaxed) {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    scope.spawn(move || carry(stream, socket));
+                }
+                Err(_) => thread::sleep(Duration::from_millis(2)),
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Both ways, until one side ends.
+fn carry(stream: TcpStream, socket: &Path) -> Result<()> {
+    stream.set_nonblocking(false)?;
+    let daemon = UnixStream::connect(socket)?;
+    let (mut to_daemon, mut from_client) = (daemon.try_clone()?, stream.try_clone()?);
+    let (mut from_daemon, mut to_client) = (daemon, stream);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let copied = std::io::copy(&mut from_client, &mut to_daemon);
+            to_daemon.shutdown(std::net::Shutdown::Write).ok();
+            copied
+        });
+        std::io::copy(&mut from_daemon, &mut to_client).ok();
+        to_client.shutdown(std::net::Shutdown::Both).ok();
+    });
+    Ok(())
+}
+
+fn schemathesis(namespace: &Namespace, address: &str) -> Result<()> {
+    let program = target_folder().join("venv/bin/schemathesis");
+    let folder = tempfile::tempdir()?;
+    let mut command: Command = namespace.command(&program);
+    let output = command
+        .current_dir(folder.path())
+        .args(["run", &format!("http://{address}/openapi.json"), "--seed", "1", "--max-examples", "40", "--no-color"])
+        .args(["--continue-on-failure", "--suppress-health-check", "all"])
+        .output()
+        .with_context(|| format!("cannot run {}: `cargo xtask test` installs it", program.display()))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let tail: Vec<&str> = said.lines().rev().take(300).collect();
+    ensure!(output.status.success(), "{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+    Ok(())
+}
+
+#[test]
+fn it_does_as_its_description_says() -> Result<()> {
+    let lab = Lab::new()?;
+    let daemon = Setup::new(&lab)?.start()?;
+    schemathesis(&lab.server, HTTP)?;
+    // The same with leave to change something.
+    let listener = lab.server.within(|| TcpListener::bind("127.0.0.1:9500").context("cannot listen"))?;
+    let (socket, is_over) = (daemon.socket(), AtomicBool::new(false));
+    thread::scope(|scope| -> Result<()> {
+        let bridge = scope.spawn(|| bridge(&listener, &socket, &is_over));
+        let found = schemathesis(&lab.server, "127.0.0.1:9500");
+        is_over.store(true, Ordering::Relaxed);
+        bridge.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        found
+    })
+}
