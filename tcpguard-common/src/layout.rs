@@ -59,6 +59,14 @@ pub mod map {
     pub const CHALLENGES: &str = "CHALLENGES";
     /// Hash: [`crate::challenge::Endpoint`]s that have a listener.
     pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// Array by port: SYNs of this moment.
+    pub const PORT_LOADS: &str = "PORT_LOADS";
+    /// Array: handshakes that began of late ([`crate::handshake`]).
+    pub const HANDSHAKES: &str = "HANDSHAKES";
+    /// Array: first SYNs of late ([`crate::challenge::first_syn`]).
+    pub const FIRST_SYNS: &str = "FIRST_SYNS";
+    /// Array: cookies that came back ([`crate::challenge::spent`]).
+    pub const RETURNED_COOKIES: &str = "RETURNED_COOKIES";
     /// Ring buffer of [`crate::event::Event`].
     pub const EVENTS: &str = "EVENTS";
     /// aya-log's ring buffer.

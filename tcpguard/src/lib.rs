@@ -16,6 +16,7 @@
 //! | [`history`] | the last fifteen minutes |
 //! | [`cost`] | what tcpguard itself costs |
 //! | [`metrics`] | telling Prometheus |
+//! | [`explain`] | what would become of a packet, and why |
 //! | [`api`] | telling others |
 //! | [`cli`] | the commands |
 
@@ -28,6 +29,7 @@ pub mod datapath;
 pub mod detect;
 pub mod enforce;
 pub mod events;
+pub mod explain;
 pub mod history;
 pub mod interfaces;
 pub mod kernel;
@@ -138,6 +140,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         history: history.clone(),
         stats_cache: StatsCache::default(),
         sources: others.sources,
+        live: others.live,
         about: Arc::new(about),
         scans: Arc::new(Semaphore::new(1)),
         lists: lists.clone(),

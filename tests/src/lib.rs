@@ -5,8 +5,10 @@
 pub mod browser;
 pub mod client;
 pub mod daemon;
+pub mod fixtures;
 pub mod flood;
 pub mod frame;
+pub mod guard;
 pub mod http;
 pub mod machine;
 pub mod namespace;

@@ -3,17 +3,19 @@
 
 #![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
-use lab::frame::{ACK, Built, FIN, Frame, LINUX_SYN_OPTIONS, PSH, RST, SYN, URG};
-use tcpguard::datapath::{Datapath, DatapathOptions, Maps, maps::Totals};
+use lab::{
+    fixtures::{drop_table, extension, ipv4, ipv6, table},
+    frame::{ACK, Built, Frame, LINUX_SYN_OPTIONS, PSH, RST},
+    guard::Guard,
+};
 use tcpguard_common::{
     bucket::Rate,
     control::{Control, flag},
     counters::Counter,
-    drops::DropReason,
-    packet::{MAX_EXTENSION_HEADERS, PacketBytes, parse},
+    packet::{PacketBytes, parse},
     rule::{FOREVER, Rule},
 };
 
@@ -22,148 +24,9 @@ const XDP_PASS: u32 = 2;
 /// The kernel runs no shorter frame.
 const SHORTEST: usize = 14;
 
-struct Guard {
-    datapath: Datapath,
-    maps: Maps,
-}
-
-impl Guard {
-    fn load() -> Result<Self> {
-        let options = DatapathOptions {
-            max_sources: 4096,
-            prefix_v4: 24,
-            prefix_v6: 64,
-            syn_per_second: 2000,
-            source_half_open: 64,
-            proven_for: Duration::from_secs(600),
-            log_level: None,
-        };
-        let (datapath, maps) = Datapath::load(&options)?;
-        Ok(Self { datapath, maps })
-    }
-
-    /// Gives the daemon's word, with these flags, for as long as the test lasts.
-    fn give_leave(&mut self, flags: u64) -> Result<()> {
-        let rate = Rate::new(2000, self.datapath.ticks_per_second);
-        self.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 1, rate, ..Control::NONE })?;
-        Ok(())
-    }
-
-    /// Runs a frame that must pass; returns the counters that went up, and by how much.
-    fn run(&self, frame: &[u8]) -> Result<Vec<(Counter, u64)>> {
-        self.run_to(XDP_PASS, frame)
-    }
-
-    /// The same for another verdict.
-    fn run_to(&self, expected: u32, frame: &[u8]) -> Result<Vec<(Counter, u64)>> {
-        let before = self.maps.counts.read()?;
-        let verdict = self.datapath.test_run(frame)?;
-        ensure!(verdict == expected, "the verdict is {verdict}");
-        let after: Totals = self.maps.counts.read()?;
-        Ok(Counter::ALL
-            .iter()
-            .map(|counter| (*counter, after.get(*counter) - before.get(*counter)))
-            .filter(|(_, difference)| *difference > 0)
-            .collect())
-    }
-}
-
 fn runtime() -> tokio::runtime::Runtime {
     // The ring buffer registers with tokio.
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
-}
-
-fn ipv4() -> Frame {
-    let address = |text: &str| text.parse::<IpAddr>().expect("an address");
-    Frame::syn(address("198.18.1.1"), address("198.18.0.1"), 80)
-}
-
-fn ipv6() -> Frame {
-    let address = |text: &str| text.parse::<IpAddr>().expect("an address");
-    Frame::syn(address("2001:db8:1::1"), address("2001:db8::1"), 80)
-}
-
-fn extension(kind: u8, units: u8) -> (u8, Vec<u8>) {
-    let mut body = vec![0; 8 * (usize::from(units) + 1)];
-    body[1] = units;
-    (kind, body)
-}
-
-/// Named frames, and what they are counted as beside `packets`.
-fn table() -> Vec<(String, Vec<u8>, Counter)> {
-    let mut table = Vec::new();
-    for (family, plain) in [("IPv4", ipv4()), ("IPv6", ipv6())] {
-        for (flags, name, counter) in [
-            (ACK, "ACK", Counter::Ack),
-            (ACK | PSH, "data", Counter::Ack),
-            (ACK | FIN, "FIN", Counter::Ack),
-            (SYN | ACK, "SYN-ACK", Counter::SynAck),
-            (RST, "RST", Counter::Rst),
-            (RST | ACK, "RST-ACK", Counter::Rst),
-            (0, "no flag", Counter::BadFlags),
-            (FIN | PSH | URG, "Christmas tree", Counter::BadFlags),
-            (SYN | FIN, "SYN-FIN", Counter::BadFlags),
-            (SYN | RST, "SYN-RST", Counter::BadFlags),
-            (0xff, "every flag", Counter::BadFlags),
-        ] {
-            let frame = plain.clone().flags(flags).build().bytes;
-            table.push((format!("{family} {name}"), frame, counter));
-        }
-        for tags in [vec![0x8100], vec![0x88a8], vec![0x88a8, 0x8100], vec![0x9100, 0x8100], vec![0x8100, 0x8100]] {
-            let frame = Frame { tags: tags.clone(), ..plain.clone() }.flags(ACK).build().bytes;
-            table.push((format!("{family} tagged {tags:x?}"), frame, Counter::Ack));
-        }
-        let three = Frame { tags: vec![0x88a8, 0x8100, 0x8100], ..plain.clone() };
-        table.push((format!("{family} with three tags"), three.build().bytes, Counter::NotIp));
-        let options = Frame { tcp_options: vec![1; 40], payload: vec![7; 100], ..plain.clone() }.flags(ACK | PSH);
-        table.push((format!("{family} with TCP options and data"), options.build().bytes, Counter::Ack));
-        let udp = Frame { protocol: 17, ..plain.clone() };
-        table.push((format!("{family} UDP"), udp.build().bytes, Counter::NotTcp));
-        let mut offset = plain.flags(ACK).build();
-        offset.bytes[offset.tcp + 12] = 0x40;
-        table.push((format!("{family} with a data offset of 4"), offset.bytes, Counter::BadDataOffset));
-    }
-    for words in 1..=10 {
-        let frame = Frame { ip_options: vec![1; 4 * words], ..ipv4() }.flags(ACK).build().bytes;
-        table.push((format!("IPv4 with {words} words of options"), frame, Counter::Ack));
-    }
-    let fragment = |fragment| Frame { fragment, payload: vec![0; 8], ..ipv4() }.flags(ACK).build().bytes;
-    table.push(("IPv4 first fragment".to_owned(), fragment(0x2000), Counter::Ack));
-    table.push(("IPv4 later fragment".to_owned(), fragment(0x2001), Counter::LaterFragment));
-    table.push(("IPv4 last fragment".to_owned(), fragment(0x0004), Counter::LaterFragment));
-    let mut short = ipv4().build();
-    short.bytes[short.ip] = 0x44;
-    table.push(("IPv4 with a header of 16 bytes".to_owned(), short.bytes, Counter::BadIpHeader));
-    let mut version = ipv4().build();
-    version.bytes[version.ip] = 0x65;
-    table.push(("IPv4 of version 6".to_owned(), version.bytes, Counter::BadIpHeader));
-    let mut version = ipv6().build();
-    version.bytes[version.ip] = 0x40;
-    table.push(("IPv6 of version 4".to_owned(), version.bytes, Counter::BadIpHeader));
-    let mut total = ipv4().flags(ACK).build();
-    total.bytes[total.ip + 3] = 39;
-    table.push(("IPv4 of a length that ends within TCP".to_owned(), total.bytes, Counter::Truncated));
-    let mut arp = ipv4().build().bytes;
-    arp[12..14].copy_from_slice(&[0x08, 0x06]);
-    table.push(("ARP".to_owned(), arp, Counter::NotIp));
-
-    let with_extensions = |extensions| Frame { extensions, ..ipv6() }.flags(ACK).build().bytes;
-    for (name, extensions) in [
-        ("hop-by-hop", vec![extension(0, 0)]),
-        ("routing", vec![extension(43, 2)]),
-        ("destination options", vec![extension(60, 4)]),
-        ("all of them", vec![extension(0, 0), extension(60, 1), extension(43, 0), extension(60, 0)]),
-        ("authentication", vec![(51, [&[0, 4][..], &[0; 22]].concat())]),
-        ("as many as are followed", vec![extension(60, 0); MAX_EXTENSION_HEADERS]),
-    ] {
-        table.push((format!("IPv6 with extensions: {name}"), with_extensions(extensions), Counter::Ack));
-    }
-    let fragment = |offset: u8| vec![(44, vec![0, 0, 0, offset, 0, 0, 0, 1])];
-    table.push(("IPv6 first fragment".to_owned(), with_extensions(fragment(1)), Counter::Ack));
-    table.push(("IPv6 later fragment".to_owned(), with_extensions(fragment(9)), Counter::LaterFragment));
-    let many = vec![extension(60, 0); MAX_EXTENSION_HEADERS + 1];
-    table.push(("IPv6 with one extension too many".to_owned(), with_extensions(many), Counter::TooManyExtensions));
-    table
 }
 
 #[test]
@@ -310,24 +173,6 @@ fn a_tagged_or_extended_syn_is_the_same_syn() -> Result<()> {
         ensure!(entry.syn == syns, "{source}: {entry:?}");
     }
     Ok(())
-}
-
-/// What the datapath has against a source, the frames it drops for that, and why.
-fn drop_table(family: &str, plain: &Frame) -> Vec<(String, Vec<u8>, DropReason)> {
-    let built = |frame: Frame| frame.build().bytes;
-    let mut table: Vec<(String, Vec<u8>, DropReason)> = [0, FIN, FIN | PSH | URG, SYN | FIN, SYN | RST, RST | FIN]
-        .map(|flags| (format!("{family} flags {flags:#x}"), built(plain.clone().flags(flags)), DropReason::BadFlags))
-        .into();
-    let mut offset = plain.build();
-    offset.bytes[offset.tcp + 12] = 0x40;
-    table.push((format!("{family} data offset"), offset.bytes, DropReason::BadDataOffset));
-    let from_zero = Frame { source_port: 0, ..plain.clone() };
-    let to_zero = Frame { destination_port: 0, ..plain.clone() };
-    table.push((format!("{family} from port 0"), built(from_zero), DropReason::PortZero));
-    table.push((format!("{family} to port 0"), built(to_zero), DropReason::PortZero));
-    let with_data = Frame { payload: vec![1; 9], ..plain.clone() };
-    table.push((format!("{family} with data"), built(with_data), DropReason::SynPayload));
-    table
 }
 
 #[test]

@@ -22,10 +22,10 @@ pub enum ApiError {
     #[error("the request's body is not understood: {0}")]
     BadBody(String),
     /// The body is too long.
-    #[error("the request's body is longer than 64 KiB")]
+    #[error("the request's body is too long: it may have 64 KiB, and 1 MiB for /explain")]
     TooLong,
     /// What changes something needs the socket.
-    #[error("whatever changes something needs the Unix socket; over TCP one can only read")]
+    #[error("whatever changes something, or takes long, needs the Unix socket; over TCP one can only read")]
     NeedsSocket,
     /// There is no such list.
     #[error("there is no list \"{0}\": the lists are allow and deny")]
@@ -121,7 +121,7 @@ pub(super) enum ChangeRefused {
     /// There is no such list, or nothing on it to remove
     #[response(status = NOT_FOUND)]
     NotFound(Problem),
-    /// The body is longer than 64 KiB
+    /// The body is too long
     #[response(status = PAYLOAD_TOO_LARGE)]
     TooLong(Problem),
     /// There is no room for more

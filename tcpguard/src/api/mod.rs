@@ -4,6 +4,7 @@ mod access;
 mod dashboard;
 mod error;
 mod events;
+mod explain;
 mod half_open;
 mod health;
 mod history;
@@ -28,18 +29,22 @@ use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt},
+    routes,
+};
 
 use crate::{
     Report,
     config::Config,
-    datapath::{Features, maps::SourceMap},
+    datapath::{Features, LiveState, maps::SourceMap},
     events::EventLog,
     history::History,
     lists::{Lists, Network},
 };
 pub use access::Access;
 pub use error::ApiError;
+pub use explain::{MOST_FRAMES, Packets};
 pub use half_open::report as half_open_report;
 pub use protection::Foreign;
 pub use serve::{ListenError, Listeners};
@@ -58,6 +63,8 @@ pub struct ApiState {
     pub stats_cache: StatsCache,
     /// The source table.
     pub sources: SourceMap,
+    /// What a twin of the datapath is made from.
+    pub live: LiveState,
     /// What does not change while the daemon runs.
     pub about: Arc<About>,
     /// Leave to read the whole table.
@@ -145,6 +152,7 @@ fn described() -> OpenApiRouter<ApiState> {
         .routes(routes!(history::history))
         .routes(routes!(sources::sources))
         .routes(routes!(why::why))
+        .routes(routes!(explain::explain).layer(DefaultBodyLimit::max(explain::LONGEST_BODY)))
         .routes(routes!(half_open::half_open))
         .routes(routes!(events::list))
         .routes(routes!(metrics::metrics))

@@ -423,6 +423,24 @@ pub struct Why {
     pub events: Vec<Event>,
 }
 
+/// `POST /explain`: what would become of one packet.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Explanation {
+    /// The packet, in short.
+    pub packet: String,
+    /// pass, drop, answer (with a SYN-ACK) or abort.
+    pub verdict: String,
+    /// Where that was decided: parse, flags, guard, not_a_syn, port_zero, rules, payload, block, limit, challenge, destination
+    /// or account.
+    pub stage: String,
+    /// What it would be counted as.
+    pub counted_as: Vec<String>,
+    /// Why it would be dropped, if anything were.
+    pub would_drop: Option<String>,
+    /// On what entry it was decided, and why.
+    pub reason: String,
+}
+
 /// A network.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Prefix {

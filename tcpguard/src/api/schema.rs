@@ -60,6 +60,8 @@ schemas! {
     AnyAddress => any_address();
     /// An address, or a network in CIDR form.
     AnyNetwork => IPV6_NETWORKS.iter().fold(any_address().item(matching(IPV4_NETWORK)), |any, one| any.item(matching(one)));
+    /// A frame of 14 bytes or more, in hexadecimal digits.
+    FrameDigits => matching("^([0-9a-f]{2}){14,512}$");
     /// An event's id, or a time.
     IdOrTime => OneOfBuilder::new()
         .item(of_type(Type::Integer).minimum(Some(0u64)).maximum(Some(GREATEST_ID)))

@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod events;
+mod explain;
 mod half_open;
 mod lists;
 mod logging;
@@ -10,6 +11,7 @@ mod run;
 mod sources;
 mod status;
 mod table;
+mod why;
 
 use std::{
     io::{self, Write},
@@ -67,6 +69,10 @@ enum Command {
     Lists(Asking),
     /// What happened
     Events(events::Arguments),
+    /// Everything that is known of a source, and how to let it in
+    Why(why::Arguments),
+    /// What would become of a packet, and why
+    Explain(explain::Arguments),
 }
 
 /// Wrong usage that only shows once the arguments are understood.
@@ -129,6 +135,8 @@ impl Arguments {
             Command::Disallow(arguments) => lists::disallow(config, &arguments),
             Command::Lists(asking) => lists::show(config, &asking),
             Command::Events(arguments) => events::events(config, &arguments),
+            Command::Why(arguments) => why::why(config, &arguments),
+            Command::Explain(arguments) => explain::explain(config, &arguments),
         }
     }
 }

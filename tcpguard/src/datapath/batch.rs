@@ -1,14 +1,17 @@
-//! Reading many entries of a hash map by one system call (bpf(2), `BPF_MAP_LOOKUP_BATCH`), which
-//! aya does not offer.
+//! Reading and writing many entries of a map by one system call (bpf(2), `BPF_MAP_LOOKUP_BATCH` and
+//! `BPF_MAP_UPDATE_BATCH`), which aya does not offer.
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
 use aya::{Pod, maps::MapData};
 
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+/// Bytes that are copied at once.
+const PORTION: usize = 1 << 20;
 
 /// `union bpf_attr`, the part for batches.
 #[repr(C)]
@@ -73,23 +76,20 @@ impl<K: Pod + Default, V: Pod + Default> BatchReader<K, V> {
             };
             // SAFETY: the attributes point to a cursor and to room for `count` keys and values of the
             // map's sizes (aya has checked them), all of which outlive the call; K and V are plain data.
-            let result = unsafe {
-                libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_BATCH, &mut attributes, size_of::<BatchAttributes>())
-            };
-            let error = io::Error::last_os_error();
+            let result = unsafe { batch(BPF_MAP_LOOKUP_BATCH, &mut attributes) };
             let count = attributes.count as usize;
-            match (result, error.raw_os_error()) {
-                (0, _) => {
+            match result.map_err(|error| (error.raw_os_error(), error)) {
+                Ok(()) => {
                     self.cursor = Some(reached);
                     return Ok((count, Progress::More));
                 }
-                (_, Some(libc::ENOENT)) => {
+                Err((Some(libc::ENOENT), _)) => {
                     self.cursor = None;
                     return Ok((count, Progress::Complete));
                 }
                 // One bucket holds more than there is room for.
-                (_, Some(libc::ENOSPC)) => self.grow(),
-                _ => return Err(error),
+                Err((Some(libc::ENOSPC), _)) => self.grow(),
+                Err((_, error)) => return Err(error),
             }
         }
     }
@@ -99,6 +99,59 @@ impl<K: Pod + Default, V: Pod + Default> BatchReader<K, V> {
         self.keys.resize(size, K::default());
         self.values.resize(size, V::default());
     }
+}
+
+/// Makes an array of `entries` values of `value_size` bytes the same as another of the same shape.
+///
+/// # Errors
+/// Where the kernel refuses: it does where the shapes differ.
+pub(super) fn copy_array(from: BorrowedFd<'_>, to: BorrowedFd<'_>, entries: u32, value_size: u32) -> io::Result<()> {
+    let portion = (PORTION / value_size.max(1) as usize).clamp(1, entries.max(1) as usize);
+    let mut keys = vec![0u32; portion];
+    let mut values = vec![0u8; portion * value_size as usize];
+    let mut cursor: Option<u32> = None;
+    loop {
+        let mut reached = 0u32;
+        let mut attributes = BatchAttributes {
+            in_batch: cursor.as_ref().map_or(0, address),
+            out_batch: std::ptr::from_mut(&mut reached) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: u32::try_from(portion).unwrap_or(u32::MAX),
+            map_fd: u32::try_from(from.as_raw_fd()).unwrap_or(u32::MAX),
+            ..BatchAttributes::default()
+        };
+        // SAFETY: the attributes point to a cursor and to room for `count` keys of an array and values of
+        // `value_size` bytes, all of which outlive the call.
+        let read = unsafe { batch(BPF_MAP_LOOKUP_BATCH, &mut attributes) };
+        let is_last = match read {
+            Ok(()) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(error) => return Err(error),
+        };
+        if attributes.count > 0 {
+            let mut attributes = BatchAttributes {
+                in_batch: 0,
+                out_batch: 0,
+                map_fd: u32::try_from(to.as_raw_fd()).unwrap_or(u32::MAX),
+                ..attributes
+            };
+            // SAFETY: they point to the `count` keys and values that were just read.
+            unsafe { batch(BPF_MAP_UPDATE_BATCH, &mut attributes) }?;
+        }
+        if is_last {
+            return Ok(());
+        }
+        cursor = Some(reached);
+    }
+}
+
+/// # Safety
+/// The attributes must point to room for what the command reads and writes.
+unsafe fn batch(command: libc::c_long, attributes: &mut BatchAttributes) -> io::Result<()> {
+    // SAFETY: see above.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<BatchAttributes>()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn address<T>(value: &T) -> u64 {

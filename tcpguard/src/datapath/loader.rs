@@ -77,6 +77,18 @@ impl Features {
     }
 }
 
+/// What the programs are loaded for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose {
+    /// To be attached, and to see handshakes.
+    Guarding,
+    /// To be run on single frames, with the state of others that hash by this key.
+    Explaining { hash_key: u64 },
+}
+
+/// Sources that a twin has room for.
+const TWIN_SOURCES: u32 = 4096;
+
 /// The kernel asks for ring buffers of whole pages.
 const SMALLEST_RING: u32 = 4096;
 
@@ -88,9 +100,16 @@ impl Datapath {
     /// # Errors
     /// Where this is not permitted, or the kernel lacks what nothing works without.
     pub fn load(options: &DatapathOptions) -> Result<(Self, Maps), DatapathError> {
+        Self::load_for(options, Purpose::Guarding)
+    }
+
+    pub(super) fn load_for(options: &DatapathOptions, purpose: Purpose) -> Result<(Self, Maps), DatapathError> {
         let ticks_per_second = ticks_per_second()?;
         let clock = Clock::new(ticks_per_second);
-        let hash_key = random_key()?;
+        let (hash_key, entries) = match purpose {
+            Purpose::Guarding => (random_key()?, options.max_sources),
+            Purpose::Explaining { hash_key } => (hash_key, options.max_sources.min(TWIN_SOURCES)),
+        };
         let (layout, layout_problem) = match btf::socket_layout() {
             Ok(layout) => (layout, None),
             Err(error) => (SocketLayout::UNKNOWN, Some(error.to_string())),
@@ -108,7 +127,7 @@ impl Datapath {
         let mut loader = EbpfLoader::new();
         loader
             .verifier_log_level(VerifierLogLevel::DISABLE)
-            .map_max_entries(map::SOURCES, options.max_sources)
+            .map_max_entries(map::SOURCES, entries)
             .map_max_entries(map::KNOWN_SOURCES, filter_blocks)
             .override_global(setting::HASH_KEY, &hash_key, true)
             .override_global(setting::PREFIX_MASK_IPV4, &mask_v4, true)
@@ -137,9 +156,10 @@ impl Datapath {
             load_xdp(&mut ebpf, program::ANSWER_SYN)?;
             install_answer(&mut ebpf)?;
         }
-        let mut tracepoint = |name, tracepoint| match &layout_problem {
-            Some(problem) => Feature::Unavailable(problem.clone()),
-            None => attach_tracepoint(&mut ebpf, name, tracepoint),
+        let mut tracepoint = |name, tracepoint| match (&layout_problem, purpose) {
+            (Some(problem), _) => Feature::Unavailable(problem.clone()),
+            (None, Purpose::Guarding) => attach_tracepoint(&mut ebpf, name, tracepoint),
+            (None, Purpose::Explaining { .. }) => Feature::Unavailable("a twin sees no handshakes".to_owned()),
         };
         let features = Features {
             completions: tracepoint(program::HANDSHAKE_COMPLETED, "inet_sock_set_state"),
@@ -149,7 +169,7 @@ impl Datapath {
         if options.log_level.is_some() {
             log::start(&mut ebpf);
         }
-        let maps = Maps::take(&mut ebpf, hash_key, filter_blocks, ticks_per_second)?;
+        let maps = Maps::take(&mut ebpf, hash_key, filter_blocks, ticks_per_second, options)?;
         Ok((Self { ebpf, features, clock, ticks_per_second, hash_key, rate }, maps))
     }
 }

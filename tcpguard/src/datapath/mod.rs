@@ -12,6 +12,7 @@ mod log;
 pub mod maps;
 mod readiness;
 mod run_time;
+mod twin;
 
 use std::net::IpAddr;
 
@@ -30,6 +31,7 @@ pub use error::DatapathError;
 pub use loader::{DatapathOptions, Feature, Features};
 pub use maps::Maps;
 pub use run_time::ProgramCost;
+pub use twin::{LiveState, Twin};
 
 /// The kernel's verdict of a frame that passes.
 const XDP_PASS: u32 = 2;

@@ -21,7 +21,7 @@ use tracing::warn;
 use crate::{
     config::Config,
     datapath::{
-        Datapath, DatapathError, Maps,
+        Datapath, DatapathError, LiveState, Maps,
         maps::{
             ChallengeMaps, ControlMap, CounterMap, DistinctMap, EventRing, GuardedInterfaces, ListeningPorts,
             LocalAddresses, PayloadPolicies, RuleMap, SourceMap, Totals,
@@ -95,6 +95,7 @@ impl Monitor {
             local: maps.local,
             payload: maps.payload,
             challenges: maps.challenges,
+            live: maps.live,
         };
         let service_ports = config.services.iter().flat_map(|service| service.ports.iter().copied()).collect();
         let least = config.services.iter().map(|service| service.max_half_open).min();
@@ -264,4 +265,6 @@ pub struct OtherMaps {
     pub payload: PayloadPolicies,
     /// How SYNs are challenged.
     pub challenges: ChallengeMaps,
+    /// What a twin of the datapath is made from.
+    pub live: LiveState,
 }

@@ -19,7 +19,7 @@ use aya::{
 };
 use tcpguard_common::layout::map;
 
-use super::DatapathError;
+use super::{DatapathError, DatapathOptions, LiveState};
 pub use challenges::ChallengeMaps;
 pub use control::ControlMap;
 pub use counts::{CounterMap, Totals};
@@ -63,6 +63,8 @@ pub struct Maps {
     pub payload: PayloadPolicies,
     /// How SYNs are challenged.
     pub challenges: ChallengeMaps,
+    /// Further handles of what decides, for twins.
+    pub live: LiveState,
 }
 
 impl Maps {
@@ -71,8 +73,11 @@ impl Maps {
         hash_key: u64,
         filter_blocks: u32,
         ticks_per_second: u32,
+        options: &DatapathOptions,
     ) -> Result<Self, DatapathError> {
+        let live = LiveState::of(ebpf, hash_key, options)?;
         Ok(Self {
+            live,
             counts: CounterMap::new(take(ebpf, map::COUNTS)?),
             sources: SourceMap::new(take(ebpf, map::SOURCES)?),
             known: KnownSources::new(take(ebpf, map::KNOWN_SOURCES)?, hash_key, filter_blocks),

@@ -36,6 +36,15 @@ impl SourceMap {
         }
     }
 
+    /// Gives a source this entry.
+    ///
+    /// # Errors
+    /// Where it cannot be written, or others share the table.
+    pub fn insert(&mut self, source: Address, entry: &SourceEntry) -> Result<(), DatapathError> {
+        let table = Arc::get_mut(&mut self.0).ok_or(DatapathError::NoRoom(source))?;
+        table.insert(source, entry, 0).map_err(DatapathError::map(map::SOURCES))
+    }
+
     /// Hands every entry to `visit`.
     ///
     /// # Errors

@@ -1,0 +1,135 @@
+//! `tcpguard explain`.
+
+use std::{
+    fs::File,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use hyper::Method;
+use serde_json::json;
+
+use super::{Asking, Usage, client, load_config, print, print_json};
+use crate::{
+    api::{MOST_FRAMES, model::Explanation},
+    explain::{
+        LONGEST_FRAME, SHORTEST_FRAME,
+        capture::{self, Capture, CaptureError, Segment},
+        configuration,
+    },
+};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    asking: Asking,
+    /// A capture (pcap or pcapng; - for standard input), a packet in hexadecimal digits, or the two ends of a connection as in
+    /// `198.51.100.7:4000 198.18.0.1:443` or `tcp 198.51.100.7 4000 198.18.0.1 443`
+    #[arg(required = true, num_args = 1..=5, value_name = "PACKET")]
+    packet: Vec<String>,
+    /// Which segment, where only the ends of its connection are named
+    #[arg(long, value_enum, default_value_t = Segment::Syn)]
+    segment: Segment,
+    /// How many packets of a capture to explain
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=MOST_FRAMES as i64))]
+    limit: u32,
+}
+
+pub(super) fn explain(config: Option<&Path>, arguments: &Arguments) -> Result<()> {
+    let capture = arguments.capture()?;
+    let too_short = capture.frames.iter().filter(|frame| frame.len() < SHORTEST_FRAME).count();
+    let frames: Vec<Vec<u8>> = capture.frames.into_iter().filter(|frame| frame.len() >= SHORTEST_FRAME).collect();
+    let socket = arguments.asking.socket(config)?;
+    let explained: Vec<Explanation> = if client::is_running(&socket) {
+        let digits: Vec<String> = frames.iter().map(|frame| hex::encode(&frame[..frame.len().min(LONGEST_FRAME)])).collect();
+        arguments.asking.change(config, Method::POST, "/explain", Some(&json!({ "frames": digits })))?
+    } else {
+        eprintln!("tcpguard: no daemon answers at {}: this is what the configuration alone makes of it", socket.display());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        // The datapath's events are waited for on a runtime, also where nobody waits.
+        let runtime = runtime.context("cannot start the asynchronous runtime")?;
+        let _entered = runtime.enter();
+        configuration::explain(&load_config(config)?, &frames)?.into_iter().map(Into::into).collect()
+    };
+    if too_short > 0 {
+        eprintln!("tcpguard: {too_short} packets of less than {SHORTEST_FRAME} bytes were left out");
+    }
+    if let Some(left_out) = &capture.left_out {
+        eprintln!("tcpguard: {left_out}");
+    }
+    if arguments.asking.json { print_json(&explained) } else { print(&describe(&explained)) }
+}
+
+impl Arguments {
+    fn capture(&self) -> Result<Capture> {
+        let limit = self.limit as usize;
+        let words: Vec<&str> = self.packet.iter().map(String::as_str).collect();
+        let captured = match words[..] {
+            ["-"] => capture::read(io::stdin().lock(), limit),
+            [path] if Path::new(path).is_file() => {
+                capture::read(File::open(path).with_context(|| format!("cannot open {path}"))?, limit)
+            }
+            [text] if text.contains(['/', '.']) => {
+                return Err(Usage(format!("there is no file {text}")).into());
+            }
+            [digits] => capture::of_hex(digits),
+            _ => {
+                let (source, destination) = ends(&words).map_err(Usage)?;
+                capture::between(source, destination, self.segment)
+            }
+        };
+        captured.map_err(|error| match error {
+            error @ (CaptureError::NotHex(_) | CaptureError::Length(_) | CaptureError::Families(..)) => Usage(error.to_string()).into(),
+            error => error.into(),
+        })
+    }
+}
+
+/// The ends of a connection: two of `ADDRESS:PORT`, or addresses and ports apart, maybe with `tcp`.
+fn ends(words: &[&str]) -> Result<(SocketAddr, SocketAddr), String> {
+    let words: Vec<&str> = words.iter().copied().filter(|word| !word.eq_ignore_ascii_case("tcp")).collect();
+    let together = |word: &str| {
+        word.parse::<SocketAddr>().map_err(|_| format!("\"{word}\" is no address with a port: as in 198.51.100.7:4000 or [2001:db8::7]:4000"))
+    };
+    let apart = |address: &str, port: &str| {
+        let address: IpAddr = address.parse().map_err(|_| format!("\"{address}\" is no address"))?;
+        let port = port.parse().map_err(|_| format!("\"{port}\" is no port"))?;
+        Ok::<_, String>(SocketAddr::new(address, port))
+    };
+    match words[..] {
+        [source, destination] => Ok((together(source)?, together(destination)?)),
+        [source, source_port, destination, port] => Ok((apart(source, source_port)?, apart(destination, port)?)),
+        _ => Err("name the two ends: as in 198.51.100.7:4000 198.18.0.1:443".to_owned()),
+    }
+}
+
+fn describe(explained: &[Explanation]) -> String {
+    let one = |explanation: &Explanation| {
+        format!("{}\n    {} at {}: {}\n", explanation.packet, explanation.verdict, explanation.stage, explanation.reason)
+    };
+    explained.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_typed_in_two_ways() {
+        let expected = ("198.51.100.7:4000".parse().expect("an end"), "198.18.0.1:443".parse().expect("an end"));
+        for words in [
+            &["198.51.100.7:4000", "198.18.0.1:443"][..],
+            &["198.51.100.7", "4000", "198.18.0.1", "443"],
+            &["tcp", "198.51.100.7", "4000", "198.18.0.1", "443"],
+            &["198.51.100.7", "4000", "198.18.0.1", "443", "TCP"],
+        ] {
+            assert_eq!(ends(words), Ok(expected));
+        }
+        for words in [&["198.51.100.7", "198.18.0.1"][..], &["a", "b", "c"], &["x", "1", "198.18.0.1", "443"], &["::1", "66000", "::2", "1"]] {
+            assert!(ends(words).is_err(), "{words:?}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! A twin of the datapath: the same programs, loaded once more, with a copy of what decides over packets. What is run
+//! on it changes nothing of the real one, neither a count nor an entry.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
+
+use aya::{
+    Ebpf,
+    maps::{
+        HashMap, Map, MapData,
+        lpm_trie::{Key, LpmTrie},
+    },
+    programs::{TestRun, TestRunOptions},
+};
+use tcpguard_common::{
+    address::Address,
+    challenge::Endpoint,
+    layout::{map, program},
+    rule::Rule,
+    source::SourceEntry,
+};
+
+use super::{
+    Datapath, DatapathError, DatapathOptions, Maps,
+    batch::copy_array,
+    loader::Purpose,
+    maps::Totals,
+};
+
+/// The arrays that decide. What only counts is left out; what each CPU has of its own is but a cache, or decides who
+/// earns an entry.
+const DECIDING: [&str; 10] = [
+    map::CONTROL,
+    map::LOCAL_ADDRESSES,
+    map::LISTENING,
+    map::LISTENER_CHANGES,
+    map::PAYLOAD_POLICY,
+    map::CHALLENGES,
+    map::PORT_LOADS,
+    map::HANDSHAKES,
+    map::FIRST_SYNS,
+    map::RETURNED_COOKIES,
+];
+
+/// Further handles of the maps that decide; copies share them.
+#[derive(Clone)]
+pub struct LiveState(Arc<Shared>);
+
+struct Shared {
+    arrays: Vec<(&'static str, Array)>,
+    sources: HashMap<MapData, Address, SourceEntry>,
+    rules: LpmTrie<MapData, Address, Rule>,
+    endpoints: HashMap<MapData, Endpoint, u32>,
+    hash_key: u64,
+    options: DatapathOptions,
+}
+
+struct Array {
+    fd: OwnedFd,
+    entries: u32,
+    value_size: u32,
+}
+
+impl LiveState {
+    pub(super) fn of(ebpf: &Ebpf, hash_key: u64, options: &DatapathOptions) -> Result<Self, DatapathError> {
+        let arrays = DECIDING.iter().map(|name| Ok((*name, Array::of(ebpf, name)?)));
+        Ok(Self(Arc::new(Shared {
+            arrays: arrays.collect::<Result<_, DatapathError>>()?,
+            sources: again(ebpf, map::SOURCES, Map::LruHashMap)?,
+            rules: again(ebpf, map::RULES, Map::LpmTrie)?,
+            endpoints: again(ebpf, map::ENDPOINTS, Map::HashMap)?,
+            hash_key,
+            options: options.clone(),
+        })))
+    }
+
+    /// A twin, as things stand now. Which sources it knows is for [`Twin::learn`]. It takes a second or so.
+    ///
+    /// # Errors
+    /// Where the programs cannot be loaded once more, or the state cannot be copied.
+    pub fn twin(&self) -> Result<Twin, DatapathError> {
+        let purpose = Purpose::Explaining { hash_key: self.0.hash_key };
+        let options = DatapathOptions { log_level: None, ..self.0.options.clone() };
+        let (datapath, maps) = Datapath::load_for(&options, purpose)?;
+        let mut twin = Twin { datapath, maps };
+        twin.copy(&self.0)?;
+        Ok(twin)
+    }
+}
+
+impl Array {
+    fn of(ebpf: &Ebpf, name: &'static str) -> Result<Self, DatapathError> {
+        let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
+        let Map::Array(data) = map else { return Err(DatapathError::Missing(name)) };
+        let info = data.info().map_err(DatapathError::map(name))?;
+        Ok(Self { fd: duplicate(data, name)?, entries: info.max_entries(), value_size: info.value_size() })
+    }
+}
+
+/// One more handle of a map.
+fn again<M: TryFrom<Map, Error = aya::maps::MapError>>(
+    ebpf: &Ebpf,
+    name: &'static str,
+    kind: fn(MapData) -> Map,
+) -> Result<M, DatapathError> {
+    let (Map::LruHashMap(data) | Map::LpmTrie(data) | Map::HashMap(data)) =
+        ebpf.map(name).ok_or(DatapathError::Missing(name))?
+    else {
+        return Err(DatapathError::Missing(name));
+    };
+    let data = MapData::from_fd(duplicate(data, name)?).map_err(DatapathError::map(name))?;
+    M::try_from(kind(data)).map_err(DatapathError::map(name))
+}
+
+fn duplicate(data: &MapData, name: &'static str) -> Result<OwnedFd, DatapathError> {
+    data.fd().as_fd().try_clone_to_owned().map_err(|source| DatapathError::Batch { map: name, source })
+}
+
+/// A datapath that nothing arrives at.
+pub struct Twin {
+    datapath: Datapath,
+    /// Its maps.
+    pub maps: Maps,
+}
+
+/// What became of one frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The verdict: one of the kernel's `xdp_action`.
+    pub verdict: u32,
+    /// The counters before it,
+    pub before: Totals,
+    /// and after it.
+    pub after: Totals,
+}
+
+impl Twin {
+    fn copy(&mut self, from: &Shared) -> Result<(), DatapathError> {
+        let to = &self.maps.live.0;
+        for ((name, from), (_, to)) in from.arrays.iter().zip(&to.arrays) {
+            copy_array(from.fd.as_fd(), to.fd.as_fd(), from.entries, from.value_size)
+                .map_err(|source| DatapathError::Batch { map: name, source })?;
+        }
+        let endpoints = from.endpoints.keys().map(|endpoint| endpoint.map(|at| (at.address, at.port as u16)));
+        let endpoints = endpoints.collect::<Result<_, _>>().map_err(DatapathError::map(map::ENDPOINTS))?;
+        self.maps.challenges.set_endpoints(endpoints)
+    }
+
+    /// Copies what is remembered of a source, and what the lists say of it.
+    ///
+    /// # Errors
+    /// Where that cannot be read or written.
+    pub fn learn(&mut self, live: &LiveState, source: Address) -> Result<(), DatapathError> {
+        match live.0.rules.get(&Key::new(128, source), 0) {
+            Ok(rule) => self.maps.rules.set(source, 128, rule)?,
+            Err(aya::maps::MapError::KeyNotFound) => {}
+            Err(error) => return Err(DatapathError::map(map::RULES)(error)),
+        }
+        let Ok(entry) = live.0.sources.get(&source, 0) else { return Ok(()) };
+        // This gives it an entry, and makes it a known one; what is in it comes after.
+        self.datapath.block(source, 0)?;
+        self.maps.sources.insert(source, &entry)
+    }
+
+    /// What is remembered of a source.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub fn entry(&self, source: Address) -> Result<Option<SourceEntry>, DatapathError> {
+        self.maps.sources.get(source)
+    }
+
+    /// What time it is in the datapath, in jiffies.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to run the program that tells.
+    pub fn jiffies(&self) -> Result<u64, DatapathError> {
+        self.datapath.jiffies()
+    }
+
+    /// Jiffies a second.
+    pub const fn ticks_per_second(&self) -> u32 {
+        self.datapath.ticks_per_second
+    }
+
+    /// Runs one frame.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to: it does for frames of less than 14 bytes.
+    pub fn run(&self, frame: &[u8]) -> Result<Run, DatapathError> {
+        let before = self.maps.counts.read()?;
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
+        let result = self.datapath.guard()?.test_run(options).map_err(DatapathError::program(program::GUARD))?;
+        Ok(Run { verdict: result.return_value, before, after: self.maps.counts.read()? })
+    }
+}

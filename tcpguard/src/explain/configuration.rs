@@ -1,0 +1,35 @@
+//! Explaining without a daemon: by the configuration alone, as it would be in calm times.
+
+use std::{net::IpAddr, sync::Arc};
+
+use tcpguard_common::control::{Control, flag};
+
+use super::{Explainer, Explanation};
+use crate::{
+    RunError,
+    config::Config,
+    datapath::Datapath,
+    datapath_options,
+    events::EventLog,
+    lists::{DatapathTime, Lists, Network},
+};
+
+/// What would become of these frames under `config`, with nothing remembered of any source. Nothing is attached.
+///
+/// # Errors
+/// Where the datapath cannot be loaded, which needs root.
+pub fn explain(config: &Config, frames: &[Vec<u8>]) -> Result<Vec<Explanation>, RunError> {
+    let (datapath, mut maps) = Datapath::load(&datapath_options(config))?;
+    let time = Arc::new(DatapathTime::new(datapath.jiffies()?, datapath.ticks_per_second));
+    let (lists, mut files) = Lists::start(config, maps.rules, EventLog::in_memory(), time)?;
+    files.review();
+    let mut flags = flag::LIMIT | flag::RULES;
+    if config.syn_attack_protect == 2 {
+        flags |= flag::DROP;
+    }
+    let (generation, rate) = (lists.generation(), datapath.rate);
+    maps.control.give(&Control { good_until: u64::MAX, flags, generation, rate, ..Control::NONE })?;
+    let listed = |address: IpAddr| lists.covering(Network::of(address.into()));
+    let mut explainer = Explainer::new(&maps.live, &listed)?;
+    Ok(frames.iter().map(|frame| explainer.explain(frame)).collect::<Result<_, _>>()?)
+}

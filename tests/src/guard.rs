@@ -1,0 +1,72 @@
+//! The loaded datapath, run on single frames without a network (BPF_PROG_TEST_RUN).
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tcpguard::datapath::{Datapath, DatapathOptions, Maps, maps::Totals};
+use tcpguard_common::{bucket::Rate, control::Control, counters::Counter};
+
+const XDP_PASS: u32 = 2;
+
+/// The datapath and its maps, as a test has them to itself.
+pub struct Guard {
+    /// The programs.
+    pub datapath: Datapath,
+    /// Their maps.
+    pub maps: Maps,
+}
+
+impl Guard {
+    /// Loads it. This wants a runtime of tokio's, which the ring buffer registers with.
+    ///
+    /// # Errors
+    /// Without root.
+    pub fn load() -> Result<Self> {
+        let options = DatapathOptions {
+            max_sources: 4096,
+            prefix_v4: 24,
+            prefix_v6: 64,
+            syn_per_second: 2000,
+            source_half_open: 64,
+            proven_for: Duration::from_secs(600),
+            log_level: None,
+        };
+        let (datapath, maps) = Datapath::load(&options)?;
+        Ok(Self { datapath, maps })
+    }
+
+    /// Gives the daemon's word, with these flags, for as long as the test lasts.
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub fn give_leave(&mut self, flags: u64) -> Result<()> {
+        let rate = Rate::new(2000, self.datapath.ticks_per_second);
+        self.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 1, rate, ..Control::NONE })?;
+        Ok(())
+    }
+
+    /// Runs a frame that must pass; returns the counters that went up, and by how much.
+    ///
+    /// # Errors
+    /// Where it does not pass.
+    pub fn run(&self, frame: &[u8]) -> Result<Vec<(Counter, u64)>> {
+        self.run_to(XDP_PASS, frame)
+    }
+
+    /// The same for another verdict.
+    ///
+    /// # Errors
+    /// Where the verdict is another.
+    pub fn run_to(&self, expected: u32, frame: &[u8]) -> Result<Vec<(Counter, u64)>> {
+        let before = self.maps.counts.read()?;
+        let verdict = self.datapath.test_run(frame)?;
+        ensure!(verdict == expected, "the verdict is {verdict}");
+        let after: Totals = self.maps.counts.read()?;
+        Ok(Counter::ALL
+            .iter()
+            .map(|counter| (*counter, after.get(*counter) - before.get(*counter)))
+            .filter(|(_, difference)| *difference > 0)
+            .collect())
+    }
+}
+

@@ -1,0 +1,244 @@
+//! What `tcpguard explain` and `tcpguard why` say is so, and asking changes nothing.
+
+use std::{fs::File, io::Write, net::IpAddr, process::Output};
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
+    daemon::tcpguard,
+    fixtures::{drop_table, ipv4, ipv6, table},
+    guard::Guard,
+    network::{CLIENT_IPV4, SERVER_IPV4},
+    server::Nginx,
+};
+use serde_json::Value;
+use tcpguard::explain::{Explainer, Stage, Verdict};
+use tcpguard_common::{control::flag, counters::Counter};
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    // The ring buffer registers with tokio.
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// What the kernel returns for a frame, and what it is counted as.
+fn run(guard: &Guard, frame: &[u8]) -> Result<(u32, Vec<Counter>)> {
+    let before = guard.maps.counts.read()?;
+    let verdict = guard.datapath.test_run(frame)?;
+    let after = guard.maps.counts.read()?;
+    let changed = Counter::ALL.iter().copied().filter(|counter| after.get(*counter) > before.get(*counter));
+    Ok((verdict, changed.filter(|counter| *counter != Counter::Packets).collect()))
+}
+
+#[test]
+fn explanations_are_what_the_kernel_returns() -> Result<()> {
+    let runtime = runtime()?;
+    let _entered = runtime.enter();
+    let mut guard = Guard::load()?;
+    let mut frames: Vec<(String, Vec<u8>)> = table().into_iter().map(|(name, frame, _)| (name, frame)).collect();
+    for (family, plain) in [("IPv4", ipv4()), ("IPv6", ipv6())] {
+        frames.extend(drop_table(family, &plain).into_iter().map(|(name, frame, _)| (name, frame)));
+        frames.push((format!("{family} SYN"), plain.build().bytes));
+        frames.push((format!("{family} SYN again"), plain.build().bytes));
+    }
+    for flags in [0, flag::LIMIT | flag::DROP_PAYLOAD, flag::LIMIT | flag::DROP_PAYLOAD | flag::DROP] {
+        guard.give_leave(flags)?;
+        let nobody = |_: IpAddr| Vec::new();
+        let mut explainer = Explainer::new(&guard.maps.live, &nobody)?;
+        for (name, frame) in &frames {
+            let before = guard.maps.counts.read()?;
+            let explained = explainer.explain(frame)?;
+            ensure!(guard.maps.counts.read()? == before, "{name}: asking was counted");
+            let (verdict, counted) = run(&guard, frame)?;
+            ensure!(explained.verdict == Verdict::of(verdict), "{name}: {explained:?}, and the kernel says {verdict}");
+            ensure!(explained.stage == Stage::of(&counted), "{name}: {explained:?}, and it was counted as {counted:?}");
+            ensure!(explained.counted_as == counted, "{name}: {explained:?}, and it was counted as {counted:?}");
+            ensure!(!explained.reason.is_empty() && !explained.packet.is_empty(), "{name}: no words");
+        }
+    }
+    Ok(())
+}
+
+fn said(output: &Output) -> (String, String) {
+    (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn explain(daemon: &Daemon, packet: &[&str]) -> Result<Value> {
+    let output = tcpguard(&[&["explain", "--json"], packet].concat(), &daemon.socket())?;
+    let (text, error) = said(&output);
+    ensure!(output.status.success(), "{packet:?}: {error}");
+    let explained: Value = serde_json::from_str(&text)?;
+    Ok(explained[0].clone())
+}
+
+fn command(daemon: &Daemon, arguments: &[&str]) -> Result<String> {
+    let output = tcpguard(arguments, &daemon.socket())?;
+    let (text, error) = said(&output);
+    ensure!(output.status.success(), "{arguments:?}: {error}");
+    Ok(text)
+}
+
+/// Whether a packet from this address is explained so, and asking left no trace.
+fn expect(daemon: &Daemon, source: &str, (stage, verdict, word): (&str, &str, &str)) -> Result<()> {
+    let before = daemon.json("/stats")?;
+    let explained = explain(daemon, &[&format!("{source}:4000"), &format!("{SERVER_IPV4}:80")])?;
+    ensure!(explained["stage"] == stage && explained["verdict"] == verdict, "{source}: {explained}");
+    ensure!(explained["reason"].as_str().is_some_and(|reason| reason.contains(word)), "{source}: {explained}");
+    let after = daemon.json("/stats")?;
+    for what in ["totals", "drops", "would_drop"] {
+        let (before, after) = (of_tcp(&before[what]), of_tcp(&after[what]));
+        ensure!(before == after, "{source}: asking was counted: {before} {after}");
+    }
+    Ok(())
+}
+
+/// Counts without those of all frames: the lab's hosts speak of their addresses (ARP, neighbour discovery) at times.
+fn of_tcp(counts: &Value) -> Value {
+    let mut counts = counts.clone();
+    if let Some(counts) = counts.as_object_mut() {
+        counts.retain(|name, _| !["packets", "passed"].contains(&name.as_str()));
+    }
+    counts
+}
+
+#[test]
+fn a_daemon_says_what_it_would_do_and_why() -> Result<()> {
+    let lab = Lab::new()?;
+    let _nginx = Nginx::start(&lab, &[80])?;
+    let daemon = Setup::new(&lab)?.start()?;
+    Client::new(&lab).fetch((SERVER_IPV4, 80).into())?;
+    command(&daemon, &["block", "198.18.50.0/24", "--reason", "they scan"])?;
+    command(&daemon, &["allow", "198.18.50.7"])?;
+    let quiet = |stats: &Value| stats["totals"]["completed"] == 1;
+    daemon.stats_when("the client is counted", quiet)?;
+    let client = CLIENT_IPV4.to_string();
+    expect(&daemon, "198.18.60.1", ("account", "pass", "nothing was remembered"))?;
+    expect(&daemon, &client, ("account", "pass", "proven until"))?;
+    expect(&daemon, "198.18.50.1", ("rules", "drop", "198.18.50.0/24 is on the deny list, by manual"))?;
+    expect(&daemon, "198.18.50.7", ("account", "pass", "198.18.50.7 is on the allow list"))?;
+    let elsewhere = explain(&daemon, &["198.18.60.1:4000", "198.18.99.99:80"])?;
+    ensure!(elsewhere["stage"] == "destination", "{elsewhere}");
+    let stray = explain(&daemon, &["198.18.60.1:4000", "198.18.0.1:80", "--segment", "ack"])?;
+    ensure!(stray["stage"] == "not_a_syn" && stray["verdict"] == "pass", "{stray}");
+
+    let why = command(&daemon, &["why", "198.18.50.1"])?;
+    ensure!(why.contains("Its SYNs are dropped: 198.18.50.0/24 is on the deny list"), "{why}");
+    ensure!(why.contains("they scan") && why.contains("To let it in: tcpguard unblock 198.18.50.0/24"), "{why}");
+    let why = command(&daemon, &["why", &client])?;
+    ensure!(why.contains("not challenged: it completed a handshake of late"), "{why}");
+
+    // Under attack: some are blocked, and strangers are challenged.
+    let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.66.1".parse()?, 3), 80))?;
+    flood.send(3000)?;
+    daemon.stats_when("they are blocked", |stats| stats["measures"]["blocks"].as_u64() >= Some(3))?;
+    expect(&daemon, "198.18.66.1", ("block", "drop", "its source is blocked until"))?;
+    let why = command(&daemon, &["why", "198.18.66.1"])?;
+    ensure!(why.contains("198.18.66.1 is blocked") && why.contains("tcpguard unblock 198.18.66.1"), "{why}");
+    for (packet, word) in [("198.18.66.300", "invalid"), ("everybody", "invalid")] {
+        let output = tcpguard(&["why", packet], &daemon.socket())?;
+        ensure!(output.status.code() == Some(2) && said(&output).1.contains(word), "{:?}", said(&output));
+    }
+    Ok(())
+}
+
+#[test]
+fn strangers_are_told_to_be_challenged() -> Result<()> {
+    let lab = Lab::new()?;
+    let _nginx = Nginx::start(&lab, &[80])?;
+    let config = "interfaces = [\"lab-server\"]\n[challenge]\nmode = \"always\"\n";
+    let daemon = Setup::new(&lab)?.config(config).start()?;
+    daemon.stats_when("port 80 is challenged", |stats| stats["ports"].as_array().is_some() && {
+        stats["measures"]["challenge"]["ports"].as_array().is_some_and(|ports| ports.iter().any(|port| port["port"] == 80))
+    })?;
+    expect(&daemon, "198.18.60.1", ("challenge", "answer", "answered with a cookie: port 80"))?;
+    Client::new(&lab).fetch((SERVER_IPV4, 80).into())?;
+    daemon.stats_when("the client is counted", |stats| stats["totals"]["completed"] == 1)?;
+    expect(&daemon, &CLIENT_IPV4.to_string(), ("account", "pass", "proven until"))?;
+    let stray = explain(&daemon, &["198.18.60.1:4000", "198.18.0.1:80", "--segment", "ack"])?;
+    ensure!(stray["stage"] == "guard" && stray["verdict"] == "drop", "{stray}");
+    Ok(())
+}
+
+/// A capture of these frames.
+fn pcap(link: u32, frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = Vec::new();
+    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, link] {
+        file.extend_from_slice(&word.to_le_bytes());
+    }
+    for frame in frames {
+        for word in [0, 0, frame.len() as u32, frame.len() as u32] {
+            file.extend_from_slice(&word.to_le_bytes());
+        }
+        file.extend_from_slice(frame);
+    }
+    file
+}
+
+#[test]
+fn captures_good_and_bad_are_handled() -> Result<()> {
+    let lab = Lab::new()?;
+    let _nginx = Nginx::start(&lab, &[80])?;
+    let daemon = Setup::new(&lab)?.start()?;
+    let folder = tempfile::tempdir()?;
+    let frames: Vec<Vec<u8>> = table().into_iter().map(|(_, frame, _)| frame).collect();
+    let file = |name: &str, content: &[u8]| -> Result<String> {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content)?;
+        Ok(path.display().to_string())
+    };
+    let whole = pcap(1, &frames);
+    let explained = command(&daemon, &["explain", &file("whole.pcap", &whole)?])?;
+    ensure!(explained.lines().count() == 2 * frames.len(), "{explained}");
+    let hex: String = frames[0].iter().map(|byte| format!("{byte:02x}")).collect();
+    ensure!(command(&daemon, &["explain", &hex])?.contains("pass at not_a_syn"), "{hex}");
+
+    let ask = |path: &str| -> Result<(Option<i32>, String, String)> {
+        let output = tcpguard(&["explain", path], &daemon.socket())?;
+        let (text, error) = said(&output);
+        Ok((output.status.code(), text, error))
+    };
+    let (code, text, error) = ask(&file("cut.pcap", &whole[..whole.len() - 3])?)?;
+    ensure!(code == Some(0) && text.lines().count() == 2 * (frames.len() - 1), "{code:?} {text}");
+    ensure!(error.contains(&format!("breaks off after {} packets", frames.len() - 1)), "{error}");
+    for (name, content, word) in [
+        ("wireless.pcap", pcap(105, &frames), "link type"),
+        ("text.pcap", b"this is no capture, but some text".to_vec(), "no capture"),
+        ("empty.pcap", pcap(1, &[]), "has no packet"),
+        ("nothing.pcap", Vec::new(), "no capture"),
+        ("header.pcap", whole[..20].to_vec(), "within its header"),
+    ] {
+        let (code, _, error) = ask(&file(name, &content)?)?;
+        ensure!(code == Some(1) && error.contains(word), "{name}: {code:?} {error}");
+    }
+    let (code, _, error) = ask("/nonexistent.pcap")?;
+    ensure!(code == Some(2) && error.contains("there is no file"), "{code:?} {error}");
+
+    // 1 GB of it: no more than what is asked for is read.
+    let long = folder.path().join("long.pcap");
+    let mut writer = File::create(&long)?;
+    let part = pcap(1, &frames)[24..].repeat(50);
+    writer.write_all(&whole[..24])?;
+    writer.write_all(&part)?;
+    writer.set_len(1 << 30)?;
+    let path = long.display().to_string();
+    let output = tcpguard(&["explain", "--limit", "1000", &path], &daemon.socket())?;
+    let (text, error) = said(&output);
+    ensure!(output.status.success() && text.lines().count() == 2000, "{error}");
+    ensure!(error.contains("only the first 1000 packets"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn without_a_daemon_the_configuration_alone_is_explained() -> Result<()> {
+    let lab = Lab::new()?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("tcpguard.toml");
+    std::fs::write(&file, "[lists]\ndeny = [\"198.18.50.0/24\"]\n")?;
+    let mut command = lab.server.command(lab::daemon::binary()?);
+    command.arg("--config").arg(&file).args(["explain", "--socket", "/nonexistent.sock", "198.18.50.1:4000", "198.18.0.1:80"]);
+    let output = command.output().context("cannot run tcpguard")?;
+    let (text, error) = said(&output);
+    ensure!(output.status.success(), "{error}");
+    ensure!(text.contains("drop at rules: dropped: 198.18.50.0/24 is on the deny list, by configuration"), "{text}");
+    ensure!(error.contains("the configuration alone"), "{error}");
+    Ok(())
+}
