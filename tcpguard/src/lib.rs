@@ -17,6 +17,7 @@
 //! | [`cost`] | what tcpguard itself costs |
 //! | [`metrics`] | telling Prometheus |
 //! | [`explain`] | what would become of a packet, and why |
+//! | [`doctor`] | what stands in the way |
 //! | [`api`] | telling others |
 //! | [`cli`] | the commands |
 
@@ -27,6 +28,7 @@ pub mod config;
 pub mod cost;
 pub mod datapath;
 pub mod detect;
+pub mod doctor;
 pub mod enforce;
 pub mod events;
 pub mod explain;

@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod doctor;
 mod events;
 mod explain;
 mod half_open;
@@ -69,6 +70,8 @@ enum Command {
     Lists(Asking),
     /// What happened
     Events(events::Arguments),
+    /// What stands in the way on this host, and how to put it right; exit code 1 where there is something
+    Doctor(Asking),
     /// Everything that is known of a source, and how to let it in
     Why(why::Arguments),
     /// What would become of a packet, and why
@@ -98,7 +101,7 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     match arguments.run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tcpguard: {error:#}");
@@ -121,9 +124,10 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 impl Arguments {
-    fn run(self) -> Result<()> {
+    fn run(self) -> Result<ExitCode> {
         let config = self.config.as_deref();
         match self.command {
+            Command::Doctor(asking) => return doctor::doctor(config, &asking),
             Command::Run(arguments) => run::run(config, arguments),
             Command::Check(arguments) => check::check(config, &arguments),
             Command::Status(asking) => status::status(config, &asking),
@@ -138,6 +142,7 @@ impl Arguments {
             Command::Why(arguments) => why::why(config, &arguments),
             Command::Explain(arguments) => explain::explain(config, &arguments),
         }
+        .map(|()| ExitCode::SUCCESS)
     }
 }
 

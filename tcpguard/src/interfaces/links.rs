@@ -31,6 +31,8 @@ pub struct Link {
     pub xdp_program: Option<u32>,
     /// Its MTU.
     pub mtu: u32,
+    /// Whether it is one end of a veth pair.
+    pub is_veth: bool,
     /// The interface that it is stacked on (VLAN, macvlan).
     pub lower: Option<u32>,
     /// The interface that it is a port of (bridge, bond).
@@ -158,7 +160,7 @@ fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<LinkChange> {
 fn link(message: LinkMessage) -> Option<Link> {
     let mut name = None;
     let (mut xdp_program, mut lower, mut master) = (None, None, None);
-    let (mut is_stacked, mut mtu) = (false, 0);
+    let (mut is_stacked, mut is_veth, mut mtu) = (false, false, 0);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(value) => name = Some(value),
@@ -166,14 +168,17 @@ fn link(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Xdp(values) => xdp_program = values.iter().find_map(program_id),
             LinkAttribute::Link(index) => lower = Some(index),
             LinkAttribute::Controller(index) => master = Some(index),
-            LinkAttribute::LinkInfo(values) => is_stacked = values.iter().any(is_stacked_kind),
+            LinkAttribute::LinkInfo(values) => {
+                is_stacked = values.iter().any(is_stacked_kind);
+                is_veth = values.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth)));
+            }
             _ => {}
         }
     }
     // A veth names its peer there, which it is not stacked on.
     let lower = lower.filter(|_| is_stacked);
     let is_ethernet = matches!(message.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback);
-    Some(Link { index: message.header.index, name: name?, is_ethernet, xdp_program, mtu, lower, master })
+    Some(Link { index: message.header.index, name: name?, is_ethernet, xdp_program, mtu, is_veth, lower, master })
 }
 
 const fn program_id(attribute: &LinkXdp) -> Option<u32> {

@@ -1,0 +1,62 @@
+//! `tcpguard doctor`.
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::{Context, Result};
+use hyper::Method;
+
+use super::{Asking, DEFAULT_CONFIG, FAILED, client, load_config, print, print_json};
+use crate::{
+    api::model::Stats,
+    config::Config,
+    doctor::{Finding, Report, Status, examine},
+};
+
+/// Exit code 0 where all is well, and 1 where there is something to fix.
+pub(super) fn doctor(config: Option<&Path>, asking: &Asking) -> Result<ExitCode> {
+    let loaded = load_config(config).map_err(|error| error.to_string());
+    let socket = asking.socket.clone().unwrap_or_else(|| {
+        loaded.as_ref().map_or_else(|_| Config::default().listen.socket, |config| config.listen.socket.clone())
+    });
+    let stats: Option<Stats> = match client::is_running(&socket) {
+        true => client::request(&socket, Method::GET, "/stats", None).ok(),
+        false => None,
+    };
+    let file = config.or_else(|| Some(Path::new(DEFAULT_CONFIG)).filter(|file| file.exists()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the asynchronous runtime")?;
+    let report = runtime.block_on(examine(file, loaded, stats.as_ref()));
+    if asking.json { print_json(&report)? } else { print(&describe(&report))? }
+    Ok(if report.to_fix == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+fn describe(report: &Report) -> String {
+    let mut text = String::new();
+    let mut area = "";
+    for finding in &report.findings {
+        if finding.area != area {
+            area = finding.area;
+            text.push_str(&format!("{area}\n"));
+        }
+        text.push_str(&describe_one(finding));
+    }
+    let fixes: Vec<&Finding> = report.findings.iter().filter(|finding| finding.status == Status::Fix).collect();
+    match fixes.len() {
+        0 => text.push_str("\nAll is well.\n"),
+        1 => text.push_str("\nOne thing to fix:\n"),
+        count => text.push_str(&format!("\n{count} things to fix:\n")),
+    }
+    for finding in fixes {
+        text.push_str(&format!("  {}: {}\n", finding.name, finding.fix.as_deref().unwrap_or_default()));
+    }
+    text
+}
+
+fn describe_one(finding: &Finding) -> String {
+    let Finding { name, status, value, meaning, fix, .. } = finding;
+    let fix = fix.as_ref().map_or_else(String::new, |fix| {
+        let word = if *status == Status::Fix { "to put it right" } else { "to change it" };
+        format!("        {word}: {fix}\n")
+    });
+    format!("  {:<4}  {name}: {value}\n        {meaning}\n{fix}", status.name())
+}

@@ -1,0 +1,69 @@
+//! What this kernel can do: by trying.
+
+use std::fs;
+
+use super::Finding;
+use crate::{
+    config::Config,
+    datapath::{Datapath, Feature},
+    datapath_options,
+};
+
+const AREA: &str = "kernel";
+const JIT: &str = "/proc/sys/net/core/bpf_jit_enable";
+const UNPRIVILEGED: &str = "a knob that needs root to be looked at";
+
+pub(super) fn examine() -> Vec<Finding> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut findings =
+        vec![Finding::new(AREA, "release", release.trim(), "what the rest depends on; 5.15 and later are known to work")];
+    findings.extend(jit());
+    let datapath = match Datapath::load(&datapath_options(&Config::default())) {
+        Ok((datapath, _)) => datapath,
+        Err(error) => {
+            let fix = if nix::unistd::geteuid().is_root() { error.to_string() } else { "sudo tcpguard doctor".to_owned() };
+            findings.push(Finding::new(AREA, "datapath", "cannot be loaded", error.to_string()).fix(fix));
+            return findings;
+        }
+    };
+    findings.push(Finding::new(AREA, "datapath", "can be loaded", "the verifier takes every program of this binary"));
+    let features = &datapath.features;
+    findings.push(feature(
+        ("completions", &features.completions),
+        "sees who completes handshakes: what sources are judged by",
+        "use a kernel with BTF (CONFIG_DEBUG_INFO_BTF=y): Debian's and Ubuntu's have it",
+    ));
+    findings.push(feature(
+        ("retries", &features.retries),
+        "sees SYN-ACKs that are sent again, per source",
+        "use a kernel with BTF (CONFIG_DEBUG_INFO_BTF=y): Debian's and Ubuntu's have it",
+    ));
+    findings.push(feature(
+        ("cookies", &features.cookies),
+        "answers SYNs with cookies from XDP; without it, first SYNs are dropped instead, and come again",
+        "use Linux 6.0 or later",
+    ));
+    findings
+}
+
+fn feature((name, feature): (&'static str, &Feature), meaning: &str, fix: &str) -> Finding {
+    match feature.problem() {
+        None => Finding::new(AREA, name, "available", meaning),
+        Some(problem) => Finding::new(AREA, name, format!("not available: {problem}"), meaning).fix(fix),
+    }
+}
+
+/// Whether BPF programs are compiled to machine code.
+fn jit() -> Option<Finding> {
+    // Where the kernel can do nothing else, there is no such setting.
+    let value = match fs::read_to_string(JIT) {
+        Ok(value) => value,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Some(Finding::new(AREA, "net.core.bpf_jit_enable", "not readable", UNPRIVILEGED).note());
+        }
+        Err(_) => return None,
+    };
+    let meaning = "compiles BPF programs to machine code; without, each packet costs many times as much";
+    let finding = Finding::new(AREA, "net.core.bpf_jit_enable", value.trim(), meaning);
+    Some(finding.fix_if(value.trim() == "0", "sysctl -w net.core.bpf_jit_enable=1"))
+}

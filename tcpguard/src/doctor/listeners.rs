@@ -1,0 +1,71 @@
+//! Listeners, and whether their backlogs bear a flood.
+
+use std::collections::BTreeMap;
+
+use super::Finding;
+use crate::kernel::{KernelView, Listener, LiveKernel};
+
+const AREA: &str = "listener";
+/// A listener with less room is full after a moment of what is no attack yet.
+const LEAST_BACKLOG: u32 = 128;
+
+pub(super) fn examine() -> Vec<Finding> {
+    match LiveKernel::open().and_then(|mut kernel| kernel.listeners()) {
+        Ok(listeners) => examine_all(&listeners),
+        Err(error) => {
+            let meaning = "what listens, and how much is half open there";
+            vec![Finding::new(AREA, "all", format!("not known: {error}"), meaning).fix("use a kernel with CONFIG_INET_DIAG")]
+        }
+    }
+}
+
+fn examine_all(listeners: &[Listener]) -> Vec<Finding> {
+    let mut ports = BTreeMap::<u16, Vec<&Listener>>::new();
+    // Floods do not come by the loopback interface.
+    for listener in listeners.iter().filter(|listener| !listener.local.ip().is_loopback()) {
+        ports.entry(listener.local.port()).or_default().push(listener);
+    }
+    ports.into_iter().map(|(port, listeners)| examine_port(port, &listeners)).collect()
+}
+
+fn examine_port(port: u16, listeners: &[&Listener]) -> Finding {
+    let smallest = listeners.iter().map(|listener| listener.backlog).min().unwrap_or(0);
+    let meaning = "handshakes that the kernel can keep for it, half open or waiting to be accepted";
+    let value = match listeners.len() {
+        1 => format!("room for {smallest}"),
+        count => format!("{count} listeners, the smallest with room for {smallest}"),
+    };
+    let finding = Finding::new(AREA, format!("port {port} backlog"), value, meaning);
+    if listeners.iter().any(|listener| listener.is_full()) {
+        return Finding { value: "full: its application does not accept".to_owned(), ..finding }
+            .fix("look after the application: it is overloaded or stuck");
+    }
+    finding.fix_if(
+        smallest < LEAST_BACKLOG,
+        format!("have the application listen with a backlog of 1024 or more (nginx: `listen {port} backlog=4096`) and restart it"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Status;
+
+    #[test]
+    fn small_backlogs_are_to_be_raised() {
+        let listener = |address: &str, backlog| Listener::new(address.parse().expect("an address"), 0, backlog);
+        let listeners = [
+            listener("0.0.0.0:80", 511),
+            listener("[::]:80", 511),
+            listener("0.0.0.0:8000", 5),
+            listener("127.0.0.1:9477", 5),
+            Listener::new("0.0.0.0:25".parse().expect("an address"), 129, 128),
+        ];
+        let found = examine_all(&listeners);
+        let status: Vec<_> = found.iter().map(|finding| (finding.name.as_str(), finding.status)).collect();
+        assert_eq!(
+            status,
+            [("port 25 backlog", Status::Fix), ("port 80 backlog", Status::Good), ("port 8000 backlog", Status::Fix)]
+        );
+    }
+}
