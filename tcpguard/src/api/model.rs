@@ -374,7 +374,7 @@ pub struct Port {
 }
 
 /// A source.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Source {
     /// Its address.
     pub source: String,

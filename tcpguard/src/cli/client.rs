@@ -26,35 +26,92 @@ pub(super) fn request<T: DeserializeOwned>(
     path: &str,
     body: Option<&Value>,
 ) -> Result<T> {
-    run(async {
-        let answer = async {
-            let response = send(socket, method, path, body).await?;
-            let body = response.into_body().collect().await.context("the daemon's answer was cut off")?.to_bytes();
-            serde_json::from_slice(&body).context("the daemon's answer is not understood: is it of another version?")
-        };
-        tokio::time::timeout(PATIENCE, answer)
-            .await
-            .map_err(|_| anyhow!("the daemon at {} did not answer within {PATIENCE:?}", socket.display()))?
-    })
+    run(ask(socket, method, path, body))
+}
+
+/// The same, for who has a runtime.
+pub(super) async fn ask<T: DeserializeOwned>(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<T> {
+    let answer = async {
+        let response = send(socket, method, path, body).await?;
+        let body = response.into_body().collect().await.context("the daemon's answer was cut off")?.to_bytes();
+        serde_json::from_slice(&body).context("the daemon's answer is not understood: is it of another version?")
+    };
+    tokio::time::timeout(PATIENCE, answer)
+        .await
+        .map_err(|_| anyhow!("the daemon at {} did not answer within {PATIENCE:?}", socket.display()))?
 }
 
 /// Hands the data of each server-sent event to `visit`, until the daemon ends.
 pub(super) fn stream(socket: &Path, path: &str, mut visit: impl FnMut(&str) -> Result<()>) -> Result<()> {
     run(async {
-        let mut body = send(socket, Method::GET, path, None).await?.into_body();
-        let mut received = Vec::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.context("the daemon has ended")?.into_data() else { continue };
-            received.extend_from_slice(&data);
-            while let Some(end) = received.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = received.drain(..=end).collect();
-                if let Some(data) = String::from_utf8_lossy(&line).trim_end().strip_prefix("data:") {
-                    visit(data.trim_start())?;
-                }
+        let mut messages = Messages::follow(socket, path).await?;
+        while let Some(message) = messages.next().await? {
+            visit(&message.data)?;
+        }
+        Ok(())
+    })
+}
+
+/// The same, only those of this name.
+pub(super) fn stream_named(socket: &Path, path: &str, name: &str, mut visit: impl FnMut(&str) -> Result<()>) -> Result<()> {
+    run(async {
+        let mut messages = Messages::follow(socket, path).await?;
+        while let Some(message) = messages.next().await? {
+            if message.name == name {
+                visit(&message.data)?;
             }
         }
         Ok(())
     })
+}
+
+/// A server-sent event.
+pub(super) struct Message {
+    /// Its name.
+    pub name: String,
+    /// What it says.
+    pub data: String,
+}
+
+/// Server-sent events as they come.
+pub(super) struct Messages {
+    body: Incoming,
+    received: Vec<u8>,
+    name: String,
+}
+
+impl Messages {
+    /// Those of `path`.
+    pub async fn follow(socket: &Path, path: &str) -> Result<Self> {
+        let body = send(socket, Method::GET, path, None).await?.into_body();
+        Ok(Self { body, received: Vec::new(), name: String::new() })
+    }
+
+    /// The next one; `None` where the daemon has ended.
+    pub async fn next(&mut self) -> Result<Option<Message>> {
+        loop {
+            while let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.received.drain(..=end).collect();
+                let line = String::from_utf8_lossy(&line);
+                match line.trim_end().split_once(':') {
+                    Some(("event", name)) => self.name = name.trim_start().to_owned(),
+                    Some(("data", data)) => {
+                        return Ok(Some(Message { name: std::mem::take(&mut self.name), data: data.trim_start().to_owned() }));
+                    }
+                    _ => {}
+                }
+            }
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            if let Ok(data) = frame.context("the daemon has ended")?.into_data() {
+                self.received.extend_from_slice(&data);
+            }
+        }
+    }
 }
 
 /// Whether a daemon can be asked at all.

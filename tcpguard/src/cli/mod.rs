@@ -12,6 +12,7 @@ mod run;
 mod sources;
 mod status;
 mod table;
+mod top;
 mod why;
 
 use std::{
@@ -54,6 +55,8 @@ enum Command {
     Check(check::Arguments),
     /// How things stand, in ten lines
     Status(Asking),
+    /// The same and more, live, until `q`
+    Top(top::Arguments),
     /// Who sends SYNs, and what became of them
     Sources(sources::Arguments),
     /// The handshakes that are half open in the kernel: a modern `netstat -n -p TCP | grep SYN_RECV`
@@ -131,6 +134,7 @@ impl Arguments {
             Command::Run(arguments) => run::run(config, arguments),
             Command::Check(arguments) => check::check(config, &arguments),
             Command::Status(asking) => status::status(config, &asking),
+            Command::Top(arguments) => top::top(config, &arguments),
             Command::Sources(arguments) => sources::sources(config, &arguments),
             Command::HalfOpen(arguments) => half_open::half_open(config, &arguments),
             Command::Block(arguments) => lists::block(config, &arguments),

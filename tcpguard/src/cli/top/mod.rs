@@ -1,0 +1,147 @@
+//! `tcpguard top`: the dashboard in a terminal.
+
+mod keys;
+mod screen;
+mod view;
+
+use std::{
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use crossterm::event::{Event as TerminalEvent, EventStream};
+use futures_util::StreamExt;
+use hyper::Method;
+use ratatui::DefaultTerminal;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::sleep,
+};
+
+use super::{
+    Asking,
+    client::{self, Messages, ask},
+    print,
+};
+use crate::{api::model::{HistoryReport, Source, Stats}, events::Event};
+use keys::Reaction;
+use view::{Sort, View};
+
+/// Time until a daemon that does not answer is asked again.
+const RETRY: Duration = Duration::from_secs(1);
+/// News that may wait to be shown.
+const MOST_WAITING: usize = 16;
+/// Events that are asked for at the start.
+const EVENTS: usize = 50;
+/// Sources that are searched: as many as the daemon has at hand.
+const SOURCES: usize = 256;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    asking: Asking,
+    /// What to order sources by
+    #[arg(long, value_enum, default_value_t = Sort::Syn)]
+    sort: Sort,
+    /// Show only sources whose address contains this
+    #[arg(long, default_value = "")]
+    filter: String,
+}
+
+/// What the daemon says, as it comes.
+enum News {
+    Stats(Box<Stats>),
+    Sources(Vec<Source>),
+    History(HistoryReport),
+    Event(Event),
+    Lost(String),
+}
+
+/// Shows how things stand until `q`; with `--json`, a line for each second.
+pub(super) fn top(config: Option<&Path>, arguments: &Arguments) -> Result<()> {
+    let socket = arguments.asking.socket(config)?;
+    if arguments.asking.json {
+        return client::stream_named(&socket, "/live", "stats", |data| print(&format!("{data}\n")));
+    }
+    if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
+        bail!("top needs a terminal: `tcpguard status` prints how things stand once, `tcpguard top --json` a line a second");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the asynchronous runtime")?;
+    // This also has a panic put the terminal back before it is reported.
+    let mut terminal = ratatui::try_init().context("this terminal cannot be used")?;
+    let result = runtime.block_on(show(&mut terminal, socket, View::new(arguments.sort, &arguments.filter)));
+    ratatui::try_restore().context("the terminal could not be put back: `reset` does")?;
+    result
+}
+
+async fn show(terminal: &mut DefaultTerminal, socket: PathBuf, mut view: View) -> Result<()> {
+    let (tell, mut news) = mpsc::channel(MOST_WAITING);
+    let (choose, sort) = tokio::sync::watch::channel(view.sort);
+    tokio::spawn(follow(socket, tell, sort));
+    let mut keys = EventStream::new();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+    loop {
+        terminal.draw(|frame| screen::draw(&view, frame)).context("cannot draw")?;
+        tokio::select! {
+            Some(news) = news.recv() => take(&mut view, news),
+            key = keys.next() => match key {
+                Some(Ok(TerminalEvent::Key(key))) if key.is_press() => match keys::press(&mut view, key) {
+                    Reaction::Quit => return Ok(()),
+                    Reaction::Stay => { choose.send_replace(view.sort); }
+                },
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error).context("the keyboard cannot be read"),
+                None => return Ok(()),
+            },
+            _ = terminate.recv() => return Ok(()),
+            _ = hang_up.recv() => return Ok(()),
+        }
+    }
+}
+
+fn take(view: &mut View, news: News) {
+    match news {
+        News::Stats(stats) => view.take_stats(*stats),
+        News::Sources(sources) => view.sources = sources,
+        News::History(history) => view.take_history(&history),
+        News::Event(event) => view.take_event(event),
+        News::Lost(problem) => view.problem = Some(problem),
+    }
+}
+
+/// Follows the daemon, also over its restarts, until nobody listens.
+async fn follow(socket: PathBuf, tell: mpsc::Sender<News>, sort: tokio::sync::watch::Receiver<Sort>) {
+    while !tell.is_closed() {
+        if let Err(error) = follow_once(&socket, &tell, &sort).await {
+            // Nobody may be listening any more, which ends it.
+            tell.send(News::Lost(format!("{error:#}"))).await.ok();
+        }
+        sleep(RETRY).await;
+    }
+}
+
+async fn follow_once(socket: &Path, tell: &mpsc::Sender<News>, sort: &tokio::sync::watch::Receiver<Sort>) -> Result<()> {
+    let get = |path: String| async move { ask::<serde_json::Value>(socket, Method::GET, &path, None).await };
+    let mut messages = Messages::follow(socket, "/live").await?;
+    tell.send(News::History(serde_json::from_value(get("/history".to_owned()).await?)?)).await?;
+    for event in serde_json::from_value::<Vec<Event>>(get(format!("/events?limit={EVENTS}")).await?)? {
+        tell.send(News::Event(event)).await?;
+    }
+    while let Some(message) = messages.next().await? {
+        if message.name == "event" {
+            tell.send(News::Event(serde_json::from_str(&message.data)?)).await?;
+            continue;
+        }
+        tell.send(News::Stats(Box::new(serde_json::from_str(&message.data)?))).await?;
+        let order = sort.borrow().name();
+        let sources = get(format!("/sources?sort={order}&limit={SOURCES}")).await?;
+        tell.send(News::Sources(serde_json::from_value(sources)?)).await?;
+    }
+    bail!("the daemon has ended")
+}
