@@ -18,6 +18,7 @@
 //! | [`metrics`] | telling Prometheus |
 //! | [`explain`] | what would become of a packet, and why |
 //! | [`doctor`] | what stands in the way |
+//! | [`notify`] | telling others of attacks, unasked |
 //! | [`api`] | telling others |
 //! | [`cli`] | the commands |
 
@@ -38,6 +39,7 @@ pub mod kernel;
 pub mod lists;
 pub mod metrics;
 pub mod monitor;
+pub mod notify;
 
 use std::{
     io,
@@ -152,6 +154,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     });
     let server = tokio::spawn(listeners.serve(router, shutdown.clone()));
     let files = tokio::spawn(follow_files(files, shutdown.clone()));
+    let notify = notify::run(config.notify.clone(), events.clone(), events.follow(), shutdown.clone());
+    let notify = tokio::spawn(notify);
 
     let judge = Judge {
         policy: Policy::of(&config),
@@ -182,7 +186,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         is_blind: false,
     };
     daemon.watch(watch, others.events, orders, shutdown).await;
-    for task in [server, files] {
+    for task in [server, files, notify] {
         if let Err(error) = task.await {
             error!("a part of the daemon ended badly: {error}");
         }

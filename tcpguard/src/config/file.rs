@@ -67,6 +67,7 @@ pub(super) struct ConfigFile {
     pub limits: LimitsFile,
     pub kernel: KernelFile,
     pub store: StoreFile,
+    pub notify: NotifyFile,
 }
 
 #[derive(Default, Deserialize)]
@@ -141,6 +142,16 @@ pub(super) struct KernelFile {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct StoreFile {
     pub path: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct NotifyFile {
+    pub command: Option<Spanned<Vec<String>>>,
+    pub webhook: Option<Spanned<String>>,
+    pub timeout: Option<Spanned<Period>>,
+    pub retries: Option<Spanned<u32>>,
+    pub most_per_hour: Option<Spanned<u32>>,
 }
 
 /// A length of time, as in "10s" or "1h 30m".

@@ -39,6 +39,8 @@ pub struct Config {
     pub kernel: Kernel,
     /// What survives restarts.
     pub store: Store,
+    /// Who is told when an attack begins and ends.
+    pub notify: Notify,
     /// Other thresholds for some ports.
     #[serde(rename = "service", skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
@@ -159,6 +161,23 @@ pub struct Store {
     pub path: PathBuf,
 }
 
+/// Who is told when an attack begins and ends: by a command, by a webhook, or both.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Notify {
+    /// The program to run, and its arguments. It is given JSON on its standard input; empty for none.
+    pub command: Vec<String>,
+    /// Where to POST the same JSON; none without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<String>,
+    /// How long either may take: from "1s" to "1m".
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// How often a webhook that does not answer is tried again: 0 to 10.
+    pub retries: u32,
+    /// Notifications an hour, at most: 1 to 3600. More are left out, and counted.
+    pub most_per_hour: u32,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -198,6 +217,13 @@ impl Default for Config {
             limits: Limits { max_sources: 262_144, heartbeat_timeout: Duration::from_secs(5) },
             kernel: Kernel { tune_backlog: false },
             store: Store { path: PathBuf::from("/var/lib/tcpguard/tcpguard.sqlite") },
+            notify: Notify {
+                command: Vec::new(),
+                webhook: None,
+                timeout: Duration::from_secs(5),
+                retries: 3,
+                most_per_hour: 20,
+            },
         }
     }
 }

@@ -38,6 +38,12 @@ fn the_effective_file_reads_back_as_itself() {
         [limits]
         max_sources = 2048
         heartbeat_timeout = "3s"
+        [notify]
+        command = ["/usr/bin/page", "--now"]
+        webhook = "https://hooks.example/tcpguard"
+        timeout = "2s"
+        retries = 1
+        most_per_hour = 5
     "#;
     let config = Config::parse(text, "x").expect("valid");
     assert_eq!(config.lists.deny[0].to_string(), "203.0.113.0/24");
@@ -99,4 +105,19 @@ fn a_missing_file_is_one_sentence() {
         message,
         "cannot read the configuration /nonexistent/tcpguard.toml: No such file or directory (os error 2)"
     );
+}
+
+#[test]
+fn whom_to_tell_must_make_sense() {
+    for (text, word) in [
+        ("[notify]\ncommand = [\"page\"]", "whole path of a program"),
+        ("[notify]\ncommand = []", "whole path of a program"),
+        ("[notify]\nwebhook = \"hooks.example\"", "must begin with http"),
+        ("[notify]\nwebhook = \"file:///etc/passwd\"", "must begin with http"),
+        ("[notify]\ntimeout = \"2h\"", "out of range"),
+        ("[notify]\nmost_per_hour = 0", "out of range"),
+        ("[listen]\nhosts = [\"guard.example:443\"]", "without a port"),
+    ] {
+        assert!(refused(text).contains(word), "{text}: {}", refused(text));
+    }
 }

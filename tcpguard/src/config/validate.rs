@@ -5,10 +5,10 @@ use std::{fmt::Display, ops::RangeInclusive, path::Path, time::Duration};
 use toml::Spanned;
 
 use super::{
-    Challenge, Config, Kernel, Limits, Listen, Lists, Service, SourceLimits, Store, Thresholds,
+    Challenge, Config, Kernel, Limits, Listen, Lists, Notify, Service, SourceLimits, Store, Thresholds,
     error::Problem,
     file::{
-        ChallengeFile, ConfigFile, LimitsFile, ListenFile, ListsFile, Period, ServiceFile, SourceFile, StoreFile,
+        ChallengeFile, ConfigFile, LimitsFile, ListenFile, ListsFile, NotifyFile, Period, ServiceFile, SourceFile, StoreFile,
         ThresholdsFile,
     },
 };
@@ -38,6 +38,7 @@ pub(super) fn validate(file: ConfigFile) -> Result<Config, Problem> {
         limits: limits(file.limits, defaults.limits)?,
         kernel: Kernel { tune_backlog: file.kernel.tune_backlog.unwrap_or(defaults.kernel.tune_backlog) },
         store: store(file.store, defaults.store)?,
+        notify: notify(file.notify, defaults.notify)?,
     })
 }
 
@@ -152,6 +153,30 @@ fn store(typed: StoreFile, defaults: Store) -> Result<Store, Problem> {
         return Err(Problem { message, span: path.span() });
     }
     Ok(Store { path: path.into_inner() })
+}
+
+fn notify(typed: NotifyFile, defaults: Notify) -> Result<Notify, Problem> {
+    if let Some(command) = &typed.command
+        && !command.as_ref().first().is_some_and(|program| Path::new(program).is_absolute())
+    {
+        let message = "the command must begin with the whole path of a program: as in [\"/usr/local/bin/page\", \"--now\"]";
+        return Err(Problem { message: message.to_owned(), span: command.span() });
+    }
+    if let Some(url) = &typed.webhook {
+        let parsed = url.as_ref().parse::<hyper::Uri>().ok();
+        let is_sound = parsed.is_some_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some());
+        if !is_sound {
+            let message = format!("\"{}\" is no URL that can be posted to: it must begin with http:// or https://", url.as_ref());
+            return Err(Problem { message, span: url.span() });
+        }
+    }
+    Ok(Notify {
+        command: typed.command.map_or(defaults.command, Spanned::into_inner),
+        webhook: typed.webhook.map(Spanned::into_inner),
+        timeout: period(typed.timeout, defaults.timeout, SECOND..=Duration::from_secs(60))?,
+        retries: within(typed.retries, defaults.retries, 0..=10)?,
+        most_per_hour: within(typed.most_per_hour, defaults.most_per_hour, 1..=3600)?,
+    })
 }
 
 fn services(typed: Vec<ServiceFile>) -> Result<Vec<Service>, Problem> {

@@ -64,6 +64,8 @@ pub enum EventKind {
     ChallengeEnded,
     /// SYNs are challenged by something less than cookies.
     ChallengeDegraded,
+    /// Somebody was not told of an attack.
+    NotifyFailed,
     /// Events of some kind were left out, since there were too many.
     EventsLeftOut,
 }
@@ -89,6 +91,7 @@ impl EventKind {
             Self::ChallengeTriggered => "challenge_triggered",
             Self::ChallengeEnded => "challenge_ended",
             Self::ChallengeDegraded => "challenge_degraded",
+            Self::NotifyFailed => "notify_failed",
             Self::EventsLeftOut => "events_left_out",
         }
     }

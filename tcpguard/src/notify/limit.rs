@@ -1,0 +1,61 @@
+//! No more than so many notifications an hour: a flood that comes and goes does not become a flood of pages.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Counts notifications.
+pub(super) struct Limit {
+    most: usize,
+    /// When those of the last hour were sent.
+    sent: VecDeque<Instant>,
+    left_out: u64,
+    /// The start of the attack that goes on was told.
+    has_told_start: bool,
+}
+
+impl Limit {
+    pub fn new(most: u32) -> Self {
+        Self { most: most as usize, sent: VecDeque::new(), left_out: 0, has_told_start: false }
+    }
+
+    /// Whether to tell of a start, or an end: `Some` with the number of those that were left out before. Whoever was
+    /// told of a start is told of its end.
+    pub fn admit(&mut self, is_start: bool, now: Instant) -> Option<u64> {
+        while self.sent.front().is_some_and(|sent| now.duration_since(*sent) >= HOUR) {
+            self.sent.pop_front();
+        }
+        let has_told_start = std::mem::replace(&mut self.has_told_start, false);
+        if !(self.sent.len() < self.most || !is_start && has_told_start) {
+            self.left_out += 1;
+            return None;
+        }
+        self.has_told_start = is_start;
+        self.sent.push_back(now);
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_an_hour_and_no_start_without_its_end() {
+        let mut limit = Limit::new(3);
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(limit.admit(true, at(0)), Some(0));
+        assert_eq!(limit.admit(false, at(1)), Some(0));
+        assert_eq!(limit.admit(true, at(2)), Some(0));
+        // One more than allowed, since its start was told.
+        assert_eq!(limit.admit(false, at(3)), Some(0));
+        assert_eq!(limit.admit(true, at(4)), None);
+        assert_eq!(limit.admit(false, at(5)), None);
+        // The first two are an hour old.
+        assert_eq!(limit.admit(true, at(3601)), Some(2));
+    }
+}

@@ -1,0 +1,108 @@
+//! Telling others when an attack begins and ends: by running a command, and by a webhook. It goes on beside the
+//! rest, so that nothing waits for a slow receiver.
+
+mod deliver;
+mod limit;
+
+use std::{sync::Arc, time::Instant};
+
+use serde::Serialize;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Notify,
+    events::{Event, EventKind, EventLog, Note},
+};
+use limit::Limit;
+
+/// What is told: the JSON on a command's standard input, and the body of a webhook's request.
+#[derive(Clone, Debug, Serialize)]
+pub struct Notification {
+    /// attack_started or attack_ended.
+    pub event: &'static str,
+    /// The name of the host.
+    pub host: String,
+    /// When, by RFC 3339.
+    pub time: jiff::Timestamp,
+    /// What happened, in a sentence.
+    pub message: String,
+    /// The kind of attack.
+    pub attack: Option<String>,
+    /// What shows it.
+    pub evidence: Vec<String>,
+    /// The event's id.
+    pub id: u64,
+    /// How many notifications were left out since the last, because there were too many.
+    pub left_out: u64,
+    /// tcpguard's version.
+    pub version: &'static str,
+}
+
+impl Notification {
+    fn of(event: &Event, left_out: u64) -> Self {
+        Self {
+            event: event.kind.name(),
+            host: nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned()),
+            time: event.time,
+            message: event.message.clone(),
+            attack: event.attack.clone(),
+            evidence: event.evidence.clone(),
+            id: event.id,
+            left_out,
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+/// Tells of attacks until `shutdown`. A notification under way is cut off then.
+pub async fn run(config: Notify, events: EventLog, mut happening: broadcast::Receiver<Arc<Event>>, shutdown: CancellationToken) {
+    if config.command.is_empty() && config.webhook.is_none() {
+        return;
+    }
+    let mut limit = Limit::new(config.most_per_hour);
+    let tell = async {
+        loop {
+            match happening.recv().await {
+                Ok(event) => {
+                    let is_start = match event.kind {
+                        EventKind::AttackStarted => true,
+                        EventKind::AttackEnded => false,
+                        _ => continue,
+                    };
+                    if let Some(left_out) = limit.admit(is_start, Instant::now()) {
+                        tell(&config, &events, &Notification::of(&event, left_out)).await;
+                    }
+                }
+                // A receiver was so slow that a thousand events came meanwhile.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    };
+    // Being cut off is no failure.
+    shutdown.run_until_cancelled(tell).await;
+}
+
+/// Tells both at once; what fails becomes an event.
+async fn tell(config: &Notify, events: &EventLog, notification: &Notification) {
+    let failed = |what: &str, error: deliver::DeliveryError| {
+        let message = format!("{what} was not told of {}: {error}", notification.event);
+        events.record(Note::new(EventKind::NotifyFailed, message).about(what));
+    };
+    let command = async {
+        if !config.command.is_empty()
+            && let Err(error) = deliver::run_command(config, notification).await
+        {
+            failed("the command of [notify]", error);
+        }
+    };
+    let webhook = async {
+        if let Some(url) = &config.webhook
+            && let Err(error) = deliver::post(config, url, notification).await
+        {
+            failed("the webhook of [notify]", error);
+        }
+    };
+    tokio::join!(command, webhook);
+}

@@ -1,0 +1,134 @@
+//! Who is told of attacks, and what becomes of those who do not listen.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use lab::{Flood, FloodSpec, Lab, Setup, Sources, eventually};
+use serde_json::Value;
+
+const WEBHOOK: &str = "127.0.0.1:9600";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The body of a request, which is answered with `status`.
+fn answer(stream: TcpStream, status: &str) -> Result<Value> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let (mut length, mut line) = (0, String::new());
+    while reader.read_line(&mut line)? > 2 {
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse()?;
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    write!(&stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// A receiver that answers with these statuses in turn, and then with the last of them; what it was told.
+fn receiver(lab: &Lab, statuses: &'static [&'static str]) -> Result<Receiver<Value>> {
+    let listener = lab.server.within(|| TcpListener::bind(WEBHOOK).context("cannot listen"))?;
+    let (tell, told) = channel();
+    thread::spawn(move || {
+        let statuses = statuses.iter().chain(std::iter::repeat(&statuses[statuses.len() - 1]));
+        for (stream, status) in listener.incoming().zip(statuses) {
+            let Ok(body) = stream.map_err(Into::into).and_then(|stream| answer(stream, status)) else { return };
+            if tell.send(body).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(told)
+}
+
+fn attack(lab: &Lab) -> Result<()> {
+    let spec = FloodSpec::syn(Sources::InTurn("198.18.66.1".parse()?, 20), 80);
+    Flood::new(lab, &spec)?.send_at(5000, Duration::from_secs(1)).map(drop)
+}
+
+fn config(notify: &str) -> String {
+    format!("interfaces = [\"lab-server\"]\n[thresholds]\nhold = \"1s\"\n[notify]\n{notify}")
+}
+
+#[test]
+fn command_and_webhook_are_told_of_start_and_end() -> Result<()> {
+    let lab = Lab::new()?;
+    let told = receiver(&lab, &["503 Service Unavailable", "200 OK"])?;
+    let setup = Setup::new(&lab)?;
+    let file = setup.file("told");
+    let command = format!("[\"/bin/sh\", \"-c\", \"cat >> {0}; echo >> {0}; echo $TCPGUARD_EVENT >> {0}\"]", file.display());
+    let _daemon = setup.config(&config(&format!("command = {command}\nwebhook = \"http://{WEBHOOK}/hook\"\n"))).start()?;
+    attack(&lab)?;
+    // The first attempt was refused, and is made again.
+    for (event, is_again) in [("attack_started", false), ("attack_started", true), ("attack_ended", false)] {
+        let body = told.recv_timeout(PATIENCE).with_context(|| format!("{event}: nobody was told"))?;
+        ensure!(body["event"] == event, "again {is_again}: {body}");
+        ensure!(body["message"].as_str().is_some_and(|text| !text.is_empty()) && body["host"].is_string(), "{body}");
+        ensure!(body["left_out"] == 0 && body["id"].is_u64(), "{body}");
+    }
+    let lines = eventually("the command was told of both", || Ok(fs::read_to_string(&file).unwrap_or_default()), |text| {
+        text.lines().count() == 4
+    })?;
+    let lines: Vec<&str> = lines.lines().collect();
+    ensure!((lines[1], lines[3]) == ("attack_started", "attack_ended"), "{lines:?}");
+    let body: Value = serde_json::from_str(lines[0])?;
+    ensure!(body["event"] == "attack_started" && body["attack"].is_string(), "{body}");
+    Ok(())
+}
+
+#[test]
+fn who_hangs_or_fails_holds_nobody_up() -> Result<()> {
+    let lab = Lab::new()?;
+    // It takes connections, and never answers.
+    let listener = lab.server.within(|| TcpListener::bind(WEBHOOK).context("cannot listen"))?;
+    let setup = Setup::new(&lab)?;
+    let leftover = setup.file("leftover");
+    let command = format!("[\"/bin/sh\", \"-c\", \"(sleep 3; touch {}) & sleep 60\"]", leftover.display());
+    let daemon = setup
+        .config(&config(&format!("command = {command}\nwebhook = \"http://{WEBHOOK}/\"\ntimeout = \"1s\"\nretries = 1\n")))
+        .start()?;
+    let start = Instant::now();
+    attack(&lab)?;
+    let events = eventually("both failures are told of", || daemon.json("/events?limit=1000"), |events| {
+        failures(events).len() >= 2
+    })?;
+    let failures = failures(&events);
+    ensure!(failures.iter().any(|message| message.contains("command of [notify]") && message.contains("longer than")), "{failures:?}");
+    ensure!(failures.iter().any(|message| message.contains("webhook of [notify]") && message.contains("longer than")), "{failures:?}");
+    let stats = daemon.json("/stats")?;
+    let delay = stats["cost"]["longest_tick_delay_seconds"].as_f64().context("no delay")?;
+    ensure!(delay < 0.1, "a tick was {delay} s late");
+    thread::sleep(Duration::from_secs(5).saturating_sub(start.elapsed()));
+    ensure!(!leftover.exists(), "what the command started outlived it");
+    drop(listener);
+    Ok(())
+}
+
+#[test]
+fn a_command_that_fails_is_told_of_with_what_it_said() -> Result<()> {
+    let lab = Lab::new()?;
+    let command = "[\"/bin/sh\", \"-c\", \"echo no such pager >&2; exit 3\"]";
+    let daemon = Setup::new(&lab)?.config(&config(&format!("command = {command}\n"))).start()?;
+    attack(&lab)?;
+    let events = eventually("the failure is told of", || daemon.json("/events?limit=1000"), |events| !failures(events).is_empty())?;
+    ensure!(failures(&events)[0].contains("exit status: 3: no such pager"), "{events}");
+
+    let lab = Lab::new()?;
+    let daemon = Setup::new(&lab)?.config(&config("command = [\"/nonexistent/pager\"]\n")).start()?;
+    attack(&lab)?;
+    let events = eventually("the failure is told of", || daemon.json("/events?limit=1000"), |events| !failures(events).is_empty())?;
+    ensure!(failures(&events)[0].contains("cannot be run: No such file"), "{events}");
+    Ok(())
+}
+
+fn failures(events: &Value) -> Vec<String> {
+    let failed = events.as_array().into_iter().flatten().filter(|event| event["kind"] == "notify_failed");
+    failed.filter_map(|event| event["message"].as_str().map(str::to_owned)).collect()
+}
