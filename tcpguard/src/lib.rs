@@ -40,6 +40,8 @@ pub mod lists;
 pub mod metrics;
 pub mod monitor;
 pub mod notify;
+#[cfg(test)]
+mod reference;
 
 use std::{
     io,

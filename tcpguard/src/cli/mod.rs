@@ -8,6 +8,7 @@ mod explain;
 mod half_open;
 mod lists;
 mod logging;
+mod manual;
 mod run;
 mod sources;
 mod status;
@@ -79,6 +80,11 @@ enum Command {
     Why(why::Arguments),
     /// What would become of a packet, and why
     Explain(explain::Arguments),
+    /// Print a script that completes these commands in a shell
+    Completions(manual::Completions),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Manual(manual::Manual),
 }
 
 /// Wrong usage that only shows once the arguments are understood.
@@ -95,6 +101,12 @@ struct Asking {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// The commands, for what describes them.
+#[cfg(test)]
+pub(crate) fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
 }
 
 /// Runs the command that the process was started with.
@@ -145,6 +157,8 @@ impl Arguments {
             Command::Events(arguments) => events::events(config, &arguments),
             Command::Why(arguments) => why::why(config, &arguments),
             Command::Explain(arguments) => explain::explain(config, &arguments),
+            Command::Completions(arguments) => manual::completions(&arguments),
+            Command::Manual(arguments) => manual::manual(&arguments),
         }
         .map(|()| ExitCode::SUCCESS)
     }

@@ -6,6 +6,7 @@ mod validate;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use documented::{Documented, DocumentedFields};
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -13,15 +14,17 @@ pub use error::ConfigError;
 pub use file::{ChallengeMethod, ChallengeMode, OnExit, XdpMode};
 
 /// A validated configuration. It serialises to the TOML that would produce it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Config {
-    /// Interfaces to guard, by name; empty for the interface of the default route.
+    /// Interfaces to guard, by name. Without any: the interface of the default route.
     pub interfaces: Vec<String>,
-    /// How the XDP program is attached.
+    /// How the XDP program is attached: `auto` (by the driver, else by the kernel's generic code, with a warning), `native` or
+    /// `generic`.
     pub xdp_mode: XdpMode,
-    /// 0 watches, 1 adds kernel measures, 2 adds XDP.
+    /// What may be done: 0 watches and reports, 1 also changes kernel settings in an attack, 2 also drops and challenges in XDP.
     pub syn_attack_protect: u8,
-    /// What becomes of the datapath when the daemon ends.
+    /// What becomes of the datapath when the daemon ends: `detach` takes it off. (`keep` is checked, and has no effect in this
+    /// version.)
     pub on_exit: OnExit,
     /// Host-wide thresholds.
     pub thresholds: Thresholds,
@@ -47,75 +50,79 @@ pub struct Config {
 }
 
 /// Host-wide thresholds, named after Windows' `TcpMaxHalfOpen` family. Each is exceeded by one more.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Thresholds {
-    /// Half-open handshakes.
+    /// Half-open handshakes of the host; an attack is when there are more. 1 to 10,000,000.
     pub max_half_open: u32,
-    /// Of these, the ones whose SYN-ACK was sent again.
+    /// The same of those whose SYN-ACK was sent again. 1 to 10,000,000, and not above `max_half_open`, which it follows down.
     pub max_half_open_retried: u32,
-    /// Refused connection requests a second.
+    /// Connection requests a second that the kernel refuses for want of resources; an attack is when there are more.
     pub max_ports_exhausted: u32,
-    /// An attack is over when every value is below this share of its threshold …
+    /// An attack is over when every value is below this share of its threshold for `hold`. 0.1 to 1.0.
     pub leave_ratio: f64,
-    /// … for this long.
+    /// For how long every value must be below. 1 s to 24 h.
     #[serde(with = "humantime_serde")]
     pub hold: Duration,
 }
 
 /// What one source, or one network, may do.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct SourceLimits {
-    /// Half-open handshakes of one source.
+    /// Half-open handshakes of one source, above which it is blocked in an attack. 1 to 10,000,000.
     pub max_half_open: u32,
-    /// SYNs a second of one source.
+    /// SYNs a second of one source, above which they are dropped, in calm too; completed handshakes do not count. 1 to
+    /// 100,000,000.
     pub syn_per_second: u32,
-    /// How long a first block lasts; each repeat doubles it.
+    /// How long a first block lasts; each repeat doubles it. 1 s to 366 days.
     #[serde(with = "humantime_serde")]
     pub block_for: Duration,
-    /// The longest that a block lasts.
+    /// The longest that a block lasts. 1 s to 366 days, and not below `block_for`.
     #[serde(with = "humantime_serde")]
     pub block_max: Duration,
-    /// Prefix length that IPv4 networks are accounted by.
+    /// Prefix length that IPv4 networks are accounted by. 8 to 32.
     pub prefix_v4: u8,
-    /// Prefix length that IPv6 networks are accounted by.
+    /// Prefix length that IPv6 networks are accounted by. 16 to 128.
     pub prefix_v6: u8,
-    /// Half-open handshakes of one network.
+    /// Half-open handshakes of one network, above which it is blocked in an attack. 1 to 10,000,000.
     pub prefix_max_half_open: u32,
 }
 
 /// How SYNs of sources that have not proved themselves are challenged.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Challenge {
-    /// When.
+    /// When SYNs are challenged: `auto` (in attacks that blocks cannot stop), `always` or `never`. Only with
+    /// `syn_attack_protect = 2`.
     pub mode: ChallengeMode,
-    /// By what.
+    /// By what: `cookie` (a SYN cookie from XDP, where the kernel can make one) or `retransmit` (the first SYN is dropped, since
+    /// a TCP sends it again).
     pub method: ChallengeMethod,
-    /// For how long a completed handshake proves its source.
+    /// For how long a completed handshake proves its source. 1 s to 24 h.
     #[serde(with = "humantime_serde")]
     pub proven_for: Duration,
-    /// SYNs a second to one port above which the datapath starts by itself; 0 for never.
+    /// SYNs a second of unproven sources to one port, above which the datapath challenges by itself, before the daemon has looked. 0
+    /// for never, up to 100,000,000.
     pub syn_per_second: u32,
 }
 
 /// Who is always, or never, let in.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Lists {
-    /// Networks that are always let in.
+    /// Networks (CIDR) or addresses that are always let in, whatever else is said.
     pub allow: Vec<IpNet>,
-    /// Networks that are never let in, unless allowed.
+    /// Networks (CIDR) or addresses that are never let in, unless allowed.
     pub deny: Vec<IpNet>,
-    /// Files with more of these, one a line.
+    /// Files with more of these, one a line, with # comments; read again when they change.
     pub deny_files: Vec<PathBuf>,
-    /// Whether the peers of current SSH sessions are allowed.
+    /// Whether the peers of SSH sessions that are open when the daemon starts are allowed.
     pub keep_ssh: bool,
 }
 
 /// Other thresholds for some ports.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Service {
-    /// The ports.
+    /// The ports, 1 to 65535; a port is in one service.
     pub ports: Vec<u16>,
-    /// Half-open handshakes of these ports.
+    /// Half-open handshakes of these ports; the service is under attack when there are more. 1 to 10,000,000.
     pub max_half_open: u32,
 }
 
@@ -127,42 +134,43 @@ impl Service {
 }
 
 /// Where the daemon listens.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Listen {
-    /// Address and port of the read-only HTTP server.
+    /// Address and port of the HTTP server, which only reads. Any other than loopback is warned of.
     pub http: SocketAddr,
-    /// Names, beside addresses and localhost, that requests may be for: those of a proxy before it, most likely.
+    /// Names, beside addresses and localhost, that requests may be for: those of a proxy before it, most likely. Others are
+    /// refused, since a web page may have made them point here.
     pub hosts: Vec<String>,
-    /// Path of the Unix socket.
+    /// Path of the Unix socket, at most 107 bytes. It gets the mode 0660: who may open it may change lists.
     pub socket: PathBuf,
 }
 
 /// Bounds of the daemon itself.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Limits {
-    /// Entries of the source table.
+    /// Entries of the source table, some 200 bytes each. 1,024 to 16,777,216.
     pub max_sources: u32,
-    /// How old the daemon's heartbeat may be before the datapath stops enforcing.
+    /// How old the daemon's heartbeat may be before the datapath lets everything in. 1 s to 24 h.
     #[serde(with = "humantime_serde")]
     pub heartbeat_timeout: Duration,
 }
 
 /// What may be done to the kernel's settings in an attack.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Kernel {
-    /// Whether backlogs are raised to what is advised, as far as the system's settings go.
+    /// Whether `somaxconn` and `tcp_max_syn_backlog` are raised in an attack to what is advised.
     pub tune_backlog: bool,
 }
 
 /// What survives restarts.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Store {
-    /// The file that events are kept in.
+    /// The file (SQLite) that events are kept in. Where it cannot be written, they are kept in memory.
     pub path: PathBuf,
 }
 
 /// Who is told when an attack begins and ends: by a command, by a webhook, or both.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Notify {
     /// The program to run, and its arguments. It is given JSON on its standard input; empty for none.
     pub command: Vec<String>,

@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use documented::DocumentedVariants;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
@@ -27,7 +28,7 @@ pub const GREATEST_ID: u64 = (1 << 53) - 1;
 const MOST_BEHIND: usize = 1024;
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema, DocumentedVariants)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// An attack began.
@@ -71,6 +72,29 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// Every kind.
+    pub const ALL: [Self; 19] = [
+        Self::AttackStarted,
+        Self::AttackEnded,
+        Self::StateChanged,
+        Self::KindChanged,
+        Self::SourceBlocked,
+        Self::PrefixBlocked,
+        Self::BlockLifted,
+        Self::FirstDrop,
+        Self::ListChanged,
+        Self::ListProblem,
+        Self::KernelSettingChanged,
+        Self::KernelSettingRestored,
+        Self::SlowApplication,
+        Self::BacklogAdvice,
+        Self::ChallengeTriggered,
+        Self::ChallengeEnded,
+        Self::ChallengeDegraded,
+        Self::NotifyFailed,
+        Self::EventsLeftOut,
+    ];
+
     /// As it is shown.
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,0 +1,100 @@
+//! The pages under `docs/reference`, which are made from the code; the tests here hold them against it.
+//! `cargo xtask docs` writes them anew.
+
+mod api;
+mod configuration;
+
+use std::{fmt::Write, sync::Arc};
+
+use clap_markdown::MarkdownOptions;
+use documented::DocumentedVariants;
+use expect_test::expect_file;
+
+use crate::{
+    api::model::{Stats, sample},
+    events::EventKind,
+    metrics::{Format, encode},
+};
+
+fn page(title: &str, text: &str) -> String {
+    format!("# {title}\n\n*Made from the code by `cargo xtask docs`.*\n\n{}\n", text.trim_end())
+}
+
+/// A doc comment as a cell of a table.
+fn cell(doc: &str) -> String {
+    doc.split('\n').map(str::trim).collect::<Vec<_>>().join(" ").replace('|', "\\|").trim().to_owned()
+}
+
+#[test]
+fn configuration() {
+    expect_file!["../../../docs/reference/configuration.md"].assert_eq(&page("Configuration", &configuration::describe()));
+}
+
+#[test]
+fn api() {
+    expect_file!["../../../docs/reference/api.md"].assert_eq(&page("HTTP", &api::describe()));
+}
+
+#[test]
+fn commands() {
+    let options = MarkdownOptions::new().title("Commands".to_owned()).show_footer(false).show_table_of_contents(false);
+    let text = clap_markdown::help_markdown_command_custom(&crate::cli::command(), &options);
+    let (_, text) = text.split_once('\n').expect("a title");
+    let preface = "Exit code 0: done. 1: failed, or (`doctor`) something to fix. 2: wrong usage or configuration, with nothing changed.\n\n";
+    expect_file!["../../../docs/reference/commands.md"].assert_eq(&page("Commands", &format!("{preface}{}", text.trim())));
+}
+
+#[test]
+fn events() {
+    let mut text = "What `tcpguard events`, `GET /events` and the dashboard show. Each kind may come 50 times at once, and five times a \
+        second after that.\n\n| kind | what happened |\n| --- | --- |\n"
+        .to_owned();
+    for kind in EventKind::ALL {
+        let doc = kind.get_variant_docs();
+        writeln!(text, "| `{}` | {} |", kind.name(), cell(doc)).expect("written");
+    }
+    expect_file!["../../../docs/reference/events.md"].assert_eq(&page("Events", &text));
+}
+
+#[test]
+fn metrics() {
+    struct Page(Stats);
+    impl AsRef<Stats> for Page {
+        fn as_ref(&self) -> &Stats {
+            &self.0
+        }
+    }
+    let metrics = encode(Arc::new(Page(sample())), Format::Text).expect("metrics");
+    let mut text = "What `GET /metrics` serves: OpenMetrics to whoever asks for it, else Prometheus' text format. All are of one snapshot, \
+        and agree with `/stats`. Counters begin with the daemon, but for `tcpguard_kernel_tcp_total`.\n\n\
+        | metric | type | labels | meaning |\n| --- | --- | --- | --- |\n"
+        .to_owned();
+    for line in metrics.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+        let (name, help) = line.split_once(' ').expect("name and help");
+        let kind = metrics.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {name} "))).expect("a type");
+        writeln!(text, "| `{name}` | {kind} | {} | {} |", labels(&metrics, name), cell(help.trim_end_matches('.'))).expect("written");
+    }
+    expect_file!["../../../docs/reference/metrics.md"].assert_eq(&page("Metrics", &text));
+}
+
+/// The names of a metric's labels.
+fn labels(metrics: &str, name: &str) -> String {
+    let labelled = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.split_once('}'));
+    let labels = labelled.map_or("", |(labels, _)| labels);
+    let names: Vec<String> =
+        labels.split("\",").filter_map(|label| label.split_once('=')).map(|(name, _)| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
+#[test]
+fn manual_pages_and_completions_are_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    clap_mangen::generate_to(crate::cli::command(), folder.path()).expect("pages");
+    let page = std::fs::read_to_string(folder.path().join("tcpguard-half-open.1")).expect("a page for a command");
+    assert!(page.contains("SYN_RECV"), "{page}");
+    for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut crate::cli::command(), "tcpguard", &mut script);
+        assert!(String::from_utf8_lossy(&script).contains("half-open"), "{shell}");
+    }
+}
