@@ -121,4 +121,3 @@ pub fn drop_table(family: &str, plain: &Frame) -> Vec<(String, Vec<u8>, DropReas
     table.push((format!("{family} with data"), built(with_data), DropReason::SynPayload));
     table
 }
-

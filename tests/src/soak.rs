@@ -28,11 +28,20 @@ const LEAST_SERVED: f64 = 0.999;
 /// When the last cookie is good for nothing, and the settings are back.
 const COOKIES_EXPIRE: Duration = Duration::from_secs(130);
 
-/// Runs `rounds` rounds of phases of this length.
+/// Runs `rounds` rounds of phases of this length, and waits until everything is as it was.
 ///
 /// # Errors
 /// Where something is not as it should be.
 pub fn run(phase: Duration, rounds: u32) -> Result<()> {
+    let mut scene = run_phases(phase, rounds)?;
+    settings_come_back(&mut scene)
+}
+
+/// Runs `rounds` rounds of phases of this length.
+///
+/// # Errors
+/// Where something is not as it should be.
+pub fn run_phases(phase: Duration, rounds: u32) -> Result<Scene> {
     let mut scene = Scene::new("")?;
     let random_spec = FloodSpec::syn(Sources::RANDOM_IPV4, WEB.port());
     let mut random = scene.flood(&random_spec)?;
@@ -64,6 +73,14 @@ pub fn run(phase: Duration, rounds: u32) -> Result<()> {
     let memory = scene.daemon.resident_kib()?;
     ensure!(memory < memory_before + GROWTH_KIB, "{memory_before} KiB became {memory}");
     scene.ssh_session_lives()?;
+    Ok(scene)
+}
+
+/// Waits until the last cookie is good for nothing, and the kernel's settings are back by themselves.
+///
+/// # Errors
+/// Where they are not in time.
+pub fn settings_come_back(scene: &mut Scene) -> Result<()> {
     let deadline = Instant::now() + COOKIES_EXPIRE;
     while !scene.has_cookie_settings_back()? {
         ensure!(Instant::now() < deadline, "the settings for cookies did not come back");
@@ -71,6 +88,7 @@ pub fn run(phase: Duration, rounds: u32) -> Result<()> {
     }
     let is_undone = |stats: &Value| stats["measures"]["kernel_settings"].as_array().is_some_and(Vec::is_empty);
     scene.daemon.stats_when("nothing is changed any more", is_undone)?;
+    scene.ssh_session_lives()?;
     Client::new(&scene.lab).fetch(WEB).map(drop)
 }
 

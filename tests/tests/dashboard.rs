@@ -74,7 +74,9 @@ fn numbers_are_those_of_stats() -> Result<()> {
     flood.send(150)?;
     let stats = daemon.stats_when("all are counted", |stats| stats["totals"]["syn"] == 150)?;
     let mut browser = open(&lab, DESKTOP)?;
-    for (tile, key) in [("syn", "syn"), ("completed", "completed"), ("dropped", "dropped"), ("challenged", "challenged")] {
+    for (tile, key) in
+        [("syn", "syn"), ("completed", "completed"), ("dropped", "dropped"), ("challenged", "challenged")]
+    {
         let shown = browser.text(&format!(".tile.{tile}"))?;
         let count = stats["totals"][key].as_u64().context("no count")?;
         ensure!(shown.contains(&grouped(count)), "{tile}: {count} is not in {shown:?}");
@@ -89,7 +91,8 @@ fn numbers_are_those_of_stats() -> Result<()> {
     ensure!(rows.len() == 3, "{rows:?}");
     for source in daemon.json("/sources")?.as_array().context("no sources")? {
         let number = |key: &str| grouped(source[key].as_u64().unwrap_or(0));
-        let start = [source["source"].as_str().unwrap_or_default().to_owned(), number("syn"), number("completed")].join("\t");
+        let start =
+            [source["source"].as_str().unwrap_or_default().to_owned(), number("syn"), number("completed")].join("\t");
         ensure!(rows.iter().any(|row| row.starts_with(&start)), "{start:?} is not in {rows:?}");
     }
     browser.is_content()
@@ -114,7 +117,10 @@ fn an_attack_comes_and_goes_before_ones_eyes() -> Result<()> {
             ensure!(took < 2000, "{name}: it took {took} ms until the attack was shown");
             browser.wait(&format!("document.querySelector('#kind')?.innerText === '{kind}'"))?;
             thread::sleep(Duration::from_secs(4));
-            ensure!(!browser.texts("#evidence li")?.is_empty() && !browser.texts("#measures li")?.is_empty(), "no words");
+            ensure!(
+                !browser.texts("#evidence li")?.is_empty() && !browser.texts("#measures li")?.is_empty(),
+                "no words"
+            );
             let first = browser.text("#events li")?;
             ensure!(!first.is_empty(), "no events");
             keep_pictures(&mut browser, name)?;
@@ -135,7 +141,8 @@ fn an_attack_comes_and_goes_before_ones_eyes() -> Result<()> {
     let drawn = "Number(document.querySelector('.chart .u-legend') !== null)";
     ensure!(late.evaluate(drawn)? == 1, "no chart");
     let history = scene.daemon.json("/history")?;
-    let highest = |key: &str| history[key].as_array().into_iter().flatten().filter_map(Value::as_f64).fold(0.0, f64::max);
+    let highest =
+        |key: &str| history[key].as_array().into_iter().flatten().filter_map(Value::as_f64).fold(0.0, f64::max);
     ensure!(highest("syn_per_second") > 20_000.0, "the flood is not in the history");
     browser.is_content()?;
     late.is_content()
@@ -186,7 +193,10 @@ fn a_page_outlives_the_daemon() -> Result<()> {
     // That nobody answered is told by the browser itself.
     let problems = browser.problems()?;
     let complaints = problems["complaints"].as_array().context("no list")?;
-    ensure!(complaints.iter().all(|one| one.as_str().is_some_and(|one| one.contains("Failed to load resource"))), "{problems}");
+    ensure!(
+        complaints.iter().all(|one| one.as_str().is_some_and(|one| one.contains("Failed to load resource"))),
+        "{problems}"
+    );
     // One that is opened while nobody answers is the browser's affair; one a moment later is ours.
     let (status, _) = daemon.get("/")?;
     ensure!(status == 200, "{status}");

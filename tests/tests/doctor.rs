@@ -30,8 +30,8 @@ fn doctor(lab: &Lab, daemon: &Daemon, config: &str, arguments: &[&str]) -> Resul
 /// What it finds, and its exit code.
 fn findings(lab: &Lab, daemon: &Daemon) -> Result<(Vec<Value>, Option<i32>)> {
     let output = doctor(lab, daemon, "interfaces = [\"lab-server\"]\n", &["--json"])?;
-    let report: Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    let report: Value =
+        serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
     let findings = report["findings"].as_array().context("no findings")?.clone();
     let to_fix = findings.iter().filter(|finding| finding["status"] == "fix").count();
     ensure!(report["to_fix"] == to_fix, "{report}");
@@ -89,7 +89,10 @@ fn what_cannot_be_is_said() -> Result<()> {
     for (config, word) in [
         ("interfaces = [\"nothing0\"]\n", "nothing0: not there"),
         ("interfaces = 7\n", "invalid type"),
-        ("interfaces = [\"lab-server\"]\n[lists]\ndeny_files = [\"/nonexistent.txt\"]\n", "deny file /nonexistent.txt: not there"),
+        (
+            "interfaces = [\"lab-server\"]\n[lists]\ndeny_files = [\"/nonexistent.txt\"]\n",
+            "deny file /nonexistent.txt: not there",
+        ),
     ] {
         let output = doctor(&lab, &daemon, config, &[])?;
         ensure!(output.status.code() == Some(1) && text(&output).contains(word), "{config}: {}", text(&output));

@@ -146,8 +146,12 @@ fn strangers_are_told_to_be_challenged() -> Result<()> {
     let _nginx = Nginx::start(&lab, &[80])?;
     let config = "interfaces = [\"lab-server\"]\n[challenge]\nmode = \"always\"\n";
     let daemon = Setup::new(&lab)?.config(config).start()?;
-    daemon.stats_when("port 80 is challenged", |stats| stats["ports"].as_array().is_some() && {
-        stats["measures"]["challenge"]["ports"].as_array().is_some_and(|ports| ports.iter().any(|port| port["port"] == 80))
+    daemon.stats_when("port 80 is challenged", |stats| {
+        stats["ports"].as_array().is_some() && {
+            stats["measures"]["challenge"]["ports"]
+                .as_array()
+                .is_some_and(|ports| ports.iter().any(|port| port["port"] == 80))
+        }
     })?;
     expect(&daemon, "198.18.60.1", ("challenge", "answer", "answered with a cookie: port 80"))?;
     Client::new(&lab).fetch((SERVER_IPV4, 80).into())?;
@@ -234,7 +238,13 @@ fn without_a_daemon_the_configuration_alone_is_explained() -> Result<()> {
     let file = folder.path().join("tcpguard.toml");
     std::fs::write(&file, "[lists]\ndeny = [\"198.18.50.0/24\"]\n")?;
     let mut command = lab.server.command(lab::daemon::binary()?);
-    command.arg("--config").arg(&file).args(["explain", "--socket", "/nonexistent.sock", "198.18.50.1:4000", "198.18.0.1:80"]);
+    command.arg("--config").arg(&file).args([
+        "explain",
+        "--socket",
+        "/nonexistent.sock",
+        "198.18.50.1:4000",
+        "198.18.0.1:80",
+    ]);
     let output = command.output().context("cannot run tcpguard")?;
     let (text, error) = said(&output);
     ensure!(output.status.success(), "{error}");

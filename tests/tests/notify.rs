@@ -63,8 +63,10 @@ fn command_and_webhook_are_told_of_start_and_end() -> Result<()> {
     let told = receiver(&lab, &["503 Service Unavailable", "200 OK"])?;
     let setup = Setup::new(&lab)?;
     let file = setup.file("told");
-    let command = format!("[\"/bin/sh\", \"-c\", \"cat >> {0}; echo >> {0}; echo $TCPGUARD_EVENT >> {0}\"]", file.display());
-    let _daemon = setup.config(&config(&format!("command = {command}\nwebhook = \"http://{WEBHOOK}/hook\"\n"))).start()?;
+    let command =
+        format!("[\"/bin/sh\", \"-c\", \"cat >> {0}; echo >> {0}; echo $TCPGUARD_EVENT >> {0}\"]", file.display());
+    let _daemon =
+        setup.config(&config(&format!("command = {command}\nwebhook = \"http://{WEBHOOK}/hook\"\n"))).start()?;
     attack(&lab)?;
     // The first attempt was refused, and is made again.
     for (event, is_again) in [("attack_started", false), ("attack_started", true), ("attack_ended", false)] {
@@ -73,9 +75,11 @@ fn command_and_webhook_are_told_of_start_and_end() -> Result<()> {
         ensure!(body["message"].as_str().is_some_and(|text| !text.is_empty()) && body["host"].is_string(), "{body}");
         ensure!(body["left_out"] == 0 && body["id"].is_u64(), "{body}");
     }
-    let lines = eventually("the command was told of both", || Ok(fs::read_to_string(&file).unwrap_or_default()), |text| {
-        text.lines().count() == 4
-    })?;
+    let lines = eventually(
+        "the command was told of both",
+        || Ok(fs::read_to_string(&file).unwrap_or_default()),
+        |text| text.lines().count() == 4,
+    )?;
     let lines: Vec<&str> = lines.lines().collect();
     ensure!((lines[1], lines[3]) == ("attack_started", "attack_ended"), "{lines:?}");
     let body: Value = serde_json::from_str(lines[0])?;
@@ -92,16 +96,26 @@ fn who_hangs_or_fails_holds_nobody_up() -> Result<()> {
     let leftover = setup.file("leftover");
     let command = format!("[\"/bin/sh\", \"-c\", \"(sleep 3; touch {}) & sleep 60\"]", leftover.display());
     let daemon = setup
-        .config(&config(&format!("command = {command}\nwebhook = \"http://{WEBHOOK}/\"\ntimeout = \"1s\"\nretries = 1\n")))
+        .config(&config(&format!(
+            "command = {command}\nwebhook = \"http://{WEBHOOK}/\"\ntimeout = \"1s\"\nretries = 1\n"
+        )))
         .start()?;
     let start = Instant::now();
     attack(&lab)?;
-    let events = eventually("both failures are told of", || daemon.json("/events?limit=1000"), |events| {
-        failures(events).len() >= 2
-    })?;
+    let events = eventually(
+        "both failures are told of",
+        || daemon.json("/events?limit=1000"),
+        |events| failures(events).len() >= 2,
+    )?;
     let failures = failures(&events);
-    ensure!(failures.iter().any(|message| message.contains("command of [notify]") && message.contains("longer than")), "{failures:?}");
-    ensure!(failures.iter().any(|message| message.contains("webhook of [notify]") && message.contains("longer than")), "{failures:?}");
+    ensure!(
+        failures.iter().any(|message| message.contains("command of [notify]") && message.contains("longer than")),
+        "{failures:?}"
+    );
+    ensure!(
+        failures.iter().any(|message| message.contains("webhook of [notify]") && message.contains("longer than")),
+        "{failures:?}"
+    );
     let stats = daemon.json("/stats")?;
     let delay = stats["cost"]["longest_tick_delay_seconds"].as_f64().context("no delay")?;
     ensure!(delay < 0.1, "a tick was {delay} s late");
@@ -117,13 +131,21 @@ fn a_command_that_fails_is_told_of_with_what_it_said() -> Result<()> {
     let command = "[\"/bin/sh\", \"-c\", \"echo no such pager >&2; exit 3\"]";
     let daemon = Setup::new(&lab)?.config(&config(&format!("command = {command}\n"))).start()?;
     attack(&lab)?;
-    let events = eventually("the failure is told of", || daemon.json("/events?limit=1000"), |events| !failures(events).is_empty())?;
+    let events = eventually(
+        "the failure is told of",
+        || daemon.json("/events?limit=1000"),
+        |events| !failures(events).is_empty(),
+    )?;
     ensure!(failures(&events)[0].contains("exit status: 3: no such pager"), "{events}");
 
     let lab = Lab::new()?;
     let daemon = Setup::new(&lab)?.config(&config("command = [\"/nonexistent/pager\"]\n")).start()?;
     attack(&lab)?;
-    let events = eventually("the failure is told of", || daemon.json("/events?limit=1000"), |events| !failures(events).is_empty())?;
+    let events = eventually(
+        "the failure is told of",
+        || daemon.json("/events?limit=1000"),
+        |events| !failures(events).is_empty(),
+    )?;
     ensure!(failures(&events)[0].contains("cannot be run: No such file"), "{events}");
     Ok(())
 }

@@ -12,7 +12,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lab::{Client, Daemon, Flood, FloodSpec, Lab, Namespace, Setup, Sources, eventually, http, network::SERVER_IPV4, server::Nginx};
+use lab::{
+    Client, Daemon, Flood, FloodSpec, Lab, Namespace, Setup, Sources, eventually, http, network::SERVER_IPV4,
+    server::Nginx,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 use xtask::bpf::toolchain::workspace;
@@ -129,9 +132,11 @@ impl Prometheus {
             .spawn()
             .context("cannot run prometheus: Debian has it in the package prometheus")?;
         let prometheus = Self { process, namespace: namespace.clone(), folder };
-        eventually("Prometheus is ready", || Ok(prometheus.get("/-/ready").is_ok_and(|(status, _)| status == 200)), |ready| {
-            *ready
-        })?;
+        eventually(
+            "Prometheus is ready",
+            || Ok(prometheus.get("/-/ready").is_ok_and(|(status, _)| status == 200)),
+            |ready| *ready,
+        )?;
         Ok(prometheus)
     }
 
@@ -151,7 +156,11 @@ impl Prometheus {
 
     fn complaints(&self) -> Result<Vec<String>> {
         let log = fs::read_to_string(self.folder.path().join("log"))?;
-        Ok(log.lines().filter(|line| line.contains("level=error") || line.contains("level=warn")).map(str::to_owned).collect())
+        Ok(log
+            .lines()
+            .filter(|line| line.contains("level=error") || line.contains("level=warn"))
+            .map(str::to_owned)
+            .collect())
     }
 }
 
@@ -168,7 +177,8 @@ fn prometheus_sees_what_was_sent() -> Result<()> {
     let lab = Lab::new()?;
     lab.lay_second_cable()?;
     let _nginx = Nginx::start(&lab, &[80])?;
-    let interfaces = format!("interfaces = [\"{}\", \"{}\"]", lab::network::SERVER_INTERFACE, lab::network::SECOND_SERVER_INTERFACE);
+    let interfaces =
+        format!("interfaces = [\"{}\", \"{}\"]", lab::network::SERVER_INTERFACE, lab::network::SECOND_SERVER_INTERFACE);
     let daemon = Setup::new(&lab)?.config(&interfaces).start()?;
     let prometheus = Prometheus::start(&lab.server)?;
     let start = Instant::now();
@@ -207,7 +217,11 @@ fn compare(prometheus: &Prometheus, rate: &str, sent: f64) -> Result<()> {
 
 /// When all is quiet, what Prometheus has is what `/stats` says.
 fn agrees(prometheus: &Prometheus, daemon: &Daemon) -> Result<()> {
-    for (metric, key) in [("tcpguard_syn_total", "syn"), ("tcpguard_dropped_total", "dropped"), ("tcpguard_completed_total", "completed")] {
+    for (metric, key) in [
+        ("tcpguard_syn_total", "syn"),
+        ("tcpguard_dropped_total", "dropped"),
+        ("tcpguard_completed_total", "completed"),
+    ] {
         let said = daemon.json("/stats")?["totals"][key].as_f64();
         eventually(metric, || prometheus.value(metric), |value| *value == said)?;
     }

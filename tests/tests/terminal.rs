@@ -76,9 +76,11 @@ impl Top {
     /// Waits for its end, and looks whether the terminal is as it was.
     fn ends_well(mut self) -> Result<()> {
         eventually("it ends", || Ok(self.process.try_wait()?.map(|status| status.success())), Option::is_some)?;
-        eventually("the usual screen is back", || Ok(self.text()), |text| {
-            text.rfind(USUAL_SCREEN) > text.rfind("\x1b[?1049h") && text.contains(SHOW_CURSOR)
-        })?;
+        eventually(
+            "the usual screen is back",
+            || Ok(self.text()),
+            |text| text.rfind(USUAL_SCREEN) > text.rfind("\x1b[?1049h") && text.contains(SHOW_CURSOR),
+        )?;
         ensure!(tcgetattr(&self.terminal)? == self.before, "the terminal is not as it was");
         Ok(())
     }

@@ -1,6 +1,11 @@
 //! Running other programs, one announced step at a time.
 
-use std::{ffi::OsStr, process::Command, time::Instant};
+use std::{
+    ffi::OsStr,
+    io::Read,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Instant,
+};
 
 use anyhow::{Context, Result, bail};
 use xtask::bpf::toolchain::workspace;
@@ -17,14 +22,73 @@ pub fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argumen
 /// # Errors
 /// Where the program cannot be run or fails.
 pub fn step(what: &str, command: &mut Command) -> Result<()> {
+    announced(what, || {
+        let status = command.status().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+        judge(what, command, status)
+    })
+}
+
+/// Announces a step, does it, and says how long it took.
+///
+/// # Errors
+/// Those of `work`.
+pub fn announced(what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     println!("==> {what}");
     let start = Instant::now();
-    let status = command.status().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    work()?;
+    println!("==> {what}: done in {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn judge(what: &str, command: &Command, status: ExitStatus) -> Result<()> {
     if !status.success() {
         bail!("{what}: {} ended with {status}", command.get_program().display());
     }
-    println!("==> {what}: done in {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// A step that goes on while others do. It is ended when this is dropped.
+pub struct Background {
+    what: String,
+    command: Command,
+    process: Child,
+}
+
+/// Starts a step whose output is shown when it is finished.
+///
+/// # Errors
+/// Where the program cannot be run.
+pub fn background(what: &str, mut command: Command) -> Result<Background> {
+    println!("==> {what}: started");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let process = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    Ok(Background { what: what.to_owned(), command, process })
+}
+
+impl Background {
+    /// Waits for its end, and shows what it said.
+    ///
+    /// # Errors
+    /// Where it failed.
+    pub fn finish(mut self) -> Result<()> {
+        announced(&self.what.clone(), || {
+            let mut said = String::new();
+            if let Some(output) = &mut self.process.stdout {
+                output.read_to_string(&mut said).context("its output cannot be read")?;
+            }
+            print!("{said}");
+            let status = self.process.wait().context("its end cannot be waited for")?;
+            judge(&self.what, &self.command, status)
+        })
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
 }
 
 /// Whether a program of this name is to be found.

@@ -8,11 +8,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::bpf::toolchain::{target_folder, workspace};
 
 /// `require` makes it an error where the dashboard cannot be built, and `skip` leaves it out.
-const VARIABLE: &str = "TCPGUARD_DASHBOARD";
+pub const VARIABLE: &str = "TCPGUARD_DASHBOARD";
 const FOLDER: &str = "tcpguard/dashboard";
 /// What the build needs.
 const SOURCES: [&str; 4] = ["package.json", "package-lock.json", "tsconfig.json", "src"];
@@ -90,10 +91,9 @@ pub fn check() -> Result<()> {
 }
 
 /// Builds of several profiles may go on at once.
-fn lock(build: &Path) -> Result<fs::File> {
+fn lock(build: &Path) -> Result<Flock<fs::File>> {
     let file = fs::File::create(build.join("lock")).context("cannot make a lock for the dashboard's build")?;
-    file.lock().context("cannot lock the dashboard's build")?;
-    Ok(file)
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error).context("cannot lock the dashboard's build")
 }
 
 fn npm(folder: &Path) -> Command {
@@ -104,7 +104,8 @@ fn npm(folder: &Path) -> Command {
 
 fn run(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().with_context(|| format!("{program} cannot be run (install Node.js 18 or later, with npm)"))?;
+    let output =
+        command.output().with_context(|| format!("{program} cannot be run (install Node.js 18 or later, with npm)"))?;
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
         bail!("{program} failed: {}", String::from_utf8_lossy(&said).trim());

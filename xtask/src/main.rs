@@ -2,6 +2,7 @@
 
 mod command;
 mod demo;
+mod docs;
 mod setup;
 mod test;
 
@@ -27,6 +28,8 @@ enum Task {
     Demo,
     /// Run every check and test (needs root)
     Test(test::Arguments),
+    /// Write the pages that are made from the code: docs/reference, and manual pages and completions into target/docs
+    Docs,
     /// Ten minutes of floods in phases, with a client beside them (needs root)
     Soak,
     /// Measure what the datapath and the daemon cost (needs root)
@@ -53,6 +56,7 @@ fn run(task: Task) -> Result<()> {
         Task::Build => build(),
         Task::Demo => demo::run(),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Docs => docs::write(),
         Task::Soak => soak(),
         Task::Bench { arguments } => bench(&arguments),
     }

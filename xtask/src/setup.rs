@@ -9,10 +9,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use xtask::bpf::toolchain::{Compiler, linker_folder, linker_root};
+use xtask::bpf::toolchain::{Compiler, linker_folder, linker_root, target_folder, workspace};
 
 use crate::command::{cargo, is_installed, step};
 
+const SCHEMATHESIS_VERSION: &str = "4.32.5";
 const LINKER_VERSION: &str = "0.13.0";
 
 /// Packages that bring a compiler with `core` for BPF.
@@ -22,6 +23,9 @@ const COMPILER_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf"];
 type Tool = (&'static str, &'static str);
 
 const LAB_TOOLS: &[Tool] = &[("ip", "iproute2"), ("nginx", "nginx-light"), ("ss", "iproute2"), ("ethtool", "ethtool")];
+
+/// What the dashboard is built with.
+const NODE: &[Tool] = &[("node", "nodejs"), ("npm", "npm")];
 
 const TEST_TOOLS: &[Tool] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -33,6 +37,11 @@ const TEST_TOOLS: &[Tool] = &[
     ("nmap", "nmap"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
+    ("chromium", "chromium"),
+    ("promtool", "prometheus"),
+    ("prometheus", "prometheus"),
+    ("python3", "python3"),
+    ("sysctl", "procps"),
     ("xdp-filter", "xdp-tools"),
 ];
 
@@ -51,7 +60,8 @@ pub fn for_building() -> Result<()> {
         install_linker(llvm)?;
     }
     println!("bpf-linker:   {}", linker_root(llvm).join("bin/bpf-linker").display());
-    Ok(())
+    // A binary without the dashboard works too: where Node.js is missing and cannot be installed, so be it.
+    if may_install() { install_tools(NODE) } else { Ok(()) }
 }
 
 /// Makes sure that the lab can run: name spaces, a web server, and root to make them.
@@ -64,11 +74,53 @@ pub fn for_lab() -> Result<()> {
 pub fn for_tests() -> Result<()> {
     for_lab()?;
     install_tools(TEST_TOOLS)?;
+    install_tools(NODE)?;
+    install_browser_driver()?;
+    install_schemathesis()?;
     if matches!(Compiler::find(), Some(Compiler::ReadyMade { rustc }) if !rustc.with_file_name("cargo-clippy").exists())
     {
         install_packages(&["rust-web-clippy"])?;
     }
     Ok(())
+}
+
+/// What drives the browser: by npm, into the target folder.
+fn install_browser_driver() -> Result<()> {
+    let (from, to) = (workspace().join("tests/browser"), target_folder().join("browser"));
+    fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
+    let is_installed = fs::read(to.join("installed")).ok() == fs::read(from.join("package-lock.json")).ok();
+    for file in ["package.json", "package-lock.json", "driver.mjs"] {
+        fs::copy(from.join(file), to.join(file)).with_context(|| format!("cannot copy {file}"))?;
+    }
+    if is_installed {
+        return Ok(());
+    }
+    let mut install = Command::new("npm");
+    install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&to);
+    step("installing what drives the browser", &mut install)?;
+    fs::copy(from.join("package-lock.json"), to.join("installed")).context("cannot note that").map(drop)
+}
+
+/// What tests the HTTP interface by its description: by pip, into the target folder.
+fn install_schemathesis() -> Result<()> {
+    let folder = target_folder().join("venv");
+    let (marker, wanted) = (folder.join("installed"), format!("schemathesis=={SCHEMATHESIS_VERSION}"));
+    if fs::read_to_string(&marker).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    let has_venv =
+        Command::new("python3").args(["-c", "import ensurepip, venv"]).status().is_ok_and(|status| status.success());
+    if !has_venv {
+        if !may_install() {
+            bail!("python3 has no venv; Debian has it in: apt-get install python3-venv. Install it and run this again");
+        }
+        install_packages(&["python3-venv"])?;
+    }
+    step("making a Python environment", Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    let mut install = Command::new(folder.join("bin/pip"));
+    install.args(["install", "--quiet", "--disable-pip-version-check", &wanted]);
+    step(&format!("installing {wanted}"), &mut install)?;
+    fs::write(marker, wanted).context("cannot note that")
 }
 
 /// Fails with the reason, unless this is root.

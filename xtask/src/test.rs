@@ -1,14 +1,18 @@
 //! `cargo xtask test`: every check there is, in the order in which they are cheapest to fail.
 
+use std::{ffi::OsStr, process::Command};
+
 use anyhow::Result;
 use clap::Args;
 use xtask::bpf;
 
 use crate::{
-    command::{cargo, step},
+    command::{self, announced, background, step},
     setup,
 };
 
+/// Compiled once for all tests, and quicker than a release.
+const PROFILE: &str = "lab";
 const BPF_CRATES: &[&str] = &["tcpguard-ebpf", "tests/flood-ebpf"];
 
 /// What to test.
@@ -50,27 +54,46 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         lint()?;
     }
     if wanted(Part::Unit) {
-        step("unit and property tests", &mut cargo(["test", "--workspace", "--exclude", "tests", "--quiet"]))?;
+        let mut tests = cargo(["test", "--profile", PROFILE, "--workspace", "--exclude", "tests", "--quiet"]);
+        step("unit and property tests", &mut tests)?;
     }
     if wanted(Part::Lab) {
-        // The lab runs the daemon itself, as users do; and one test at a time, since they load the machine.
-        // Built together, so that what both are made of is compiled once.
-        step("building the daemon and the lab", &mut cargo(["build", "--release", "-p", "tcpguard", "-p", "tests"]))?;
-        step(
-            "packet tables and lab tests",
-            &mut cargo(["test", "--release", "-p", "tests", "--no-fail-fast", "--", "--test-threads=1"]),
-        )?;
+        lab()?;
     }
     if wanted(Part::Bench) {
-        step(
-            "the benchmark, in short",
-            &mut cargo(["run", "--quiet", "--release", "-p", "tests", "--bin", "bench", "--", "--short"]),
-        )?;
+        step("the benchmark, in short", run_bin("bench").args(["--", "--short"]))?;
     }
     if wanted(Part::Kernels) {
-        step("other kernels", &mut cargo(["run", "--quiet", "--release", "-p", "tests", "--bin", "kernels"]))?;
+        step("other kernels", &mut run_bin("kernels"))?;
     }
     Ok(())
+}
+
+/// The lab runs the daemon itself, as users do; and one test at a time, since they load the machine. Those that do
+/// little but wait go on beside them.
+fn lab() -> Result<()> {
+    // Built together, so that what both are made of is compiled once.
+    let mut build = cargo(["build", "--profile", PROFILE, "-p", "tcpguard"]);
+    step("building the daemon", &mut build)?;
+    step("building the lab", &mut cargo(["test", "--profile", PROFILE, "-p", "tests", "--no-run"]))?;
+    let patient = background(
+        "patient tests, beside the others",
+        cargo(["test", "--quiet", "--profile", PROFILE, "-p", "tests", "--test", "patient", "--", "--ignored"]),
+    )?;
+    let tests = &mut cargo(["test", "--profile", PROFILE, "-p", "tests", "--no-fail-fast", "--", "--test-threads=1"]);
+    step("packet tables and lab tests", tests)?;
+    patient.finish()
+}
+
+/// `cargo`, for the whole of it: without the dashboard a build fails, and says why.
+fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) -> Command {
+    let mut cargo = command::cargo(arguments);
+    cargo.env(xtask::dashboard::VARIABLE, "require");
+    cargo
+}
+
+fn run_bin(name: &str) -> Command {
+    cargo(["run", "--quiet", "--profile", PROFILE, "-p", "tests", "--bin", name])
 }
 
 fn check_formatting() -> Result<()> {
@@ -83,6 +106,7 @@ fn check_formatting() -> Result<()> {
 }
 
 fn lint() -> Result<()> {
+    announced("types of the dashboard", xtask::dashboard::check)?;
     step("clippy", &mut cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
     for folder in BPF_CRATES {
         let path = bpf::toolchain::workspace().join(folder);

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use axum::{Json, body::Bytes, extract::State};
 use axum::extract::rejection::BytesRejection;
+use axum::{Json, body::Bytes, extract::State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -64,9 +64,13 @@ pub(super) async fn explain(
 }
 
 fn frame(digits: &str) -> Result<Vec<u8>, ApiError> {
-    let bytes = hex::decode(digits).map_err(|error| ApiError::BadBody(format!("a frame is not in hexadecimal digits: {error}")))?;
+    let bytes = hex::decode(digits)
+        .map_err(|error| ApiError::BadBody(format!("a frame is not in hexadecimal digits: {error}")))?;
     if bytes.len() < SHORTEST_FRAME {
-        return Err(ApiError::BadBody(format!("a frame has at least {SHORTEST_FRAME} bytes, and this has {}", bytes.len())));
+        return Err(ApiError::BadBody(format!(
+            "a frame has at least {SHORTEST_FRAME} bytes, and this has {}",
+            bytes.len()
+        )));
     }
     Ok(bytes)
 }

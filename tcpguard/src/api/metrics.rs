@@ -6,12 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{
-    ApiError, ApiState,
-    error::NotReadyYet,
-    model::Stats,
-    stats::Rendered,
-};
+use super::{ApiError, ApiState, error::NotReadyYet, model::Stats, stats::Rendered};
 use crate::metrics::{Format, encode};
 
 impl AsRef<Stats> for Rendered {

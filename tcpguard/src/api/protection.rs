@@ -54,7 +54,8 @@ pub(super) async fn protect(State(state): State<ApiState>, request: Request, nex
 }
 
 fn check(headers: &HeaderMap, is_by_tcp: bool, names: &[String]) -> Result<(), Foreign> {
-    let text = |name: &HeaderName| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let text =
+        |name: &HeaderName| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let host = text(&header::HOST).unwrap_or_default();
     if is_by_tcp && !is_ours(&host, names) {
         return Err(Foreign::Host(shortened(host)));
@@ -97,15 +98,16 @@ mod tests {
     use super::*;
 
     fn checked(pairs: &[(&'static str, &'static str)]) -> Result<(), Foreign> {
-        let headers = pairs.iter().map(|(name, value)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
-        });
+        let headers =
+            pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         check(&headers.collect(), true, &["guard.example".to_owned()])
     }
 
     #[test]
     fn addresses_and_our_names_are_ours() {
-        for host in ["127.0.0.1:9477", "[::1]:9477", "[2001:db8::1]", "localhost", "LOCALHOST:9477", "guard.example:443"] {
+        for host in
+            ["127.0.0.1:9477", "[::1]:9477", "[2001:db8::1]", "localhost", "LOCALHOST:9477", "guard.example:443"]
+        {
             assert_eq!(checked(&[("host", host)]), Ok(()), "{host}");
         }
         for host in ["evil.example:9477", "127.0.0.1.evil.example", "localhost.evil.example", ""] {

@@ -39,20 +39,25 @@ pub(super) struct Rendered {
 
 /// The last one.
 #[derive(Clone, Default)]
-pub struct StatsCache(Arc<Mutex<Option<(Arc<Report>, Arc<Rendered>)>>>);
+pub struct StatsCache(Arc<Mutex<Option<Cached>>>);
+
+struct Cached {
+    of: Arc<Report>,
+    rendered: Arc<Rendered>,
+}
 
 impl ApiState {
     /// `/stats` as of the latest report.
     pub(super) async fn stats(&self) -> Result<Arc<Rendered>, ApiError> {
         let report = self.report()?;
         let mut last = self.stats_cache.0.lock().await;
-        if let Some((of, rendered)) = &*last
-            && Arc::ptr_eq(of, &report)
+        if let Some(cached) = &*last
+            && Arc::ptr_eq(&cached.of, &report)
         {
-            return Ok(Arc::clone(rendered));
+            return Ok(Arc::clone(&cached.rendered));
         }
         let rendered = Arc::new(render(&report, self)?);
-        *last = Some((report, Arc::clone(&rendered)));
+        *last = Some(Cached { of: report, rendered: Arc::clone(&rendered) });
         Ok(rendered)
     }
 }

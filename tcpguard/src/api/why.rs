@@ -35,8 +35,7 @@ const MOST_EVENTS: usize = 20;
     responses((status = OK, body = Why), QueryRefused, NotReadyYet)
 )]
 pub(super) async fn why(State(state): State<ApiState>, Path(text): Path<String>) -> Result<Json<Why>, ApiError> {
-    let address: IpAddr =
-        text.trim().parse().map_err(|_| ApiError::NotAnAddress(text.chars().take(64).collect()))?;
+    let address: IpAddr = text.trim().parse().map_err(|_| ApiError::NotAnAddress(text.chars().take(64).collect()))?;
     let report = state.report()?;
     Ok(Json(blocking(move || gather(address, &report, &state)).await??))
 }
@@ -78,8 +77,13 @@ fn events_about(network: Network, state: &ApiState) -> Vec<Event> {
         subject.is_some_and(|subject| subject.contains(network))
     };
     let events = state.events.list(None, usize::MAX);
-    let mut events: Vec<Event> =
-        events.iter().rev().filter(|event| is_about(event)).take(MOST_EVENTS).map(|event| Event::clone(event)).collect();
+    let mut events: Vec<Event> = events
+        .iter()
+        .rev()
+        .filter(|event| is_about(event))
+        .take(MOST_EVENTS)
+        .map(|event| Event::clone(event))
+        .collect();
     events.reverse();
     events
 }
@@ -133,7 +137,10 @@ impl Facts<'_> {
             lines.push(format!("{} is on the {} list, by {}{reason}.", entry.network, entry.list.name(), entry.origin));
         }
         for block in self.blocks {
-            lines.push(format!("{} is blocked until {:.0}, for the {}. time.", block.network, block.expires, block.times));
+            lines.push(format!(
+                "{} is blocked until {:.0}, for the {}. time.",
+                block.network, block.expires, block.times
+            ));
         }
         lines
     }
@@ -143,10 +150,13 @@ impl Facts<'_> {
             return format!("It is let in, whatever else is said: {} is on the allow list.", entry.network);
         }
         let obstacle = self.denied().next().map(|entry| format!("{} is on the deny list", entry.network));
-        let obstacle = obstacle.or_else(|| self.effective_blocks().next().map(|block| format!("{} is blocked", block.network)));
+        let obstacle =
+            obstacle.or_else(|| self.effective_blocks().next().map(|block| format!("{} is blocked", block.network)));
         match obstacle {
             Some(obstacle) if self.drops => format!("Its SYNs are dropped: {obstacle}."),
-            Some(obstacle) => format!("Its SYNs would be dropped ({obstacle}), if anything were: syn_attack_protect is not 2."),
+            Some(obstacle) => {
+                format!("Its SYNs would be dropped ({obstacle}), if anything were: syn_attack_protect is not 2.")
+            }
             None if self.is_proven() => {
                 "It is let in, and not challenged: it completed a handshake of late.".to_owned()
             }

@@ -58,7 +58,12 @@ pub(super) fn stream(socket: &Path, path: &str, mut visit: impl FnMut(&str) -> R
 }
 
 /// The same, only those of this name.
-pub(super) fn stream_named(socket: &Path, path: &str, name: &str, mut visit: impl FnMut(&str) -> Result<()>) -> Result<()> {
+pub(super) fn stream_named(
+    socket: &Path,
+    path: &str,
+    name: &str,
+    mut visit: impl FnMut(&str) -> Result<()>,
+) -> Result<()> {
     run(async {
         let mut messages = Messages::follow(socket, path).await?;
         while let Some(message) = messages.next().await? {
@@ -101,7 +106,10 @@ impl Messages {
                 match line.trim_end().split_once(':') {
                     Some(("event", name)) => self.name = name.trim_start().to_owned(),
                     Some(("data", data)) => {
-                        return Ok(Some(Message { name: std::mem::take(&mut self.name), data: data.trim_start().to_owned() }));
+                        return Ok(Some(Message {
+                            name: std::mem::take(&mut self.name),
+                            data: data.trim_start().to_owned(),
+                        }));
                     }
                     _ => {}
                 }

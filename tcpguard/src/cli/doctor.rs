@@ -26,7 +26,11 @@ pub(super) fn doctor(config: Option<&Path>, asking: &Asking) -> Result<ExitCode>
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the asynchronous runtime")?;
     let report = runtime.block_on(examine(file, loaded, stats.as_ref()));
-    if asking.json { print_json(&report)? } else { print(&describe(&report))? }
+    if asking.json {
+        print_json(&report)?
+    } else {
+        print(&describe(&report))?
+    }
     Ok(if report.to_fix == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 

@@ -44,10 +44,14 @@ pub(super) fn explain(config: Option<&Path>, arguments: &Arguments) -> Result<()
     let frames: Vec<Vec<u8>> = capture.frames.into_iter().filter(|frame| frame.len() >= SHORTEST_FRAME).collect();
     let socket = arguments.asking.socket(config)?;
     let explained: Vec<Explanation> = if client::is_running(&socket) {
-        let digits: Vec<String> = frames.iter().map(|frame| hex::encode(&frame[..frame.len().min(LONGEST_FRAME)])).collect();
+        let digits: Vec<String> =
+            frames.iter().map(|frame| hex::encode(&frame[..frame.len().min(LONGEST_FRAME)])).collect();
         arguments.asking.change(config, Method::POST, "/explain", Some(&json!({ "frames": digits })))?
     } else {
-        eprintln!("tcpguard: no daemon answers at {}: this is what the configuration alone makes of it", socket.display());
+        eprintln!(
+            "tcpguard: no daemon answers at {}: this is what the configuration alone makes of it",
+            socket.display()
+        );
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         // The datapath's events are waited for on a runtime, also where nobody waits.
         let runtime = runtime.context("cannot start the asynchronous runtime")?;
@@ -82,7 +86,9 @@ impl Arguments {
             }
         };
         captured.map_err(|error| match error {
-            error @ (CaptureError::NotHex(_) | CaptureError::Length(_) | CaptureError::Families(..)) => Usage(error.to_string()).into(),
+            error @ (CaptureError::NotHex(_) | CaptureError::Length(_) | CaptureError::Families(..)) => {
+                Usage(error.to_string()).into()
+            }
             error => error.into(),
         })
     }
@@ -92,7 +98,8 @@ impl Arguments {
 fn ends(words: &[&str]) -> Result<(SocketAddr, SocketAddr), String> {
     let words: Vec<&str> = words.iter().copied().filter(|word| !word.eq_ignore_ascii_case("tcp")).collect();
     let together = |word: &str| {
-        word.parse::<SocketAddr>().map_err(|_| format!("\"{word}\" is no address with a port: as in 198.51.100.7:4000 or [2001:db8::7]:4000"))
+        word.parse::<SocketAddr>()
+            .map_err(|_| format!("\"{word}\" is no address with a port: as in 198.51.100.7:4000 or [2001:db8::7]:4000"))
     };
     let apart = |address: &str, port: &str| {
         let address: IpAddr = address.parse().map_err(|_| format!("\"{address}\" is no address"))?;
@@ -108,7 +115,10 @@ fn ends(words: &[&str]) -> Result<(SocketAddr, SocketAddr), String> {
 
 fn describe(explained: &[Explanation]) -> String {
     let one = |explanation: &Explanation| {
-        format!("{}\n    {} at {}: {}\n", explanation.packet, explanation.verdict, explanation.stage, explanation.reason)
+        format!(
+            "{}\n    {} at {}: {}\n",
+            explanation.packet, explanation.verdict, explanation.stage, explanation.reason
+        )
     };
     explained.iter().map(one).collect()
 }
@@ -128,7 +138,12 @@ mod tests {
         ] {
             assert_eq!(ends(words), Ok(expected));
         }
-        for words in [&["198.51.100.7", "198.18.0.1"][..], &["a", "b", "c"], &["x", "1", "198.18.0.1", "443"], &["::1", "66000", "::2", "1"]] {
+        for words in [
+            &["198.51.100.7", "198.18.0.1"][..],
+            &["a", "b", "c"],
+            &["x", "1", "198.18.0.1", "443"],
+            &["::1", "66000", "::2", "1"],
+        ] {
             assert!(ends(words).is_err(), "{words:?}");
         }
     }

@@ -8,8 +8,8 @@ use super::{
     Challenge, Config, Kernel, Limits, Listen, Lists, Notify, Service, SourceLimits, Store, Thresholds,
     error::Problem,
     file::{
-        ChallengeFile, ConfigFile, LimitsFile, ListenFile, ListsFile, NotifyFile, Period, ServiceFile, SourceFile, StoreFile,
-        ThresholdsFile,
+        ChallengeFile, ConfigFile, LimitsFile, ListenFile, ListsFile, NotifyFile, Period, ServiceFile, SourceFile,
+        StoreFile, ThresholdsFile,
     },
 };
 
@@ -159,14 +159,17 @@ fn notify(typed: NotifyFile, defaults: Notify) -> Result<Notify, Problem> {
     if let Some(command) = &typed.command
         && !command.as_ref().first().is_some_and(|program| Path::new(program).is_absolute())
     {
-        let message = "the command must begin with the whole path of a program: as in [\"/usr/local/bin/page\", \"--now\"]";
+        let message =
+            "the command must begin with the whole path of a program: as in [\"/usr/local/bin/page\", \"--now\"]";
         return Err(Problem { message: message.to_owned(), span: command.span() });
     }
     if let Some(url) = &typed.webhook {
         let parsed = url.as_ref().parse::<hyper::Uri>().ok();
-        let is_sound = parsed.is_some_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some());
+        let is_sound =
+            parsed.is_some_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some());
         if !is_sound {
-            let message = format!("\"{}\" is no URL that can be posted to: it must begin with http:// or https://", url.as_ref());
+            let message =
+                format!("\"{}\" is no URL that can be posted to: it must begin with http:// or https://", url.as_ref());
             return Err(Problem { message, span: url.span() });
         }
     }
@@ -209,7 +212,8 @@ fn listen(typed: ListenFile, defaults: Listen) -> Result<Listen, Problem> {
     {
         return Err(Problem { message, span: socket.span() });
     }
-    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+    let is_name =
+        |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
     if let Some(bad) = typed.hosts.iter().find(|host| !is_name(host.as_ref())) {
         let message = format!("\"{}\" is no name of a host: as in guard.example.org, without a port", bad.as_ref());
         return Err(Problem { message, span: bad.span() });

@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn run_times_are_read_from_fdinfo() {
-        let text = "pos:\t0\nflags:\t02000002\nprog_type:\t6\nrun_time_ns:\t1234567\nrun_cnt:\t89\nrecursion_misses:\t0\n";
+        let text =
+            "pos:\t0\nflags:\t02000002\nprog_type:\t6\nrun_time_ns:\t1234567\nrun_cnt:\t89\nrecursion_misses:\t0\n";
         let expected = ProgramCost { name: "guard", runs: 89, run_time: Duration::from_nanos(1_234_567) };
         assert_eq!(parse("guard", text), Some(expected));
         assert_eq!(parse("guard", "pos:\t0\n"), None);

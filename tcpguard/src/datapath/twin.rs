@@ -22,12 +22,7 @@ use tcpguard_common::{
     source::SourceEntry,
 };
 
-use super::{
-    Datapath, DatapathError, DatapathOptions, Maps,
-    batch::copy_array,
-    loader::Purpose,
-    maps::Totals,
-};
+use super::{Datapath, DatapathError, DatapathOptions, Maps, batch::copy_array, loader::Purpose, maps::Totals};
 
 /// The arrays that decide. What only counts is left out; what each CPU has of its own is but a cache, or decides who
 /// earns an entry.

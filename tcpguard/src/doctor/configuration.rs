@@ -15,7 +15,9 @@ pub(super) fn examine(file: Option<&Path>, loaded: &Result<Config, String>) -> V
     let meaning = "what tcpguard goes by; `tcpguard check` prints what is in effect";
     let config = match loaded {
         Ok(config) => config,
-        Err(problem) => return vec![Finding::new(AREA, name, problem, meaning).fix("correct the file, then `tcpguard check`")],
+        Err(problem) => {
+            return vec![Finding::new(AREA, name, problem, meaning).fix("correct the file, then `tcpguard check`")];
+        }
     };
     let mut findings = vec![Finding::new(AREA, name, "sound", meaning)];
     findings.push(level(config));

@@ -40,14 +40,22 @@ pub(super) async fn examine(listed: &Listed, config: &Config, stats: Option<&Sta
     let wanted = wanted(&listed.links, config, listed.default.as_deref());
     if wanted.is_empty() {
         let meaning = "there is no default route that would tell which interface to guard";
-        return vec![Finding::new(AREA, "none", "nothing to guard", meaning).fix("name them in the configuration: interfaces = [\"eth0\"]")];
+        return vec![
+            Finding::new(AREA, "none", "nothing to guard", meaning)
+                .fix("name them in the configuration: interfaces = [\"eth0\"]"),
+        ];
     }
     let mut findings = Vec::new();
     for (name, link) in wanted {
         let Some(link) = link else {
             findings.push(
-                Finding::new(AREA, name, "not there", "it is guarded as soon as it appears; `tcpguard run` wants it there at the start")
-                    .fix("correct `interfaces` in the configuration; `ip link` lists those there are"),
+                Finding::new(
+                    AREA,
+                    name,
+                    "not there",
+                    "it is guarded as soon as it appears; `tcpguard run` wants it there at the start",
+                )
+                .fix("correct `interfaces` in the configuration; `ip link` lists those there are"),
             );
             continue;
         };
@@ -74,7 +82,9 @@ fn attachment(link: &Link, config: &Config, stats: Option<&Stats>) -> Finding {
             let wants_generic = config.xdp_mode == XdpMode::Generic;
             let finding = finding(format!("{}{reason}", interface.xdp_mode));
             match interface.xdp_mode.as_str() {
-                "detached" => finding.fix("`tcpguard status` and the log say why; it is attached again when that is over"),
+                "detached" => {
+                    finding.fix("`tcpguard status` and the log say why; it is attached again when that is over")
+                }
                 "generic" if !wants_generic => finding.note(),
                 _ => finding,
             }
@@ -90,7 +100,8 @@ async fn queues(link: &Link) -> Option<Finding> {
     let (used, most) = channels(&link.name).await?;
     let cpus = available_parallelism().map_or(1, |cpus| cpus.get() as u32);
     let meaning = "queues that frames arrive in: each is served by one CPU, so that a flood can fill but one of them";
-    let finding = Finding::new(AREA, format!("{} queues", link.name), format!("{used} of {most} for {cpus} CPUs"), meaning);
+    let finding =
+        Finding::new(AREA, format!("{} queues", link.name), format!("{used} of {most} for {cpus} CPUs"), meaning);
     let better = most.min(cpus);
     Some(finding.fix_if(used < better, format!("ethtool -L {} combined {better}", link.name)))
 }
@@ -103,7 +114,9 @@ async fn channels(interface: &str) -> Option<(u32, u32)> {
     let (mut used, mut most) = (0, 0);
     for attribute in messages.into_iter().flat_map(|message| message.payload.nlas) {
         match attribute {
-            EthtoolAttr::Channel(EthtoolChannelAttr::CombinedCount(count) | EthtoolChannelAttr::RxCount(count)) => used += count,
+            EthtoolAttr::Channel(EthtoolChannelAttr::CombinedCount(count) | EthtoolChannelAttr::RxCount(count)) => {
+                used += count
+            }
             EthtoolAttr::Channel(EthtoolChannelAttr::CombinedMax(count)) => most = most.max(count),
             _ => {}
         }
@@ -117,7 +130,8 @@ async fn vlan_stripping(link: &Link, links: &[Link]) -> Option<Finding> {
         return None;
     }
     let is_stripping = has_feature(&link.name, "rx-vlan-hw-parse").await?;
-    let meaning = "takes VLAN tags off before the program sees the frame: a challenge would be answered without the tag";
+    let meaning =
+        "takes VLAN tags off before the program sees the frame: a challenge would be answered without the tag";
     let value = if is_stripping { "on" } else { "off" };
     let finding = Finding::new(AREA, format!("{} VLAN stripping", link.name), value, meaning);
     Some(finding.fix_if(is_stripping, format!("ethtool -K {} rxvlan off", link.name)))

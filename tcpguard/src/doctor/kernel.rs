@@ -15,13 +15,18 @@ const UNPRIVILEGED: &str = "a knob that needs root to be looked at";
 
 pub(super) fn examine() -> Vec<Finding> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut findings =
-        vec![Finding::new(AREA, "release", release.trim(), "what the rest depends on; 5.15 and later are known to work")];
+    let mut findings = vec![Finding::new(
+        AREA,
+        "release",
+        release.trim(),
+        "what the rest depends on; 5.15 and later are known to work",
+    )];
     findings.extend(jit());
     let datapath = match Datapath::load(&datapath_options(&Config::default())) {
         Ok((datapath, _)) => datapath,
         Err(error) => {
-            let fix = if nix::unistd::geteuid().is_root() { error.to_string() } else { "sudo tcpguard doctor".to_owned() };
+            let fix =
+                if nix::unistd::geteuid().is_root() { error.to_string() } else { "sudo tcpguard doctor".to_owned() };
             findings.push(Finding::new(AREA, "datapath", "cannot be loaded", error.to_string()).fix(fix));
             return findings;
         }

@@ -14,7 +14,10 @@ pub(super) fn examine() -> Vec<Finding> {
         Ok(listeners) => examine_all(&listeners),
         Err(error) => {
             let meaning = "what listens, and how much is half open there";
-            vec![Finding::new(AREA, "all", format!("not known: {error}"), meaning).fix("use a kernel with CONFIG_INET_DIAG")]
+            vec![
+                Finding::new(AREA, "all", format!("not known: {error}"), meaning)
+                    .fix("use a kernel with CONFIG_INET_DIAG"),
+            ]
         }
     }
 }

@@ -78,7 +78,8 @@ const SETTINGS: &[Setting] = &[
 ];
 
 pub(super) fn examine(config: &Config) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = SETTINGS.iter().filter_map(|setting| examine_one(setting, read(setting.name))).collect();
+    let mut findings: Vec<Finding> =
+        SETTINGS.iter().filter_map(|setting| examine_one(setting, read(setting.name))).collect();
     if config.syn_attack_protect == 0 {
         let changed = ["net.ipv4.tcp_synack_retries", "net.ipv4.tcp_syncookies"];
         for finding in findings.iter_mut().filter(|finding| changed.contains(&finding.name.as_str())) {
@@ -133,7 +134,9 @@ mod tests {
 
     #[test]
     fn what_tcpguard_sets_itself_is_well() {
-        for (name, value) in [("net.ipv4.tcp_syncookies", "2"), ("net.ipv4.tcp_timestamps", "2"), ("net.ipv4.tcp_synack_retries", "1")] {
+        for (name, value) in
+            [("net.ipv4.tcp_syncookies", "2"), ("net.ipv4.tcp_timestamps", "2"), ("net.ipv4.tcp_synack_retries", "1")]
+        {
             assert_eq!(finding(name, value).status, Status::Good, "{name}");
         }
     }

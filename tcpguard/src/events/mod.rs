@@ -28,7 +28,9 @@ pub const GREATEST_ID: u64 = (1 << 53) - 1;
 const MOST_BEHIND: usize = 1024;
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema, DocumentedVariants)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema, DocumentedVariants,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// An attack began.

@@ -17,7 +17,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum CaptureError {
     /// It is not written as hexadecimal digits.
-    #[error("\"{0}\" is neither a file nor hexadecimal digits: as in 0200000000010200… (an Ethernet frame, or an IP packet)")]
+    #[error(
+        "\"{0}\" is neither a file nor hexadecimal digits: as in 0200000000010200… (an Ethernet frame, or an IP packet)"
+    )]
     NotHex(String),
     /// It is too short, or too long.
     #[error("a packet has 20 to 65,535 bytes, and this has {0}")]
@@ -110,7 +112,9 @@ pub fn of_hex(text: &str) -> Result<Capture, CaptureError> {
     }
     // An IP packet says its own length; an Ethernet frame seldom looks like that.
     let is_ipv4 = bytes[0] >> 4 == 4 && usize::from(u16::from_be_bytes([bytes[2], bytes[3]])) == bytes.len();
-    let is_ipv6 = bytes[0] >> 4 == 6 && bytes.len() >= 40 && usize::from(u16::from_be_bytes([bytes[4], bytes[5]])) + 40 == bytes.len();
+    let is_ipv6 = bytes[0] >> 4 == 6
+        && bytes.len() >= 40
+        && usize::from(u16::from_be_bytes([bytes[4], bytes[5]])) + 40 == bytes.len();
     let frame = match (is_ipv4, is_ipv6) {
         (true, _) => with_ethernet(IPV4, &bytes),
         (_, true) => with_ethernet(IPV6, &bytes),
@@ -134,7 +138,11 @@ pub fn read(reader: impl Read, most: usize) -> Result<Capture, CaptureError> {
         }
         _ => return Err(CaptureError::NotACapture),
     };
-    if capture.frames.is_empty() { Err(capture.left_out.map_or(CaptureError::Empty, CaptureError::Unreadable)) } else { Ok(capture) }
+    if capture.frames.is_empty() {
+        Err(capture.left_out.map_or(CaptureError::Empty, CaptureError::Unreadable))
+    } else {
+        Ok(capture)
+    }
 }
 
 fn read_pcap(reader: impl Read, most: usize) -> Result<Capture, CaptureError> {
@@ -172,7 +180,8 @@ fn read_pcapng(reader: impl Read, most: usize) -> Result<Capture, CaptureError> 
         if capture.frames.len() == most {
             return Ok(capture.cut_at(most));
         }
-        let link = link.ok_or_else(|| CaptureError::Unreadable("a packet of an interface that it does not describe".to_owned()))?;
+        let link = link
+            .ok_or_else(|| CaptureError::Unreadable("a packet of an interface that it does not describe".to_owned()))?;
         capture.frames.push(as_ethernet(link, &data)?);
     }
     Ok(capture)
@@ -273,7 +282,7 @@ mod tests {
     fn hex_is_a_frame_or_a_packet() {
         let frame = syn();
         let spaced = frame.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":");
-        assert_eq!(of_hex(&spaced).expect("hex").frames, [frame.clone()]);
+        assert_eq!(of_hex(&spaced).expect("hex").frames[0], frame);
         let packet = of_hex(&hex::encode(&frame[14..])).expect("hex").frames.remove(0);
         assert_eq!(packet[12..], frame[12..]);
         assert!(of_hex("no hex").expect_err("refused").to_string().contains("neither a file nor"));

@@ -157,8 +157,13 @@ fn describe(frame: &[u8], segment: Result<&Segment, &Unread>) -> String {
     match segment {
         Ok(segment) => {
             let end = |address: Address, port| SocketAddr::new(address.into(), port);
-            let (from, to) = (end(segment.source, segment.source_port), end(segment.destination, segment.destination_port));
-            let data = if segment.payload_length == 0 { String::new() } else { format!(" with {} bytes", segment.payload_length) };
+            let (from, to) =
+                (end(segment.source, segment.source_port), end(segment.destination, segment.destination_port));
+            let data = if segment.payload_length == 0 {
+                String::new()
+            } else {
+                format!(" with {} bytes", segment.payload_length)
+            };
             format!("{from} > {to} {}{data}", FlagNames(segment.flags))
         }
         Err(_) => format!("a frame of {} bytes", frame.len()),

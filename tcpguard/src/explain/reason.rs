@@ -36,7 +36,9 @@ impl Context<'_> {
             self.of_passing(counted)
         };
         match would_drop {
-            Some(reason) => format!("{decided}; it would be dropped if anything were at this moment: {}", self.of_drop(reason)),
+            Some(reason) => {
+                format!("{decided}; it would be dropped if anything were at this moment: {}", self.of_drop(reason))
+            }
             None => decided,
         }
     }
@@ -47,16 +49,24 @@ impl Context<'_> {
             DropReason::BadFlags => "no TCP sends these flags together".to_owned(),
             DropReason::BadDataOffset => "its data offset is below the length of a TCP header".to_owned(),
             DropReason::PortZero => "no TCP has a port 0".to_owned(),
-            DropReason::SynPayload => format!("a SYN with data to port {port}, in an attack, where no fast open is enabled"),
-            DropReason::Denied => self.of_list(ListName::Deny).unwrap_or_else(|| "its network is on the deny list".to_owned()),
+            DropReason::SynPayload => {
+                format!("a SYN with data to port {port}, in an attack, where no fast open is enabled")
+            }
+            DropReason::Denied => {
+                self.of_list(ListName::Deny).unwrap_or_else(|| "its network is on the deny list".to_owned())
+            }
             DropReason::Blocked => match self.entry {
-                Some(entry) => format!("its source is blocked until {}", moment(self.clock.time_of(entry.blocked_until))),
+                Some(entry) => {
+                    format!("its source is blocked until {}", moment(self.clock.time_of(entry.blocked_until)))
+                }
                 None => "its source is blocked".to_owned(),
             },
             DropReason::BlockedPrefix => "its network is blocked, and it has not proved itself".to_owned(),
             DropReason::RateLimit => format!("its source sent more than source.syn_per_second; {}", self.of_entry()),
             DropReason::FirstSyn => {
-                format!("port {port} is challenged, and this is the first SYN of the connection: sent again, it is let in")
+                format!(
+                    "port {port} is challenged, and this is the first SYN of the connection: sent again, it is let in"
+                )
             }
             DropReason::StrayAck | DropReason::StrayFin | DropReason::StrayRst => {
                 format!("port {port} is challenged, and it belongs to no connection and brings no valid cookie back")
@@ -75,13 +85,18 @@ impl Context<'_> {
             return format!("let in: port {port} is challenged, but this SYN cannot be answered");
         }
         if has(Counter::SynChallenged) || has(Counter::SynChallengedAgain) {
-            return format!("answered with a cookie: port {port} is challenged, and its source has not proved itself; {}", self.of_entry());
+            return format!(
+                "answered with a cookie: port {port} is challenged, and its source has not proved itself; {}",
+                self.of_entry()
+            );
         }
         if has(Counter::SynForwarded) {
             return "let through: it is for another host, and not judged here".to_owned();
         }
         if has(Counter::SynClosed) {
-            return format!("let through: port {port} lost its listener a while ago, and is not judged until it has one again");
+            return format!(
+                "let through: port {port} lost its listener a while ago, and is not judged until it has one again"
+            );
         }
         if let Some(allowed) = self.of_list(ListName::Allow)
             && has(Counter::SynTracked)
@@ -111,7 +126,10 @@ impl Context<'_> {
                 } else {
                     "not proven".to_owned()
                 };
-                format!("its entry had {} SYNs, {} handshakes completed, {} dropped, {proven}", entry.syn, entry.completed, entry.dropped)
+                format!(
+                    "its entry had {} SYNs, {} handshakes completed, {} dropped, {proven}",
+                    entry.syn, entry.completed, entry.dropped
+                )
             }
         }
     }

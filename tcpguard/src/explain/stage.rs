@@ -58,7 +58,8 @@ stages! {
 impl Stage {
     /// Of a packet that was counted as these.
     pub fn of(counted: &[Counter]) -> Self {
-        let decided = Self::ALL.iter().copied().find(|stage| stage.counters().iter().any(|counter| counted.contains(counter)));
+        let decided =
+            Self::ALL.iter().copied().find(|stage| stage.counters().iter().any(|counter| counted.contains(counter)));
         decided.unwrap_or(Self::NotASyn)
     }
 }
@@ -80,7 +81,8 @@ mod tests {
     #[test]
     fn every_reason_to_drop_and_every_unread_frame_has_a_stage() {
         for reason in DropReason::ALL {
-            let stages: Vec<_> = Stage::ALL.iter().filter(|stage| stage.counters().contains(&reason.counter())).collect();
+            let stages: Vec<_> =
+                Stage::ALL.iter().filter(|stage| stage.counters().contains(&reason.counter())).collect();
             assert_eq!(stages.len(), 1, "{}", reason.name());
         }
         for reason in Unread::ALL {

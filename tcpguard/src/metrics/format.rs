@@ -33,10 +33,8 @@ impl Format {
 
 /// OpenMetrics names a counter's family without the `_total` of its values; the older format names it with.
 fn as_text_format(open_metrics: &str) -> String {
-    let counters: Vec<&str> = open_metrics
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
-        .collect();
+    let counters: Vec<&str> =
+        open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
     let mut text = String::with_capacity(open_metrics.len());
     for line in open_metrics.lines() {
         let family = line.strip_prefix("# ").and_then(|line| line.split(' ').nth(1));

@@ -62,7 +62,8 @@ fn interfaces(stats: &Stats, sink: &mut Sink<'_>) -> fmt::Result {
         (labels, one_if(interface.xdp_mode != "detached"))
     });
     sink.family(Gauge, ("interface_attached", "1 where the interface is guarded, 0 where it should be"), interfaces)?;
-    let features = stats.features.iter().map(|(name, feature)| ([("feature", name.clone())], one_if(feature.available)));
+    let features =
+        stats.features.iter().map(|(name, feature)| ([("feature", name.clone())], one_if(feature.available)));
     sink.family(Gauge, ("feature_available", "1 where this kernel has what the feature needs"), features)
 }
 
@@ -74,7 +75,9 @@ fn services(stats: &Stats, sink: &mut Sink<'_>) -> fmt::Result {
         });
         sink.family(Gauge, (name, help), services)
     };
-    gauge("service_under_attack", "1 where the service is under attack", |service| u64::from(service.state == "attack"))?;
+    gauge("service_under_attack", "1 where the service is under attack", |service| {
+        u64::from(service.state == "attack")
+    })?;
     gauge("service_half_open_kernel", "Handshakes of the service in state SYN_RECV in the kernel", |service| {
         service.half_open.kernel
     })?;
@@ -109,17 +112,15 @@ fn ports(stats: &Stats, sink: &mut Sink<'_>) -> fmt::Result {
 }
 
 fn challenges(stats: &Stats, sink: &mut Sink<'_>) -> fmt::Result {
-    let ports = stats.measures.challenge.ports.iter().map(|port| {
-        ([("port", port.port.to_string()), ("method", port.method.clone())], port.seconds as f64)
-    });
+    let ports = stats
+        .measures
+        .challenge
+        .ports
+        .iter()
+        .map(|port| ([("port", port.port.to_string()), ("method", port.method.clone())], port.seconds as f64));
     sink.family(Gauge, ("port_challenged_for_seconds", "For how long the port has been challenged"), ports)?;
     let left_alone = &stats.measures.challenge.left_alone;
-    sink.value(
-        Gauge,
-        "ports_left_alone",
-        "Ports that should be challenged, and are not",
-        left_alone.len() as f64,
-    )
+    sink.value(Gauge, "ports_left_alone", "Ports that should be challenged, and are not", left_alone.len() as f64)
 }
 
 fn sources(stats: &Stats, sink: &mut Sink<'_>) -> fmt::Result {

@@ -53,8 +53,11 @@ fn every_number_of_stats_is_a_metric() {
         .collect();
     // Whoever sends can choose these: of sources a few numbers are shown by rank, of networks none.
     let left_out = |place: &str| place.starts_with(".sources[]") || place.starts_with(".prefixes[]");
-    let missing: Vec<&String> =
-        places.iter().filter(|(value, place)| !values.contains(value) && !left_out(place)).map(|(_, place)| place).collect();
+    let missing: Vec<&String> = places
+        .iter()
+        .filter(|(value, place)| !values.contains(value) && !left_out(place))
+        .map(|(_, place)| place)
+        .collect();
     assert!(places.len() > 100, "{places:?}");
     assert!(missing.is_empty(), "not in /metrics: {missing:?}");
 }

@@ -65,7 +65,11 @@ pub(super) async fn run_command(config: &Notify, notification: &Notification) ->
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().chars().take(LONGEST_COMPLAINT).collect::<String>();
-    Err(DeliveryError::CommandFailed(if said.is_empty() { output.status.to_string() } else { format!("{}: {said}", output.status) }))
+    Err(DeliveryError::CommandFailed(if said.is_empty() {
+        output.status.to_string()
+    } else {
+        format!("{}: {said}", output.status)
+    }))
 }
 
 /// Posts the notification, up to `notify.retries` times more where the receiver does not answer, or is not well.

@@ -56,7 +56,12 @@ impl Notification {
 }
 
 /// Tells of attacks until `shutdown`. A notification under way is cut off then.
-pub async fn run(config: Notify, events: EventLog, mut happening: broadcast::Receiver<Arc<Event>>, shutdown: CancellationToken) {
+pub async fn run(
+    config: Notify,
+    events: EventLog,
+    mut happening: broadcast::Receiver<Arc<Event>>,
+    shutdown: CancellationToken,
+) {
     if config.command.is_empty() && config.webhook.is_none() {
         return;
     }

@@ -31,7 +31,8 @@ fn describe_operation(text: &mut String, path: &str, method: &str, operation: &V
     }
     let parameters: Vec<&Value> = operation["parameters"].as_array().into_iter().flatten().collect();
     for parameter in parameters {
-        let (name, place) = (parameter["name"].as_str().unwrap_or_default(), parameter["in"].as_str().unwrap_or_default());
+        let (name, place) =
+            (parameter["name"].as_str().unwrap_or_default(), parameter["in"].as_str().unwrap_or_default());
         let doc = parameter["description"].as_str().unwrap_or_default();
         writeln!(text, "- `{name}` ({place}): {}", cell(doc)).expect("written");
     }
@@ -40,7 +41,10 @@ fn describe_operation(text: &mut String, path: &str, method: &str, operation: &V
         writeln!(text, "- body: {body}").expect("written");
     }
     for (status, response) in operation["responses"].as_object().expect("responses") {
-        let kind = response["content"].as_object().and_then(|content| content.values().next()).map(|media| type_of(&media["schema"]));
+        let kind = response["content"]
+            .as_object()
+            .and_then(|content| content.values().next())
+            .map(|media| type_of(&media["schema"]));
         let doc = response["description"].as_str().unwrap_or_default();
         let what = [cell(doc), kind.unwrap_or_default()];
         let what: Vec<&str> = what.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
@@ -79,7 +83,12 @@ fn type_of(schema: &Value) -> String {
         }
     }
     if let Some(values) = schema["enum"].as_array() {
-        return values.iter().filter_map(Value::as_str).map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ");
+        return values
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|value| format!("`{value}`"))
+            .collect::<Vec<_>>()
+            .join(", ");
     }
     let of_one = |kind: &str| match kind {
         "array" => format!("list of {}", type_of(&schema["items"])),

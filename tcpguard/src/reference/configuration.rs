@@ -5,7 +5,9 @@ use std::fmt::Write;
 use documented::{Documented, DocumentedFields};
 
 use super::cell;
-use crate::config::{Challenge, Config, Kernel, Limits, Listen, Lists, Notify, Service, SourceLimits, Store, Thresholds};
+use crate::config::{
+    Challenge, Config, Kernel, Limits, Listen, Lists, Notify, Service, SourceLimits, Store, Thresholds,
+};
 
 const PREFACE: &str = "`/etc/tcpguard/tcpguard.toml`, or the file named with `--config`: TOML. Every key is optional; unknown keys are refused, \
     with line and column. `tcpguard check` prints what is in effect. Lengths of time are written as in `\"90s\"`, `\"1m 30s\"` or \
@@ -44,7 +46,11 @@ pub(super) fn describe() -> String {
     text
 }
 
-fn table<'a>(text: &mut String, keys: impl Iterator<Item = (&'a str, &'a str)>, default: impl Fn(&str) -> Option<toml::Value>) {
+fn table<'a>(
+    text: &mut String,
+    keys: impl Iterator<Item = (&'a str, &'a str)>,
+    default: impl Fn(&str) -> Option<toml::Value>,
+) {
     text.push_str("\n| key | default | meaning |\n| --- | --- | --- |\n");
     for (key, doc) in keys {
         let default = default(key).map_or_else(|| "none".to_owned(), |value| format!("`{value}`"));

@@ -27,7 +27,8 @@ fn cell(doc: &str) -> String {
 
 #[test]
 fn configuration() {
-    expect_file!["../../../docs/reference/configuration.md"].assert_eq(&page("Configuration", &configuration::describe()));
+    expect_file!["../../../docs/reference/configuration.md"]
+        .assert_eq(&page("Configuration", &configuration::describe()));
 }
 
 #[test]
@@ -41,7 +42,8 @@ fn commands() {
     let text = clap_markdown::help_markdown_command_custom(&crate::cli::command(), &options);
     let (_, text) = text.split_once('\n').expect("a title");
     let preface = "Exit code 0: done. 1: failed, or (`doctor`) something to fix. 2: wrong usage or configuration, with nothing changed.\n\n";
-    expect_file!["../../../docs/reference/commands.md"].assert_eq(&page("Commands", &format!("{preface}{}", text.trim())));
+    expect_file!["../../../docs/reference/commands.md"]
+        .assert_eq(&page("Commands", &format!("{preface}{}", text.trim())));
 }
 
 #[test]
@@ -72,7 +74,8 @@ fn metrics() {
     for line in metrics.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
         let (name, help) = line.split_once(' ').expect("name and help");
         let kind = metrics.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {name} "))).expect("a type");
-        writeln!(text, "| `{name}` | {kind} | {} | {} |", labels(&metrics, name), cell(help.trim_end_matches('.'))).expect("written");
+        writeln!(text, "| `{name}` | {kind} | {} | {} |", labels(&metrics, name), cell(help.trim_end_matches('.')))
+            .expect("written");
     }
     expect_file!["../../../docs/reference/metrics.md"].assert_eq(&page("Metrics", &text));
 }

@@ -51,7 +51,9 @@ fn edit_filter(view: &mut View, key: KeyCode) {
             view.filter.pop();
         }
         // An address has nothing else.
-        KeyCode::Char(character) if character.is_ascii_hexdigit() || ".:".contains(character) => view.filter.push(character),
+        KeyCode::Char(character) if character.is_ascii_hexdigit() || ".:".contains(character) => {
+            view.filter.push(character)
+        }
         _ => {}
     }
     view.scroll = 0;

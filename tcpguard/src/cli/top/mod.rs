@@ -27,7 +27,10 @@ use super::{
     client::{self, Messages, ask},
     print,
 };
-use crate::{api::model::{HistoryReport, Source, Stats}, events::Event};
+use crate::{
+    api::model::{HistoryReport, Source, Stats},
+    events::Event,
+};
 use keys::Reaction;
 use view::{Sort, View};
 
@@ -68,7 +71,9 @@ pub(super) fn top(config: Option<&Path>, arguments: &Arguments) -> Result<()> {
         return client::stream_named(&socket, "/live", "stats", |data| print(&format!("{data}\n")));
     }
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
-        bail!("top needs a terminal: `tcpguard status` prints how things stand once, `tcpguard top --json` a line a second");
+        bail!(
+            "top needs a terminal: `tcpguard status` prints how things stand once, `tcpguard top --json` a line a second"
+        );
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the asynchronous runtime")?;
@@ -126,7 +131,11 @@ async fn follow(socket: PathBuf, tell: mpsc::Sender<News>, sort: tokio::sync::wa
     }
 }
 
-async fn follow_once(socket: &Path, tell: &mpsc::Sender<News>, sort: &tokio::sync::watch::Receiver<Sort>) -> Result<()> {
+async fn follow_once(
+    socket: &Path,
+    tell: &mpsc::Sender<News>,
+    sort: &tokio::sync::watch::Receiver<Sort>,
+) -> Result<()> {
     let get = |path: String| async move { ask::<serde_json::Value>(socket, Method::GET, &path, None).await };
     let mut messages = Messages::follow(socket, "/live").await?;
     tell.send(News::History(serde_json::from_value(get("/history".to_owned()).await?)?)).await?;

@@ -76,7 +76,8 @@ const fn color_of(state: &str) -> Color {
 }
 
 fn state_line(stats: &Stats) -> Line<'_> {
-    let state = Span::styled(stats.state.to_uppercase(), Style::new().fg(color_of(&stats.state)).add_modifier(Modifier::BOLD));
+    let state =
+        Span::styled(stats.state.to_uppercase(), Style::new().fg(color_of(&stats.state)).add_modifier(Modifier::BOLD));
     let since = stats.attack.as_ref().map_or(stats.state_since, |attack| attack.since);
     let kind = stats.attack.as_ref().map_or_else(String::new, |attack| format!(" {}", attack.kind));
     Line::from(vec![state, Span::raw(kind).bold(), Span::raw(format!(" for {}", between(since, stats.time)))])
@@ -147,10 +148,20 @@ fn draw_ports(stats: &Stats, frame: &mut Frame<'_>, area: Rect) {
     let rows = ports.into_iter().take(PORTS).map(|port| {
         let used = format!("{} of {}", port.half_open + port.accept_queue, port.backlog);
         let remark = if port.slow_application { "accepts too slowly" } else { "" };
-        row([port.port.to_string(), port.syn.to_string(), port.completed.to_string(), used, port.challenged.to_string(), remark.to_owned()])
+        row([
+            port.port.to_string(),
+            port.syn.to_string(),
+            port.completed.to_string(),
+            used,
+            port.challenged.to_string(),
+            remark.to_owned(),
+        ])
     });
     let widths = [8, 12, 12, 16, 12, 20].map(Constraint::Length);
-    frame.render_widget(Table::new(rows, widths).header(heading(["PORT", "SYN", "COMPLETED", "BACKLOG", "CHALLENGED", ""])), area);
+    frame.render_widget(
+        Table::new(rows, widths).header(heading(["PORT", "SYN", "COMPLETED", "BACKLOG", "CHALLENGED", ""])),
+        area,
+    );
 }
 
 fn draw_sources(view: &View, now: Timestamp, frame: &mut Frame<'_>, area: Rect) {
@@ -165,8 +176,16 @@ fn draw_sources(view: &View, now: Timestamp, frame: &mut Frame<'_>, area: Rect) 
         mark(Sort::Dropped, "DROPPED"),
         "WHAT WAS DONE".to_owned(),
     ];
-    let widths = [Constraint::Length(24), Constraint::Length(10), Constraint::Length(10), Constraint::Length(12), Constraint::Length(10), Constraint::Min(16)];
-    let header = Row::new(headings.map(Cell::from)).style(Style::new().add_modifier(Modifier::BOLD | Modifier::REVERSED));
+    let widths = [
+        Constraint::Length(24),
+        Constraint::Length(10),
+        Constraint::Length(10),
+        Constraint::Length(12),
+        Constraint::Length(10),
+        Constraint::Min(16),
+    ];
+    let header =
+        Row::new(headings.map(Cell::from)).style(Style::new().add_modifier(Modifier::BOLD | Modifier::REVERSED));
     frame.render_widget(Table::new(rows, widths).header(header), area);
     if sources.is_empty() && area.height > 1 {
         let text = if view.filter.is_empty() { "no source has sent a SYN yet" } else { "no busy source matches" };
@@ -194,7 +213,11 @@ fn draw_events(view: &View, frame: &mut Frame<'_>, area: Rect) {
         Line::from(vec![Span::raw(time).dim(), Span::raw(format!(" {would}{}", event.message))])
     });
     let title = Line::from(" events ").dim();
-    frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()).block(Block::new().borders(ratatui::widgets::Borders::TOP).title(title)), area);
+    frame.render_widget(
+        Paragraph::new(lines.collect::<Vec<_>>())
+            .block(Block::new().borders(ratatui::widgets::Borders::TOP).title(title)),
+        area,
+    );
 }
 
 fn draw_help(view: &View, frame: &mut Frame<'_>, area: Rect) {

@@ -1,0 +1,44 @@
+//! Tests that do little but wait. `cargo xtask test` runs them beside the others, which would have to wait for them.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use lab::{FloodSpec, Lab, Scene, Setup, Sources, scene::WEB, soak::settings_come_back};
+
+#[test]
+#[ignore = "it takes two minutes: `cargo xtask test` runs it beside the others"]
+fn settings_for_cookies_come_back_by_themselves() -> Result<()> {
+    let mut scene = Scene::new("")?;
+    let attack = scene.attack(&FloodSpec::syn(Sources::RANDOM_IPV4, WEB.port()), 100_000, Duration::from_secs(3))?;
+    ensure!(attack.seen.last["totals"]["challenged"].as_u64() > Some(0), "{}", attack.seen.last["totals"]);
+    ensure!(!scene.has_cookie_settings_back()?, "cookies were sent, and the settings that they need are not there");
+    settings_come_back(&mut scene)
+}
+
+#[test]
+#[ignore = "it takes half a minute: `cargo xtask test` runs it beside the others"]
+fn who_takes_nothing_of_an_answer_is_hung_up_on() -> Result<()> {
+    let lab = Lab::new()?;
+    let daemon = Setup::new(&lab)?.start()?;
+    let mut stream = daemon.connect()?;
+    // Answers that nobody takes fill the socket's buffer.
+    for _ in 0..2000 {
+        if stream.write_all(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n").is_err() {
+            break;
+        }
+        stream.set_write_timeout(Some(Duration::from_millis(200)))?;
+    }
+    thread::sleep(Duration::from_secs(31));
+    let mut rest = Vec::new();
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let ended = stream.read_to_end(&mut rest);
+    ensure!(
+        ended.is_ok() || ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset),
+        "it was not hung up on"
+    );
+    Ok(())
+}
