@@ -11,8 +11,6 @@ use crate::{
     setup,
 };
 
-/// Compiled once for all tests, and quicker than a release.
-const PROFILE: &str = "lab";
 const BPF_CRATES: &[&str] = &["tcpguard-ebpf", "tests/flood-ebpf"];
 
 /// What to test.
@@ -54,7 +52,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         lint()?;
     }
     if wanted(Part::Unit) {
-        let mut tests = cargo(["test", "--profile", PROFILE, "--workspace", "--exclude", "tests", "--quiet"]);
+        let mut tests = cargo(["test", "--workspace", "--exclude", "tests", "--quiet"]);
         step("unit and property tests", &mut tests)?;
     }
     if wanted(Part::Lab) {
@@ -73,14 +71,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// little but wait go on beside them.
 fn lab() -> Result<()> {
     // Built together, so that what both are made of is compiled once.
-    let mut build = cargo(["build", "--profile", PROFILE, "-p", "tcpguard"]);
+    let mut build = cargo(["build", "-p", "tcpguard"]);
     step("building the daemon", &mut build)?;
-    step("building the lab", &mut cargo(["test", "--profile", PROFILE, "-p", "tests", "--no-run"]))?;
+    step("building the lab", &mut cargo(["test", "-p", "tests", "--no-run"]))?;
     let patient = background(
         "patient tests, beside the others",
-        cargo(["test", "--quiet", "--profile", PROFILE, "-p", "tests", "--test", "patient", "--", "--ignored"]),
+        cargo(["test", "--quiet", "-p", "tests", "--test", "patient", "--", "--ignored"]),
     )?;
-    let tests = &mut cargo(["test", "--profile", PROFILE, "-p", "tests", "--no-fail-fast", "--", "--test-threads=1"]);
+    let tests = &mut cargo(["test", "-p", "tests", "--no-fail-fast", "--", "--test-threads=1"]);
     step("packet tables and lab tests", tests)?;
     patient.finish()
 }
@@ -93,7 +91,7 @@ fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) 
 }
 
 fn run_bin(name: &str) -> Command {
-    cargo(["run", "--quiet", "--profile", PROFILE, "-p", "tests", "--bin", name])
+    cargo(["run", "--quiet", "-p", "tests", "--bin", name])
 }
 
 fn check_formatting() -> Result<()> {
