@@ -79,7 +79,10 @@ impl CostMeter {
             (Ok(cpu), Ok(bytes)) => (self.cost.cpu, self.cost.resident_bytes) = (cpu, bytes),
             (Err(error), _) | (_, Err(error)) => debug!("the daemon's own cost is not known: {error}"),
         }
-        self.cost.programs = if is_measuring_programs() { datapath.program_costs() } else { None };
+        let programs = datapath.program_costs();
+        // Another program may have the kernel measure, which that setting does not show; what was measured stays.
+        self.cost.programs =
+            programs.filter(|programs| is_measuring_programs() || programs.iter().any(|one| one.runs > 0));
     }
 
     /// All of it, as of the last tick.

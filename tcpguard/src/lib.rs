@@ -53,14 +53,14 @@ use std::{
 
 use thiserror::Error;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     time::interval,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    api::{About, ApiState, ListenError, Listeners, StatsCache},
+    api::{About, ApiState, ListenError, Listeners, StatsCache, Turns},
     config::Config,
     cost::{Cost, CostMeter},
     daemon::{Daemon, Judge},
@@ -148,7 +148,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         sources: others.sources,
         live: others.live,
         about: Arc::new(about),
-        scans: Arc::new(Semaphore::new(1)),
+        turns: Turns::default(),
         lists: lists.clone(),
         events: events.clone(),
         orders: give_order,

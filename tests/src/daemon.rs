@@ -1,4 +1,4 @@
-//! The daemon, as its users run it: the release binary, a configuration file, signals.
+//! The daemon, as its users run it: the binary, a configuration file, signals.
 
 use std::{
     fmt, fs,
@@ -22,7 +22,7 @@ use crate::{
     wait::eventually,
 };
 
-/// The release binary.
+/// The binary that was built beside the tests.
 ///
 /// # Errors
 /// Where it has not been built.

@@ -2,6 +2,7 @@
 //! of its traffic can leave: the namespaces have no uplink, and they vanish with the process that
 //! made them, however it ends.
 
+pub mod bridge;
 pub mod browser;
 pub mod client;
 pub mod daemon;

@@ -100,6 +100,10 @@ fn what_cannot_be_is_said() -> Result<()> {
     }
     daemon.end(nix::sys::signal::Signal::SIGTERM)?;
     let output = doctor(&lab, &daemon, "interfaces = [\"lab-server\"]\n", &[])?;
-    ensure!(output.status.code() == Some(1) && text(&output).contains("does not answer at"), "{}", text(&output));
+    ensure!(
+        output.status.code() == Some(1) && text(&output).contains("does not run: nobody listens at"),
+        "{}",
+        text(&output)
+    );
     Ok(())
 }

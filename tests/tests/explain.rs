@@ -7,13 +7,21 @@ use lab::{
     Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
     daemon::tcpguard,
     fixtures::{drop_table, ipv4, ipv6, table},
+    frame::Frame,
     guard::Guard,
     network::{CLIENT_IPV4, SERVER_IPV4},
     server::Nginx,
 };
 use serde_json::Value;
 use tcpguard::explain::{Explainer, Stage, Verdict};
-use tcpguard_common::{control::flag, counters::Counter};
+use tcpguard_common::{
+    address::Address,
+    bucket::Rate,
+    challenge::{PortChallenge, port_flag},
+    control::{Control, flag},
+    counters::Counter,
+    rule::{FOREVER, Rule},
+};
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
     // The ring buffer registers with tokio.
@@ -54,6 +62,69 @@ fn explanations_are_what_the_kernel_returns() -> Result<()> {
             ensure!(explained.counted_as == counted, "{name}: {explained:?}, and it was counted as {counted:?}");
             ensure!(!explained.reason.is_empty() && !explained.packet.is_empty(), "{name}: no words");
         }
+    }
+    Ok(())
+}
+
+/// The terms of a port that is challenged so.
+fn challenged(flags: u32) -> PortChallenge {
+    PortChallenge {
+        flags: flags | port_flag::ANY_IPV4 | port_flag::ANY_IPV6 | port_flag::TIMESTAMPS,
+        most_mss_ipv4: 1460,
+        most_mss_ipv6: 1440,
+        window: 64_240,
+        window_scale: 7,
+        time_to_live: 64,
+        hop_limit: 64,
+        ..PortChallenge::default()
+    }
+}
+
+#[test]
+fn explanations_know_what_is_remembered() -> Result<()> {
+    let runtime = runtime()?;
+    let _entered = runtime.enter();
+    let mut guard = Guard::load()?;
+    let frame =
+        |source: &str, port: u16| -> Result<Frame> { Ok(Frame::syn(source.parse()?, SERVER_IPV4.into(), port)) };
+    let flags = flag::DROP | flag::LIMIT | flag::RULES | flag::CHALLENGE | flag::LOCAL_KNOWN;
+    // So few a second that nobody has sent too much for long.
+    let rate = Rate::new(1, guard.datapath.ticks_per_second);
+    guard.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 1, rate, ..Control::NONE })?;
+    guard.maps.local.set(&[IpAddr::from(SERVER_IPV4).into()].into())?;
+    let terms = [(443, challenged(port_flag::COOKIE)), (444, challenged(port_flag::RETRANSMIT))];
+    guard.maps.challenges.set_terms(&terms.into())?;
+    let address = |text: &str| -> Result<Address> { Ok(text.parse::<IpAddr>()?.into()) };
+    guard.datapath.block(address("198.18.1.1")?, FOREVER)?;
+    guard.maps.rules.set(address("198.18.2.0")?, 96 + 24, Rule { denied_until: FOREVER, ..Rule::default() })?;
+    guard.maps.rules.set(address("198.18.2.7")?, 128, Rule { is_allowed: 1, ..Rule::default() })?;
+    guard.maps.rules.set(address("198.18.3.0")?, 96 + 24, Rule { blocked_until: FOREVER, ..Rule::default() })?;
+    for port in 0..2500 {
+        guard.datapath.test_run(&Frame { source_port: 1000 + port, ..frame("198.18.4.1", 80)? }.build().bytes)?;
+    }
+    let nobody = |_: IpAddr| Vec::new();
+    let mut explainer = Explainer::new(&guard.maps.live, &nobody)?;
+    for (name, frame, stage) in [
+        ("blocked", frame("198.18.1.1", 80)?, Stage::Block),
+        ("denied", frame("198.18.2.1", 80)?, Stage::Rules),
+        ("allowed", frame("198.18.2.7", 443)?, Stage::Account),
+        ("of a blocked network", frame("198.18.3.1", 80)?, Stage::Block),
+        ("beyond its limit", frame("198.18.4.1", 80)?, Stage::Limit),
+        ("challenged with a cookie", frame("198.18.5.1", 443)?, Stage::Challenge),
+        ("challenged by waiting", frame("198.18.5.1", 444)?, Stage::Challenge),
+        (
+            "for another host",
+            Frame { destination: "198.18.9.9".parse()?, ..frame("198.18.5.2", 80)? },
+            Stage::Destination,
+        ),
+        ("let in", frame("198.18.5.3", 80)?, Stage::Account),
+    ] {
+        let frame = frame.build().bytes;
+        let explained = explainer.explain(&frame)?;
+        let (verdict, counted) = run(&guard, &frame)?;
+        ensure!(explained.stage == stage, "{name}: {explained:?}");
+        ensure!(explained.verdict == Verdict::of(verdict), "{name}: {explained:?}, and the kernel says {verdict}");
+        ensure!(explained.counted_as == counted, "{name}: {explained:?}, and it was counted as {counted:?}");
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lab::{Flood, FloodSpec, Lab, Setup, Sources, eventually};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 const WEBHOOK: &str = "127.0.0.1:9600";
@@ -122,6 +123,22 @@ fn who_hangs_or_fails_holds_nobody_up() -> Result<()> {
     thread::sleep(Duration::from_secs(5).saturating_sub(start.elapsed()));
     ensure!(!leftover.exists(), "what the command started outlived it");
     drop(listener);
+    Ok(())
+}
+
+#[test]
+fn a_webhook_that_hangs_does_not_hold_up_the_end() -> Result<()> {
+    let lab = Lab::new()?;
+    let listener = lab.server.within(|| TcpListener::bind(WEBHOOK).context("cannot listen"))?;
+    let config = config(&format!("webhook = \"http://{WEBHOOK}/\"\ntimeout = \"1m\"\n"));
+    let mut daemon = Setup::new(&lab)?.config(&config).start()?;
+    attack(&lab)?;
+    // It asks, and is not answered.
+    let (mut asking, _) = listener.accept()?;
+    asking.read_exact(&mut [0; 4])?;
+    let start = Instant::now();
+    let status = daemon.end(Signal::SIGTERM)?;
+    ensure!(status.success() && start.elapsed() < Duration::from_secs(2), "{status} after {:?}", start.elapsed());
     Ok(())
 }
 

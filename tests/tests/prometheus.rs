@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use aya::sys::{Stats, enable_stats};
 use lab::{
     Client, Daemon, Flood, FloodSpec, Lab, Namespace, Setup, Sources, eventually, http, network::SERVER_IPV4,
     server::Nginx,
@@ -84,6 +85,24 @@ fn metrics_and_what_is_built_upon_them_are_sound() -> Result<()> {
         let unknown: Vec<_> = names(&text).difference(&existing).cloned().collect();
         ensure!(unknown.is_empty() && !names(&text).is_empty(), "{file} names metrics that there are not: {unknown:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn programs_are_measured_where_the_kernel_does_so() -> Result<()> {
+    let lab = Lab::new()?;
+    let daemon = Setup::new(&lab)?.start()?;
+    // For as long as this is open, whatever the machine's setting is.
+    let _measuring = enable_stats(Stats::RunTime).context("the kernel does not measure programs")?;
+    Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.66.1".parse()?, 3), 80))?.send(150)?;
+    let runs = |stats: &Value| stats["cost"]["programs"][0]["runs"].as_u64().unwrap_or(0);
+    let stats = daemon.stats_when("the program's runs are counted", |stats| runs(stats) >= 150)?;
+    let program = &stats["cost"]["programs"][0];
+    let seconds = program["run_seconds"].as_f64().context("no run time")?;
+    ensure!(program["name"] == "tcpguard" && seconds > 0.0 && seconds < 0.1, "{program}");
+    let (_, metrics) = daemon.get("/metrics")?;
+    let line = metrics.lines().find(|line| line.starts_with("tcpguard_program_runs_total{program=\"tcpguard\"}"));
+    ensure!(line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()) >= Some(150.0), "{line:?}");
     Ok(())
 }
 

@@ -162,34 +162,42 @@ fn commands_without_a_daemon_say_how_to_start_it() -> Result<()> {
 fn bad_requests_get_4xx_and_the_daemon_goes_on() -> Result<()> {
     let lab = Lab::new()?;
     let daemon = Setup::new(&lab)?.start()?;
-    let long_path = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(100_000));
-    let many_headers = format!("GET /stats HTTP/1.1\r\nHost: x\r\n{}\r\n", "X-Header: value\r\n".repeat(200));
-    let long_header = format!("GET /stats HTTP/1.1\r\nHost: x\r\nX-Header: {}\r\n\r\n", "v".repeat(100_000));
+    let long_path = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(100_000));
+    let many_headers = format!("GET /stats HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X-Header: value\r\n".repeat(200));
+    let long_header = format!("GET /stats HTTP/1.1\r\nHost: localhost\r\nX-Header: {}\r\n\r\n", "v".repeat(100_000));
     for (what, request, statuses) in [
         ("rubbish", "\x01\x02 rubbish\r\n\r\n", &[400][..]),
         ("no version", "GET /stats\r\n\r\n", &[400]),
         ("a path that is too long", &long_path, &[414, 431]),
         ("a header that is too long", &long_header, &[431]),
         ("too many headers", &many_headers, &[431]),
-        ("an unknown path", "GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", &[404]),
+        ("an unknown path", "GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", &[404]),
         (
             "a method that writes",
-            "POST /stats HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            "POST /stats HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
             &[405],
         ),
-        ("an unknown order", "GET /sources?sort=size HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", &[400]),
+        ("an unknown order", "GET /sources?sort=size HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", &[400]),
         (
             "a limit that is no number",
-            "GET /sources?limit=all HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            "GET /sources?limit=all HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
             &[400],
         ),
         (
             "a limit without limit",
-            "GET /sources?limit=10000000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            "GET /sources?limit=10000000 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
             &[400],
         ),
-        ("an unknown parameter", "GET /half-open?host=x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", &[400]),
-        ("a port beyond all", "GET /half-open?port=70000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", &[400]),
+        (
+            "an unknown parameter",
+            "GET /half-open?host=x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            &[400],
+        ),
+        (
+            "a port beyond all",
+            "GET /half-open?port=70000 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            &[400],
+        ),
     ] {
         let over_tcp = lab.server.within(|| {
             let stream = TcpStream::connect("127.0.0.1:9477").context("the daemon listens")?;

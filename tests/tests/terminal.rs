@@ -102,11 +102,12 @@ impl Drop for Top {
 fn the_terminal_is_put_back_however_it_ends() -> Result<()> {
     let lab = Lab::new()?;
     let daemon = Setup::new(&lab)?.start()?;
-    for end in ["q", "\x03", "SIGTERM", "SIGHUP"] {
+    for end in ["q", "\x03", "SIGTERM", "SIGINT", "SIGHUP"] {
         let mut top = Top::start(&daemon, (100, 30))?;
         top.shows("CALM")?;
         match end {
             "SIGTERM" => top.signal(Signal::SIGTERM)?,
+            "SIGINT" => top.signal(Signal::SIGINT)?,
             "SIGHUP" => top.signal(Signal::SIGHUP)?,
             key => top.press(key)?,
         }
@@ -143,8 +144,8 @@ fn a_daemon_that_ends_and_comes_back_is_followed() -> Result<()> {
     top.shows("CALM")?;
     daemon.end(Signal::SIGTERM)?;
     top.shows("no connection")?;
-    let _daemon = setup()?.start()?;
     let so_far = top.text().len();
+    let _daemon = setup()?.start()?;
     eventually("it is live again", || Ok(top.text()[so_far..].to_owned()), |text| text.contains("lab-server"))?;
     top.press("q")?;
     top.ends_well()

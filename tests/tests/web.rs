@@ -4,7 +4,6 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::net::UnixStream,
-    path::Path,
     process::Command,
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
@@ -12,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lab::{Client, Daemon, FloodSpec, Lab, Namespace, Scene, Setup, Sources, http, scene::WEB};
+use lab::{Client, Daemon, FloodSpec, Lab, Namespace, Scene, Setup, Sources, bridge::Bridge, http, scene::WEB};
 use xtask::bpf::toolchain::target_folder;
 
 const HTTP: &str = "127.0.0.1:9477";
@@ -126,6 +125,9 @@ fn a_crowd_that_looks_on_is_borne_in_a_flood() -> Result<()> {
         let followers = scope.spawn(move || follow_all(&scene.lab.server, is_over, heard));
         let askers: Vec<_> =
             (0..ASKERS).map(|_| scope.spawn(move || ask_often(&scene.daemon, is_over, answered))).collect();
+        let heavy: Vec<_> = ["/sources?limit=100000", "/half-open", "/lists", "/events?limit=10000", "/metrics"]
+            .map(|path| scope.spawn(move || ask_heavily(&scene.daemon, path, is_over)))
+            .into();
         let client = scope.spawn(move || Client::new(&scene.lab).run(WEB, 100, CROWD_LASTS, || true));
         let flood =
             scope.spawn(move || scene.flood(&FloodSpec::syn(Sources::RANDOM_IPV4, 80))?.send_at(400_000, CROWD_LASTS));
@@ -133,6 +135,10 @@ fn a_crowd_that_looks_on_is_borne_in_a_flood() -> Result<()> {
         let (stats, memory) = (scene.daemon.json("/stats")?, scene.daemon.resident_kib()?);
         is_over.store(true, Ordering::Relaxed);
         flood.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        for asker in heavy {
+            let answers = asker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            ensure!(answers > 0, "what takes a while was never answered");
+        }
         for asker in askers {
             asker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
@@ -196,40 +202,6 @@ fn ask_often(daemon: &Daemon, is_over: &AtomicBool, answered: &AtomicU32) -> Res
     Ok(())
 }
 
-/// Hands on what comes to a TCP port of the lab to the daemon's socket, so that a client of TCP may change something.
-fn bridge(listener: &TcpListener, socket: &Path, is_over: &AtomicBool) -> Result<()> {
-    listener.set_nonblocking(true)?;
-    thread::scope(|scope| {
-        while !is_over.load(Ordering::Relaxed) {
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    scope.spawn(move || carry(stream, socket));
-                }
-                Err(_) => thread::sleep(Duration::from_millis(2)),
-            }
-        }
-    });
-    Ok(())
-}
-
-/// Both ways, until one side ends.
-fn carry(stream: TcpStream, socket: &Path) -> Result<()> {
-    stream.set_nonblocking(false)?;
-    let daemon = UnixStream::connect(socket)?;
-    let (mut to_daemon, mut from_client) = (daemon.try_clone()?, stream.try_clone()?);
-    let (mut from_daemon, mut to_client) = (daemon, stream);
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            let copied = std::io::copy(&mut from_client, &mut to_daemon);
-            to_daemon.shutdown(std::net::Shutdown::Write).ok();
-            copied
-        });
-        std::io::copy(&mut from_daemon, &mut to_client).ok();
-        to_client.shutdown(std::net::Shutdown::Both).ok();
-    });
-    Ok(())
-}
-
 fn schemathesis(namespace: &Namespace, address: &str) -> Result<()> {
     let program = target_folder().join("venv/bin/schemathesis");
     let folder = tempfile::tempdir()?;
@@ -246,6 +218,17 @@ fn schemathesis(namespace: &Namespace, address: &str) -> Result<()> {
     Ok(())
 }
 
+/// Asks for what takes a while, again as soon as it is answered; how often it was.
+fn ask_heavily(daemon: &Daemon, path: &str, is_over: &AtomicBool) -> Result<u32> {
+    let mut answers = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let (status, _) = daemon.get(path)?;
+        ensure!(status == 200, "{path}: {status}");
+        answers += 1;
+    }
+    Ok(answers)
+}
+
 #[test]
 fn it_does_as_its_description_says() -> Result<()> {
     let lab = Lab::new()?;
@@ -253,12 +236,7 @@ fn it_does_as_its_description_says() -> Result<()> {
     schemathesis(&lab.server, HTTP)?;
     // The same with leave to change something.
     let listener = lab.server.within(|| TcpListener::bind("127.0.0.1:9500").context("cannot listen"))?;
-    let (socket, is_over) = (daemon.socket(), AtomicBool::new(false));
-    thread::scope(|scope| -> Result<()> {
-        let bridge = scope.spawn(|| bridge(&listener, &socket, &is_over));
-        let found = schemathesis(&lab.server, "127.0.0.1:9500");
-        is_over.store(true, Ordering::Relaxed);
-        bridge.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        found
-    })
+    let socket = daemon.socket();
+    let _bridge = Bridge::start(listener, move || Ok(UnixStream::connect(&socket)?))?;
+    schemathesis(&lab.server, "127.0.0.1:9500")
 }

@@ -24,17 +24,16 @@ pub fn build_script() {
     println!("cargo::rerun-if-env-changed={VARIABLE}");
     println!("cargo::rerun-if-changed={}", workspace().join(FOLDER).display());
     let wish = env::var(VARIABLE).unwrap_or_default();
-    let built = if wish == "skip" { write_without() } else { write(&wish) };
+    let built = out_folder().and_then(|out| if wish == "skip" { write_without(&out) } else { write(&wish, &out) });
     if let Err(error) = built {
         println!("cargo::error={}", format!("{error:#}").replace('\n', " "));
         std::process::exit(1);
     }
 }
 
-fn write(wish: &str) -> Result<()> {
+fn write(wish: &str, out: &Path) -> Result<()> {
     match bundle() {
         Ok(bundled) => {
-            let out = out_folder()?;
             copy(&workspace().join(FOLDER).join("index.html"), &out.join("index.html"))?;
             copy(&bundled.join("app.js"), &out.join("app.js"))?;
             copy(&bundled.join("app.css"), &out.join("app.css"))
@@ -43,13 +42,13 @@ fn write(wish: &str) -> Result<()> {
         Err(error) => {
             let reason = format!("{error:#}").replace('\n', " ");
             println!("cargo::warning=this tcpguard will have no dashboard: {reason}");
-            write_without()
+            write_without(out)
         }
     }
 }
 
-fn write_without() -> Result<()> {
-    let (folder, out) = (workspace().join(FOLDER), out_folder()?);
+fn write_without(out: &Path) -> Result<()> {
+    let folder = workspace().join(FOLDER);
     copy(&folder.join("without.html"), &out.join("index.html"))?;
     copy(&folder.join("src/style.css"), &out.join("app.css"))?;
     fs::write(out.join("app.js"), "").context("cannot write to OUT_DIR")
@@ -115,4 +114,22 @@ fn run(command: &mut Command) -> Result<()> {
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display())).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_node_the_page_says_so() {
+        let out = env::temp_dir().join(format!("tcpguard-dashboard-{}", std::process::id()));
+        fs::create_dir_all(&out).expect("a folder");
+        write_without(&out).expect("written");
+        let page = fs::read_to_string(out.join("index.html")).expect("a page");
+        let style = fs::read_to_string(out.join("app.css")).expect("a style");
+        let has_script = page.contains("<script");
+        fs::remove_dir_all(&out).expect("removed");
+        assert!(page.contains("has no dashboard") && page.contains("Node.js") && page.contains("/stats"), "{page}");
+        assert!(!has_script && style.contains(".plain"));
+    }
 }

@@ -1,8 +1,8 @@
 //! `cargo xtask test`: every check there is, in the order in which they are cheapest to fail.
 
-use std::{ffi::OsStr, process::Command};
+use std::{ffi::OsStr, fs, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use xtask::bpf;
 
@@ -11,6 +11,10 @@ use crate::{
     setup,
 };
 
+/// The lab tests that do little but wait.
+const PATIENT: &str = "patient";
+/// The lab tests that no load of the machine disturbs.
+const UNDISTURBED: &[&str] = &["answers", "commands", "doctor", "explain", "packet_tables", "refusals"];
 const BPF_CRATES: &[&str] = &["tcpguard-ebpf", "tests/flood-ebpf"];
 
 /// What to test.
@@ -76,11 +80,36 @@ fn lab() -> Result<()> {
     step("building the lab", &mut cargo(["test", "-p", "tests", "--no-run"]))?;
     let patient = background(
         "patient tests, beside the others",
-        cargo(["test", "--quiet", "-p", "tests", "--test", "patient", "--", "--ignored"]),
+        cargo(["test", "--quiet", "-p", "tests", "--test", PATIENT, "--", "--ignored"]),
     )?;
-    let tests = &mut cargo(["test", "-p", "tests", "--no-fail-fast", "--", "--test-threads=1"]);
-    step("packet tables and lab tests", tests)?;
+    // It begins with a flood: these do not mind.
+    step("packet tables and commands", &mut lab_tests(UNDISTURBED.iter().map(|name| (*name).to_owned())))?;
+    let others =
+        names_of_lab_tests()?.into_iter().filter(|name| name != PATIENT && !UNDISTURBED.contains(&name.as_str()));
+    step("lab tests", &mut lab_tests(others))?;
     patient.finish()
+}
+
+fn lab_tests(names: impl Iterator<Item = String>) -> Command {
+    let mut command = cargo(["test", "-p", "tests", "--lib", "--no-fail-fast"]);
+    for name in names {
+        command.args(["--test", &name]);
+    }
+    command.args(["--", "--test-threads=1"]);
+    command
+}
+
+/// The files under `tests/tests`, without their ending.
+fn names_of_lab_tests() -> Result<Vec<String>> {
+    let folder = bpf::toolchain::workspace().join("tests/tests");
+    let files = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut names = Vec::new();
+    for file in files {
+        let path = file.context("cannot read the folder of tests")?.path();
+        names.extend(path.file_stem().and_then(|name| name.to_str()).map(str::to_owned));
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// `cargo`, for the whole of it: without the dashboard a build fails, and says why.

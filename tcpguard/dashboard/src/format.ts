@@ -18,7 +18,13 @@ export function duration(seconds: number): string {
 
 export const between = (since: string, until: string) => duration((Date.parse(until) - Date.parse(since)) / 1000);
 
-export const clock = (time: string) => new Date(time).toLocaleTimeString([], { hour12: false });
+// The time of day here; with the date, where that is not today's.
+export function clock(time: string): string {
+  const date = new Date(time);
+  const isToday = date.toDateString() === new Date().toDateString();
+  const clock = date.toLocaleTimeString([], { hour12: false });
+  return isToday ? clock : `${date.toLocaleDateString("sv")} ${clock}`;
+}
 
 export function bytes(value: number): string {
   return `${(value / 1024 / 1024).toFixed(1)} MiB`;

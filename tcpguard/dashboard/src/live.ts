@@ -25,6 +25,8 @@ export interface Samples {
 const MOST_SAMPLES = 900;
 const MOST_EVENTS = 200;
 const RETRY_MS = 1000;
+// The daemon says how things stand once a second.
+const PATIENCE_MS = 5000;
 
 export const EMPTY: View = {
   connection: "connecting",
@@ -43,44 +45,56 @@ export async function get<T>(path: string): Promise<T> {
 // Follows the daemon, also over its restarts, and hands on each new view.
 export function follow(show: (view: View) => void): () => void {
   let view = EMPTY;
-  let source: EventSource;
+  let source: EventSource | null = null;
   let timer = 0;
   const change = (part: Partial<View>) => show((view = { ...view, ...part }));
 
-  const catchUp = async () => {
-    const [history, events] = await Promise.all([
-      get<History>("/history"),
-      get<HostEvent[]>(`/events?limit=${MOST_EVENTS}`),
-    ]);
-    change({ samples: samplesOf(history), events: events.reverse() });
-  };
-  // The browser gives up where the daemon is up again but not ready: this does not.
+  // The browser gives up where the daemon is up again but not ready, and notices a dead tunnel late: this does not.
   const lose = () => {
-    source.close();
+    source?.close();
+    source = null;
     change({ connection: "lost" });
+    wait(connect, RETRY_MS);
+  };
+  const wait = (then: () => void, milliseconds: number) => {
     clearTimeout(timer);
-    timer = setTimeout(connect, RETRY_MS);
+    timer = setTimeout(then, milliseconds);
   };
   const connect = () => {
-    source = new EventSource("/live");
-    source.addEventListener("open", () => void catchUp().catch(lose));
-    source.addEventListener("stats", (message) => {
+    const connection = new EventSource("/live");
+    source = connection;
+    wait(lose, PATIENCE_MS);
+    connection.addEventListener("open", () => {
+      catchUp().then(
+        // What came meanwhile stays; what came of an earlier connection is not waited for any more.
+        ({ samples, events }) => source === connection && change({ samples, events: merged(view.events, events) }),
+        () => source === connection && lose(),
+      );
+    });
+    connection.addEventListener("stats", (message) => {
       const stats: Stats = JSON.parse(message.data);
+      wait(lose, PATIENCE_MS);
       change({ connection: "live", stats, samples: withSample(view.samples, stats) });
     });
-    source.addEventListener("event", (message) => {
-      const event: HostEvent = JSON.parse(message.data);
-      if (!view.events.some((known) => known.id === event.id)) {
-        change({ events: [event, ...view.events].slice(0, MOST_EVENTS) });
-      }
-    });
-    source.addEventListener("error", lose);
+    connection.addEventListener("event", (message) => change({ events: merged(view.events, [JSON.parse(message.data)]) }));
+    connection.addEventListener("error", () => source === connection && lose());
   };
   connect();
   return () => {
-    source.close();
+    source?.close();
     clearTimeout(timer);
   };
+}
+
+async function catchUp(): Promise<{ samples: Samples; events: HostEvent[] }> {
+  const [history, events] = await Promise.all([get<History>("/history"), get<HostEvent[]>(`/events?limit=${MOST_EVENTS}`)]);
+  return { samples: samplesOf(history), events };
+}
+
+// Each event once, the latest first.
+function merged(some: HostEvent[], others: HostEvent[]): HostEvent[] {
+  const events = new Map([...some, ...others].map((event) => [event.id, event]));
+  return [...events.values()].sort((one, other) => other.id - one.id).slice(0, MOST_EVENTS);
 }
 
 function samplesOf(history: History): Samples {

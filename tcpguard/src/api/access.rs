@@ -1,5 +1,7 @@
 //! Who may do what: whatever changes something needs the Unix socket, which only root can open.
 
+use std::convert::Infallible;
+
 use axum::{
     body::Bytes,
     extract::{FromRequestParts, rejection::BytesRejection},
@@ -17,6 +19,21 @@ pub enum Access {
     Change,
 }
 
+impl Access {
+    /// How a request came in; whatever does not say so may only read.
+    pub(super) fn of(parts: &Parts) -> Self {
+        parts.extensions.get().copied().unwrap_or(Self::Read)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Access {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(parts))
+    }
+}
+
 /// Leave to change something: a handler that asks for it is not run without.
 pub(super) struct MayChange;
 
@@ -24,9 +41,9 @@ impl<S: Sync> FromRequestParts<S> for MayChange {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        match parts.extensions.get::<Access>() {
-            Some(Access::Change) => Ok(Self),
-            Some(Access::Read) | None => Err(ApiError::NeedsSocket),
+        match Access::of(parts) {
+            Access::Change => Ok(Self),
+            Access::Read => Err(ApiError::NeedsSocket),
         }
     }
 }

@@ -128,3 +128,18 @@ pub(super) enum ChangeRefused {
     #[response(status = INSUFFICIENT_STORAGE)]
     Full(Problem),
 }
+
+/// For the description of what takes long, and changes nothing.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "for the description alone")]
+pub(super) enum ExplanationRefused {
+    /// The request is not understood
+    #[response(status = BAD_REQUEST)]
+    BadRequest(Problem),
+    /// It did not come by the Unix socket
+    #[response(status = FORBIDDEN)]
+    NeedsSocket(Problem),
+    /// The body is too long
+    #[response(status = PAYLOAD_TOO_LARGE)]
+    TooLong(Problem),
+}

@@ -3,16 +3,24 @@
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
-    Json,
     extract::{Query, State, rejection::QueryRejection},
     http::HeaderMap,
-    response::sse::{self, KeepAlive, Sse},
+    response::{
+        Response,
+        sse::{self, KeepAlive, Sse},
+    },
 };
 use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{ApiError, ApiState, error::QueryRefused, limit, schema::IdOrTime};
+use super::{
+    ApiError, ApiState,
+    error::QueryRefused,
+    heavy::{self, Turn},
+    limit,
+    schema::IdOrTime,
+};
 use crate::events::{Event, MOST_KEPT, Since};
 
 const DEFAULT_LIMIT: usize = 100;
@@ -42,11 +50,16 @@ impl Parameters {
 pub(super) async fn list(
     State(state): State<ApiState>,
     query: Result<Query<Parameters>, QueryRejection>,
-) -> Result<Json<Vec<Event>>, ApiError> {
+    turn: Turn,
+) -> Result<Response, ApiError> {
     let Query(parameters) = query?;
     let limit = limit(parameters.limit, DEFAULT_LIMIT, MOST_KEPT)?;
-    let events = state.events.list(parameters.since()?, limit);
-    Ok(Json(events.iter().map(|event| Event::clone(event)).collect()))
+    let since = parameters.since()?;
+    heavy::answer(Some(turn), move || {
+        let events = state.events.list(since, limit);
+        Ok(events.iter().map(|event| Event::clone(event)).collect::<Vec<_>>())
+    })
+    .await
 }
 
 /// Events as they come; with `since`, or where a browser connects again (`Last-Event-ID`), those it missed first.

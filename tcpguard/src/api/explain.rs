@@ -2,16 +2,19 @@
 
 use std::net::IpAddr;
 
-use axum::extract::rejection::BytesRejection;
-use axum::{Json, body::Bytes, extract::State};
+use axum::{
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+    response::Response,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
     ApiError, ApiState,
     access::{MayChange, body},
-    blocking,
-    error::{ChangeRefused, NotReadyYet},
+    error::{ExplanationRefused, NotReadyYet},
+    heavy::{self, Turn},
     model::Explanation,
 };
 use crate::{
@@ -24,7 +27,8 @@ pub const MOST_FRAMES: usize = 1000;
 /// Room for as many, in hexadecimal digits.
 pub(super) const LONGEST_BODY: usize = MOST_FRAMES * (2 * LONGEST_FRAME + 16);
 
-/// Packets to explain, one after the other: what one leaves behind counts for the next.
+/// Packets to explain, one after the other: the connections that one begins count for the next; the times between them, and
+/// handshakes that complete meanwhile, do not.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Packets {
@@ -39,28 +43,27 @@ pub struct Packets {
 /// their state: nothing is counted, and nothing changes.
 #[utoipa::path(
     post, path = "/explain", tag = "reading", request_body = Packets,
-    responses((status = OK, body = Vec<Explanation>), ChangeRefused, NotReadyYet)
+    responses((status = OK, body = Vec<Explanation>), ExplanationRefused, NotReadyYet)
 )]
 pub(super) async fn explain(
     _: MayChange,
     State(state): State<ApiState>,
+    turn: Turn,
     received: Result<Bytes, BytesRejection>,
-) -> Result<Json<Vec<Explanation>>, ApiError> {
+) -> Result<Response, ApiError> {
     let packets: Packets =
         serde_json::from_slice(&body(received)?).map_err(|error| ApiError::BadBody(error.to_string()))?;
     let frames = packets.frames.iter().map(|digits| frame(digits)).collect::<Result<Vec<_>, _>>()?;
     if frames.len() > MOST_FRAMES {
         return Err(ApiError::BadBody(format!("there are {} frames, and may be {MOST_FRAMES} at once", frames.len())));
     }
-    // One at a time: a twin takes time, and memory.
-    let _turn = state.scans.acquire().await.ok();
     let (live, lists) = (state.live.clone(), state.lists.clone());
-    let explained = blocking(move || {
+    heavy::answer(Some(turn), move || {
         let listed = |address: IpAddr| lists.covering(Network::of(address.into()));
         let mut explainer = Explainer::new(&live, &listed)?;
-        frames.iter().map(|frame| explainer.explain(frame).map(Explanation::from)).collect::<Result<Vec<_>, _>>()
-    });
-    Ok(Json(explained.await??))
+        Ok(frames.iter().map(|frame| explainer.explain(frame).map(Explanation::from)).collect::<Result<Vec<_>, _>>()?)
+    })
+    .await
 }
 
 fn frame(digits: &str) -> Result<Vec<u8>, ApiError> {

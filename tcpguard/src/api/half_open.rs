@@ -1,14 +1,15 @@
 //! `GET /half-open`: what `netstat -n -p TCP | grep SYN_RECV` shows, and what it means.
 
 use axum::{
-    Json,
     extract::{Query, State, rejection::QueryRejection},
+    response::Response,
 };
 use serde::Deserialize;
 
 use super::{
     ApiError, ApiState,
     error::{NotReadyYet, QueryRefused},
+    heavy::{self, Turn},
     model::{HalfOpenPort, HalfOpenReport, HalfOpenRow},
 };
 use crate::kernel::{HalfOpenTable, Spread};
@@ -32,11 +33,11 @@ pub(super) struct Parameters {
 pub(super) async fn half_open(
     State(state): State<ApiState>,
     query: Result<Query<Parameters>, QueryRejection>,
-) -> Result<Json<HalfOpenReport>, ApiError> {
+    turn: Turn,
+) -> Result<Response, ApiError> {
     let Query(parameters) = query?;
     let report = state.report()?;
-    let snapshot = &report.snapshot;
-    Ok(Json(self::report(&snapshot.kernel_half_open, parameters.port)))
+    heavy::answer(Some(turn), move || Ok(self::report(&report.snapshot.kernel_half_open, parameters.port))).await
 }
 
 /// The report of all rows, or of those of one local port.

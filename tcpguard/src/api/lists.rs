@@ -10,6 +10,7 @@ use axum::{
         rejection::{BytesRejection, QueryRejection},
     },
     http::StatusCode,
+    response::Response,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, de::Error};
@@ -21,6 +22,7 @@ use super::{
     access::{MayChange, body},
     blocking,
     error::{ChangeRefused, NotReadyYet, QueryRefused},
+    heavy::{self, Turn},
     limit,
     model::{BlockEntry, ListEntry, ListReport, Removed},
     schema::{AnyNetwork, LengthOfTime},
@@ -117,22 +119,23 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
 pub(super) async fn show(
     State(state): State<ApiState>,
     query: Result<Query<Parameters>, QueryRejection>,
-) -> Result<Json<ListReport>, ApiError> {
+    turn: Turn,
+) -> Result<Response, ApiError> {
     let Query(parameters) = query?;
     let report = state.report()?;
     let most = limit(parameters.limit, MOST_ENTRIES, MOST_ENTRIES)?;
     let lists = state.lists.clone();
-    // One at a time: a long list takes a while, and some memory.
-    let _turn = state.scans.acquire().await.ok();
-    let entries = blocking(move || lists.entries(most)).await?;
-    let clock = &report.snapshot.clock;
-    let of = |list| entries.iter().filter(|entry| entry.list == list).map(|entry| row(entry, clock)).collect();
-    let blocks = report.measures.blocks.iter().take(most);
-    Ok(Json(ListReport {
-        allow: of(ListName::Allow),
-        deny: of(ListName::Deny),
-        blocks: blocks.map(|block| block_row(block, clock)).collect(),
-    }))
+    heavy::answer(Some(turn), move || {
+        let (entries, clock) = (lists.entries(most), &report.snapshot.clock);
+        let of = |list| entries.iter().filter(|entry| entry.list == list).map(|entry| row(entry, clock)).collect();
+        let blocks = report.measures.blocks.iter().take(most);
+        Ok(ListReport {
+            allow: of(ListName::Allow),
+            deny: of(ListName::Deny),
+            blocks: blocks.map(|block| block_row(block, clock)).collect(),
+        })
+    })
+    .await
 }
 
 /// Add a network to a list

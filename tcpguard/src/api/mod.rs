@@ -7,6 +7,7 @@ mod events;
 mod explain;
 mod half_open;
 mod health;
+mod heavy;
 mod history;
 mod lists;
 mod live;
@@ -26,7 +27,7 @@ use std::{
 };
 
 use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::{
@@ -46,6 +47,7 @@ pub use access::Access;
 pub use error::ApiError;
 pub use explain::{MOST_FRAMES, Packets};
 pub use half_open::report as half_open_report;
+pub use heavy::Turns;
 pub use protection::Foreign;
 pub use serve::{ListenError, Listeners};
 pub use stats::StatsCache;
@@ -67,8 +69,8 @@ pub struct ApiState {
     pub live: LiveState,
     /// What does not change while the daemon runs.
     pub about: Arc<About>,
-    /// Leave to read the whole table.
-    pub scans: Arc<Semaphore>,
+    /// Whose turn it is to be answered what takes a while.
+    pub turns: Turns,
     /// Who is always let in, and who never.
     pub lists: Lists,
     /// What happened.

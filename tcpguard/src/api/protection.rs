@@ -62,9 +62,19 @@ fn check(headers: &HeaderMap, is_by_tcp: bool, names: &[String]) -> Result<(), F
     }
     match text(&header::ORIGIN) {
         // "null" is what a page in a sandbox sends.
-        Some(origin) if !is_same_site(&origin, &host) => Err(Foreign::Origin(shortened(origin))),
+        Some(origin) if !is_same_site(&origin, &host) => return Err(Foreign::Origin(shortened(origin))),
+        _ => {}
+    }
+    // Browsers say so themselves where a page wants an image or a script, which has no origin (Fetch Metadata, W3C). Whoever
+    // follows a link to the dashboard is welcome.
+    match text(&HeaderName::from_static("sec-fetch-site")).as_deref() {
+        Some(site @ ("cross-site" | "same-site")) if !is_navigation(headers) => Err(Foreign::Origin(site.to_owned())),
         _ => Ok(()),
     }
+}
+
+fn is_navigation(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate")
 }
 
 /// Whether this is an address, which no name can be made to point away from, or a name that is ours.
@@ -114,6 +124,19 @@ mod tests {
             assert_eq!(checked(&[("host", host)]), Err(Foreign::Host(host.to_owned())));
         }
         assert!(checked(&[]).is_err());
+    }
+
+    #[test]
+    fn nor_do_their_images_but_links_lead_here() {
+        let host = ("host", "127.0.0.1:9477");
+        for site in ["cross-site", "same-site"] {
+            let fetched = [host, ("sec-fetch-site", site), ("sec-fetch-mode", "no-cors")];
+            assert_eq!(checked(&fetched), Err(Foreign::Origin(site.to_owned())));
+            assert_eq!(checked(&[host, ("sec-fetch-site", site), ("sec-fetch-mode", "navigate")]), Ok(()));
+        }
+        for site in ["same-origin", "none"] {
+            assert_eq!(checked(&[host, ("sec-fetch-site", site), ("sec-fetch-mode", "cors")]), Ok(()));
+        }
     }
 
     #[test]

@@ -6,17 +6,17 @@ use std::{
 };
 
 use axum::{
-    Json,
     extract::{Query, State, rejection::QueryRejection},
+    response::Response,
 };
 use serde::Deserialize;
 use tcpguard_common::{address::Address, source::SourceEntry};
 use utoipa::ToSchema;
 
 use super::{
-    ApiError, ApiState, blocking,
+    Access, ApiError, ApiState,
     error::{NotReadyYet, QueryRefused},
-    limit,
+    heavy, limit,
     model::Source,
 };
 use crate::{
@@ -58,9 +58,10 @@ pub(super) struct Parameters {
     responses((status = OK, body = Vec<Source>), QueryRefused, NotReadyYet)
 )]
 pub(super) async fn sources(
+    access: Access,
     State(state): State<ApiState>,
     query: Result<Query<Parameters>, QueryRejection>,
-) -> Result<Json<Vec<Source>>, ApiError> {
+) -> Result<Response, ApiError> {
     let Query(parameters) = query?;
     let limit = limit(parameters.limit, DEFAULT_LIMIT, MOST)?;
     let report = state.report()?;
@@ -69,14 +70,10 @@ pub(super) async fn sources(
         Sort::HalfOpen => SourceOrder::HalfOpen,
         Sort::Dropped => SourceOrder::Dropped,
     };
-    // The whole table is read for one at a time: that takes a while, and some memory.
-    let _turn = match limit > MOST_TOP_SOURCES {
-        true => state.scans.acquire().await.ok(),
-        false => None,
-    };
+    // Reading the whole table takes a while.
+    let turn = if limit > MOST_TOP_SOURCES { Some(state.turns.take(access).await?) } else { None };
     let drops = state.about.drops();
-    // Reading the table is a system call or many: not on a thread that others wait for.
-    Ok(Json(blocking(move || top(&report.snapshot, &state.sources, order, limit, drops)).await??))
+    heavy::answer(turn, move || Ok(top(&report.snapshot, &state.sources, order, limit, drops)?)).await
 }
 
 /// The first `limit` sources in this order, as they stand now. Blocks are shown where anything `drops`.

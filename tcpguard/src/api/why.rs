@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     Report,
+    config::SourceLimits,
     events::Event,
     lists::{Entry, ListName, Network},
 };
@@ -57,7 +58,8 @@ fn gather(address: IpAddr, report: &Report, state: &ApiState) -> Result<Why, Api
     let rows = &snapshot.kernel_half_open.rows;
     let half_open = rows.iter().filter(|row| row.remote.ip().to_canonical() == address).count() as u64;
     let events = events_about(network, state);
-    let facts = Facts { address, source: source.as_ref(), listed: &listed, blocks: &blocks, half_open, drops };
+    let limits = &state.about.config.source;
+    let facts = Facts { address, source: source.as_ref(), listed: &listed, blocks: &blocks, half_open, drops, limits };
     Ok(Why {
         summary: facts.summary(),
         how_to_let_in: facts.how_to_let_in(),
@@ -96,6 +98,7 @@ struct Facts<'a> {
     blocks: &'a [BlockEntry],
     half_open: u64,
     drops: bool,
+    limits: &'a SourceLimits,
 }
 
 impl Facts<'_> {
@@ -107,8 +110,14 @@ impl Facts<'_> {
         self.listed.iter().filter(|entry| entry.list == ListName::Deny)
     }
 
+    /// Whether it is not challenged; see `SourceEntry::is_proven`.
     fn is_proven(&self) -> bool {
-        self.source.is_some_and(|source| source.proven)
+        self.source.is_some_and(|source| source.proven && source.half_open <= self.limits.max_half_open.into())
+    }
+
+    /// Some of its SYNs were dropped, and nothing is against it now.
+    fn was_held_back(&self) -> bool {
+        self.source.is_some_and(|source| source.dropped > 0)
     }
 
     /// The blocks that hold for it: a client that has proved itself does not answer for its neighbours.
@@ -157,6 +166,11 @@ impl Facts<'_> {
             Some(obstacle) => {
                 format!("Its SYNs would be dropped ({obstacle}), if anything were: syn_attack_protect is not 2.")
             }
+            None if self.was_held_back() => format!(
+                "It is let in, up to {} SYNs a second (source.syn_per_second). Some of its SYNs were dropped, for that or for a \
+                 block that is over.",
+                self.limits.syn_per_second
+            ),
             None if self.is_proven() => {
                 "It is let in, and not challenged: it completed a handshake of late.".to_owned()
             }
@@ -173,7 +187,7 @@ impl Facts<'_> {
         let mut commands: Vec<String> =
             denied.chain(blocked).map(|network| format!("tcpguard unblock {network}")).collect();
         commands.dedup();
-        if !commands.is_empty() || self.denied().next().is_some() {
+        if !commands.is_empty() || self.denied().next().is_some() || self.was_held_back() {
             commands.push(format!("tcpguard allow {}", self.address));
         }
         commands
@@ -182,6 +196,8 @@ impl Facts<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
     fn entry(network: &str, list: ListName, origin: &str) -> Entry {
@@ -201,12 +217,36 @@ mod tests {
     fn source(completed: u64) -> Source {
         let text = include_str!("sample.json");
         let stats: super::super::model::Stats = serde_json::from_str(text).expect("the sample");
-        Source { completed, proven: completed > 0, ..stats.sources.into_iter().next().expect("a source") }
+        Source {
+            completed,
+            proven: completed > 0,
+            dropped: 0,
+            half_open: 0,
+            ..stats.sources.into_iter().next().expect("a source")
+        }
     }
 
     fn facts<'a>(listed: &'a [Entry], blocks: &'a [BlockEntry], source: Option<&'a Source>) -> Facts<'a> {
+        static DEFAULTS: LazyLock<SourceLimits> = LazyLock::new(|| crate::config::Config::default().source);
         let address = "198.51.100.7".parse().expect("an address");
-        Facts { address, source, listed, blocks, half_open: 0, drops: true }
+        Facts { address, source, listed, blocks, half_open: 0, drops: true, limits: &DEFAULTS }
+    }
+
+    #[test]
+    fn who_sends_too_much_is_told_of_the_limit() {
+        let busy = Source { dropped: 7, ..source(3) };
+        let facts = facts(&[], &[], Some(&busy));
+        assert!(facts.verdict().contains("up to 2000 SYNs a second"), "{}", facts.verdict());
+        assert_eq!(facts.how_to_let_in(), ["tcpguard allow 198.51.100.7"]);
+    }
+
+    #[test]
+    fn a_proven_source_with_too_much_half_open_has_to_prove_itself_again() {
+        for (half_open, word) in [(64, "not challenged"), (65, "has to prove itself")] {
+            let client = Source { half_open, ..source(3) };
+            let verdict = facts(&[], &[], Some(&client)).verdict();
+            assert!(verdict.contains(word), "{half_open}: {verdict}");
+        }
     }
 
     #[test]

@@ -122,9 +122,24 @@ impl Messages {
     }
 }
 
-/// Whether a daemon can be asked at all.
-pub(super) fn is_running(socket: &Path) -> bool {
-    std::os::unix::net::UnixStream::connect(socket).is_ok()
+/// Whether a daemon can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// One listens.
+    Listens,
+    /// Nobody does.
+    Absent,
+    /// Whoever runs this may not ask.
+    Forbidden,
+}
+
+/// Whether a daemon can be asked at this socket.
+pub(super) fn presence(socket: &Path) -> Presence {
+    match std::os::unix::net::UnixStream::connect(socket) {
+        Ok(_) => Presence::Listens,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Presence::Forbidden,
+        Err(_) => Presence::Absent,
+    }
 }
 
 fn run<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -5,11 +5,14 @@ use std::{path::Path, process::ExitCode};
 use anyhow::{Context, Result};
 use hyper::Method;
 
-use super::{Asking, DEFAULT_CONFIG, FAILED, client, load_config, print, print_json};
+use super::{
+    Asking, DEFAULT_CONFIG, FAILED,
+    client::{self, Presence},
+    load_config, print, print_json,
+};
 use crate::{
-    api::model::Stats,
     config::Config,
-    doctor::{Finding, Report, Status, examine},
+    doctor::{Daemon, Finding, Report, Status, examine},
 };
 
 /// Exit code 0 where all is well, and 1 where there is something to fix.
@@ -18,14 +21,18 @@ pub(super) fn doctor(config: Option<&Path>, asking: &Asking) -> Result<ExitCode>
     let socket = asking.socket.clone().unwrap_or_else(|| {
         loaded.as_ref().map_or_else(|_| Config::default().listen.socket, |config| config.listen.socket.clone())
     });
-    let stats: Option<Stats> = match client::is_running(&socket) {
-        true => client::request(&socket, Method::GET, "/stats", None).ok(),
-        false => None,
+    let daemon = match client::presence(&socket) {
+        Presence::Listens => match client::request(&socket, Method::GET, "/stats", None) {
+            Ok(stats) => Daemon::Answers(Box::new(stats)),
+            Err(error) => Daemon::Unwell(format!("{error:#}")),
+        },
+        Presence::Absent => Daemon::Absent,
+        Presence::Forbidden => Daemon::Forbidden,
     };
     let file = config.or_else(|| Some(Path::new(DEFAULT_CONFIG)).filter(|file| file.exists()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the asynchronous runtime")?;
-    let report = runtime.block_on(examine(file, loaded, stats.as_ref()));
+    let report = runtime.block_on(examine(file, loaded, &socket, &daemon));
     if asking.json {
         print_json(&report)?
     } else {

@@ -7,12 +7,16 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use hyper::Method;
 use serde_json::json;
 
-use super::{Asking, Usage, client, load_config, print, print_json};
+use super::{
+    Asking, Usage,
+    client::{self, Presence},
+    load_config, print, print_json,
+};
 use crate::{
     api::{MOST_FRAMES, model::Explanation},
     explain::{
@@ -43,13 +47,20 @@ pub(super) fn explain(config: Option<&Path>, arguments: &Arguments) -> Result<()
     let too_short = capture.frames.iter().filter(|frame| frame.len() < SHORTEST_FRAME).count();
     let frames: Vec<Vec<u8>> = capture.frames.into_iter().filter(|frame| frame.len() >= SHORTEST_FRAME).collect();
     let socket = arguments.asking.socket(config)?;
-    let explained: Vec<Explanation> = if client::is_running(&socket) {
+    let presence = client::presence(&socket);
+    if presence == Presence::Forbidden {
+        bail!(
+            "{} may not be opened: only root, and the socket's group, may have packets explained (sudo?)",
+            socket.display()
+        );
+    }
+    let explained: Vec<Explanation> = if presence == Presence::Listens {
         let digits: Vec<String> =
             frames.iter().map(|frame| hex::encode(&frame[..frame.len().min(LONGEST_FRAME)])).collect();
         arguments.asking.change(config, Method::POST, "/explain", Some(&json!({ "frames": digits })))?
     } else {
         eprintln!(
-            "tcpguard: no daemon answers at {}: this is what the configuration alone makes of it",
+            "tcpguard: no daemon listens at {}: this is what the configuration alone makes of it, its lists and limits, in calm; challenges, and what is remembered of sources, are left out",
             socket.display()
         );
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

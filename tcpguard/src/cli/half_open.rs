@@ -5,7 +5,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::{Asking, client, print, print_json, table::table};
+use super::{
+    Asking,
+    client::{self, Presence},
+    print, print_json,
+    table::table,
+};
 use crate::{
     api::{self, model::HalfOpenReport},
     kernel::{KernelView, LiveKernel},
@@ -22,7 +27,7 @@ pub(super) struct Arguments {
 
 /// Asks the daemon; where none runs, the kernel itself, which answers the same.
 pub(super) fn half_open(config: Option<&Path>, arguments: &Arguments) -> Result<()> {
-    let report = if client::is_running(&arguments.asking.socket(config)?) {
+    let report = if client::presence(&arguments.asking.socket(config)?) == Presence::Listens {
         let query = arguments.port.map_or_else(String::new, |port| format!("?port={port}"));
         arguments.asking.get(config, &format!("/half-open{query}"))?
     } else {

@@ -1,6 +1,9 @@
 //! `tcpguard run`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -10,6 +13,8 @@ use tracing::info;
 
 use super::{load_config, logging};
 
+/// Time that what cannot be interrupted has to come to its end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Most of the work is in the kernel.
 const WORKER_THREADS: usize = 2;
 
@@ -34,11 +39,14 @@ pub(super) fn run(file: Option<&Path>, arguments: Arguments) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         cancel_on_signal(&shutdown)?;
         crate::run(config, shutdown).await.map_err(Into::into)
-    })
+    });
+    // A request to a webhook that hangs, or a long answer, is not waited for: nothing is guarded any more.
+    runtime.shutdown_timeout(LAST_WORDS);
+    result
 }
 
 /// Whether this process, which is not root, may do what the daemon does.

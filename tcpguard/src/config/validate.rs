@@ -157,7 +157,7 @@ fn store(typed: StoreFile, defaults: Store) -> Result<Store, Problem> {
 
 fn notify(typed: NotifyFile, defaults: Notify) -> Result<Notify, Problem> {
     if let Some(command) = &typed.command
-        && !command.as_ref().first().is_some_and(|program| Path::new(program).is_absolute())
+        && !command.as_ref().first().is_none_or(|program| Path::new(program).is_absolute())
     {
         let message =
             "the command must begin with the whole path of a program: as in [\"/usr/local/bin/page\", \"--now\"]";

@@ -88,11 +88,13 @@ impl Datapath {
     }
 }
 
+/// The name of a loaded program, as far as the kernel keeps it (15 bytes), where it tells.
+pub fn program_name(id: u32) -> Option<String> {
+    let program = loaded_programs().filter_map(Result::ok).find(|program| program.id() == id)?;
+    program.name_as_str().map(str::to_owned)
+}
+
 /// The error that names the program with this id on `interface`.
 pub fn occupied(interface: &str, id: u32) -> DatapathError {
-    let name = loaded_programs()
-        .filter_map(Result::ok)
-        .find(|program| program.id() == id)
-        .and_then(|program| program.name_as_str().map(str::to_owned));
-    DatapathError::Occupied { interface: interface.to_owned(), program: name.unwrap_or_default(), id }
+    DatapathError::Occupied { interface: interface.to_owned(), program: program_name(id).unwrap_or_default(), id }
 }

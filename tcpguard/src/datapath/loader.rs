@@ -103,6 +103,14 @@ impl Datapath {
         Self::load_for(options, Purpose::Guarding)
     }
 
+    /// The same, only to be run on single frames: it is attached to nothing, and sees no handshakes.
+    ///
+    /// # Errors
+    /// As [`Datapath::load`].
+    pub fn load_unattached(options: &DatapathOptions) -> Result<(Self, Maps), DatapathError> {
+        Self::load_for(options, Purpose::Explaining { hash_key: random_key()? })
+    }
+
     pub(super) fn load_for(options: &DatapathOptions, purpose: Purpose) -> Result<(Self, Maps), DatapathError> {
         let ticks_per_second = ticks_per_second()?;
         let clock = Clock::new(ticks_per_second);

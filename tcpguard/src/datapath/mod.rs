@@ -25,7 +25,7 @@ use tcpguard_common::{
 };
 use zerocopy::IntoBytes;
 
-pub use attach::{AttachMode, Attachment, occupied};
+pub use attach::{AttachMode, Attachment, occupied, program_name};
 pub use batch::{BatchReader, Progress};
 pub use error::DatapathError;
 pub use loader::{DatapathOptions, Feature, Features};

@@ -27,8 +27,8 @@ pub struct ProgramCost {
 const PROGRAMS: [&str; 3] = [program::GUARD, program::HANDSHAKE_COMPLETED, program::SYN_ACK_RETRIED];
 
 impl Datapath {
-    /// What each program has cost; `None` where the kernel does not tell. It counts only while
-    /// `kernel.bpf_stats_enabled` is 1.
+    /// What each program has cost; `None` where the kernel does not tell. It counts only while it is told to measure
+    /// (`kernel.bpf_stats_enabled`, or `BPF_ENABLE_STATS`).
     pub fn program_costs(&self) -> Option<Vec<ProgramCost>> {
         let costs = PROGRAMS.iter().filter_map(|name| Some((*name, self.ebpf.program(name)?)));
         // One that this kernel has no use for is not loaded, and costs nothing.

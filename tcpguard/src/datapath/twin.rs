@@ -9,7 +9,7 @@ use std::{
 use aya::{
     Ebpf,
     maps::{
-        HashMap, Map, MapData,
+        HashMap, Map, MapData, MapError,
         lpm_trie::{Key, LpmTrie},
     },
     programs::{TestRun, TestRunOptions},
@@ -17,6 +17,7 @@ use aya::{
 use tcpguard_common::{
     address::Address,
     challenge::Endpoint,
+    control::Control,
     layout::{map, program},
     rule::Rule,
     source::SourceEntry,
@@ -95,7 +96,7 @@ impl Array {
 }
 
 /// One more handle of a map.
-fn again<M: TryFrom<Map, Error = aya::maps::MapError>>(
+fn again<M: TryFrom<Map, Error = MapError>>(
     ebpf: &Ebpf,
     name: &'static str,
     kind: fn(MapData) -> Map,
@@ -140,7 +141,17 @@ impl Twin {
         }
         let endpoints = from.endpoints.keys().map(|endpoint| endpoint.map(|at| (at.address, at.port as u16)));
         let endpoints = endpoints.collect::<Result<_, _>>().map_err(DatapathError::map(map::ENDPOINTS))?;
-        self.maps.challenges.set_endpoints(endpoints)
+        self.maps.challenges.set_endpoints(endpoints)?;
+        self.keep_word()
+    }
+
+    /// The daemon's word, where it was good when it was copied, is good for as long as the twin is asked.
+    fn keep_word(&mut self) -> Result<(), DatapathError> {
+        let word = self.maps.control.read()?;
+        if word.good_until < self.datapath.jiffies()? {
+            return Ok(());
+        }
+        self.maps.control.give(&Control { good_until: u64::MAX, ..word })
     }
 
     /// Copies what is remembered of a source, and what the lists say of it.
@@ -150,10 +161,14 @@ impl Twin {
     pub fn learn(&mut self, live: &LiveState, source: Address) -> Result<(), DatapathError> {
         match live.0.rules.get(&Key::new(128, source), 0) {
             Ok(rule) => self.maps.rules.set(source, 128, rule)?,
-            Err(aya::maps::MapError::KeyNotFound) => {}
+            Err(MapError::KeyNotFound) => {}
             Err(error) => return Err(DatapathError::map(map::RULES)(error)),
         }
-        let Ok(entry) = live.0.sources.get(&source, 0) else { return Ok(()) };
+        let entry = match live.0.sources.get(&source, 0) {
+            Ok(entry) => entry,
+            Err(MapError::KeyNotFound) => return Ok(()),
+            Err(error) => return Err(DatapathError::map(map::SOURCES)(error)),
+        };
         // This gives it an entry, and makes it a known one; what is in it comes after.
         self.datapath.block(source, 0)?;
         self.maps.sources.insert(source, &entry)

@@ -1,17 +1,31 @@
 //! The daemon: whether it runs, and what it says of itself.
 
-use super::Finding;
-use crate::{api::model::Stats, config::Config};
+use std::path::Path;
+
+use super::{Daemon, Finding};
+use crate::api::model::Stats;
 
 const AREA: &str = "daemon";
 /// A snapshot that comes later than this is no use.
 const LATE_SECONDS: f64 = 1.0;
 
-pub(super) fn examine(config: &Config, stats: Option<&Stats>) -> Vec<Finding> {
-    let Some(stats) = stats else {
-        let meaning = "nothing is guarded while it does not run";
-        let value = format!("does not answer at {}", config.listen.socket.display());
-        return vec![Finding::new(AREA, "tcpguard", value, meaning).fix("tcpguard run (or: systemctl start tcpguard)")];
+pub(super) fn examine(socket: &Path, daemon: &Daemon) -> Vec<Finding> {
+    let finding = |value: String, meaning: &str| Finding::new(AREA, "tcpguard", value, meaning);
+    let stats = match daemon {
+        Daemon::Answers(stats) => stats,
+        Daemon::Absent => {
+            let value = format!("does not run: nobody listens at {}", socket.display());
+            let meaning = "nothing is guarded while it does not run";
+            return vec![finding(value, meaning).fix("tcpguard run (or: systemctl start tcpguard)")];
+        }
+        Daemon::Forbidden => {
+            let value = format!("not known: {} may not be opened", socket.display());
+            return vec![finding(value, "only root, and the socket's group, may ask it").fix("sudo tcpguard doctor")];
+        }
+        Daemon::Unwell(problem) => {
+            let meaning = "it listens, but does not answer as it should";
+            return vec![finding(problem.clone(), meaning).fix("look into its log: journalctl -u tcpguard")];
+        }
     };
     let mut findings =
         vec![Finding::new(AREA, "tcpguard", format!("{}, {}", stats.version, stats.state), "it runs and answers")];

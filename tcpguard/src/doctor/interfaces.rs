@@ -4,12 +4,14 @@ use std::{fmt::Display, thread::available_parallelism};
 
 use ethtool::{EthtoolAttr, EthtoolChannelAttr, EthtoolFeatureAttr, EthtoolHandle, new_connection};
 use futures_util::TryStreamExt;
+use tcpguard_common::layout::program;
 use tracing::debug;
 
 use super::{Finding, wanted};
 use crate::{
     api::model::Stats,
     config::{Config, XdpMode},
+    datapath::program_name,
     interfaces::{Link, Links},
 };
 
@@ -89,8 +91,11 @@ fn attachment(link: &Link, config: &Config, stats: Option<&Stats>) -> Finding {
                 _ => finding,
             }
         }
-        (None, Some(id)) => finding(format!("taken by the program with the id {id}"))
-            .fix(format!("ip link set dev {} xdp off", link.name)),
+        (None, Some(id)) => match program_name(id) {
+            Some(name) if name == program::GUARD => finding(format!("tcpguard's own program, with the id {id}")),
+            name => finding(format!("taken by the program {} with the id {id}", name.unwrap_or_default()))
+                .fix("end what that program belongs to, or leave the interface out of `interfaces`"),
+        },
         (None, None) => finding("free; the mode shows once `tcpguard run` is attached".to_owned()),
     }
 }
@@ -103,7 +108,12 @@ async fn queues(link: &Link) -> Option<Finding> {
     let finding =
         Finding::new(AREA, format!("{} queues", link.name), format!("{used} of {most} for {cpus} CPUs"), meaning);
     let better = most.min(cpus);
-    Some(finding.fix_if(used < better, format!("ethtool -L {} combined {better}", link.name)))
+    let fix = format!(
+        "before tcpguard is started: ethtool -L {} combined {better} (many drivers drop the link for a moment then, and some want \
+         queues to spare for native XDP)",
+        link.name
+    );
+    Some(if used < better { Finding { fix: Some(fix), ..finding.note() } } else { finding })
 }
 
 /// Receive queues in use, and how many there can be; `None` where the driver does not tell.

@@ -5,12 +5,14 @@ use std::fs;
 use super::Finding;
 use crate::{
     config::Config,
-    datapath::{Datapath, Feature},
+    datapath::{Datapath, DatapathOptions, Feature},
     datapath_options,
 };
 
 const AREA: &str = "kernel";
 const JIT: &str = "/proc/sys/net/core/bpf_jit_enable";
+/// No more room is needed for a trial.
+const FEW_SOURCES: u32 = 1024;
 const UNPRIVILEGED: &str = "a knob that needs root to be looked at";
 
 pub(super) fn examine() -> Vec<Finding> {
@@ -22,7 +24,8 @@ pub(super) fn examine() -> Vec<Finding> {
         "what the rest depends on; 5.15 and later are known to work",
     )];
     findings.extend(jit());
-    let datapath = match Datapath::load(&datapath_options(&Config::default())) {
+    let options = DatapathOptions { max_sources: FEW_SOURCES, ..datapath_options(&Config::default()) };
+    let datapath = match Datapath::load(&options) {
         Ok((datapath, _)) => datapath,
         Err(error) => {
             let fix =

@@ -33,7 +33,7 @@ fn examine_all(listeners: &[Listener]) -> Vec<Finding> {
 
 fn examine_port(port: u16, listeners: &[&Listener]) -> Finding {
     let smallest = listeners.iter().map(|listener| listener.backlog).min().unwrap_or(0);
-    let meaning = "handshakes that the kernel can keep for it, half open or waiting to be accepted";
+    let meaning = "handshakes that the kernel can keep for it: so many half open, and as many waiting to be accepted";
     let value = match listeners.len() {
         1 => format!("room for {smallest}"),
         count => format!("{count} listeners, the smallest with room for {smallest}"),

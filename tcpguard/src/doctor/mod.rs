@@ -89,16 +89,37 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
-/// Examines this host, as the configuration in `file` would guard it; `stats` is what a running daemon says.
-pub async fn examine(file: Option<&Path>, loaded: Result<Config, String>, stats: Option<&Stats>) -> Report {
+/// What became of asking the daemon.
+pub enum Daemon {
+    /// How things stand, by its word.
+    Answers(Box<Stats>),
+    /// It listens, and does not answer as it should.
+    Unwell(String),
+    /// Nobody listens.
+    Absent,
+    /// Whoever runs this may not ask it.
+    Forbidden,
+}
+
+impl Daemon {
+    fn stats(&self) -> Option<&Stats> {
+        match self {
+            Self::Answers(stats) => Some(stats),
+            _ => None,
+        }
+    }
+}
+
+/// Examines this host, as the configuration in `file` would guard it, and the daemon at `socket`.
+pub async fn examine(file: Option<&Path>, loaded: Result<Config, String>, socket: &Path, daemon: &Daemon) -> Report {
     let mut findings = kernel::examine();
     let config = loaded.as_ref().map_or_else(|_| Config::default(), Config::clone);
     let links = interfaces::list().await;
-    findings.extend(interfaces::examine(&links, &config, stats).await);
+    findings.extend(interfaces::examine(&links, &config, daemon.stats()).await);
     findings.extend(settings::examine(&config));
     findings.extend(listeners::examine());
     findings.extend(configuration::examine(file, &loaded));
-    findings.extend(daemon::examine(&config, stats));
+    findings.extend(daemon::examine(socket, daemon));
     let to_fix = findings.iter().filter(|finding| finding.status == Status::Fix).count();
     Report { to_fix, findings }
 }

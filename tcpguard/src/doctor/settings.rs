@@ -66,7 +66,8 @@ const SETTINGS: &[Setting] = &[
     Setting {
         name: "net.ipv4.tcp_l3mdev_accept",
         meaning: "1 lets a listener outside of a VRF take connections from inside: those are not challenged by cookies",
-        better: |value| (value == "1").then_some("0"),
+        // Listeners may depend on it: what it means is said, and no more.
+        better: |_| None,
         is_matter_of_taste: true,
     },
     Setting {

@@ -30,7 +30,7 @@ use crate::{
     },
     detect::{Judgement, Offence, Phase, Scope},
     events::{EventKind, EventLog, Note},
-    lists::{Lists, Network},
+    lists::{ListError, Lists, Network},
     monitor::Snapshot,
 };
 pub use advice::BacklogAdvice;
@@ -71,6 +71,8 @@ pub struct Enforcer {
     lists: Lists,
     events: EventLog,
     report: AttackReport,
+    /// Networks whose blocks are still to be lifted.
+    to_lift: BTreeSet<Network>,
     drops_payload: bool,
     advised: BTreeSet<u16>,
     has_failed: bool,
@@ -116,6 +118,7 @@ impl Enforcer {
             lists,
             report: AttackReport::new(events.clone(), level),
             events,
+            to_lift: BTreeSet::new(),
             drops_payload: false,
             advised: BTreeSet::new(),
             has_failed: false,
@@ -137,6 +140,7 @@ impl Enforcer {
         at: Duration,
     ) -> Measures {
         self.report.tell(judgement, snapshot, &self.services, at);
+        self.lift_waiting();
         let advice = self.advise(judgement, snapshot);
         self.challenger.choose(judgement, snapshot, datapath, at);
         self.set_settings(judgement, snapshot, &advice);
@@ -181,7 +185,7 @@ impl Enforcer {
             let result = if who.length() == 128 {
                 datapath.block(who.first(), 0).map_err(Into::into)
             } else {
-                self.lists.block(*who, 0).map(drop)
+                self.lift_network(*who)
             };
             if let Err(error) = result {
                 error!("the block of {who} could not be lifted: {error}");
@@ -189,6 +193,23 @@ impl Enforcer {
             self.events.record(Note::new(EventKind::BlockLifted, format!("the block of {who} was lifted")).about(who));
         }
         lifted.len()
+    }
+
+    /// Lifts the block of a network; while a long list is being changed that has to wait for the next tick.
+    fn lift_network(&mut self, network: Network) -> Result<(), ListError> {
+        if !self.lists.block(network, 0)? {
+            self.to_lift.insert(network);
+        }
+        Ok(())
+    }
+
+    /// Lifts what had to wait.
+    fn lift_waiting(&mut self) {
+        for network in std::mem::take(&mut self.to_lift) {
+            if let Err(error) = self.lift_network(network) {
+                error!("the block of {network} could not be lifted: {error}");
+            }
+        }
     }
 
     /// The datapath began to challenge the SYNs to a port by itself.
@@ -326,6 +347,7 @@ impl Enforcer {
             return;
         };
         let until = snapshot.clock.after(lasts);
+        self.to_lift.remove(&network);
         match self.lists.block(network, until) {
             Ok(true) => self.report.blocked(EventKind::PrefixBlocked, network, offence, lasts, times),
             // A long list is being changed: the next tick tries again.

@@ -1,4 +1,4 @@
-//! Explaining without a daemon: by the configuration alone, as it would be in calm times.
+//! Explaining without a daemon: by the lists and limits of the configuration alone, as it would be in calm times.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -14,12 +14,13 @@ use crate::{
     lists::{DatapathTime, Lists, Network},
 };
 
-/// What would become of these frames under `config`, with nothing remembered of any source. Nothing is attached.
+/// What would become of these frames under `config`, with nothing remembered of any source, no port challenged, and every
+/// destination taken for the host's. Nothing is attached.
 ///
 /// # Errors
 /// Where the datapath cannot be loaded, which needs root.
 pub fn explain(config: &Config, frames: &[Vec<u8>]) -> Result<Vec<Explanation>, RunError> {
-    let (datapath, mut maps) = Datapath::load(&datapath_options(config))?;
+    let (datapath, mut maps) = Datapath::load_unattached(&datapath_options(config))?;
     let time = Arc::new(DatapathTime::new(datapath.jiffies()?, datapath.ticks_per_second));
     let (lists, mut files) = Lists::start(config, maps.rules, EventLog::in_memory(), time)?;
     files.review();

@@ -7,7 +7,6 @@ mod reason;
 mod stage;
 
 use std::{
-    collections::BTreeSet,
     fmt,
     net::{IpAddr, SocketAddr},
 };
@@ -86,11 +85,11 @@ pub struct Explanation {
     pub reason: String,
 }
 
-/// Explains packets, one after the other: what one leaves behind counts for the next.
+/// Explains packets, one after the other: the connections that one begins count for the next. The times between
+/// them, and the handshakes that complete meanwhile, do not.
 pub struct Explainer<'a> {
     twin: Twin,
     live: &'a LiveState,
-    known: BTreeSet<Address>,
     listed: &'a dyn Fn(IpAddr) -> Vec<Entry>,
 }
 
@@ -100,7 +99,7 @@ impl<'a> Explainer<'a> {
     /// # Errors
     /// Where no twin can be made.
     pub fn new(live: &'a LiveState, listed: &'a dyn Fn(IpAddr) -> Vec<Entry>) -> Result<Self, DatapathError> {
-        Ok(Self { twin: live.twin()?, live, known: BTreeSet::new(), listed })
+        Ok(Self { twin: live.twin()?, live, listed })
     }
 
     /// Explains one frame.
@@ -110,9 +109,8 @@ impl<'a> Explainer<'a> {
     pub fn explain(&mut self, frame: &[u8]) -> Result<Explanation, DatapathError> {
         let frame = &frame[..frame.len().min(LONGEST_FRAME)];
         let segment = parse(&Bytes(frame));
-        if let Ok(segment) = &segment
-            && self.known.insert(segment.source)
-        {
+        if let Ok(segment) = &segment {
+            // Each time, since in the twin no handshake completes: what the real one knows goes before.
             self.twin.learn(self.live, segment.source)?;
         }
         let entry = segment.as_ref().ok().map(|segment| self.twin.entry(segment.source)).transpose()?.flatten();

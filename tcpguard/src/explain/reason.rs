@@ -107,7 +107,7 @@ impl Context<'_> {
             return format!("let in: a SYN that was sent again; {}", self.of_entry());
         }
         if has(Counter::SynTracked) || has(Counter::SynUntracked) {
-            return format!("let in, and accounted to its source; {}", self.of_entry());
+            return format!("let in; {}", self.of_entry());
         }
         "let through: only SYNs are judged, and the port is not challenged or it belongs to a connection".to_owned()
     }

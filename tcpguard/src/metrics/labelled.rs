@@ -102,7 +102,9 @@ fn ports(stats: &Stats, sink: &mut Sink<'_>) -> fmt::Result {
     of_ports(Counter, "port_syn", "SYNs to the port", |port| port.syn)?;
     of_ports(Counter, "port_completed", "Handshakes of the port that completed", |port| port.completed)?;
     of_ports(Counter, "port_syn_ack_retried", "SYN-ACKs of the port that were sent again", |port| port.retried)?;
-    of_ports(Counter, "port_challenged", "SYNs to the port that were answered with a cookie", |port| port.challenged)?;
+    of_ports(Counter, "port_challenged", "SYNs to the port that were to be answered with a cookie", |port| {
+        port.challenged
+    })?;
     of_ports(Gauge, "port_half_open", "Handshakes of the port in state SYN_RECV in the kernel", |port| port.half_open)?;
     of_ports(Gauge, "port_backlog", "What the listeners of the port can hold", |port| port.backlog)?;
     of_ports(Gauge, "port_accept_queue", "Completed connections that wait to be accepted", |port| port.accept_queue)?;

@@ -8,10 +8,11 @@ use nix::{
 };
 use thiserror::Error;
 use tokio::{
-    io::AsyncWriteExt,
-    process::Command,
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::{Child, ChildStderr, Command},
     time::{sleep, timeout},
 };
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::Notification;
@@ -21,6 +22,8 @@ use crate::config::Notify;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes that are shown of what a command says.
 const LONGEST_COMPLAINT: usize = 200;
+/// Time that it has to say it, once it has ended.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Why a notification did not arrive.
 #[derive(Debug, Error)]
@@ -43,33 +46,58 @@ pub(super) async fn run_command(config: &Notify, notification: &Notification) ->
     let body = serde_json::to_vec(notification)?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    // A group of its own, so that what it starts ends with it.
-    command.env("TCPGUARD_EVENT", notification.event).kill_on_drop(true).process_group(0);
+    command.env("TCPGUARD_EVENT", notification.event).process_group(0);
     let mut child = command.spawn().map_err(DeliveryError::CannotRun)?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let mut group = Group::of(&child);
+    let complaints = AbortOnDropHandle::new(tokio::spawn(read_complaints(child.stderr.take())));
     let run = async {
         if let Some(mut input) = child.stdin.take() {
             // It may not care for what it is told.
             input.write_all(&body).await.ok();
         }
-        child.wait_with_output().await.map_err(DeliveryError::CannotRun)
+        child.wait().await.map_err(DeliveryError::CannotRun)
     };
-    let Ok(output) = timeout(config.timeout, run).await else {
-        if let Some(Err(error)) = group.map(|group| killpg(group, Signal::SIGKILL)) {
-            debug!("a command that took too long could not be killed: {error}");
-        }
-        return Err(DeliveryError::TooSlow(config.timeout));
-    };
-    let output = output?;
-    if output.status.success() {
+    let status = timeout(config.timeout, run).await.map_err(|_| DeliveryError::TooSlow(config.timeout))??;
+    // It has ended by itself; what it has started may go on.
+    group.spare();
+    if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().chars().take(LONGEST_COMPLAINT).collect::<String>();
-    Err(DeliveryError::CommandFailed(if said.is_empty() {
-        output.status.to_string()
-    } else {
-        format!("{}: {said}", output.status)
-    }))
+    // That may also keep its standard error open.
+    let said = timeout(LAST_WORDS, complaints).await.ok().and_then(Result::ok).unwrap_or_default();
+    Err(DeliveryError::CommandFailed(if said.is_empty() { status.to_string() } else { format!("{status}: {said}") }))
+}
+
+/// The beginning of what a command has to say; the rest is read too, or it would wait for that.
+async fn read_complaints(output: Option<ChildStderr>) -> String {
+    let Some(mut output) = output else { return String::new() };
+    let (mut said, mut chunk) = (Vec::new(), [0; 1024]);
+    while let Ok(read @ 1..) = output.read(&mut chunk).await {
+        let room = LONGEST_COMPLAINT.saturating_sub(said.len());
+        said.extend_from_slice(&chunk[..read.min(room)]);
+    }
+    String::from_utf8_lossy(&said).trim().to_owned()
+}
+
+/// A command, with all that it has started: they are killed together where this is dropped.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    }
+
+    const fn spare(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.map(|group| killpg(group, Signal::SIGKILL)) {
+            debug!("a command that took too long could not be killed: {error}");
+        }
+    }
 }
 
 /// Posts the notification, up to `notify.retries` times more where the receiver does not answer, or is not well.

@@ -55,7 +55,7 @@ impl Notification {
     }
 }
 
-/// Tells of attacks until `shutdown`. A notification under way is cut off then.
+/// Tells of attacks until `shutdown`. A notification that is under way then is not waited for.
 pub async fn run(
     config: Notify,
     events: EventLog,

@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: a web server, its clients and a flood, and what tcpguard sees of them.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     panic::resume_unwind,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use lab::{
     Client, Connections, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
+    bridge::Bridge,
     daemon::tcpguard,
     network::{SERVER_INTERFACE, SERVER_IPV4},
     server::Nginx,
@@ -19,6 +20,8 @@ use serde_json::Value;
 
 const CLIENT_RATE: u32 = 100;
 const FLOOD_RATE: u32 = 100_000;
+/// Where the daemon listens, in its namespace.
+const DASHBOARD: &str = "127.0.0.1:9477";
 const PHASE: Duration = Duration::from_secs(5);
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(SERVER_IPV4), 80);
 
@@ -33,15 +36,31 @@ fn main() -> Result<()> {
     let daemon = Setup::new(&lab)?.config(&config).start()?;
     say("tcpguard guards the server's end of the cable. From another shell you can look as well:");
     println!("    target/release/tcpguard status --socket {}", daemon.socket().display());
+    println!("    target/release/tcpguard top --socket {}", daemon.socket().display());
+    let dashboard = dashboard(&lab)?;
+    if let Some((address, _)) = &dashboard {
+        println!("and in a browser, while this runs: http://{address}/");
+    }
 
     let calm = calm(&lab, &daemon)?;
     half_open(&lab, &daemon)?;
     let few = few_sources(&lab, &daemon)?;
     let random = random_sources(&lab, &daemon)?;
-    drop(daemon);
+    drop((dashboard, daemon));
     let unguarded = flood_without_tcpguard(&lab)?;
     conclude(&[calm, few, random, unguarded]);
     Ok(())
+}
+
+/// Where the dashboard is to be seen from here: a door of this machine's loopback interface into the lab.
+fn dashboard(lab: &Lab) -> Result<Option<(SocketAddr, Bridge)>> {
+    let Ok(listener) = TcpListener::bind(DASHBOARD).or_else(|_| TcpListener::bind("127.0.0.1:0")) else {
+        return Ok(None);
+    };
+    let address = listener.local_addr()?;
+    let server = lab.server.clone();
+    let bridge = Bridge::start(listener, move || server.within(|| Ok(TcpStream::connect(DASHBOARD)?)))?;
+    Ok(Some((address, bridge)))
 }
 
 /// One line of the closing table.

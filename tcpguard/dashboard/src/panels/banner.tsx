@@ -15,7 +15,10 @@ export function Banner({ stats }: { stats: Stats }) {
   const { state, state_since, attack, time } = stats;
   const since = attack ? attack.since : state_since;
   return (
-    <section id="banner" class={`banner ${state}`} aria-live="polite" aria-label="State">
+    <section id="banner" class={`banner ${state}`} aria-label="State">
+      <p class="hidden" role="status">
+        {attack ? `${state}, ${KINDS[attack.kind] ?? attack.kind}` : state}
+      </p>
       <p class="state">
         <strong id="state">{state}</strong>
         {attack && <span id="kind">{attack.kind}</span>}

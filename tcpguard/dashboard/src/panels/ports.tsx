@@ -54,11 +54,12 @@ export function Ports({ stats }: { stats: Stats }) {
 
 function Backlog({ port }: { port: Port }) {
   if (port.backlog === 0) return <span class="quiet">no listener</span>;
-  const used = port.half_open + port.accept_queue;
+  // Each may fill it: the kernel keeps them apart (inet_csk_reqsk_queue_is_full, sk_acceptq_is_full).
+  const used = Math.max(port.half_open, port.accept_queue);
   return (
     <span class="backlog">
       <meter min={0} max={port.backlog} high={port.backlog * 0.8} optimum={0} value={used} aria-label={`Backlog of port ${port.port}`} />
-      {count(used)} of {count(port.backlog)}
+      {count(port.half_open)} half open, {count(port.accept_queue)} waiting, of {count(port.backlog)}
     </span>
   );
 }

@@ -14,6 +14,7 @@ const SORTS: { sort: Sort; label: string }[] = [
   { sort: "dropped", label: "Dropped" },
 ];
 const SHOWN = 20;
+const ASK_MS = 1000;
 // As many as the daemon has at hand; more would have it read its whole table.
 const SEARCHED = 256;
 
@@ -25,23 +26,31 @@ export function Sources({ stats }: { stats: Stats }) {
   const wanted = typed.trim().toLowerCase();
   const isAddress = /^[0-9.]{7,}$|^[0-9a-f:.]*:[0-9a-f:.]*$/.test(wanted);
 
+  // One request after the other, so that a slow way does not lose them all.
   useEffect(() => {
     let isCurrent = true;
-    const show = <T,>(set: (value: T | null) => void, path: string) =>
-      get<T>(path).then(
-        (value) => isCurrent && set(value),
-        () => isCurrent && set(null),
-      );
-    if (wanted !== "" || sort !== "syn") void show(setFound, `/sources?sort=${sort}&limit=${SEARCHED}`);
-    else setFound(null);
-    if (isAddress) void show(setWhy, `/sources/${encodeURIComponent(wanted)}`);
-    else setWhy(null);
+    let timer = 0;
+    const ask = async () => {
+      const [sources, known] = await Promise.all([
+        wanted !== "" || sort !== "syn" ? get<Source[]>(`/sources?sort=${sort}&limit=${SEARCHED}`).catch(() => null) : null,
+        isAddress ? get<Why>(`/sources/${encodeURIComponent(wanted)}`).catch(() => null) : null,
+      ]);
+      if (!isCurrent) return;
+      setFound(sources);
+      setWhy(known);
+      timer = setTimeout(ask, ASK_MS);
+    };
+    void ask();
     return () => {
       isCurrent = false;
+      clearTimeout(timer);
     };
-  }, [wanted, sort, stats.time]);
+  }, [wanted, sort]);
 
-  const rows = (found ?? stats.sources).filter(({ source }) => source.includes(wanted)).slice(0, SHOWN);
+  const rows = [...(found ?? stats.sources)]
+    .filter(({ source }) => source.includes(wanted))
+    .sort((one, other) => other[sort] - one[sort])
+    .slice(0, SHOWN);
   return (
     <section class="panel" id="sources" tabIndex={-1}>
       <div class="title">
@@ -129,7 +138,7 @@ function done({ blocked_until, dropped, challenged, proven }: Source): string {
 
 function WhyCard({ why }: { why: Why }) {
   return (
-    <div class="why" role="status">
+    <div class="why">
       <h3>{why.address}</h3>
       <ul>
         {why.summary.map((line) => (

@@ -26,7 +26,7 @@ pub struct Source {
     pub dropped: u64,
     /// SYNs challenged.
     pub challenged: u64,
-    /// Whether it has completed a handshake.
+    /// Whether it has completed a handshake within `challenge.proven_for`.
     pub proven: bool,
     /// Until when it is blocked.
     pub blocked_until: Option<Timestamp>,

@@ -90,6 +90,7 @@ async fn show(terminal: &mut DefaultTerminal, socket: PathBuf, mut view: View) -
     tokio::spawn(follow(socket, tell, sort));
     let mut keys = EventStream::new();
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut hang_up = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     loop {
         terminal.draw(|frame| screen::draw(&view, frame)).context("cannot draw")?;
@@ -105,6 +106,7 @@ async fn show(terminal: &mut DefaultTerminal, socket: PathBuf, mut view: View) -
                 None => return Ok(()),
             },
             _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
             _ = hang_up.recv() => return Ok(()),
         }
     }

@@ -1,6 +1,6 @@
 //! Drawing, for terminals of any size.
 
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -43,7 +43,7 @@ pub fn draw(view: &View, frame: &mut Frame<'_>) {
     draw_half_open(stats, frame, half_open);
     draw_ports(stats, frame, ports);
     draw_sources(view, stats.time, frame, sources);
-    draw_events(view, frame, events);
+    draw_events(view, stats.time, frame, events);
     draw_help(view, frame, help);
 }
 
@@ -146,7 +146,7 @@ fn draw_ports(stats: &Stats, frame: &mut Frame<'_>, area: Rect) {
     let mut ports: Vec<&Port> = stats.ports.iter().collect();
     ports.sort_by_key(|port| (std::cmp::Reverse((port.half_open, port.syn)), port.port));
     let rows = ports.into_iter().take(PORTS).map(|port| {
-        let used = format!("{} of {}", port.half_open + port.accept_queue, port.backlog);
+        let used = format!("{} of {}", port.half_open.max(port.accept_queue), port.backlog);
         let remark = if port.slow_application { "accepts too slowly" } else { "" };
         row([
             port.port.to_string(),
@@ -206,10 +206,10 @@ fn source_row(source: &Source, now: Timestamp) -> Row<'static> {
     row([source.source.clone(), syn, completed, half_open, dropped, done]).style(style)
 }
 
-fn draw_events(view: &View, frame: &mut Frame<'_>, area: Rect) {
+fn draw_events(view: &View, now: Timestamp, frame: &mut Frame<'_>, area: Rect) {
     let lines = view.events.iter().take(EVENTS.into()).map(|event| {
         let would = if event.watch_only { "would be: " } else { "" };
-        let time = event.time.strftime("%H:%M:%S").to_string();
+        let time = when(event.time, now, &TimeZone::system());
         Line::from(vec![Span::raw(time).dim(), Span::raw(format!(" {would}{}", event.message))])
     });
     let title = Line::from(" events ").dim();
@@ -237,6 +237,13 @@ fn row<const COLUMNS: usize>(cells: [String; COLUMNS]) -> Row<'static> {
 
 fn heading<const COLUMNS: usize>(names: [&'static str; COLUMNS]) -> Row<'static> {
     Row::new(names.map(Cell::from)).style(Style::new().add_modifier(Modifier::BOLD))
+}
+
+/// The time of day here; with the date, where that is not today's.
+fn when(time: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
+    let (time, now) = (time.to_zoned(zone.clone()), now.to_zoned(zone.clone()));
+    let format = if time.date() == now.date() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
+    time.strftime(format).to_string()
 }
 
 fn between(since: Timestamp, until: Timestamp) -> String {

@@ -13,6 +13,14 @@ impl ControlMap {
         Self(map)
     }
 
+    /// The daemon's word, as it was last given.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn read(&self) -> Result<Control, DatapathError> {
+        self.0.get(&0, 0).map_err(DatapathError::map(map::CONTROL))
+    }
+
     /// Gives the daemon's word anew.
     ///
     /// # Errors

@@ -86,6 +86,15 @@ fn every_size_is_drawn() {
 }
 
 #[test]
+fn an_event_of_another_day_has_its_date() {
+    let now: Timestamp = "2026-11-20T19:33:26Z".parse().expect("a time");
+    let zone = TimeZone::fixed(jiff::tz::offset(2));
+    let shown = |text: &str| when(text.parse().expect("a time"), now, &zone);
+    assert_eq!(shown("2026-11-20T08:00:00Z"), "10:00:00");
+    assert_eq!(shown("2026-11-19T08:00:00Z"), "2026-11-19 10:00:00");
+}
+
+#[test]
 fn keys_sort_find_and_quit() {
     let mut view = view(sample());
     let type_in = |view: &mut View, code| press(view, KeyEvent::from(code));
