@@ -3,12 +3,14 @@
 
 #![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
 
-use std::{fs, net::IpAddr, process::Command, time::Duration};
+use std::{fs, net::IpAddr, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::{TestRun, TestRunOptions};
-use lab::frame::{ACK, Frame, SYN};
-use tcpguard::datapath::{Datapath, DatapathOptions, Maps};
+use lab::{
+    frame::{ACK, Frame, SYN},
+    guard::Guard,
+};
 use tcpguard_common::{
     bucket::Rate,
     challenge::{PortChallenge, port_flag},
@@ -26,11 +28,6 @@ const NO_SCALE: u8 = 0xf;
 const SACK: u8 = 0x10;
 const ECN: u8 = 0x20;
 
-struct Guard {
-    datapath: Datapath,
-    maps: Maps,
-}
-
 fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
@@ -40,45 +37,40 @@ fn everything() -> u32 {
     COOKIE | ANY_IPV4 | ANY_IPV6 | TIMESTAMPS | SACK | WINDOW_SCALING | ECN
 }
 
-impl Guard {
-    fn load(flags: u32) -> Result<Self> {
-        let options = DatapathOptions {
-            max_sources: 4096,
-            prefix_v4: 24,
-            prefix_v6: 64,
-            syn_per_second: 2000,
-            source_half_open: 64,
-            proven_for: Duration::from_secs(600),
-            log_level: None,
-        };
-        let (datapath, mut maps) = Datapath::load(&options)?;
-        let flags_now = flag::DROP | flag::CHALLENGE | flag::LOCAL_KNOWN;
-        let control =
-            Control { good_until: u64::MAX, flags: flags_now, generation: 1, rate: Rate::NONE, ..Control::NONE };
-        maps.control.give(&control)?;
-        let local = [address("198.18.0.1").into(), address("2001:db8::1").into(), address("fe80::1").into()];
-        maps.local.set(&local.into_iter().collect())?;
-        let terms = PortChallenge {
-            flags,
-            most_mss_ipv4: 1460,
-            most_mss_ipv6: 1440,
-            window: 64_240,
-            window_scale: 7,
-            time_to_live: 64,
-            hop_limit: 63,
-            ..PortChallenge::default()
-        };
-        maps.challenges.set_terms(&[(PORT, terms)].into())?;
-        Ok(Self { datapath, maps })
-    }
+/// The datapath with a port that is challenged so.
+fn challenging(flags: u32) -> Result<Guard> {
+    let mut guard = Guard::load()?;
+    let control = Control {
+        good_until: u64::MAX,
+        flags: flag::DROP | flag::CHALLENGE | flag::LOCAL_KNOWN,
+        generation: 1,
+        rate: Rate::NONE,
+        ..Control::NONE
+    };
+    guard.maps.control.give(&control)?;
+    let local = [address("198.18.0.1").into(), address("2001:db8::1").into(), address("fe80::1").into()];
+    guard.maps.local.set(&local.into_iter().collect())?;
+    let terms = PortChallenge {
+        flags,
+        most_mss_ipv4: 1460,
+        most_mss_ipv6: 1440,
+        window: 64_240,
+        window_scale: 7,
+        time_to_live: 64,
+        hop_limit: 63,
+        ..PortChallenge::default()
+    };
+    guard.maps.challenges.set_terms(&[(PORT, terms)].into())?;
+    Ok(guard)
+}
 
-    fn run(&self, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
-        let mut answer = vec![0; 256];
-        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut answer), ..TestRunOptions::new() };
-        let result = self.datapath.guard()?.test_run(options)?;
-        answer.truncate(result.data_size_out as usize);
-        Ok((result.return_value, answer))
-    }
+/// The verdict of a frame, and what became of it.
+fn answer(guard: &Guard, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+    let mut answer = vec![0; 256];
+    let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut answer), ..TestRunOptions::new() };
+    let result = guard.datapath.guard()?.test_run(options)?;
+    answer.truncate(result.data_size_out as usize);
+    Ok((result.return_value, answer))
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -235,7 +227,7 @@ fn expected(system: &System, syn: &Frame, answer: &[u8]) -> Vec<u8> {
 fn every_system_gets_its_answer() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
-    let guard = Guard::load(everything())?;
+    let guard = challenging(everything())?;
     let mut answers = Vec::new();
     for system in SYSTEMS {
         for (name, syn) in wrappings(system) {
@@ -243,7 +235,7 @@ fn every_system_gets_its_answer() -> Result<()> {
             // The shortest frames are filled up by whoever sends them, with whatever there was.
             let length = frame.len().max(60);
             frame.resize(length, 0xee);
-            let (verdict, answer) = guard.run(&frame)?;
+            let (verdict, answer) = answer(&guard, &frame)?;
             ensure!(verdict == XDP_TX, "{name}: the verdict is {verdict}");
             let expected = expected(system, &syn, &answer);
             ensure!(answer == expected, "{name}:\n{answer:02x?} instead of\n{expected:02x?}");
@@ -291,13 +283,13 @@ fn what_the_host_does_not_take_part_in_is_not_offered() -> Result<()> {
         (port_flag::WINDOW_SCALING, 0x52, ECN | SACK | NO_SCALE, 36),
         (port_flag::ECN, 0x12, SACK | 7, 40),
     ] {
-        let guard = Guard::load(everything() & !missing)?;
-        let (verdict, answer) = guard.run(&syn.build().bytes)?;
+        let guard = challenging(everything() & !missing)?;
+        let (verdict, answer) = answer(&guard, &syn.build().bytes)?;
         ensure!((verdict, answer[47], answer.len()) == (XDP_TX, flags, 34 + length), "{answer:02x?}");
         ensure!(answer[65] & 0x3f == bits, "{:02x} instead of {bits:02x}", answer[65] & 0x3f);
     }
-    let guard = Guard::load(everything() & !port_flag::TIMESTAMPS)?;
-    let (verdict, answer) = guard.run(&syn.build().bytes)?;
+    let guard = challenging(everything() & !port_flag::TIMESTAMPS)?;
+    let (verdict, answer) = answer(&guard, &syn.build().bytes)?;
     ensure!(verdict == XDP_TX && answer.len() == 60 && answer[54..] == [2, 4, 5, 0xb4, 0, 0], "{answer:02x?}");
     Ok(())
 }
@@ -306,7 +298,7 @@ fn what_the_host_does_not_take_part_in_is_not_offered() -> Result<()> {
 fn who_must_not_be_answered_is_not() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
-    let mut guard = Guard::load(everything())?;
+    let mut guard = challenging(everything())?;
     let syn = |from: &str, to: &str, port: u16| Frame::syn(address(from), address(to), port);
     for (name, frame) in [
         ("a port without a listener", syn("198.18.1.1", "198.18.0.1", 444)),
@@ -318,12 +310,12 @@ fn who_must_not_be_answered_is_not() -> Result<()> {
         ("from itself", syn("198.18.0.1", "198.18.0.1", PORT)),
     ] {
         let frame = frame.build().bytes;
-        let (verdict, same) = guard.run(&frame)?;
+        let (verdict, same) = answer(&guard, &frame)?;
         ensure!(verdict == XDP_PASS && same == frame, "{name}: {verdict}");
     }
     // A listener that takes IPv4 only, or what comes to one address.
     let frame = |text: &str| if text.contains(':') { "2001:db8:1::1" } else { "198.18.1.1" };
-    let verdict = |guard: &Guard, to: &str| guard.run(&syn(frame(to), to, PORT).build().bytes).map(|run| run.0);
+    let verdict = |guard: &Guard, to: &str| answer(guard, &syn(frame(to), to, PORT).build().bytes).map(|run| run.0);
     let terms = |flags: u32| PortChallenge { flags, time_to_live: 64, ..PortChallenge::default() };
     guard.maps.challenges.set_terms(&[(PORT, terms(port_flag::COOKIE | port_flag::ANY_IPV4))].into())?;
     ensure!((verdict(&guard, "198.18.0.1")?, verdict(&guard, "2001:db8::1")?) == (XDP_TX, XDP_PASS));
@@ -337,17 +329,17 @@ fn who_must_not_be_answered_is_not() -> Result<()> {
 fn first_syns_are_dropped_and_repeats_pass() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
-    let guard = Guard::load(port_flag::RETRANSMIT | port_flag::ANY_IPV4)?;
+    let guard = challenging(port_flag::RETRANSMIT | port_flag::ANY_IPV4)?;
     let syn = Frame::syn(address("198.18.1.1"), address("198.18.0.1"), PORT);
     let count = |counter| guard.maps.counts.read().map(|totals| totals.get(counter));
     let other = Frame { source_port: 40_001, ..syn.clone() };
     for (frame, verdict) in [(&syn, 1), (&syn, 1), (&other, 1)] {
-        ensure!(guard.run(&frame.build().bytes)?.0 == verdict);
+        ensure!(answer(&guard, &frame.build().bytes)?.0 == verdict);
     }
     ensure!(count(Counter::DropFirstSyn)? == 3);
-    std::thread::sleep(Duration::from_secs(1));
-    ensure!(guard.run(&syn.build().bytes)?.0 == XDP_PASS, "sent again after a second");
-    ensure!(guard.run(&Frame { sequence: 7, ..syn }.build().bytes)?.0 == 1, "that is another one");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    ensure!(answer(&guard, &syn.build().bytes)?.0 == XDP_PASS, "sent again after a second");
+    ensure!(answer(&guard, &Frame { sequence: 7, ..syn }.build().bytes)?.0 == 1, "that is another one");
     ensure!(count(Counter::SynTracked)? + count(Counter::SynUntracked)? == 1);
     Ok(())
 }

@@ -10,6 +10,7 @@ mod lists;
 mod logging;
 mod manual;
 mod run;
+mod sort;
 mod sources;
 mod status;
 mod table;

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Asking, print, print_json, table::table};
+use super::{Asking, print, print_json, sort::Sort, table::table};
 use crate::api::model::Source;
 
 #[derive(Args)]
@@ -21,23 +21,8 @@ pub(super) struct Arguments {
     limit: u32,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Sort {
-    /// SYNs
-    Syn,
-    /// Half-open handshakes
-    #[value(alias = "half_open")]
-    HalfOpen,
-    /// SYNs dropped
-    Dropped,
-}
-
 pub(super) fn sources(config: Option<&Path>, arguments: &Arguments) -> Result<()> {
-    let sort = match arguments.sort {
-        Sort::Syn => "syn",
-        Sort::HalfOpen => "half_open",
-        Sort::Dropped => "dropped",
-    };
+    let sort = arguments.sort.name();
     let path = format!("/sources?sort={sort}&limit={}", arguments.limit);
     let sources: Vec<Source> = arguments.asking.get(config, &path)?;
     if arguments.asking.json { print_json(&sources) } else { print(&describe(&sources, Timestamp::now())) }

@@ -26,13 +26,14 @@ use super::{
     Asking,
     client::{self, Messages, ask},
     print,
+    sort::Sort,
 };
 use crate::{
     api::model::{HistoryReport, Source, Stats},
     events::Event,
 };
 use keys::Reaction;
-use view::{Sort, View};
+use view::View;
 
 /// Time until a daemon that does not answer is asked again.
 const RETRY: Duration = Duration::from_secs(1);

@@ -9,8 +9,11 @@ use ratatui::{
     widgets::{Block, Cell, Gauge, Paragraph, Row, Sparkline, Table, Wrap},
 };
 
-use super::view::{Sort, View};
-use crate::api::model::{Port, Source, Stats};
+use super::view::View;
+use crate::{
+    api::model::{Port, Source, Stats},
+    cli::sort::Sort,
+};
 
 /// A smaller terminal is shown the essentials.
 const LEAST: (u16, u16) = (60, 16);

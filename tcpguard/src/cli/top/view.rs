@@ -2,10 +2,9 @@
 
 use std::{cmp::Reverse, collections::VecDeque};
 
-use clap::ValueEnum;
-
 use crate::{
     api::model::{HistoryReport, Source, Stats},
+    cli::sort::Sort,
     events::Event,
 };
 
@@ -13,46 +12,6 @@ use crate::{
 const MOST_RATES: usize = 400;
 /// Events that are kept.
 const MOST_EVENTS: usize = 100;
-
-/// What sources are ordered by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Sort {
-    /// SYNs
-    Syn,
-    /// Half-open handshakes
-    #[value(alias = "half_open")]
-    HalfOpen,
-    /// SYNs dropped
-    Dropped,
-}
-
-impl Sort {
-    /// As the daemon calls it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Syn => "syn",
-            Self::HalfOpen => "half_open",
-            Self::Dropped => "dropped",
-        }
-    }
-
-    /// The next one.
-    pub const fn next(self) -> Self {
-        match self {
-            Self::Syn => Self::HalfOpen,
-            Self::HalfOpen => Self::Dropped,
-            Self::Dropped => Self::Syn,
-        }
-    }
-
-    const fn weight(self, source: &Source) -> u64 {
-        match self {
-            Self::Syn => source.syn,
-            Self::HalfOpen => source.half_open,
-            Self::Dropped => source.dropped,
-        }
-    }
-}
 
 /// What is shown.
 pub struct View {
