@@ -11,10 +11,11 @@ use crate::{
     setup,
 };
 
-/// The lab tests that do little but wait.
-const PATIENT: &str = "patient";
+/// Where the lab tests are that do little but wait.
+const PATIENT: [&str; 2] = ["patient", "prometheus"];
 /// The lab tests that no load of the machine disturbs.
-const UNDISTURBED: &[&str] = &["answers", "commands", "doctor", "explain", "packet_tables", "refusals"];
+const UNDISTURBED: &[&str] =
+    &["answers", "commands", "doctor", "explain", "lists", "packet_tables", "refusals", "terminal"];
 const BPF_CRATES: &[&str] = &["tcpguard-ebpf", "tests/flood-ebpf"];
 
 /// What to test.
@@ -78,16 +79,15 @@ fn lab() -> Result<()> {
     let mut build = cargo(["build", "-p", "tcpguard"]);
     step("building the daemon", &mut build)?;
     step("building the lab", &mut cargo(["test", "-p", "tests", "--no-run"]))?;
-    let patient = background(
-        "patient tests, beside the others",
-        cargo(["test", "--quiet", "-p", "tests", "--test", PATIENT, "--", "--ignored"]),
-    )?;
-    // It begins with a flood: these do not mind.
+    let patient = PATIENT.map(|name| {
+        let tests = cargo(["test", "--quiet", "-p", "tests", "--test", name, "--", "--ignored"]);
+        background(&format!("patient tests of {name}, beside the others"), tests)
+    });
+    // The patient ones have floods too, in the first minute: these do not mind.
     step("packet tables and commands", &mut lab_tests(UNDISTURBED.iter().map(|name| (*name).to_owned())))?;
-    let others =
-        names_of_lab_tests()?.into_iter().filter(|name| name != PATIENT && !UNDISTURBED.contains(&name.as_str()));
+    let others = names_of_lab_tests()?.into_iter().filter(|name| !UNDISTURBED.contains(&name.as_str()));
     step("lab tests", &mut lab_tests(others))?;
-    patient.finish()
+    patient.into_iter().try_for_each(|tests| tests?.finish())
 }
 
 fn lab_tests(names: impl Iterator<Item = String>) -> Command {

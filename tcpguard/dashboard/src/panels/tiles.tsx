@@ -29,7 +29,7 @@ export function Tiles({ stats }: { stats: Stats }) {
         label="Half open"
         value={most < 100_000 ? count(most) : rate(most)}
         unit={`of ${count(thresholds.max_half_open)}`}
-        note={`kernel ${count(half_open.kernel)}, datapath ${count(half_open.datapath)}`}
+        note={`kernel ${count(half_open.kernel)} (${count(half_open.kernel_retried)} retried), datapath ${count(half_open.datapath)}`}
         over={state === "attack" && most > thresholds.max_half_open}
       />
       <Tile
