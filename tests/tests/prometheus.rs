@@ -192,7 +192,6 @@ impl Drop for Prometheus {
 }
 
 #[test]
-#[ignore = "it takes a minute: `cargo xtask test` runs it beside others"]
 fn prometheus_sees_what_was_sent() -> Result<()> {
     let lab = Lab::new()?;
     lab.lay_second_cable()?;

@@ -11,11 +11,10 @@ use crate::{
     setup,
 };
 
-/// Where the lab tests are that do little but wait.
-const PATIENT: [&str; 2] = ["patient", "prometheus"];
-/// The lab tests that no load of the machine disturbs.
-const UNDISTURBED: &[&str] =
-    &["answers", "commands", "doctor", "explain", "lists", "packet_tables", "refusals", "terminal"];
+/// The lab tests that do little but wait.
+const PATIENT: &str = "patient";
+/// The lab tests that nothing else on the machine disturbs: no daemon runs in them.
+const UNDISTURBED: &[&str] = &["answers", "packet_tables"];
 const BPF_CRATES: &[&str] = &["tcpguard-ebpf", "tests/flood-ebpf"];
 
 /// What to test.
@@ -79,15 +78,16 @@ fn lab() -> Result<()> {
     let mut build = cargo(["build", "-p", "tcpguard"]);
     step("building the daemon", &mut build)?;
     step("building the lab", &mut cargo(["test", "-p", "tests", "--no-run"]))?;
-    let patient = PATIENT.map(|name| {
-        let tests = cargo(["test", "--quiet", "-p", "tests", "--test", name, "--", "--ignored"]);
-        background(&format!("patient tests of {name}, beside the others"), tests)
-    });
-    // The patient ones have floods too, in the first minute: these do not mind.
-    step("packet tables and commands", &mut lab_tests(UNDISTURBED.iter().map(|name| (*name).to_owned())))?;
-    let others = names_of_lab_tests()?.into_iter().filter(|name| !UNDISTURBED.contains(&name.as_str()));
+    let patient = background(
+        "patient tests, beside the others",
+        cargo(["test", "--quiet", "-p", "tests", "--test", PATIENT, "--", "--ignored"]),
+    )?;
+    // They begin with a flood, and with a handshake that every daemon of the machine sees: these do not mind.
+    step("packet tables", &mut lab_tests(UNDISTURBED.iter().map(|name| (*name).to_owned())))?;
+    let others =
+        names_of_lab_tests()?.into_iter().filter(|name| name != PATIENT && !UNDISTURBED.contains(&name.as_str()));
     step("lab tests", &mut lab_tests(others))?;
-    patient.into_iter().try_for_each(|tests| tests?.finish())
+    patient.finish()
 }
 
 fn lab_tests(names: impl Iterator<Item = String>) -> Command {
