@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tcpguard::datapath::{Datapath, DatapathOptions, Maps, maps::Totals};
-use tcpguard_common::{bucket::Rate, control::Control, counters::Counter};
+use tcpguard_common::{bucket::Rate, challenge::PortChallenge, control::Control, counters::Counter};
 
 const XDP_PASS: u32 = 2;
 
@@ -67,5 +67,19 @@ impl Guard {
             .map(|counter| (*counter, after.get(*counter) - before.get(*counter)))
             .filter(|(_, difference)| *difference > 0)
             .collect())
+    }
+}
+
+/// The terms of a port that is challenged so: with these bits of `port_flag`, and otherwise as a Linux host has them.
+pub fn challenge_terms(flags: u32) -> PortChallenge {
+    PortChallenge {
+        flags,
+        most_mss_ipv4: 1460,
+        most_mss_ipv6: 1440,
+        window: 64_240,
+        window_scale: 7,
+        time_to_live: 64,
+        hop_limit: 64,
+        ..PortChallenge::default()
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::{TestRun, TestRunOptions};
 use lab::{
     frame::{ACK, Frame, SYN},
-    guard::Guard,
+    guard::{Guard, challenge_terms},
 };
 use tcpguard_common::{
     bucket::Rate,
@@ -50,16 +50,8 @@ fn challenging(flags: u32) -> Result<Guard> {
     guard.maps.control.give(&control)?;
     let local = [address("198.18.0.1").into(), address("2001:db8::1").into(), address("fe80::1").into()];
     guard.maps.local.set(&local.into_iter().collect())?;
-    let terms = PortChallenge {
-        flags,
-        most_mss_ipv4: 1460,
-        most_mss_ipv6: 1440,
-        window: 64_240,
-        window_scale: 7,
-        time_to_live: 64,
-        hop_limit: 63,
-        ..PortChallenge::default()
-    };
+    // Another hop limit than the time to live: they are not to be mixed up.
+    let terms = PortChallenge { hop_limit: 63, ..challenge_terms(flags) };
     guard.maps.challenges.set_terms(&[(PORT, terms)].into())?;
     Ok(guard)
 }

@@ -8,7 +8,7 @@ use lab::{
     daemon::tcpguard,
     fixtures::{drop_table, ipv4, ipv6, table},
     frame::Frame,
-    guard::Guard,
+    guard::{Guard, challenge_terms},
     network::{CLIENT_IPV4, SERVER_IPV4},
     server::Nginx,
 };
@@ -17,7 +17,7 @@ use tcpguard::explain::{Explainer, Stage, Verdict};
 use tcpguard_common::{
     address::Address,
     bucket::Rate,
-    challenge::{PortChallenge, port_flag},
+    challenge::port_flag,
     control::{Control, flag},
     counters::Counter,
     rule::{FOREVER, Rule},
@@ -66,20 +66,6 @@ fn explanations_are_what_the_kernel_returns() -> Result<()> {
     Ok(())
 }
 
-/// The terms of a port that is challenged so.
-fn challenged(flags: u32) -> PortChallenge {
-    PortChallenge {
-        flags: flags | port_flag::ANY_IPV4 | port_flag::ANY_IPV6 | port_flag::TIMESTAMPS,
-        most_mss_ipv4: 1460,
-        most_mss_ipv6: 1440,
-        window: 64_240,
-        window_scale: 7,
-        time_to_live: 64,
-        hop_limit: 64,
-        ..PortChallenge::default()
-    }
-}
-
 #[test]
 fn explanations_know_what_is_remembered() -> Result<()> {
     let runtime = runtime()?;
@@ -92,7 +78,9 @@ fn explanations_know_what_is_remembered() -> Result<()> {
     let rate = Rate::new(1, guard.datapath.ticks_per_second);
     guard.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 1, rate, ..Control::NONE })?;
     guard.maps.local.set(&[IpAddr::from(SERVER_IPV4).into()].into())?;
-    let terms = [(443, challenged(port_flag::COOKIE)), (444, challenged(port_flag::RETRANSMIT))];
+    let anywhere = port_flag::ANY_IPV4 | port_flag::ANY_IPV6 | port_flag::TIMESTAMPS;
+    let terms = [port_flag::COOKIE, port_flag::RETRANSMIT].map(|how| challenge_terms(how | anywhere));
+    let terms = [(443, terms[0]), (444, terms[1])];
     guard.maps.challenges.set_terms(&terms.into())?;
     let address = |text: &str| -> Result<Address> { Ok(text.parse::<IpAddr>()?.into()) };
     guard.datapath.block(address("198.18.1.1")?, FOREVER)?;

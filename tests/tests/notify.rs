@@ -144,26 +144,20 @@ fn a_webhook_that_hangs_does_not_hold_up_the_end() -> Result<()> {
 
 #[test]
 fn a_command_that_fails_is_told_of_with_what_it_said() -> Result<()> {
-    let lab = Lab::new()?;
-    let command = "[\"/bin/sh\", \"-c\", \"echo no such pager >&2; exit 3\"]";
-    let daemon = Setup::new(&lab)?.config(&config(&format!("command = {command}\n"))).start()?;
-    attack(&lab)?;
-    let events = eventually(
-        "the failure is told of",
-        || daemon.json("/events?limit=1000"),
-        |events| !failures(events).is_empty(),
-    )?;
-    ensure!(failures(&events)[0].contains("exit status: 3: no such pager"), "{events}");
-
-    let lab = Lab::new()?;
-    let daemon = Setup::new(&lab)?.config(&config("command = [\"/nonexistent/pager\"]\n")).start()?;
-    attack(&lab)?;
-    let events = eventually(
-        "the failure is told of",
-        || daemon.json("/events?limit=1000"),
-        |events| !failures(events).is_empty(),
-    )?;
-    ensure!(failures(&events)[0].contains("cannot be run: No such file"), "{events}");
+    for (command, complaint) in [
+        ("[\"/bin/sh\", \"-c\", \"echo no such pager >&2; exit 3\"]", "exit status: 3: no such pager"),
+        ("[\"/nonexistent/pager\"]", "cannot be run: No such file"),
+    ] {
+        let lab = Lab::new()?;
+        let daemon = Setup::new(&lab)?.config(&config(&format!("command = {command}\n"))).start()?;
+        attack(&lab)?;
+        let events = eventually(
+            "the failure is told of",
+            || daemon.json("/events?limit=1000"),
+            |events| !failures(events).is_empty(),
+        )?;
+        ensure!(failures(&events)[0].contains(complaint), "{events}");
+    }
     Ok(())
 }
 

@@ -11,11 +11,12 @@ use lab::{
     frame::{ACK, Built, Frame, LINUX_SYN_OPTIONS, PSH, RST},
     guard::Guard,
 };
+use tcpguard::explain::Bytes;
 use tcpguard_common::{
     bucket::Rate,
     control::{Control, flag},
     counters::Counter,
-    packet::{PacketBytes, parse},
+    packet::parse,
     rule::{FOREVER, Rule},
 };
 
@@ -92,7 +93,7 @@ fn every_truncation_of_every_shape_passes() -> Result<()> {
     for (name, frame, _) in table() {
         for length in SHORTEST..frame.len() {
             let truncated = &frame[..length];
-            let expected = match parse(&Slice(truncated)) {
+            let expected = match parse(&Bytes(truncated)) {
                 Ok(segment) => Counter::from(segment.flags.kind()),
                 Err(reason) => reason.into(),
             };
@@ -102,15 +103,6 @@ fn every_truncation_of_every_shape_passes() -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The parser reads from anything that is sized; a slice is not.
-struct Slice<'a>(&'a [u8]);
-
-impl PacketBytes for Slice<'_> {
-    fn read<T: zerocopy::FromBytes + zerocopy::Immutable + Copy>(&self, offset: usize) -> Option<T> {
-        self.0.read(offset)
-    }
 }
 
 #[test]

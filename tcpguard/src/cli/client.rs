@@ -46,30 +46,12 @@ pub(super) async fn ask<T: DeserializeOwned>(
         .map_err(|_| anyhow!("the daemon at {} did not answer within {PATIENCE:?}", socket.display()))?
 }
 
-/// Hands the data of each server-sent event to `visit`, until the daemon ends.
-pub(super) fn stream(socket: &Path, path: &str, mut visit: impl FnMut(&str) -> Result<()>) -> Result<()> {
+/// Hands each server-sent event to `visit`, until the daemon ends.
+pub(super) fn stream(socket: &Path, path: &str, mut visit: impl FnMut(&Message) -> Result<()>) -> Result<()> {
     run(async {
         let mut messages = Messages::follow(socket, path).await?;
         while let Some(message) = messages.next().await? {
-            visit(&message.data)?;
-        }
-        Ok(())
-    })
-}
-
-/// The same, only those of this name.
-pub(super) fn stream_named(
-    socket: &Path,
-    path: &str,
-    name: &str,
-    mut visit: impl FnMut(&str) -> Result<()>,
-) -> Result<()> {
-    run(async {
-        let mut messages = Messages::follow(socket, path).await?;
-        while let Some(message) = messages.next().await? {
-            if message.name == name {
-                visit(&message.data)?;
-            }
+            visit(&message)?;
         }
         Ok(())
     })
@@ -143,11 +125,7 @@ pub(super) fn presence(socket: &Path) -> Presence {
 }
 
 fn run<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(work)
+    super::runtime()?.block_on(work)
 }
 
 async fn send(socket: &Path, method: Method, path: &str, body: Option<&Value>) -> Result<Response<Incoming>> {

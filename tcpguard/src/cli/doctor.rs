@@ -2,13 +2,13 @@
 
 use std::{path::Path, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use hyper::Method;
 
 use super::{
     Asking, DEFAULT_CONFIG, FAILED,
     client::{self, Presence},
-    load_config, print, print_json,
+    load_config, print, print_json, runtime,
 };
 use crate::{
     config::Config,
@@ -30,9 +30,7 @@ pub(super) fn doctor(config: Option<&Path>, asking: &Asking) -> Result<ExitCode>
         Presence::Forbidden => Daemon::Forbidden,
     };
     let file = config.or_else(|| Some(Path::new(DEFAULT_CONFIG)).filter(|file| file.exists()));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot start the asynchronous runtime")?;
-    let report = runtime.block_on(examine(file, loaded, &socket, &daemon));
+    let report = runtime()?.block_on(examine(file, loaded, &socket, &daemon));
     if asking.json {
         print_json(&report)?
     } else {

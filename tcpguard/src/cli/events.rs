@@ -42,8 +42,8 @@ pub(super) fn events(config: Option<&Path>, arguments: &Arguments) -> Result<()>
     };
     past.iter().try_for_each(show)?;
     let last = past.last().map_or(0, |event| event.id);
-    client::stream(&arguments.asking.socket(config)?, &format!("/events/stream?since={last}"), |data| {
-        show(&serde_json::from_str(data)?)
+    client::stream(&arguments.asking.socket(config)?, &format!("/events/stream?since={last}"), |message| {
+        show(&serde_json::from_str(&message.data)?)
     })
 }
 

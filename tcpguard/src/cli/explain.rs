@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{
     Asking, Usage,
     client::{self, Presence},
-    load_config, print, print_json,
+    load_config, print, print_json, runtime,
 };
 use crate::{
     api::{MOST_FRAMES, model::Explanation},
@@ -63,9 +63,8 @@ pub(super) fn explain(config: Option<&Path>, arguments: &Arguments) -> Result<()
             "tcpguard: no daemon listens at {}: this is what the configuration alone makes of it, its lists and limits, in calm; challenges, and what is remembered of sources, are left out",
             socket.display()
         );
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         // The datapath's events are waited for on a runtime, also where nobody waits.
-        let runtime = runtime.context("cannot start the asynchronous runtime")?;
+        let runtime = runtime()?;
         let _entered = runtime.enter();
         configuration::explain(&load_config(config)?, &frames)?.into_iter().map(Into::into).collect()
     };

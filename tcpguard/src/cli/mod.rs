@@ -28,6 +28,7 @@ use clap::{Args, Parser, Subcommand};
 use hyper::Method;
 use serde::Serialize;
 use thiserror::Error;
+use tokio::runtime::Runtime;
 
 use crate::config::{Config, ConfigError};
 pub use logging::datapath_log_level;
@@ -198,6 +199,12 @@ impl Asking {
             None => load_config(config).map(|config| config.listen.socket),
         }
     }
+}
+
+/// What a command waits on, for the daemon or the kernel.
+fn runtime() -> Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the asynchronous runtime")
 }
 
 /// Prints `value` as JSON.

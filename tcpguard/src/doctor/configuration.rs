@@ -1,16 +1,20 @@
 //! The configuration: whether it is sound, and what of it may surprise.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use super::Finding;
 use crate::{
     config::{ChallengeMode, Config},
-    kernel::{KernelView, LiveKernel},
+    kernel::Listener,
 };
 
 const AREA: &str = "configuration";
 
-pub(super) fn examine(file: Option<&Path>, loaded: &Result<Config, String>) -> Vec<Finding> {
+pub(super) fn examine(
+    file: Option<&Path>,
+    loaded: &Result<Config, String>,
+    listeners: &io::Result<Vec<Listener>>,
+) -> Vec<Finding> {
     let name = file.map_or_else(|| "defaults".to_owned(), |file| file.display().to_string());
     let meaning = "what tcpguard goes by; `tcpguard check` prints what is in effect";
     let config = match loaded {
@@ -29,7 +33,7 @@ pub(super) fn examine(file: Option<&Path>, loaded: &Result<Config, String>) -> V
         let meaning = "whoever reaches this address can read what tcpguard knows, without a password";
         findings.push(Finding::new(AREA, "listen.http", config.listen.http, meaning).note());
     }
-    findings.extend(services(config));
+    findings.extend(services(config, listeners));
     findings.extend(config.lists.deny_files.iter().filter(|file| !file.exists()).map(|file| {
         let meaning = "its networks are denied once it is there";
         Finding::new(AREA, format!("deny file {}", file.display()), "not there", meaning)
@@ -45,8 +49,8 @@ fn level(config: &Config) -> Finding {
 }
 
 /// Services that nobody listens for.
-fn services(config: &Config) -> Vec<Finding> {
-    let Ok(listeners) = LiveKernel::open().and_then(|mut kernel| kernel.listeners()) else { return Vec::new() };
+fn services(config: &Config, listeners: &io::Result<Vec<Listener>>) -> Vec<Finding> {
+    let Ok(listeners) = listeners else { return Vec::new() };
     let is_open = |port: &u16| listeners.iter().any(|listener| listener.local.port() == *port);
     let closed = config.services.iter().flat_map(|service| &service.ports).filter(|port| !is_open(port));
     let meaning = "it has thresholds of its own, but nothing listens there (in this network namespace)";

@@ -1,6 +1,6 @@
 //! Listeners, and whether their backlogs bear a flood.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use super::Finding;
 use crate::kernel::{KernelView, Listener, LiveKernel};
@@ -9,9 +9,14 @@ const AREA: &str = "listener";
 /// A listener with less room is full after a moment of what is no attack yet.
 const LEAST_BACKLOG: u32 = 128;
 
-pub(super) fn examine() -> Vec<Finding> {
-    match LiveKernel::open().and_then(|mut kernel| kernel.listeners()) {
-        Ok(listeners) => examine_all(&listeners),
+/// What listens in this network namespace.
+pub(super) fn list() -> io::Result<Vec<Listener>> {
+    LiveKernel::open()?.listeners()
+}
+
+pub(super) fn examine(listeners: &io::Result<Vec<Listener>>) -> Vec<Finding> {
+    match listeners {
+        Ok(listeners) => examine_all(listeners),
         Err(error) => {
             let meaning = "what listens, and how much is half open there";
             vec![

@@ -117,8 +117,9 @@ pub async fn examine(file: Option<&Path>, loaded: Result<Config, String>, socket
     let links = interfaces::list().await;
     findings.extend(interfaces::examine(&links, &config, daemon.stats()).await);
     findings.extend(settings::examine(&config));
-    findings.extend(listeners::examine());
-    findings.extend(configuration::examine(file, &loaded));
+    let listeners = listeners::list();
+    findings.extend(listeners::examine(&listeners));
+    findings.extend(configuration::examine(file, &loaded, &listeners));
     findings.extend(daemon::examine(socket, daemon));
     let to_fix = findings.iter().filter(|finding| finding.status == Status::Fix).count();
     Report { to_fix, findings }

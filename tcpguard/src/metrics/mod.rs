@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
@@ -56,22 +56,29 @@ enum Kind {
     Gauge,
 }
 
+impl Kind {
+    const fn metric_type(self) -> MetricType {
+        match self {
+            Self::Counter => MetricType::Counter,
+            Self::Gauge => MetricType::Gauge,
+        }
+    }
+
+    fn encode(self, value: f64, encoder: MetricEncoder<'_>) -> fmt::Result {
+        match self {
+            Self::Counter => ConstCounter::new(value).encode(encoder),
+            Self::Gauge => ConstGauge::new(value).encode(encoder),
+        }
+    }
+}
+
 /// Takes metrics, one family after the other.
 struct Sink<'a>(DescriptorEncoder<'a>);
 
 impl Sink<'_> {
     /// A metric without labels.
     fn value(&mut self, kind: Kind, name: &str, help: &str, value: f64) -> fmt::Result {
-        match kind {
-            Kind::Counter => {
-                let encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-                ConstCounter::new(value).encode(encoder)
-            }
-            Kind::Gauge => {
-                let encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-                ConstGauge::new(value).encode(encoder)
-            }
-        }
+        kind.encode(value, self.0.encode_descriptor(name, help, None, kind.metric_type())?)
     }
 
     /// A metric with a value for each set of labels.
@@ -81,17 +88,9 @@ impl Sink<'_> {
         (name, help): (&str, &str),
         values: impl IntoIterator<Item = ([(&'static str, String); LABELS], f64)>,
     ) -> fmt::Result {
-        let metric_type = match kind {
-            Kind::Counter => MetricType::Counter,
-            Kind::Gauge => MetricType::Gauge,
-        };
-        let mut encoder = self.0.encode_descriptor(name, help, None, metric_type)?;
+        let mut encoder = self.0.encode_descriptor(name, help, None, kind.metric_type())?;
         for (labels, value) in values {
-            let encoder = encoder.encode_family(&labels)?;
-            match kind {
-                Kind::Counter => ConstCounter::new(value).encode(encoder)?,
-                Kind::Gauge => ConstGauge::new(value).encode(encoder)?,
-            }
+            kind.encode(value, encoder.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use crossterm::event::{Event as TerminalEvent, EventStream};
 use futures_util::StreamExt;
 use hyper::Method;
 use ratatui::DefaultTerminal;
+use serde::de::DeserializeOwned;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -25,7 +26,7 @@ use tokio::{
 use super::{
     Asking,
     client::{self, Messages, ask},
-    print,
+    print, runtime,
     sort::Sort,
 };
 use crate::{
@@ -69,15 +70,17 @@ enum News {
 pub(super) fn top(config: Option<&Path>, arguments: &Arguments) -> Result<()> {
     let socket = arguments.asking.socket(config)?;
     if arguments.asking.json {
-        return client::stream_named(&socket, "/live", "stats", |data| print(&format!("{data}\n")));
+        return client::stream(&socket, "/live", |message| match message.name.as_str() {
+            "stats" => print(&format!("{}\n", message.data)),
+            _ => Ok(()),
+        });
     }
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         bail!(
             "top needs a terminal: `tcpguard status` prints how things stand once, `tcpguard top --json` a line a second"
         );
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot start the asynchronous runtime")?;
+    let runtime = runtime()?;
     // This also has a panic put the terminal back before it is reported.
     let mut terminal = ratatui::try_init().context("this terminal cannot be used")?;
     let result = runtime.block_on(show(&mut terminal, socket, View::new(arguments.sort, &arguments.filter)));
@@ -139,10 +142,9 @@ async fn follow_once(
     tell: &mpsc::Sender<News>,
     sort: &tokio::sync::watch::Receiver<Sort>,
 ) -> Result<()> {
-    let get = |path: String| async move { ask::<serde_json::Value>(socket, Method::GET, &path, None).await };
     let mut messages = Messages::follow(socket, "/live").await?;
-    tell.send(News::History(serde_json::from_value(get("/history".to_owned()).await?)?)).await?;
-    for event in serde_json::from_value::<Vec<Event>>(get(format!("/events?limit={EVENTS}")).await?)? {
+    tell.send(News::History(get(socket, "/history").await?)).await?;
+    for event in get::<Vec<Event>>(socket, &format!("/events?limit={EVENTS}")).await? {
         tell.send(News::Event(event)).await?;
     }
     while let Some(message) = messages.next().await? {
@@ -152,8 +154,11 @@ async fn follow_once(
         }
         tell.send(News::Stats(Box::new(serde_json::from_str(&message.data)?))).await?;
         let order = sort.borrow().name();
-        let sources = get(format!("/sources?sort={order}&limit={SOURCES}")).await?;
-        tell.send(News::Sources(serde_json::from_value(sources)?)).await?;
+        tell.send(News::Sources(get(socket, &format!("/sources?sort={order}&limit={SOURCES}")).await?)).await?;
     }
     bail!("the daemon has ended")
+}
+
+async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T> {
+    ask(socket, Method::GET, path, None).await
 }

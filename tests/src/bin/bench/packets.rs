@@ -15,6 +15,7 @@ use lab::{
     FloodSpec, Sources,
     client::connect_from_port,
     flood, frame,
+    guard::challenge_terms,
     namespace::Namespace,
     network::{SERVER_IPV4, SERVER_IPV6},
 };
@@ -276,17 +277,8 @@ fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result<()>
 
 fn terms(changes: u64) -> PortChallenge {
     use port_flag::{ANY_IPV4, ANY_IPV6, COOKIE, ECN, GUARD_IPV4, SACK, TIMESTAMPS, WATCH_IPV4, WINDOW_SCALING};
-    PortChallenge {
-        changes,
-        flags: COOKIE | ANY_IPV4 | ANY_IPV6 | WATCH_IPV4 | GUARD_IPV4 | TIMESTAMPS | SACK | WINDOW_SCALING | ECN,
-        most_mss_ipv4: 1460,
-        most_mss_ipv6: 1440,
-        window: 64_240,
-        window_scale: 7,
-        time_to_live: 64,
-        hop_limit: 64,
-        ..PortChallenge::default()
-    }
+    let flags = COOKIE | ANY_IPV4 | ANY_IPV6 | WATCH_IPV4 | GUARD_IPV4 | TIMESTAMPS | SACK | WINDOW_SCALING | ECN;
+    PortChallenge { changes, ..challenge_terms(flags) }
 }
 
 fn load(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd> {
