@@ -29,6 +29,12 @@ pub mod map {
     pub const COUNTS: &str = "COUNTS";
     /// LRU hash: [`crate::address::Address`] to [`crate::source::SourceEntry`].
     pub const SOURCES: &str = "SOURCES";
+    /// Per CPU: [`crate::sketch::Slab`].
+    pub const SKETCH: &str = "SKETCH";
+    /// Per CPU: [`crate::admission::Admission`].
+    pub const ADMISSION: &str = "ADMISSION";
+    /// One [`crate::admission::Allowance`].
+    pub const ALLOWANCE: &str = "ALLOWANCE";
     /// Array of [`crate::filter::Block`].
     pub const KNOWN_SOURCES: &str = "KNOWN_SOURCES";
     /// Per CPU: [`crate::prefix::Slab`].
@@ -67,6 +73,8 @@ pub mod map {
     pub const FIRST_SYNS: &str = "FIRST_SYNS";
     /// Array: cookies that came back ([`crate::challenge::spent`]).
     pub const RETURNED_COOKIES: &str = "RETURNED_COOKIES";
+    /// One [`crate::instance::Instance`].
+    pub const INSTANCE: &str = "INSTANCE";
     /// Ring buffer of [`crate::event::Event`].
     pub const EVENTS: &str = "EVENTS";
     /// aya-log's ring buffer.
@@ -99,6 +107,8 @@ pub mod setting {
     pub const FILTER_BLOCKS: &str = "FILTER_BLOCKS";
     /// `u32`: inode number of the network namespace that is guarded.
     pub const NAMESPACE: &str = "NAMESPACE";
+    /// `u64`: which of the datapaths this is that share maps ([`crate::instance::Instance::generation`]).
+    pub const GENERATION: &str = "GENERATION";
     /// [`super::SocketLayout`].
     pub const SOCKET_LAYOUT: &str = "SOCKET_LAYOUT";
     /// aya-log's level; 0 is off.

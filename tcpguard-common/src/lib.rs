@@ -21,6 +21,7 @@
 //! | [`challenge`], [`checksum`] | answering SYNs with cookies, and waiting for them to come again |
 //! | [`counters`], [`drops`] | what is counted, and under what name |
 //! | [`event`] | what the datapath tells the daemon at once |
+//! | [`instance`] | what one daemon leaves to the next |
 //! | [`layout`] | names and sizes of maps, programs and settings |
 
 #![cfg_attr(not(test), no_std)]
@@ -42,6 +43,7 @@ pub mod filter;
 pub mod half_open;
 pub mod handshake;
 pub mod hash;
+pub mod instance;
 pub mod layout;
 pub mod listening;
 pub mod local;

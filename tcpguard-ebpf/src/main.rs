@@ -24,6 +24,7 @@ mod destination;
 mod events;
 mod frame;
 mod guard;
+mod instance;
 mod outcome;
 mod rules;
 mod settings;
@@ -116,6 +117,9 @@ fn syn(context: &XdpContext, arrival: &Arrival) -> Outcome {
 /// Tracepoint `sock:inet_sock_set_state`.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn handshake_completed(context: BtfTracePointContext) -> i32 {
+    if !instance::is_ours() {
+        return 0;
+    }
     if let Some(handshake) = Handshake::completed(&context) {
         accounts::completed(&handshake);
     } else if let Some(listener) = Listener::changed(&context) {
@@ -127,6 +131,9 @@ pub fn handshake_completed(context: BtfTracePointContext) -> i32 {
 /// Tracepoint `tcp:tcp_retransmit_synack`.
 #[btf_tracepoint(function = "tcp_retransmit_synack")]
 pub fn syn_ack_retried(context: BtfTracePointContext) -> i32 {
+    if !instance::is_ours() {
+        return 0;
+    }
     if let Some(handshake) = Handshake::retried(&context) {
         accounts::retried(&handshake);
     }

@@ -33,6 +33,8 @@ static CAN_MAKE_COOKIES: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static NAMESPACE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
+static GENERATION: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
 static SOCKET_LAYOUT: Global<SocketLayout> = Global::new(SocketLayout::UNKNOWN);
 
 /// Secret of [`tcpguard_common::hash`].
@@ -100,6 +102,12 @@ pub fn can_make_cookies() -> u32 {
 #[inline(always)]
 pub fn namespace() -> u32 {
     NAMESPACE.load()
+}
+
+/// Which of the datapaths this is that share maps.
+#[inline(always)]
+pub fn generation() -> u64 {
+    GENERATION.load()
 }
 
 /// Where the kernel keeps what the tracepoints need.

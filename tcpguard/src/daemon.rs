@@ -14,24 +14,26 @@ use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep},
 };
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
-    Report,
+    Manner, Report,
     api::Order,
+    config::OnExit,
     cost::CostMeter,
     datapath::{
-        Datapath, DatapathError,
+        Datapath, DatapathError, Inheritance,
         maps::{ControlMap, EventRing, GuardedInterfaces, LocalAddresses},
     },
-    detect::{Judgement, Observation, Phase, Policy, State, detect},
+    detect::Phase,
     enforce::Enforcer,
     events::{EventKind, EventLog, Note},
     history::Sampler,
     interfaces::{Guards, LinkChange, LinkWatch, Links},
+    judge::Judge,
     lists::{DatapathTime, Lists},
-    monitor::{Monitor, Snapshot, TICK},
+    monitor::{Monitor, TICK},
+    store::{Record, Store},
 };
 
 /// What runs between start and shutdown.
@@ -44,9 +46,11 @@ pub(crate) struct Daemon {
     pub enforcer: Enforcer,
     pub lists: Lists,
     pub events: EventLog,
+    pub store: Store,
     pub time: Arc<DatapathTime>,
     pub control: ControlMap,
     pub heartbeat_timeout: Duration,
+    pub on_exit: OnExit,
     pub guarded: GuardedInterfaces,
     pub local: LocalAddresses,
     /// Every address of the host is known to the datapath.
@@ -59,32 +63,6 @@ pub(crate) struct Daemon {
     pub is_blind: bool,
 }
 
-/// What is kept between judgements.
-pub(crate) struct Judge {
-    pub policy: Policy,
-    pub state: State,
-    pub started: Instant,
-    /// The phase, and since when it is.
-    pub phase_since: (Phase, jiff::Timestamp),
-    pub attack_since: Option<jiff::Timestamp>,
-}
-
-impl Judge {
-    fn now(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    fn judge(&mut self, snapshot: &Snapshot, at: Duration) -> Judgement {
-        let judgement = detect(&self.policy, &Observation::of(snapshot, at), &self.state);
-        self.state = judgement.state.clone();
-        self.attack_since = self.state.since().map(|_| self.attack_since.unwrap_or(snapshot.clock.now()));
-        if self.state.phase() != self.phase_since.0 {
-            self.phase_since = (self.state.phase(), snapshot.clock.now());
-        }
-        judgement
-    }
-}
-
 /// Events taken from the ring at once, so that a flood of them does not hold up the rest.
 const EVENTS_AT_ONCE: usize = 256;
 /// For how long clients may take to bring a cookie back, when the daemon ends.
@@ -93,13 +71,34 @@ const UNDER_WAY: Duration = Duration::from_millis(300);
 const REVIEW: Duration = Duration::from_secs(10);
 
 impl Daemon {
+    /// Begins to guard. What decides over packets is complete before the first one comes by; where a daemon before this
+    /// one has left its datapath attached, this one's takes its place from one packet to the next.
+    ///
+    /// # Errors
+    /// Where an interface cannot be guarded.
+    pub async fn begin(&mut self) -> Result<(), DatapathError> {
+        self.update_local().await;
+        self.update_guarded().await;
+        if let Inheritance::Maps { dropped } = &self.datapath.inheritance {
+            info!("taking over from the daemon before: {}", what_was_kept(dropped));
+            self.monitor.begin_after(&self.datapath)?;
+        }
+        self.tick();
+        self.datapath.take_effect()?;
+        self.guards.attach(&mut self.datapath)?;
+        // From now on a crash leaves everything as it is, for the next start.
+        self.datapath.ending = OnExit::Keep;
+        self.note_situation();
+        Ok(())
+    }
+
     /// Takes snapshots, acts on them and follows interfaces until `shutdown`.
     pub async fn watch(
         mut self,
         watch: LinkWatch,
         mut events: EventRing,
         mut orders: mpsc::Receiver<Order>,
-        shutdown: CancellationToken,
+        manner: &Manner,
     ) {
         let mut watch = Some(watch);
         let mut ticks = interval(TICK);
@@ -108,7 +107,7 @@ impl Daemon {
         loop {
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => break,
+                () = manner.shutdown.cancelled() => break,
                 _ = ticks.tick() => self.tick(),
                 Some(order) = orders.recv() => self.obey(order),
                 change = next_change(&mut watch) => self.follow(&change).await,
@@ -119,8 +118,30 @@ impl Daemon {
                 },
             }
         }
-        self.stop_challenging().await;
-        tokio::task::block_in_place(|| self.enforcer.end());
+        self.end(manner.hands_over).await;
+    }
+
+    async fn end(mut self, hands_over: bool) {
+        self.note_situation();
+        self.datapath.ending = if hands_over { OnExit::Keep } else { self.on_exit };
+        if hands_over {
+            // The datapath goes on as it is for `heartbeat_timeout`, and kernel settings with it.
+            info!("everything stays as it is for the next daemon");
+        } else {
+            self.stop_challenging().await;
+            tokio::task::block_in_place(|| self.enforcer.restore());
+        }
+        tokio::task::block_in_place(|| self.store.flush());
+        match self.datapath.ending {
+            OnExit::Detach => info!("detached from all interfaces"),
+            OnExit::Keep => info!("still attached to all interfaces; `tcpguard detach` takes it off"),
+        }
+    }
+
+    /// Writes down how things stand, for the next daemon.
+    fn note_situation(&mut self) {
+        let situation = self.judge.situation(self.enforcer.attack_so_far());
+        self.store.write(Record::Situation(Box::new(situation)));
     }
 
     /// Cookies that were sent a moment ago are let come back, before the kernel does not take them any more.
@@ -205,7 +226,7 @@ impl Daemon {
     /// Sees, judges and acts; only then is the datapath given leave to go on.
     fn watch_and_act(&mut self) -> Result<Report, DatapathError> {
         self.cost.begin_tick(Instant::now());
-        let is_alert = self.judge.state.phase() != Phase::Calm;
+        let is_alert = self.judge.phase() != Phase::Calm;
         let mut snapshot = self.monitor.tick(&self.datapath, self.guards.status(), is_alert)?;
         if !self.datapath.features.sees_completions() {
             // Nobody would ever seem to complete a handshake: only the kernel's own count can be judged by.
@@ -215,6 +236,9 @@ impl Daemon {
         let at = self.judge.now();
         let judgement = self.judge.judge(&snapshot, at);
         let measures = self.enforcer.act(&judgement, &snapshot, &self.datapath, self.knows_local, at);
+        if self.judge.is_worth_noting(&judgement, at) {
+            self.note_situation();
+        }
         if let Err(error) = self.lists.expire() {
             warn!("what has expired on the lists could not be removed: {error}");
         }
@@ -225,8 +249,8 @@ impl Daemon {
         Ok(Report {
             snapshot,
             state: judgement.state,
-            state_since: self.judge.phase_since.1,
-            attack_since: self.judge.attack_since,
+            state_since: self.judge.state_since(),
+            attack_since: self.judge.attack_since(),
             measures,
             cost: self.cost.cost(),
         })
@@ -257,6 +281,13 @@ impl Daemon {
             warn!("the set of guarded interfaces could not be updated: {error}");
         }
     }
+}
+
+fn what_was_kept(dropped: &[&str]) -> String {
+    if dropped.is_empty() {
+        return "all that it has gathered is kept".to_owned();
+    }
+    format!("what it has gathered is kept, but for what this version, or configuration, keeps otherwise: {}", dropped.join(", "))
 }
 
 /// The next change of an interface; never, while none are heard of.

@@ -4,6 +4,7 @@
 //! | module | subject |
 //! | --- | --- |
 //! | `daemon` | what goes on between start and end |
+//! | `judge` | what is kept between judgements |
 //! | [`config`] | what the operator wants |
 //! | [`datapath`] | the BPF programs and their maps |
 //! | [`interfaces`] | where they are attached |
@@ -14,6 +15,7 @@
 //! | [`challenge`] | answering SYNs with cookies, where blocks do not help |
 //! | [`lists`] | who is always let in, and who never |
 //! | [`events`] | what happened |
+//! | [`store`] | what survives restarts |
 //! | [`history`] | the last fifteen minutes |
 //! | [`cost`] | what tcpguard itself costs |
 //! | [`metrics`] | telling Prometheus |
@@ -35,8 +37,10 @@ pub mod doctor;
 pub mod enforce;
 pub mod events;
 pub mod explain;
+mod fault;
 pub mod history;
 pub mod interfaces;
+mod judge;
 pub mod kernel;
 pub mod lists;
 pub mod metrics;
@@ -44,6 +48,7 @@ pub mod monitor;
 pub mod notify;
 #[cfg(test)]
 mod reference;
+pub mod store;
 
 use std::{
     io,
@@ -63,16 +68,18 @@ use crate::{
     api::{About, ApiState, ListenError, Listeners, StatsCache, Turns},
     config::Config,
     cost::{Cost, CostMeter},
-    daemon::{Daemon, Judge},
+    daemon::Daemon,
     datapath::{Datapath, DatapathError, DatapathOptions, Feature},
-    detect::{Phase, Policy, State},
+    detect::State,
     enforce::{Enforcer, Measures},
     events::EventLog,
     history::{History, Sampler},
     interfaces::{Guards, LinkWatch, Links},
     kernel::LiveKernel,
     lists::{DatapathTime, FileWatch, ListError, Lists},
+    judge::Judge,
     monitor::{Monitor, Snapshot},
+    store::Store,
 };
 
 /// Why the daemon could not start, or stopped.
@@ -114,26 +121,43 @@ pub struct Report {
     pub cost: Cost,
 }
 
-/// Runs the daemon until `shutdown` is cancelled, and leaves nothing behind. It wants tokio's
-/// multi-threaded runtime, since taking a snapshot blocks for some milliseconds.
+/// How the daemon is run, beside its configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Manner {
+    /// Ends it.
+    pub shutdown: CancellationToken,
+    /// It ends for another one to take over at once: whatever `on_exit` says, everything stays as it is, and whoever
+    /// ends it for good runs `tcpguard detach`.
+    pub hands_over: bool,
+}
+
+/// Runs the daemon until it is told to end. It wants tokio's multi-threaded runtime, since taking a snapshot blocks for
+/// some milliseconds.
 ///
 /// # Errors
-/// Where something that it cannot do without is missing; nothing is attached then.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+/// Where something that it cannot do without is missing; what is attached then is what was before.
+pub async fn run(config: Config, manner: Manner) -> Result<(), RunError> {
+    let shutdown = manner.shutdown.clone();
     warn_of_what_may_surprise(&config);
-    let listeners = Listeners::bind(&config.listen).await?;
-    let (mut datapath, maps) = Datapath::load(&datapath_options(&config))?;
+    let (datapath, maps) = Datapath::load(&datapath_options(&config))?;
     report_missing_features(&datapath);
+    let listeners = Listeners::bind(&config.listen).await?;
     let links = Links::open()?;
     let watch = LinkWatch::start()?;
     let kernel = LiveKernel::open().map_err(RunError::Kernel)?;
     let (monitor, others) = Monitor::new(maps, Box::new(kernel), &config).map_err(RunError::Kernel)?;
-    let events = EventLog::open(&config.store.path);
+    let (store, saved) = Store::open(&config.store.path);
+    let events = EventLog::new(store.clone(), saved.events);
     let time = Arc::new(DatapathTime::new(datapath.jiffies()?, datapath.ticks_per_second));
-    let (lists, files) = Lists::start(&config, others.rules, events.clone(), Arc::clone(&time))?;
+    let kept = (store.clone(), saved.entries.as_slice());
+    let (lists, mut files) = Lists::start(&config, others.rules, events.clone(), kept, Arc::clone(&time))?;
+    // Before anything is let in: what the files deny, a daemon before this one may have denied.
+    files.review();
     let maps = (others.payload, others.challenges);
-    let enforcer = Enforcer::start(&config, maps, &datapath, lists.clone(), events.clone())?;
-    let guards = Guards::attach(&config, &links, &mut datapath).await?;
+    let mut enforcer = Enforcer::start(&config, maps, &datapath, lists.clone(), events.clone(), store.clone())?;
+    let judge = Judge::resume(&config, saved.situation, &events);
+    enforcer.resume(&saved.blocks, judge.attack.clone(), &datapath, judge.now());
+    let guards = Guards::choose(&config, &links).await?;
 
     let (publish, report) = watch::channel(None);
     let (publish_beat, beat) = watch::channel(None);
@@ -154,19 +178,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         orders: give_order,
         shutdown: shutdown.clone(),
     });
-    let server = tokio::spawn(listeners.serve(router, shutdown.clone()));
-    let files = tokio::spawn(follow_files(files, shutdown.clone()));
-    let notify = notify::run(config.notify.clone(), events.clone(), events.follow(), shutdown.clone());
-    let notify = tokio::spawn(notify);
-
-    let judge = Judge {
-        policy: Policy::of(&config),
-        state: State::default(),
-        started: Instant::now(),
-        phase_since: (Phase::Calm, jiff::Timestamp::now()),
-        attack_since: None,
-    };
-    let daemon = Daemon {
+    let mut daemon = Daemon {
         datapath,
         guards,
         links,
@@ -174,10 +186,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         judge,
         enforcer,
         lists,
-        events,
+        events: events.clone(),
+        store,
         time,
         control: others.control,
         heartbeat_timeout: config.limits.heartbeat_timeout,
+        on_exit: config.on_exit,
         guarded: others.guarded,
         local: others.local,
         knows_local: false,
@@ -187,13 +201,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         cost: CostMeter::default(),
         is_blind: false,
     };
-    daemon.watch(watch, others.events, orders, shutdown).await;
+    daemon.begin().await?;
+
+    let server = tokio::spawn(listeners.serve(router, shutdown.clone()));
+    let files = tokio::spawn(follow_files(files, shutdown.clone()));
+    let notify = notify::run(config.notify.clone(), events.clone(), events.follow(), shutdown.clone());
+    let notify = tokio::spawn(notify);
+    daemon.watch(watch, others.events, orders, &manner).await;
     for task in [server, files, notify] {
         if let Err(error) = task.await {
             error!("a part of the daemon ended badly: {error}");
         }
     }
-    info!("detached from all interfaces");
     Ok(())
 }
 
@@ -205,6 +224,7 @@ fn datapath_options(config: &Config) -> DatapathOptions {
         syn_per_second: config.source.syn_per_second,
         source_half_open: config.source.max_half_open,
         proven_for: config.challenge.proven_for,
+        pins: Some(config.pins.path.clone()),
         log_level: cli::datapath_log_level(),
     }
 }

@@ -29,9 +29,11 @@ impl Guard {
             syn_per_second: 2000,
             source_half_open: 64,
             proven_for: Duration::from_secs(600),
+            pins: None,
             log_level: None,
         };
-        let (datapath, maps) = Datapath::load(&options)?;
+        let (mut datapath, maps) = Datapath::load(&options)?;
+        datapath.take_effect()?;
         Ok(Self { datapath, maps })
     }
 

@@ -70,7 +70,8 @@ pub struct Challenger {
     lacking: Option<String>,
     /// Until when cookies that were sent are good, in jiffies.
     cookies_until: u64,
-    last_challenged: u64,
+    /// What the counter said last; it may have begun before this daemon did.
+    last_challenged: Option<u64>,
     flags: u64,
     timestamp_offset: u64,
     most_load: u64,
@@ -110,7 +111,7 @@ impl Challenger {
             watchdog: Watchdog::default(),
             lacking: cookies.or(completions).map(str::to_owned),
             cookies_until,
-            last_challenged: 0,
+            last_challenged: None,
             flags: 0,
             timestamp_offset: 0,
             most_load,
@@ -227,7 +228,8 @@ impl Challenger {
 
     fn note_cookies(&mut self, snapshot: &Snapshot, datapath: &Datapath) {
         let challenged = snapshot.totals.challenged();
-        if challenged != std::mem::replace(&mut self.last_challenged, challenged) {
+        let before = self.last_challenged.replace(challenged);
+        if before.is_some_and(|before| before != challenged) {
             self.cookies_until = good_until(snapshot.clock.jiffies(), datapath.ticks_per_second);
         }
     }

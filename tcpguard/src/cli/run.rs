@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{load_config, logging};
+use crate::Manner;
 
 /// Time that what cannot be interrupted has to come to its end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -26,6 +27,10 @@ pub(super) struct Arguments {
     /// Path of the Unix socket instead of that of the configuration
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// End for another daemon to take over at once, whatever `on_exit` says; whoever ends it for good runs
+    /// `tcpguard detach`. For service managers
+    #[arg(long)]
+    hand_over: bool,
 }
 
 pub(super) fn run(file: Option<&Path>, arguments: Arguments) -> Result<()> {
@@ -39,10 +44,11 @@ pub(super) fn run(file: Option<&Path>, arguments: Arguments) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
+    let hands_over = arguments.hand_over;
     let result = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         cancel_on_signal(&shutdown)?;
-        crate::run(config, shutdown).await.map_err(Into::into)
+        crate::run(config, Manner { shutdown, hands_over }).await.map_err(Into::into)
     });
     // A request to a webhook that hangs, or a long answer, is not waited for: nothing is guarded any more.
     runtime.shutdown_timeout(LAST_WORDS);

@@ -67,6 +67,7 @@ pub(super) struct ConfigFile {
     pub limits: LimitsFile,
     pub kernel: KernelFile,
     pub store: StoreFile,
+    pub pins: PinsFile,
     pub notify: NotifyFile,
 }
 
@@ -141,6 +142,12 @@ pub(super) struct KernelFile {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct StoreFile {
+    pub path: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct PinsFile {
     pub path: Option<Spanned<PathBuf>>,
 }
 

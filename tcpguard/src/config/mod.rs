@@ -23,8 +23,8 @@ pub struct Config {
     pub xdp_mode: XdpMode,
     /// What may be done: 0 watches and reports, 1 also changes kernel settings in an attack, 2 also drops and challenges in XDP.
     pub syn_attack_protect: u8,
-    /// What becomes of the datapath when the daemon ends: `detach` takes it off. (`keep` is checked, and has no effect in this
-    /// version.)
+    /// What becomes of the datapath when the daemon ends: `detach` takes it off; `keep` leaves it attached, where it counts and lets
+    /// everything in, until the next daemon takes over from it, or `tcpguard detach` takes it off.
     pub on_exit: OnExit,
     /// Host-wide thresholds.
     pub thresholds: Thresholds,
@@ -42,6 +42,8 @@ pub struct Config {
     pub kernel: Kernel,
     /// What survives restarts.
     pub store: Store,
+    /// What outlives the daemon in the kernel.
+    pub pins: Pins,
     /// Who is told when an attack begins and ends.
     pub notify: Notify,
     /// Other thresholds for some ports.
@@ -165,7 +167,15 @@ pub struct Kernel {
 /// What survives restarts.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Store {
-    /// The file (SQLite) that events are kept in. Where it cannot be written, they are kept in memory.
+    /// The file (SQLite) that events, blocks and the lists' entries by commands are kept in. Where it cannot be written, they are
+    /// kept in memory.
+    pub path: PathBuf,
+}
+
+/// What outlives the daemon in the kernel: attachments, and the maps that the datapath has gathered its knowledge in.
+#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
+pub struct Pins {
+    /// The folder they are pinned in, on a BPF file system. Where that cannot be had, a restart begins anew.
     pub path: PathBuf,
 }
 
@@ -224,6 +234,7 @@ impl Default for Config {
             },
             limits: Limits { max_sources: 262_144, heartbeat_timeout: Duration::from_secs(5) },
             kernel: Kernel { tune_backlog: false },
+            pins: Pins { path: PathBuf::from("/sys/fs/bpf/tcpguard") },
             store: Store { path: PathBuf::from("/var/lib/tcpguard/tcpguard.sqlite") },
             notify: Notify {
                 command: Vec::new(),

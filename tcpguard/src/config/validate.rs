@@ -1,15 +1,20 @@
 //! From what was typed to what can be run with.
 
-use std::{fmt::Display, ops::RangeInclusive, path::Path, time::Duration};
+use std::{
+    fmt::Display,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use toml::Spanned;
 
 use super::{
-    Challenge, Config, Kernel, Limits, Listen, Lists, Notify, Service, SourceLimits, Store, Thresholds,
+    Challenge, Config, Kernel, Limits, Listen, Lists, Notify, Pins, Service, SourceLimits, Store, Thresholds,
     error::Problem,
     file::{
         ChallengeFile, ConfigFile, LimitsFile, ListenFile, ListsFile, NotifyFile, Period, ServiceFile, SourceFile,
-        StoreFile, ThresholdsFile,
+        ThresholdsFile,
     },
 };
 
@@ -37,7 +42,8 @@ pub(super) fn validate(file: ConfigFile) -> Result<Config, Problem> {
         listen: listen(file.listen, defaults.listen)?,
         limits: limits(file.limits, defaults.limits)?,
         kernel: Kernel { tune_backlog: file.kernel.tune_backlog.unwrap_or(defaults.kernel.tune_backlog) },
-        store: store(file.store, defaults.store)?,
+        store: Store { path: absolute("the store", file.store.path, defaults.store.path)? },
+        pins: Pins { path: absolute("the pins", file.pins.path, defaults.pins.path)? },
         notify: notify(file.notify, defaults.notify)?,
     })
 }
@@ -146,13 +152,14 @@ fn lists(typed: ListsFile, defaults: Lists) -> Result<Lists, Problem> {
     })
 }
 
-fn store(typed: StoreFile, defaults: Store) -> Result<Store, Problem> {
-    let Some(path) = typed.path else { return Ok(defaults) };
+/// The path of `what`.
+fn absolute(what: &str, typed: Option<Spanned<PathBuf>>, default: PathBuf) -> Result<PathBuf, Problem> {
+    let Some(path) = typed else { return Ok(default) };
     if !path.as_ref().is_absolute() {
-        let message = format!("\"{}\" cannot be the store's path: it must start with /", path.as_ref().display());
+        let message = format!("\"{}\" cannot be the path of {what}: it must start with /", path.as_ref().display());
         return Err(Problem { message, span: path.span() });
     }
-    Ok(Store { path: path.into_inner() })
+    Ok(path.into_inner())
 }
 
 fn notify(typed: NotifyFile, defaults: Notify) -> Result<Notify, Problem> {

@@ -3,6 +3,8 @@
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 use thiserror::Error;
 
+use super::PinError;
+
 /// Why the datapath could not be loaded, attached or read.
 #[derive(Debug, Error)]
 pub enum DatapathError {
@@ -11,6 +13,9 @@ pub enum DatapathError {
         "loading BPF programs needs root (or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON): run tcpguard with sudo or as its service"
     )]
     NotPermitted,
+    /// What should outlive the daemon cannot be pinned, or another daemon has it.
+    #[error(transparent)]
+    Pins(#[from] PinError),
     /// The kernel refused the object.
     #[error("the kernel cannot load tcpguard's maps: {0}; tcpguard needs Linux 5.15 or later")]
     Object(String),

@@ -1,11 +1,11 @@
 //! Loading: what the kernel lacks is left out and reported, unless nothing works without it.
 
-use std::{os::unix::fs::MetadataExt, time::Duration};
+use std::{os::unix::fs::MetadataExt, path::{Path, PathBuf}, time::Duration};
 
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::ProgramArray,
-    programs::{BtfTracePoint, ProgramType, Xdp},
+    maps::{Array, MapData, ProgramArray},
+    programs::{BtfTracePoint, ProgramType, Xdp, links::FdLink},
     sys::{BpfHelper, is_helper_supported},
 };
 use nix::time::{ClockId, clock_getres};
@@ -15,11 +15,18 @@ use tcpguard_common::{
     bucket::Rate,
     clock::Clock,
     filter,
+    instance::{CARRIED, Instance},
     layout::{SocketLayout, map, program, setting},
 };
 
-use super::{Datapath, DatapathError, Maps, btf, log};
-use crate::monitor::in_ticks;
+use tracing::warn;
+
+use super::{
+    Datapath, DatapathError, Inheritance, Maps, Tracepoint, btf, log,
+    maps::take,
+    pins::{Expected, PinError, Pins},
+};
+use crate::{config::OnExit, fault, monitor::in_ticks};
 
 /// What the datapath is loaded with.
 #[derive(Clone, Debug)]
@@ -36,6 +43,8 @@ pub struct DatapathOptions {
     pub source_half_open: u32,
     /// For how long a completed handshake proves its source.
     pub proven_for: Duration,
+    /// Where to pin what outlives the daemon; nothing does without.
+    pub pins: Option<PathBuf>,
     /// aya-log's level (1 error to 5 trace), or `None` for no log: the programs then have no code for it.
     pub log_level: Option<u8>,
 }
@@ -114,9 +123,9 @@ impl Datapath {
     pub(super) fn load_for(options: &DatapathOptions, purpose: Purpose) -> Result<(Self, Maps), DatapathError> {
         let ticks_per_second = ticks_per_second()?;
         let clock = Clock::new(ticks_per_second);
-        let (hash_key, entries) = match purpose {
-            Purpose::Guarding => (random_key()?, options.max_sources),
-            Purpose::Explaining { hash_key } => (hash_key, options.max_sources.min(TWIN_SOURCES)),
+        let entries = match purpose {
+            Purpose::Guarding => options.max_sources,
+            Purpose::Explaining { .. } => options.max_sources.min(TWIN_SOURCES),
         };
         let (layout, layout_problem) = match btf::socket_layout() {
             Ok(layout) => (layout, None),
@@ -131,12 +140,22 @@ impl Datapath {
         let proven_ticks = in_ticks(options.proven_for, ticks_per_second);
         let cookies = cookies();
         let can_make_cookies = u32::from(cookies == Feature::Available);
+        let pins = options.pins.as_deref().filter(|_| matches!(purpose, Purpose::Guarding));
+        let pins = pins.map(open_pins).transpose()?.flatten();
+        let sizes = [(map::SOURCES, entries), (map::KNOWN_SOURCES, filter_blocks)];
+        let estate = Estate::take_over(pins.as_ref(), options, &sizes)?;
+        let hash_key = match (purpose, estate.instance) {
+            (Purpose::Explaining { hash_key }, _) => hash_key,
+            (Purpose::Guarding, Some(instance)) => instance.hash_key,
+            (Purpose::Guarding, None) => random_key()?,
+        };
+        let instance = estate.instance.unwrap_or(Instance::new(hash_key, options.prefix_v4, options.prefix_v6));
+        let generation = instance.generation + 1;
 
         let mut loader = EbpfLoader::new();
         loader
             .verifier_log_level(VerifierLogLevel::DISABLE)
-            .map_max_entries(map::SOURCES, entries)
-            .map_max_entries(map::KNOWN_SOURCES, filter_blocks)
+            .override_global(setting::GENERATION, &generation, true)
             .override_global(setting::HASH_KEY, &hash_key, true)
             .override_global(setting::PREFIX_MASK_IPV4, &mask_v4, true)
             .override_global(setting::PREFIX_MASK_IPV6, &mask_v6, true)
@@ -154,6 +173,15 @@ impl Datapath {
         if options.log_level.is_none() {
             loader.map_max_entries(map::LOG, SMALLEST_RING);
         }
+        for (name, entries) in sizes {
+            loader.map_max_entries(name, entries);
+        }
+        for carried in CARRIED {
+            if let Some(pins) = &pins {
+                loader.map_pin_path(carried.map, pins.map_path(carried));
+            }
+        }
+        fault::point("loading maps");
         let mut ebpf = loader.load(OBJECT).map_err(|error| DatapathError::object(&error))?;
 
         load_xdp(&mut ebpf, program::GUARD)?;
@@ -164,9 +192,19 @@ impl Datapath {
             load_xdp(&mut ebpf, program::ANSWER_SYN)?;
             install_answer(&mut ebpf)?;
         }
+        let mut instance_map: Array<MapData, Instance> = take(&mut ebpf, map::INSTANCE)?;
+        // Before a tracepoint is attached: what it counts depends on it.
+        instance_map.set(0, instance, 0).map_err(DatapathError::map(map::INSTANCE))?;
+        let mut tracepoints = Vec::new();
         let mut tracepoint = |name, tracepoint| match (&layout_problem, purpose) {
             (Some(problem), _) => Feature::Unavailable(problem.clone()),
-            (None, Purpose::Guarding) => attach_tracepoint(&mut ebpf, name, tracepoint),
+            (None, Purpose::Guarding) => match attach_tracepoint(&mut ebpf, name, tracepoint, pins.as_ref()) {
+                Ok(link) => {
+                    tracepoints.push(Tracepoint { name, _link: link });
+                    Feature::Available
+                }
+                Err(error) => Feature::Unavailable(error.to_string()),
+            },
             (None, Purpose::Explaining { .. }) => Feature::Unavailable("a twin sees no handshakes".to_owned()),
         };
         let features = Features {
@@ -178,7 +216,74 @@ impl Datapath {
             log::start(&mut ebpf);
         }
         let maps = Maps::take(&mut ebpf, hash_key, filter_blocks, ticks_per_second, options)?;
-        Ok((Self { ebpf, features, clock, ticks_per_second, hash_key, rate }, maps))
+        let inheritance = estate.inheritance();
+        let datapath = Self {
+            ebpf,
+            tracepoints,
+            instance: instance_map,
+            generation,
+            pins,
+            // Until it guards, what a daemon before this one has left stays as it is.
+            ending: if inheritance == Inheritance::Nothing { OnExit::Detach } else { OnExit::Keep },
+            inheritance,
+            features,
+            clock,
+            ticks_per_second,
+            hash_key,
+            rate,
+        };
+        Ok((datapath, maps))
+    }
+}
+
+/// The pins, where they can be had; only that another daemon has them is a reason not to start.
+fn open_pins(root: &Path) -> Result<Option<Pins>, DatapathError> {
+    match Pins::open(root) {
+        Ok(pins) => Ok(Some(pins)),
+        Err(taken @ PinError::Taken(_)) => Err(taken.into()),
+        Err(problem) => {
+            warn!("{problem}; without, a restart begins anew, and a crash leaves the host unguarded until the next start");
+            Ok(None)
+        }
+    }
+}
+
+/// What a daemon before this one has left.
+#[derive(Default)]
+struct Estate {
+    instance: Option<Instance>,
+    dropped: Vec<&'static str>,
+}
+
+impl Estate {
+    /// Keeps of it what fits, and removes the rest.
+    fn take_over(
+        pins: Option<&Pins>,
+        options: &DatapathOptions,
+        sizes: &[(&str, u32)],
+    ) -> Result<Self, DatapathError> {
+        let Some(pins) = pins else { return Ok(Self::default()) };
+        let mut expected = Expected::of_object(OBJECT)?;
+        for (name, entries) in sizes {
+            if let Some(expected) = expected.get_mut(*name) {
+                expected.max_entries = *entries;
+            }
+        }
+        let wanted = Instance::new(0, options.prefix_v4, options.prefix_v6);
+        let found = pins.keep_fitting_maps(&expected, |instance, name| {
+            name != map::PREFIXES || instance.prefix_lengths == wanted.prefix_lengths
+        });
+        Ok(Self {
+            instance: found.instance.map(|instance| Instance { prefix_lengths: wanted.prefix_lengths, ..instance }),
+            dropped: found.dropped,
+        })
+    }
+
+    fn inheritance(self) -> Inheritance {
+        match self.instance {
+            Some(_) => Inheritance::Maps { dropped: self.dropped },
+            None => Inheritance::Nothing,
+        }
     }
 }
 
@@ -202,19 +307,23 @@ fn install_answer(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
     answer.set(0, &program, 0).map_err(DatapathError::map(map::ANSWER))
 }
 
-fn attach_tracepoint(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) -> Feature {
-    match try_attach_tracepoint(ebpf, name, tracepoint) {
-        Ok(()) => Feature::Available,
-        Err(error) => Feature::Unavailable(error.to_string()),
-    }
-}
-
-fn try_attach_tracepoint(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<(), DatapathError> {
+/// Attaches one, which counts from [`Datapath::take_effect`] on.
+fn attach_tracepoint(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    tracepoint: &str,
+    pins: Option<&Pins>,
+) -> Result<FdLink, DatapathError> {
     let btf = Btf::from_sys_fs().map_err(|error| DatapathError::Object(error.to_string()))?;
     let program = ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
     let program: &mut BtfTracePoint = program.try_into().map_err(DatapathError::program(name))?;
     program.load(tracepoint, &btf).map_err(DatapathError::program(name))?;
-    program.attach().map(drop).map_err(DatapathError::program(name))
+    let id = program.attach().map_err(DatapathError::program(name))?;
+    let link = FdLink::from(program.take_link(id).map_err(DatapathError::program(name))?);
+    match pins {
+        Some(pins) => Ok(pins.add_next_link(name, link)?),
+        None => Ok(link),
+    }
 }
 
 /// Whether the kernel has the helpers that make and check SYN cookies.

@@ -10,6 +10,7 @@ mod error;
 mod loader;
 mod log;
 pub mod maps;
+mod pins;
 mod readiness;
 mod run_time;
 mod twin;
@@ -18,27 +19,43 @@ use std::net::IpAddr;
 
 use aya::{
     Ebpf,
-    programs::{TestRun, TestRunOptions, Xdp},
+    maps::{Array, MapData},
+    programs::{TestRun, TestRunOptions, Xdp, links::FdLink},
 };
 use tcpguard_common::{
-    address::Address, bucket::Rate, challenge::PrimeOrder, clock::Clock, event::BlockOrder, layout::program,
+    address::Address, bucket::Rate, challenge::PrimeOrder, clock::Clock, event::BlockOrder, instance::Instance,
+    layout::{map, program},
 };
 use zerocopy::IntoBytes;
 
-pub use attach::{AttachMode, Attachment, occupied, program_name};
+pub use attach::{AttachMode, Attachment, Target, occupied, program_name};
 pub use batch::{BatchReader, Progress};
 pub use error::DatapathError;
 pub use loader::{DatapathOptions, Feature, Features};
 pub use maps::Maps;
+pub use pins::{PinError, Pins, remove_all as remove_all_pins};
 pub use run_time::ProgramCost;
 pub use twin::{LiveState, Twin};
+
+use crate::{config::OnExit, fault};
 
 /// The kernel's verdict of a frame that passes.
 const XDP_PASS: u32 = 2;
 
-/// The loaded programs. They leave the kernel when this is dropped.
+/// The loaded programs. They leave the kernel when this is dropped, but for what is pinned.
 pub struct Datapath {
     ebpf: Ebpf,
+    /// Its attachments to tracepoints.
+    tracepoints: Vec<Tracepoint>,
+    /// Whose tracepoints count.
+    instance: Array<MapData, Instance>,
+    generation: u64,
+    /// What outlives the daemon; `None` where nothing can.
+    pins: Option<Pins>,
+    /// What becomes of that when this is dropped.
+    pub ending: OnExit,
+    /// What it has from a daemon before this one.
+    pub inheritance: Inheritance,
     /// What this kernel allows and what it does not.
     pub features: Features,
     /// How long the kernel's jiffies are.
@@ -51,7 +68,62 @@ pub struct Datapath {
     pub rate: Rate,
 }
 
+impl Drop for Datapath {
+    fn drop(&mut self) {
+        if self.ending == OnExit::Detach
+            && let Some(pins) = self.pins.take()
+        {
+            pins.remove_all();
+        }
+    }
+}
+
+/// An attachment to a tracepoint.
+struct Tracepoint {
+    name: &'static str,
+    _link: FdLink,
+}
+
+/// What a datapath has from a daemon before this one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Inheritance {
+    /// Nothing: it begins anew.
+    #[default]
+    Nothing,
+    /// What was gathered before.
+    Maps {
+        /// What was gathered, and could not be taken over.
+        dropped: Vec<&'static str>,
+    },
+}
+
 impl Datapath {
+    /// From now on it is this one's tracepoints that count, and those of a daemon before it are let go.
+    ///
+    /// # Errors
+    /// Where that cannot be written down.
+    pub fn take_effect(&mut self) -> Result<(), DatapathError> {
+        fault::point("taking effect");
+        let instance = pins::read_instance(&self.instance)
+            .map_err(|source| DatapathError::Host { what: "whose word the maps are", source })?;
+        let ours = Instance { generation: self.generation, ..instance };
+        self.instance.set(0, ours, 0).map_err(DatapathError::map(map::INSTANCE))?;
+        fault::point("taken effect");
+        if let Some(pins) = &self.pins {
+            for tracepoint in &self.tracepoints {
+                pins.put_in_force(tracepoint.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of attachments of a daemon before this one to what is not guarded any more.
+    pub fn keep_only(&self, attachments: &[&Attachment]) {
+        let Some(pins) = &self.pins else { return };
+        let attached = attachments.iter().map(|attachment| attachment.pin_name());
+        pins.keep_only_links(&attached.chain(self.tracepoints.iter().map(|at| at.name.to_owned())).collect::<Vec<_>>());
+    }
+
     /// Runs one frame through the program without a network (`BPF_PROG_TEST_RUN`): the verdict.
     ///
     /// # Errors

@@ -78,7 +78,7 @@ impl LiveState {
     /// Where the programs cannot be loaded once more, or the state cannot be copied.
     pub fn twin(&self) -> Result<Twin, DatapathError> {
         let purpose = Purpose::Explaining { hash_key: self.0.hash_key };
-        let options = DatapathOptions { log_level: None, ..self.0.options.clone() };
+        let options = DatapathOptions { log_level: None, pins: None, ..self.0.options.clone() };
         let (datapath, maps) = Datapath::load_for(&options, purpose)?;
         let mut twin = Twin { datapath, maps };
         twin.copy(&self.0)?;

@@ -4,6 +4,7 @@
 //! hostile. A network answers where no few of its sources do. Nobody answers who does not stand out among
 //! all that is half open: in a flood of random sources each has a little, and those are not who sent it.
 
+use serde::{Deserialize, Serialize};
 use tcpguard_common::address::Address;
 
 use super::{Observation, Policy};
@@ -29,7 +30,7 @@ const PREDOMINANT: f64 = 0.6;
 const TELLING: f64 = 0.5;
 
 /// The kinds of attacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// Many sources, few completions: the sources are forged, most likely.
     Spoofed,

@@ -11,6 +11,8 @@ mod thresholds;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     config::Config,
     kernel::HalfOpen,
@@ -62,6 +64,11 @@ impl Policy {
             prefix_lengths: (config.source.prefix_v4, config.source.prefix_v6),
         }
     }
+
+    /// The ports of each service.
+    pub fn service_ports(&self) -> Vec<Vec<u16>> {
+        self.services.iter().map(|(ports, _)| ports.clone()).collect()
+    }
 }
 
 /// What was observed.
@@ -111,7 +118,7 @@ pub enum Scope {
 }
 
 /// How things stand.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// The host.
     pub host: ScopeState,
@@ -162,6 +169,16 @@ impl State {
     pub fn scopes(&self) -> impl Iterator<Item = (Scope, &ScopeState)> {
         let services = self.services.iter().enumerate().map(|(index, state)| (Scope::Service(index), state));
         std::iter::once((Scope::Host, &self.host)).chain(services)
+    }
+
+    /// The same, where the services of other `ports` are told apart: each keeps what was known of it.
+    #[must_use]
+    pub fn with_services(&self, before: &[Vec<u16>], now: &[Vec<u16>]) -> Self {
+        let of = |ports: &Vec<u16>| {
+            let place = before.iter().position(|other| other == ports)?;
+            self.services.get(place).cloned()
+        };
+        Self { services: now.iter().map(|ports| of(ports).unwrap_or_default()).collect(), ..self.clone() }
     }
 
     fn scope(&self, scope: Scope) -> ScopeState {

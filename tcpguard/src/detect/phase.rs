@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::thresholds::{Evidence, Limits, Values};
 use crate::monitor::{HalfOpenCounts, Readings};
 
@@ -9,7 +11,7 @@ use crate::monitor::{HalfOpenCounts, Readings};
 const LIFETIME: Duration = Duration::from_secs(66);
 
 /// How a scope stands; a graver phase is greater.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Phase {
     /// No threshold is exceeded.
     #[default]
@@ -32,7 +34,7 @@ impl Phase {
 }
 
 /// The state of one scope.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScopeState {
     /// Its phase.
     pub phase: Phase,

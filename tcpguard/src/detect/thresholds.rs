@@ -3,6 +3,8 @@
 
 use std::{fmt, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::monitor::{HalfOpenCounts, Readings};
 
 /// What the host, or a service, may come to.
@@ -23,7 +25,7 @@ pub struct Limits {
 }
 
 /// What is compared with a threshold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Measure {
     /// Half-open handshakes in the kernel.
     HalfOpenKernel,
@@ -38,7 +40,7 @@ pub enum Measure {
 }
 
 /// A value that exceeds its threshold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
     /// Of what.
     pub measure: Measure,

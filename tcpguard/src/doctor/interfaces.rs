@@ -78,7 +78,7 @@ fn attachment(link: &Link, config: &Config, stats: Option<&Stats>) -> Finding {
         return finding("not an Ethernet interface".to_owned()).fix(fix);
     }
     let guarded = stats.and_then(|stats| stats.interfaces.iter().find(|interface| interface.name == link.name));
-    match (guarded, link.xdp_program) {
+    match (guarded, link.xdp) {
         (Some(interface), _) => {
             let reason = interface.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
             let wants_generic = config.xdp_mode == XdpMode::Generic;
@@ -91,7 +91,7 @@ fn attachment(link: &Link, config: &Config, stats: Option<&Stats>) -> Finding {
                 _ => finding,
             }
         }
-        (None, Some(id)) => match program_name(id) {
+        (None, Some((id, _))) => match program_name(id) {
             Some(name) if name == program::GUARD => finding(format!("tcpguard's own program, with the id {id}")),
             name => finding(format!("taken by the program {} with the id {id}", name.unwrap_or_default()))
                 .fix("end what that program belongs to, or leave the interface out of `interfaces`"),

@@ -24,7 +24,7 @@ pub(super) fn examine() -> Vec<Finding> {
         "what the rest depends on; 5.15 and later are known to work",
     )];
     findings.extend(jit());
-    let options = DatapathOptions { max_sources: FEW_SOURCES, ..datapath_options(&Config::default()) };
+    let options = DatapathOptions { max_sources: FEW_SOURCES, pins: None, ..datapath_options(&Config::default()) };
     let datapath = match Datapath::load(&options) {
         Ok((datapath, _)) => datapath,
         Err(error) => {

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::lists::Network;
+use crate::{
+    lists::Network,
+    store::{Moment, SavedBlock},
+};
 
 /// Who is remembered at most; those whose block ended longest ago are forgotten first.
 const MOST: usize = 65_536;
@@ -50,6 +53,27 @@ pub(super) struct BlockBook {
 impl BlockBook {
     pub fn new(first: Duration, most: Duration) -> Self {
         Self { first, most, records: HashMap::new() }
+    }
+
+    /// Remembers a block of before a restart; for how much longer it is in force, if it is.
+    pub fn restore(&mut self, saved: &SavedBlock, now: &Moment, at: Duration) -> Option<Duration> {
+        let left = saved.until.remaining(now, saved.lasts);
+        let past = saved.until.elapsed(now);
+        if past >= saved.lasts {
+            return None;
+        }
+        let until = (at + left).saturating_sub(past);
+        let record = Record { times: saved.times, until, lasts: saved.lasts, let_in: saved.let_in };
+        self.make_room(at);
+        self.records.insert(saved.network, record);
+        (left > Duration::ZERO).then_some(left)
+    }
+
+    /// What is to be remembered of `who` over a restart.
+    pub fn saved(&self, who: Network, at: Duration) -> Option<SavedBlock> {
+        let record = self.records.get(&who)?;
+        let until = Moment::after(record.until.saturating_sub(at));
+        Some(SavedBlock { network: who, times: record.times, lasts: record.lasts, let_in: record.let_in, until })
     }
 
     /// The sentence for `who`, of whom so many handshakes were let in by now; more than `limit` of them
@@ -169,6 +193,20 @@ mod tests {
         assert!(book.in_force(SECOND).is_empty());
         assert_eq!(book.sentence(who(), 150, 64, 2 * SECOND), Sentence::Wait);
         assert!(matches!(book.sentence(who(), 165, 64, 3 * SECOND), Sentence::Block { times: 2, .. }));
+    }
+
+    #[test]
+    fn a_block_goes_on_after_a_restart() {
+        let mut before = book();
+        before.sentence(who(), 100, 64, Duration::ZERO);
+        let saved = before.saved(who(), 20 * SECOND).expect("remembered");
+        // The clock that judgements go by begins anew.
+        let mut after = book();
+        let left = after.restore(&saved, &Moment::now(), SECOND).expect("in force");
+        assert!((39..=40).contains(&left.as_secs()), "{left:?}");
+        assert!(matches!(after.sentence(who(), 200, 64, 2 * SECOND), Sentence::Standing { .. }));
+        assert_eq!(after.sentence(who(), 110, 64, 42 * SECOND), Sentence::Wait);
+        assert_eq!(after.sentence(who(), 200, 64, 43 * SECOND), Sentence::Block { lasts: 120 * SECOND, times: 2 });
     }
 
     #[test]

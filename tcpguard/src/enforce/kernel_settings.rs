@@ -13,7 +13,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::challenge::{COOKIES_SETTING, TIMESTAMPS_SETTING};
+use crate::{
+    challenge::{COOKIES_SETTING, TIMESTAMPS_SETTING},
+    fault,
+};
 
 const SYSCTL: &str = "/proc/sys";
 
@@ -163,8 +166,10 @@ impl KernelSettings {
         let changed = ChangedSetting { name: name.to_owned(), original, value: value.to_owned() };
         self.changed.push(changed.clone());
         let result = self.write_journal().and_then(|()| {
+            fault::point("changing a kernel setting");
             fs::write(self.path(name), value).map_err(|error| SettingError::Write(name.to_owned(), error))
         });
+        fault::point("a kernel setting is changed");
         match result {
             Ok(()) => Ok(Some(changed)),
             Err(error) => {
@@ -234,6 +239,7 @@ impl KernelSettings {
     fn restore_where(&mut self, is_due: impl Fn(&str) -> bool) -> Vec<Restored> {
         let (due, kept): (Vec<_>, Vec<_>) = self.changed.drain(..).partition(|changed| is_due(&changed.name));
         let restored: Vec<Restored> = due.into_iter().rev().map(|changed| restore(&self.root, changed)).collect();
+        fault::point("kernel settings are put back");
         let failed = restored.iter().filter_map(|outcome| match outcome {
             Restored::Failed(changed, _) => Some(changed.clone()),
             Restored::Back(_) | Restored::LeftAlone(_) => None,
@@ -261,10 +267,12 @@ impl KernelSettings {
         let failed = |error: io::Error| SettingError::Journal(self.journal.clone(), error);
         let journal =
             Journal { namespace: self.namespace, settings: self.changed.clone(), cookies_until: self.cookies_until };
+        fault::point("writing the journal");
         let bytes = serde_json::to_vec_pretty(&journal).map_err(|error| failed(error.into()))?;
         let temporary = self.journal.with_extension("new");
         let mut file = File::create(&temporary).map_err(failed)?;
         file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+        fault::point("the journal is written beside the old one");
         fs::rename(&temporary, &self.journal).map_err(failed)
     }
 }
@@ -274,6 +282,7 @@ fn path(root: &Path, name: &str) -> PathBuf {
 }
 
 fn restore(root: &Path, changed: ChangedSetting) -> Restored {
+    fault::point("putting a kernel setting back");
     let path = path(root, &changed.name);
     match fs::read_to_string(&path) {
         Ok(current) if current.trim() != changed.value => Restored::LeftAlone(changed),

@@ -31,7 +31,8 @@ use crate::{
     detect::{Judgement, Offence, Phase, Scope},
     events::{EventKind, EventLog, Note},
     lists::{ListError, Lists, Network},
-    monitor::Snapshot,
+    monitor::{Snapshot, in_ticks},
+    store::{AttackSoFar, Moment, Record, SavedBlock, Store},
 };
 pub use advice::BacklogAdvice;
 pub use blocks::Block;
@@ -70,6 +71,7 @@ pub struct Enforcer {
     challenger: Challenger,
     lists: Lists,
     events: EventLog,
+    store: Store,
     report: AttackReport,
     /// Networks whose blocks are still to be lifted.
     to_lift: BTreeSet<Network>,
@@ -89,6 +91,7 @@ impl Enforcer {
         datapath: &Datapath,
         lists: Lists,
         events: EventLog,
+        store: Store,
     ) -> Result<Self, DatapathError> {
         let folder = config.listen.socket.parent().unwrap_or(std::path::Path::new("/"));
         let jiffies = datapath.jiffies()?;
@@ -118,6 +121,7 @@ impl Enforcer {
             lists,
             report: AttackReport::new(events.clone(), level),
             events,
+            store,
             to_lift: BTreeSet::new(),
             drops_payload: false,
             advised: BTreeSet::new(),
@@ -128,6 +132,41 @@ impl Enforcer {
             enforcer.set_payload_policy(index, payload_policy::PASS);
         }
         Ok(enforcer)
+    }
+
+    /// Goes on with the blocks of before a restart, and with what was told of an attack then.
+    pub fn resume(&mut self, blocks: &[SavedBlock], attack: Option<AttackSoFar>, datapath: &Datapath, at: Duration) {
+        self.report.resume(attack);
+        let now = Moment::now();
+        for saved in blocks {
+            let Some(left) = self.blocks.restore(saved, &now, at) else { continue };
+            if self.lists.is_allowed(saved.network) != Some(false) {
+                continue;
+            }
+            if let Err(error) = self.block_again(saved.network, left, datapath) {
+                self.fail(&format!("{} could not be blocked again: {error}", saved.network));
+            }
+        }
+    }
+
+    fn block_again(&self, network: Network, left: Duration, datapath: &Datapath) -> Result<(), ListError> {
+        let until = datapath.jiffies()? + in_ticks(left, datapath.ticks_per_second);
+        if network.length() == 128 {
+            return Ok(datapath.block(network.first(), until)?);
+        }
+        self.lists.block(network, until).map(drop)
+    }
+
+    /// What was told of the attack that is going on.
+    pub fn attack_so_far(&self) -> Option<AttackSoFar> {
+        self.report.so_far()
+    }
+
+    /// Has what is remembered of a block survive a restart.
+    fn keep(&self, network: Network, at: Duration) {
+        if let Some(block) = self.blocks.saved(network, at) {
+            self.store.write(Record::Block(block));
+        }
     }
 
     /// Does what follows from a judgement.
@@ -190,6 +229,7 @@ impl Enforcer {
             if let Err(error) = result {
                 error!("the block of {who} could not be lifted: {error}");
             }
+            self.keep(*who, at);
             self.events.record(Note::new(EventKind::BlockLifted, format!("the block of {who} was lifted")).about(who));
         }
         lifted.len()
@@ -229,13 +269,8 @@ impl Enforcer {
         report::restored(&self.events, settings.restore_only(COOKIES_SETTING));
     }
 
-    /// Takes back what outlives the daemon.
-    pub fn end(&mut self) {
-        self.restore();
-        self.events.flush();
-    }
-
-    fn restore(&mut self) {
+    /// Takes back what was changed of the host.
+    pub fn restore(&mut self) {
         let Some(settings) = &mut self.settings else { return };
         report::restored(&self.events, settings.restore());
     }
@@ -349,7 +384,10 @@ impl Enforcer {
         let until = snapshot.clock.after(lasts);
         self.to_lift.remove(&network);
         match self.lists.block(network, until) {
-            Ok(true) => self.report.blocked(EventKind::PrefixBlocked, network, offence, lasts, times),
+            Ok(true) => {
+                self.keep(network, at);
+                self.report.blocked(EventKind::PrefixBlocked, network, offence, lasts, times);
+            }
             // A long list is being changed: the next tick tries again.
             Ok(false) => self.blocks.forget(network),
             Err(error) => self.fail(&format!("{network} could not be blocked: {error}")),
@@ -373,6 +411,7 @@ impl Enforcer {
         match datapath.block(offence.address, snapshot.clock.after(lasts)) {
             Ok(()) => {
                 if let Some(times) = times {
+                    self.keep(network, at);
                     self.report.blocked(EventKind::SourceBlocked, network, offence, lasts, times);
                 }
             }

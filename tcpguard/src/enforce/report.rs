@@ -5,11 +5,11 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{Restored, SettingError};
 use crate::{
     config::Service,
-    datapath::maps::Totals,
     detect::{Change, Evidence, Judgement, Kind, Offence, Phase, Scope},
     events::{EventKind, EventLog, Note},
     lists::Network,
     monitor::Snapshot,
+    store::AttackSoFar,
 };
 
 /// What has been told of the attack that is going on.
@@ -17,22 +17,26 @@ pub(super) struct AttackReport {
     events: EventLog,
     /// `syn_attack_protect`.
     level: u8,
-    running: Option<Running>,
+    running: Option<AttackSoFar>,
     slow_ports: BTreeSet<u16>,
     /// Settings that were told of: that they would have been changed, or could not be.
     settings: BTreeSet<&'static str>,
 }
 
-struct Running {
-    since: Duration,
-    kind: Option<Kind>,
-    totals: Totals,
-    blocked: u64,
-}
 
 impl AttackReport {
     pub const fn new(events: EventLog, level: u8) -> Self {
         Self { events, level, running: None, slow_ports: BTreeSet::new(), settings: BTreeSet::new() }
+    }
+
+    /// Goes on with what was told before a restart.
+    pub fn resume(&mut self, running: Option<AttackSoFar>) {
+        self.running = running;
+    }
+
+    /// What has been told of the attack that is going on.
+    pub fn so_far(&self) -> Option<AttackSoFar> {
+        self.running.clone()
     }
 
     /// Tells what changed with this judgement.
@@ -45,7 +49,13 @@ impl AttackReport {
                 evidence.extend(state.kind_evidence.clone());
                 let message = format!("an attack began ({}): {}", kind.unwrap_or("unknown"), evidence.join("; "));
                 self.events.record(Note::new(EventKind::AttackStarted, message).attack(kind).evidence(evidence));
-                self.running = Some(Running { since: at, kind: state.kind, totals: snapshot.totals, blocked: 0 });
+                self.running = Some(AttackSoFar {
+                    since: at,
+                    kind: state.kind,
+                    syn: snapshot.totals.syn(),
+                    dropped: snapshot.totals.dropped(),
+                    blocked: 0,
+                });
             }
             (Some(running), Phase::Attack | Phase::Recovering) if running.kind != state.kind => {
                 running.kind = state.kind;
@@ -54,7 +64,7 @@ impl AttackReport {
                 self.events.record(Note::new(EventKind::KindChanged, message).attack(kind).evidence(evidence));
             }
             (Some(running), Phase::Calm) => {
-                let evidence = running.summary(snapshot, at);
+                let evidence = summary(running, snapshot, at);
                 let kind = running.kind.map(Kind::name);
                 let message = format!("the attack is over: {}", evidence.join("; "));
                 self.events.record(Note::new(EventKind::AttackEnded, message).attack(kind).evidence(evidence));
@@ -127,17 +137,16 @@ impl AttackReport {
     }
 }
 
-impl Running {
-    fn summary(&self, snapshot: &Snapshot, at: Duration) -> Vec<String> {
-        let dropped = snapshot.totals.dropped() - self.totals.dropped();
-        let syn = snapshot.totals.syn() - self.totals.syn();
-        vec![
-            format!("it lasted {} s", (at - self.since).as_secs()),
-            format!("{syn} SYNs"),
-            format!("{dropped} frames dropped"),
-            format!("{} blocks", self.blocked),
-        ]
-    }
+fn summary(attack: &AttackSoFar, snapshot: &Snapshot, at: Duration) -> Vec<String> {
+    // Counters may have begun anew with a restart.
+    let dropped = snapshot.totals.dropped().saturating_sub(attack.dropped);
+    let syn = snapshot.totals.syn().saturating_sub(attack.syn);
+    vec![
+        format!("it lasted {} s", at.saturating_sub(attack.since).as_secs()),
+        format!("{syn} SYNs"),
+        format!("{dropped} frames dropped"),
+        format!("{} blocks", attack.blocked),
+    ]
 }
 
 /// Tells what became of settings.

@@ -1,12 +1,10 @@
-//! What happened: kept in memory for those who ask, told at once to those who follow, and written to a
-//! store that survives restarts. A flood does not become a flood of events: each kind has a rate.
+//! What happened: kept in memory for those who ask, told at once to those who follow, and written to the
+//! store, which survives restarts. A flood does not become a flood of events: each kind has a rate.
 
 mod limit;
-mod store;
 
 use std::{
     collections::VecDeque,
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -14,11 +12,11 @@ use documented::DocumentedVariants;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
-use tracing::{info, warn};
+use tracing::info;
 use utoipa::ToSchema;
 
+use crate::store::{Record, Store};
 use limit::RateLimit;
-use store::Store;
 
 /// Events that are kept in memory.
 pub const MOST_KEPT: usize = 10_000;
@@ -203,7 +201,7 @@ pub struct EventLog(Arc<Shared>);
 struct Shared {
     state: Mutex<Recorded>,
     followers: broadcast::Sender<Arc<Event>>,
-    store: Option<Store>,
+    store: Store,
 }
 
 #[derive(Default)]
@@ -214,25 +212,13 @@ struct Recorded {
 }
 
 impl EventLog {
-    /// With those of before in memory, and a store at `path`. Where there can be no store, the log goes
-    /// without, and says so.
-    pub fn open(path: &Path) -> Self {
-        let (store, past) = match Store::open(path) {
-            Ok((store, past)) => (Some(store), past),
-            Err(error) => {
-                warn!("events will not survive a restart: {error}; see [store] in the configuration");
-                (None, Vec::new())
-            }
-        };
-        Self::new(store, past)
-    }
-
     /// In memory alone.
     pub fn in_memory() -> Self {
-        Self::new(None, Vec::new())
+        Self::new(Store::default(), Vec::new())
     }
 
-    fn new(store: Option<Store>, past: Vec<Event>) -> Self {
+    /// With those of before, and a store that keeps them.
+    pub fn new(store: Store, past: Vec<Event>) -> Self {
         let last_id = past.last().map_or(0, |event| event.id);
         let events = past.into_iter().map(Arc::new).collect();
         let state = Mutex::new(Recorded { events, last_id, limit: RateLimit::default() });
@@ -265,9 +251,7 @@ impl EventLog {
             state.events.pop_front();
         }
         state.events.push_back(Arc::clone(&event));
-        if let Some(store) = &self.0.store {
-            store.write(Arc::clone(&event));
-        }
+        self.0.store.write(Record::Event(Arc::clone(&event)));
         // Nobody may be following.
         self.0.followers.send(event).ok();
     }
@@ -289,9 +273,7 @@ impl EventLog {
 
     /// Waits until the store has written what was recorded.
     pub fn flush(&self) {
-        if let Some(store) = &self.0.store {
-            store.flush();
-        }
+        self.0.store.flush();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Recorded> {
@@ -360,35 +342,6 @@ mod tests {
         assert_eq!((last.kind, last.subject.as_deref()), (EventKind::EventsLeftOut, Some("list_changed")));
         let left_out: usize = last.message.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
         assert_eq!(left_out + kept, 10_000);
-    }
-
-    #[test]
-    fn events_survive_a_restart() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("new").join("events.sqlite");
-        let log = EventLog::open(&path);
-        log.record(note(1).about("198.18.0.0/16").evidence(vec!["one".to_owned()]));
-        log.record(note(2));
-        log.flush();
-        let before = log.list(None, 10);
-        drop(log);
-        let log = EventLog::open(&path);
-        assert_eq!(log.list(None, 10), before);
-        log.record(note(3));
-        assert_eq!(log.list(None, 1)[0].id, 3);
-    }
-
-    #[test]
-    fn a_damaged_store_is_set_aside() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("events.sqlite");
-        std::fs::write(&path, "this is no database, however long it may be ".repeat(100)).expect("written");
-        let log = EventLog::open(&path);
-        log.record(note(1));
-        log.flush();
-        assert_eq!(EventLog::open(&path).list(None, 10).len(), 1);
-        let names = std::fs::read_dir(folder.path()).expect("a folder").filter_map(Result::ok);
-        assert!(names.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("damaged")));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::{
 pub fn explain(config: &Config, frames: &[Vec<u8>]) -> Result<Vec<Explanation>, RunError> {
     let (datapath, mut maps) = Datapath::load_unattached(&datapath_options(config))?;
     let time = Arc::new(DatapathTime::new(datapath.jiffies()?, datapath.ticks_per_second));
-    let (lists, mut files) = Lists::start(config, maps.rules, EventLog::in_memory(), time)?;
+    let (lists, mut files) = Lists::start(config, maps.rules, EventLog::in_memory(), Default::default(), time)?;
     files.review();
     let mut flags = flag::LIMIT | flag::RULES;
     if config.syn_attack_protect == 2 {

@@ -9,14 +9,14 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
-        link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
+        link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
         route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
     },
 };
 
 use tcpguard_common::address::Address;
 
-use crate::datapath::DatapathError;
+use crate::datapath::{AttachMode, DatapathError, Target};
 
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub struct Link {
     pub name: String,
     /// Whether its frames begin with an Ethernet header.
     pub is_ethernet: bool,
-    /// The id of the XDP program that is attached to it.
-    pub xdp_program: Option<u32>,
+    /// The XDP program that is attached to it: its id, and who runs it, where that is known.
+    pub xdp: Option<(u32, Option<AttachMode>)>,
     /// Its MTU.
     pub mtu: u32,
     /// Whether it is one end of a veth pair.
@@ -37,6 +37,13 @@ pub struct Link {
     pub lower: Option<u32>,
     /// The interface that it is a port of (bridge, bond).
     pub master: Option<u32>,
+}
+
+impl Link {
+    /// What the datapath attaches to.
+    pub const fn target(&self) -> Target<'_> {
+        Target { name: self.name.as_str(), index: self.index, program: self.xdp }
+    }
 }
 
 /// What happened to an interface.
@@ -159,13 +166,13 @@ fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<LinkChange> {
 
 fn link(message: LinkMessage) -> Option<Link> {
     let mut name = None;
-    let (mut xdp_program, mut lower, mut master) = (None, None, None);
+    let (mut xdp, mut lower, mut master) = (None, None, None);
     let (mut is_stacked, mut is_veth, mut mtu) = (false, false, 0);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(value) => name = Some(value),
             LinkAttribute::Mtu(value) => mtu = value,
-            LinkAttribute::Xdp(values) => xdp_program = values.iter().find_map(program_id),
+            LinkAttribute::Xdp(values) => xdp = attached_program(&values),
             LinkAttribute::Link(index) => lower = Some(index),
             LinkAttribute::Controller(index) => master = Some(index),
             LinkAttribute::LinkInfo(values) => {
@@ -178,7 +185,16 @@ fn link(message: LinkMessage) -> Option<Link> {
     // A veth names its peer there, which it is not stacked on.
     let lower = lower.filter(|_| is_stacked);
     let is_ethernet = matches!(message.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback);
-    Some(Link { index: message.header.index, name: name?, is_ethernet, xdp_program, mtu, is_veth, lower, master })
+    Some(Link { index: message.header.index, name: name?, is_ethernet, xdp, mtu, is_veth, lower, master })
+}
+
+fn attached_program(attributes: &[LinkXdp]) -> Option<(u32, Option<AttachMode>)> {
+    let mode = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::Attached(XdpAttached::Driver) => Some(AttachMode::Native),
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(AttachMode::Generic),
+        _ => None,
+    });
+    attributes.iter().find_map(program_id).map(|id| (id, mode))
 }
 
 const fn program_id(attribute: &LinkXdp) -> Option<u32> {

@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::Config,
-    datapath::{Attachment, Datapath, DatapathError, occupied},
+    datapath::{Attachment, Datapath, DatapathError},
 };
 pub use links::{Link, LinkChange, LinkWatch, Links};
 
@@ -25,7 +25,7 @@ pub struct InterfaceStatus {
     pub mtu: Option<u32>,
 }
 
-/// The guarded interfaces. Dropping this detaches from all.
+/// The guarded interfaces. Dropping this detaches from all, but for what is pinned.
 pub struct Guards {
     guards: Vec<Guard>,
     config: Config,
@@ -37,16 +37,18 @@ struct Guard {
 }
 
 enum State {
+    /// It is to be attached to.
+    Chosen(Link),
     Attached { index: u32, attachment: Attachment, mtu: u32 },
     Detached { reason: String },
 }
 
 impl Guards {
-    /// Attaches to every interface of the configuration, or to that of the default route.
+    /// Those of the configuration, or that of the default route; none is attached to yet.
     ///
     /// # Errors
-    /// Where one of them is missing, has another program, or cannot be attached to; then none is.
-    pub async fn attach(config: &Config, links: &Links, datapath: &mut Datapath) -> Result<Self, DatapathError> {
+    /// Where one of them is missing, or cannot be guarded.
+    pub async fn choose(config: &Config, links: &Links) -> Result<Self, DatapathError> {
         let names = match config.interfaces.as_slice() {
             [] => vec![links.default_route_interface().await?.ok_or(DatapathError::NoDefaultRoute)?],
             names => names.to_vec(),
@@ -54,10 +56,34 @@ impl Guards {
         let mut guards = Vec::new();
         for name in names {
             let link = links.find(&name).await?.ok_or_else(|| DatapathError::NoInterface(name.clone()))?;
-            let state = attach(config, datapath, &link)?;
-            guards.push(Guard { name, state });
+            if !link.is_ethernet {
+                return Err(DatapathError::NotEthernet(name));
+            }
+            guards.push(Guard { name, state: State::Chosen(link) });
         }
         Ok(Self { guards, config: config.clone() })
+    }
+
+    /// Attaches to every one that was chosen, and lets go of what a daemon before this one has guarded beside them.
+    ///
+    /// # Errors
+    /// Where one of them has another program, or cannot be attached to.
+    pub fn attach(&mut self, datapath: &mut Datapath) -> Result<(), DatapathError> {
+        for guard in &mut self.guards {
+            if let State::Chosen(link) = &guard.state {
+                guard.state = attach(&self.config, datapath, link)?;
+            }
+        }
+        datapath.keep_only(&self.attachments());
+        Ok(())
+    }
+
+    fn attachments(&self) -> Vec<&Attachment> {
+        let attached = self.guards.iter().filter_map(|guard| match &guard.state {
+            State::Attached { attachment, .. } => Some(attachment),
+            State::Chosen(_) | State::Detached { .. } => None,
+        });
+        attached.collect()
     }
 
     /// Follows a change of some interface: the datapath has left one that is gone, and is attached to
@@ -100,7 +126,7 @@ impl Guards {
     /// The indices of guarded interfaces and of those stacked on them (VLANs, bridges, bonds): where
     /// handshakes of guarded traffic are received, as the kernel sees it.
     pub fn receiving_indices(&self, links: &[Link]) -> BTreeSet<u32> {
-        let mut indices: BTreeSet<u32> = self.guards.iter().filter_map(Guard::attached_index).collect();
+        let mut indices: BTreeSet<u32> = self.guards.iter().filter_map(Guard::index).collect();
         // Stacks are a few layers deep; each round finds the next one up.
         for _ in 0..4 {
             let above = links.iter().filter(|link| link.lower.is_some_and(|lower| indices.contains(&lower)));
@@ -116,10 +142,7 @@ fn attach(config: &Config, datapath: &mut Datapath, link: &Link) -> Result<State
     if !link.is_ethernet {
         return Err(DatapathError::NotEthernet(link.name.clone()));
     }
-    if let Some(id) = link.xdp_program {
-        return Err(occupied(&link.name, id));
-    }
-    let attachment = datapath.attach(&link.name, link.index, config.xdp_mode)?;
+    let attachment = datapath.attach(link.target(), config.xdp_mode)?;
     info!("guarding {} ({} XDP)", link.name, attachment.mode.name());
     Ok(State::Attached { index: link.index, attachment, mtu: link.mtu })
 }
@@ -129,10 +152,11 @@ impl Guard {
         match change {
             LinkChange::Gone { index } if self.attached_index() == Some(*index) => {
                 warn!("interface {} is gone; it is guarded again when it comes back", self.name);
-                self.state = State::Detached { reason: "the interface is gone".to_owned() };
+                self.detach("the interface is gone", datapath);
                 true
             }
             LinkChange::Present(link) if link.name == self.name && self.attached_index() != Some(link.index) => {
+                self.detach("the interface was replaced", datapath);
                 self.state = match attach(config, datapath, link) {
                     Ok(state) => state,
                     Err(problem) => {
@@ -154,8 +178,24 @@ impl Guard {
         }
     }
 
+    fn detach(&mut self, reason: &str, datapath: &Datapath) {
+        let detached = State::Detached { reason: reason.to_owned() };
+        if let State::Attached { attachment, .. } = std::mem::replace(&mut self.state, detached) {
+            datapath.let_go(attachment);
+        }
+    }
+
     const fn attached_index(&self) -> Option<u32> {
         match &self.state {
+            State::Attached { index, .. } => Some(*index),
+            State::Chosen(_) | State::Detached { .. } => None,
+        }
+    }
+
+    /// The interface that it is, or is to be, attached to.
+    const fn index(&self) -> Option<u32> {
+        match &self.state {
+            State::Chosen(link) => Some(link.index),
             State::Attached { index, .. } => Some(*index),
             State::Detached { .. } => None,
         }
@@ -170,6 +210,7 @@ impl Guard {
                 reason: attachment.fallback_reason.clone(),
                 mtu: Some(*mtu),
             },
+            State::Chosen(link) => InterfaceStatus { name, mode: None, reason: None, mtu: Some(link.mtu) },
             State::Detached { reason } => InterfaceStatus { name, mode: None, reason: Some(reason.clone()), mtu: None },
         }
     }

@@ -23,7 +23,9 @@ use crate::{
     config::Config,
     datapath::{DatapathError, maps::RuleMap},
     events::{EventKind, EventLog, Note},
+    fault,
     monitor::in_ticks,
+    store::{Moment, Record, SavedEntry, Store},
 };
 use book::{Item, ListBook};
 pub use network::{Network, NotANetwork};
@@ -166,6 +168,7 @@ pub struct Lists {
     book: Arc<Mutex<ListBook>>,
     generation: Arc<atomic::AtomicU64>,
     events: EventLog,
+    store: Store,
     time: Arc<DatapathTime>,
 }
 
@@ -185,10 +188,12 @@ impl Lists {
         config: &Config,
         rules: RuleMap,
         events: EventLog,
+        (store, saved): (Store, &[SavedEntry]),
         time: Arc<DatapathTime>,
     ) -> Result<(Self, FileWatch), ListError> {
         let book = ListBook::new(Box::new(rules));
-        let lists = Self { generation: book.generation(), book: Arc::new(Mutex::new(book)), events, time };
+        let lists = Self { generation: book.generation(), book: Arc::new(Mutex::new(book)), events, store, time };
+        lists.restore(saved);
         for (list, networks) in [(ListName::Allow, &config.lists.allow), (ListName::Deny, &config.lists.deny)] {
             let networks = networks.iter().copied().map(Network::from).collect();
             lists.lock().replace(list, &Origin::Configuration, &networks)?;
@@ -199,6 +204,25 @@ impl Lists {
         let files = config.lists.deny_files.iter().map(|path| (path.clone(), None)).collect();
         let watch = FileWatch { files, lists: lists.clone() };
         Ok((lists, watch))
+    }
+
+    /// Puts back what commands put on the lists before a restart. What cannot be is told of, and the rest holds.
+    fn restore(&self, saved: &[SavedEntry]) {
+        let now = Moment::now();
+        for entry in saved {
+            let left = entry.until.as_ref().map(|until| until.remaining(&now, LONGEST));
+            if left == Some(Duration::ZERO) {
+                self.store.write(Record::NoEntry(entry.list, entry.network));
+                continue;
+            }
+            let until = left.map_or(FOREVER, |left| self.time.after(left));
+            let reason = entry.reason.as_deref().map(Into::into);
+            let item = Item { list: entry.list, origin: Origin::Manual, reason, until };
+            if let Err(error) = self.lock().insert(entry.network, item) {
+                let message = format!("{} is on the {} list no longer: {error}", entry.network, entry.list.name());
+                self.events.record(Note::new(EventKind::ListProblem, message).about(entry.network));
+            }
+        }
     }
 
     /// Allows the peers of current SSH sessions, and them alone.
@@ -243,7 +267,12 @@ impl Lists {
         let until = lasts.map_or(FOREVER, |lasts| self.time.after(lasts));
         let item = Item { list, origin: Origin::Manual, reason: reason.map(Into::into), until };
         let entry = entry(network, &item);
+        fault::point("changing a list");
         self.lock().insert(network, item)?;
+        let reason_kept = reason.map(str::to_owned);
+        self.store.write(Record::Entry(SavedEntry { list, network, reason: reason_kept, until: lasts.map(Moment::after) }));
+        // Who is told that it was done may rely on it, whatever becomes of the daemon.
+        self.store.flush();
         let how_long = lasts.map_or_else(String::new, |lasts| format!(" for {lasts:?}"));
         let why = reason.map_or_else(String::new, |reason| format!(": {reason}"));
         let message = format!("{network} was put on the {} list{how_long}{why}", list.name());
@@ -271,6 +300,8 @@ impl Lists {
             return Err(ListError::NotListed { network, list: list.name(), hint });
         }
         drop(book);
+        self.store.write(Record::NoEntry(list, network));
+        self.store.flush();
         let message = format!("{network} was taken off the {} list", list.name());
         self.events.record(Note::new(EventKind::ListChanged, message).about(network));
         Ok(())
@@ -339,6 +370,9 @@ impl Lists {
         let expired = book.expire(self.time.now())?;
         drop(book);
         for (network, item) in expired {
+            if item.origin == Origin::Manual {
+                self.store.write(Record::NoEntry(item.list, network));
+            }
             let message = format!("{network} is on the {} list no longer: its time is over", item.list.name());
             self.events.record(Note::new(EventKind::ListChanged, message).about(network));
         }

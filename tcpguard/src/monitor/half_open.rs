@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
 use tcpguard_common::clock::WINDOW_PERIODS;
 
 /// Half-open handshakes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HalfOpenCounts {
     /// By the kernel, in state SYN_RECV. It goes blind once it answers with cookies.
     pub kernel: u64,
@@ -36,6 +37,11 @@ impl HandshakeWindow {
         self.last = Some((begun.max(before.0), ended.max(before.1)));
         self.slots.retain(|slot| period.wrapping_sub(slot.0) < WINDOW_PERIODS);
         self.slots.iter().map(|slot| slot.1).sum()
+    }
+
+    /// What was counted up to now is not half open here: it was another daemon's.
+    pub fn forget(&mut self) {
+        self.slots.clear();
     }
 
     /// The counts begin anew at 0; what is half open stays.

@@ -134,6 +134,17 @@ impl Monitor {
         self.listeners_changed = true;
     }
 
+    /// Looks at counters that another daemon has left, so that what they count already is not taken for what comes.
+    ///
+    /// # Errors
+    /// As [`Monitor::tick`].
+    pub fn begin_after(&mut self, datapath: &Datapath) -> Result<(), DatapathError> {
+        self.tick(datapath, Vec::new(), false)?;
+        self.handshakes.forget();
+        self.pressure.forget();
+        Ok(())
+    }
+
     /// Takes a snapshot; sources and networks are read when `is_alert`, or when much is half open.
     ///
     /// # Errors

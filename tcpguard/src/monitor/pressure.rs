@@ -113,6 +113,13 @@ impl PressureMeter {
         }
     }
 
+    /// What was counted up to now is left out: it was another daemon's.
+    pub fn forget(&mut self) {
+        for scope in self.by_service.iter_mut().map(|(scope, _)| scope).chain([&mut self.host]) {
+            scope.window.forget();
+        }
+    }
+
     pub fn measure(&mut self, counts: &Counts, now: Instant) -> Pressure {
         self.note_slow_ports(counts.ports, now);
         let slow = &self.slow;

@@ -40,6 +40,7 @@ pub(super) fn describe() -> String {
         "limits": Limits,
         "kernel": Kernel,
         "store": Store,
+        "pins": Pins,
         "notify": Notify,
         "[service]": Service,
     }

@@ -100,7 +100,7 @@ impl Maps {
     }
 }
 
-fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, DatapathError> {
+pub(super) fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, DatapathError> {
     let map = ebpf.take_map(name).ok_or(DatapathError::Missing(name))?;
     map.try_into().map_err(DatapathError::map(name))
 }

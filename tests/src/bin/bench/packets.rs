@@ -205,6 +205,7 @@ fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
         // What a source has half open here would not let it pass as proven.
         source_half_open: u32::MAX,
         proven_for: Duration::from_secs(600),
+        pins: None,
         log_level: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;

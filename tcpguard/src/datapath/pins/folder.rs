@@ -1,0 +1,180 @@
+//! The folder of bpffs that pins stand in: one for each network namespace, ours alone, and locked by the daemon.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
+    sys::{
+        socket::{AddressFamily, SockFlag, SockType, socket},
+        statfs::{BPF_FS_MAGIC, statfs},
+    },
+    unistd::geteuid,
+};
+use thiserror::Error;
+use tracing::info;
+
+use crate::fault;
+
+/// Where bpffs is mounted, by convention.
+const BPFFS: &str = "/sys/fs/bpf";
+/// How the folder of a network namespace begins.
+pub(super) const PREFIX: &str = "netns-";
+
+/// Why pins cannot be had.
+#[derive(Debug, Error)]
+pub enum PinError {
+    /// A daemon holds them.
+    #[error("another tcpguard{} guards this network namespace already; `tcpguard status` asks it, and only one can run", process(*.0))]
+    Taken(Option<u32>),
+    /// There is no bpffs.
+    #[error("{} is not on a BPF file system ({problem}): mount one with `mount -t bpf bpf /sys/fs/bpf`", path.display())]
+    NoBpffs {
+        /// Where the folder should be.
+        path: PathBuf,
+        /// Why none could be mounted.
+        problem: String,
+    },
+    /// Others could have put something there.
+    #[error("{} {problem}, so what is pinned there cannot be trusted: remove it with `rm -r {}`", path.display(), path.display())]
+    Untrusted {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// It cannot be made or read.
+    #[error("{}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The network namespace has no cookie.
+    #[error("the kernel does not tell network namespaces apart: {0}")]
+    NoCookie(Errno),
+}
+
+fn process(id: Option<u32>) -> String {
+    id.map_or_else(String::new, |id| format!(" (process {id})"))
+}
+
+/// `SO_NETNS_COOKIE` (Linux 5.14): a number that no other network namespace has, or had since the host started.
+pub(super) fn netns_cookie() -> Result<u64, PinError> {
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    let socket = socket.map_err(PinError::NoCookie)?;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, as many as `cookie` has.
+    let result = unsafe {
+        let value = (&raw mut cookie).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, value, &raw mut length)
+    };
+    Errno::result(result).map(|_| cookie).map_err(PinError::NoCookie)
+}
+
+/// A folder, locked for as long as this lives: the kernel unlocks it however the daemon ends.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Folder {
+    /// Makes the folder of this network namespace under `root`, or takes over the one that is there.
+    pub fn open(root: &Path) -> Result<Self, PinError> {
+        ensure_bpffs(root)?;
+        let path = root.join(format!("{PREFIX}{}", netns_cookie()?));
+        for folder in [root, &path] {
+            make(folder)?;
+            check_owner(folder)?;
+        }
+        Self::lock(path)
+    }
+
+    /// Locks the folder at `path`.
+    pub fn lock(path: PathBuf) -> Result<Self, PinError> {
+        let failed = |source| PinError::Folder { path: path.clone(), source };
+        let file = File::open(&path).map_err(failed)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self { path, _lock: lock }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(PinError::Taken(holder(&path))),
+            Err((_, error)) => Err(failed(error.into())),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// bpffs is there on every host with systemd; elsewhere it is mounted where everybody looks for it.
+fn ensure_bpffs(root: &Path) -> Result<(), PinError> {
+    let is_bpffs = |path: &Path| {
+        let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path);
+        statfs(existing).is_ok_and(|status| status.filesystem_type() == BPF_FS_MAGIC)
+    };
+    if is_bpffs(root) {
+        return Ok(());
+    }
+    let failed = |problem: String| PinError::NoBpffs { path: root.to_owned(), problem };
+    if !root.starts_with(BPFFS) {
+        return Err(failed("another file system is there".to_owned()));
+    }
+    fault::point("mounting bpffs");
+    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
+        .map_err(|error| failed(format!("none could be mounted: {error}")))?;
+    info!("mounted a BPF file system on {BPFFS}");
+    Ok(())
+}
+
+fn make(folder: &Path) -> Result<(), PinError> {
+    fault::point("making a folder for pins");
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            Err(PinError::Folder { path: folder.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Only root and this user may have put something there.
+fn check_owner(folder: &Path) -> Result<(), PinError> {
+    let metadata =
+        fs::symlink_metadata(folder).map_err(|source| PinError::Folder { path: folder.to_owned(), source })?;
+    let untrusted = |problem: String| Err(PinError::Untrusted { path: folder.to_owned(), problem });
+    if !metadata.is_dir() {
+        return untrusted("is no folder".to_owned());
+    }
+    if ![0, geteuid().as_raw()].contains(&metadata.uid()) {
+        return untrusted(format!("belongs to the user {}", metadata.uid()));
+    }
+    if metadata.permissions().mode() & 0o022 != 0 {
+        return untrusted("can be written by others".to_owned());
+    }
+    Ok(())
+}
+
+/// The process that has locked the folder, by /proc/locks, where that tells.
+fn holder(folder: &Path) -> Option<u32> {
+    let inode = fs::metadata(folder).ok()?.ino();
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let kind = words.next()?;
+        let process = words.nth(2)?;
+        let place = words.next()?;
+        let is_ours = kind == "FLOCK" && place.rsplit(':').next()?.parse() == Ok(inode);
+        is_ours.then(|| process.parse().ok()).flatten()
+    })
+}

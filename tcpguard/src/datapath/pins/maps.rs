@@ -1,0 +1,114 @@
+//! Which of the maps that are pinned can be taken over.
+
+use std::{collections::BTreeMap, io};
+
+use aya::maps::{Array, Map, MapData};
+use tcpguard_common::{
+    instance::{CARRIED, Instance},
+    layout::map,
+};
+use tracing::{debug, warn};
+
+use super::{Pins, object::PinnedObject, remove};
+use crate::{datapath::DatapathError, fault};
+
+/// What the programs expect of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::datapath) struct Expected {
+    pub map_type: u32,
+    pub key_size: u32,
+    pub value_size: u32,
+    pub max_entries: u32,
+    pub map_flags: u32,
+}
+
+impl Expected {
+    /// What the object of the programs expects of each map, by name.
+    pub fn of_object(object: &[u8]) -> Result<BTreeMap<String, Self>, DatapathError> {
+        let object = aya_obj::Object::parse(object).map_err(|error| DatapathError::Object(error.to_string()))?;
+        let expected = object.maps.iter().map(|(name, map)| {
+            let expected = Self {
+                map_type: map.map_type(),
+                key_size: map.key_size(),
+                value_size: map.value_size(),
+                max_entries: map.max_entries(),
+                map_flags: map.map_flags(),
+            };
+            (name.clone(), expected)
+        });
+        Ok(expected.collect())
+    }
+
+    fn is_met_by(&self, object: &PinnedObject) -> bool {
+        let described = [
+            ("map_type", self.map_type),
+            ("key_size", self.key_size),
+            ("value_size", self.value_size),
+            ("max_entries", self.max_entries),
+            ("map_flags", self.map_flags),
+        ];
+        described.iter().all(|(key, expected)| object.number(key) == Some(*expected))
+    }
+}
+
+/// What was found of a daemon before this one.
+#[derive(Debug, Default)]
+pub(in crate::datapath) struct Found {
+    /// What its maps were made with; `None` where there is nothing to take over.
+    pub instance: Option<Instance>,
+    /// What could not be taken over.
+    pub dropped: Vec<&'static str>,
+}
+
+impl Pins {
+    /// Looks through the maps that are pinned, and leaves those there that fit: what is expected of them, and what
+    /// `is_wanted` says of what they were made with.
+    pub(in crate::datapath) fn keep_fitting_maps(
+        &self,
+        expected: &BTreeMap<String, Expected>,
+        fits: impl Fn(&Instance, &str) -> bool,
+    ) -> Found {
+        let instance = self.instance(expected);
+        let mut found = Found { instance, dropped: Vec::new() };
+        let mut kept: Vec<String> = Vec::new();
+        for carried in CARRIED {
+            let path = self.map_path(carried);
+            let is_pinned = path.exists();
+            let object = PinnedObject::open(&path).ok();
+            let is_good = object.zip(expected.get(carried.map)).is_some_and(|(object, expected)| expected.is_met_by(&object));
+            match instance {
+                Some(instance) if is_good && fits(&instance, carried.map) => kept.push(super::file_name(carried)),
+                Some(_) => found.dropped.push(carried.content),
+                None if is_pinned => debug!("{} cannot be taken over", path.display()),
+                None => {}
+            }
+        }
+        for name in super::names(&self.maps_folder()).iter().filter(|name| !kept.contains(name)) {
+            fault::point("removing the pin of a map");
+            remove(&self.maps_folder().join(name));
+        }
+        found
+    }
+
+    /// What the maps that are pinned were made with.
+    fn instance(&self, expected: &BTreeMap<String, Expected>) -> Option<Instance> {
+        let carried = CARRIED.into_iter().find(|carried| carried.map == map::INSTANCE)?;
+        let object = PinnedObject::open(&self.map_path(carried)).ok()?;
+        if !expected.get(carried.map)?.is_met_by(&object) {
+            warn!("what is pinned as {} is none of tcpguard's maps", self.map_path(carried).display());
+            return None;
+        }
+        let data = MapData::from_fd(object.into_fd()).ok()?;
+        // One that was pinned, and not written any more.
+        read_instance(&Array::try_from(Map::Array(data)).ok()?).ok().filter(|instance| *instance != Instance::default())
+    }
+}
+
+pub(in crate::datapath) fn read_instance(map: &Array<MapData, Instance>) -> io::Result<Instance> {
+    map.get(&0, 0).map_err(io::Error::other)
+}
+
+/// Whether what is pinned at `path` is attached to an interface that is still there.
+pub(super) fn is_attached(path: &std::path::Path) -> bool {
+    PinnedObject::open(path).is_ok_and(|link| link.number("ifindex").is_some_and(|index| index != 0))
+}

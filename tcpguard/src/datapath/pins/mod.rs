@@ -1,0 +1,248 @@
+//! What outlives the daemon: its attachments, and the maps that the datapath has gathered its knowledge in, pinned in
+//! a folder of bpffs. A daemon that dies leaves them there; the next one takes over from where it was.
+//!
+//! ```text
+//! /sys/fs/bpf/tcpguard/netns-4026531840/          one folder for each network namespace, locked by its daemon
+//!     maps/COUNTS-1                               a map, and the version of what is in it
+//!     links/xdp-2                                 an attachment to the interface of this index
+//!     links/handshake_completed                   an attachment to a tracepoint
+//! ```
+
+mod folder;
+mod maps;
+mod object;
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use aya::programs::links::{FdLink, PinnedLink};
+use tcpguard_common::instance::Carried;
+use tracing::{debug, info, warn};
+
+use crate::fault;
+pub use folder::PinError;
+use folder::{Folder, PREFIX};
+pub(super) use maps::{Expected, read_instance};
+pub(super) use object::PinnedObject;
+
+const MAPS: &str = "maps";
+const LINKS: &str = "links";
+/// What is not in force yet ends so. (bpffs takes no names with dots.)
+const NEXT: &str = "-next";
+
+/// The pins of this network namespace, which nobody else may touch while this lives.
+#[derive(Debug)]
+pub struct Pins {
+    folder: Folder,
+}
+
+impl Pins {
+    /// Those under `root`, left by another daemon or yet to be made. What daemons of network namespaces that are gone
+    /// have left behind is removed.
+    ///
+    /// # Errors
+    /// Where another daemon has them, or they cannot be had.
+    pub fn open(root: &Path) -> Result<Self, PinError> {
+        let pins = Self { folder: Folder::open(root)? };
+        for name in [MAPS, LINKS] {
+            let path = pins.folder.path().join(name);
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(PinError::Folder { path, source });
+                }
+                _ => {}
+            }
+        }
+        remove_next(&pins.links_folder());
+        sweep(root, pins.folder.path());
+        Ok(pins)
+    }
+
+    /// Where a map is pinned.
+    pub(super) fn map_path(&self, carried: Carried) -> PathBuf {
+        self.maps_folder().join(file_name(carried))
+    }
+
+    /// Whether a daemon before this one has left something attached.
+    pub fn has_links(&self) -> bool {
+        !names(&self.links_folder()).is_empty()
+    }
+
+    /// The link of this kind (as the kernel names it) that is pinned under this name; `None` where there is none, and
+    /// where what is there is something else, or of an interface that is gone.
+    pub(super) fn link(&self, name: &str, kind: &str) -> Option<PinnedAttachment> {
+        let path = self.link_path(name);
+        let object = match PinnedObject::open(&path) {
+            Ok(object) => object,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => return self.reject(name, &error.to_string()),
+        };
+        match (object.link_type(), object.number("prog_id"), object.number("ifindex")) {
+            (Some(found), Some(program), Some(index)) if found == kind && index != 0 => {
+                let link = PinnedLink::from_pin(&path).map(FdLink::from);
+                link.map(|link| PinnedAttachment { link, program, index }).or_else(|error| {
+                    self.reject(name, &error.to_string()).ok_or(error)
+                }).ok()
+            }
+            _ => self.reject(name, "it is no attachment to an interface, or to one that is gone"),
+        }
+    }
+
+    fn reject(&self, name: &str, problem: &str) -> Option<PinnedAttachment> {
+        warn!("what is pinned as {} is not taken over: {problem}", self.link_path(name).display());
+        self.remove_link(name);
+        None
+    }
+
+    /// Pins a link: from now on it outlives the daemon.
+    pub(super) fn add_link(&self, name: &str, link: FdLink) -> Result<FdLink, PinError> {
+        self.pin(&self.link_path(name), link)
+    }
+
+    /// Pins a link that is not in force yet: it is removed by the next start, unless [`Pins::put_in_force`] came.
+    pub(super) fn add_next_link(&self, name: &str, link: FdLink) -> Result<FdLink, PinError> {
+        self.pin(&self.link_path(&format!("{name}{NEXT}")), link)
+    }
+
+    /// Puts a link in the place of the one that a daemon before this one has left, which goes.
+    pub(super) fn put_in_force(&self, name: &str) -> Result<(), PinError> {
+        fault::point("putting a link in force");
+        let path = self.link_path(name);
+        fs::rename(self.link_path(&format!("{name}{NEXT}")), &path).map_err(|source| PinError::Folder { path, source })
+    }
+
+    fn pin(&self, path: &Path, link: FdLink) -> Result<FdLink, PinError> {
+        fault::point("pinning a link");
+        let failed = |source: io::Error| PinError::Folder { path: path.to_owned(), source };
+        let pinned = link.pin(path).map(Into::into).map_err(|error| failed(io::Error::other(error)))?;
+        fault::point("a link is pinned");
+        Ok(pinned)
+    }
+
+    /// Removes the pin of a link, where there is one.
+    pub(super) fn remove_link(&self, name: &str) {
+        fault::point("removing the pin of a link");
+        remove(&self.link_path(name));
+    }
+
+    /// Removes the pins of all links but these.
+    pub(super) fn keep_only_links(&self, kept: &[String]) {
+        for name in names(&self.links_folder()).iter().filter(|name| !kept.contains(name)) {
+            info!("{name}, which a daemon before this one attached to, is not guarded any more");
+            self.remove_link(name);
+        }
+    }
+
+    /// Removes everything: attachments first, so that whatever is left of it does nothing.
+    pub fn remove_all(self) {
+        clear(self.folder.path());
+    }
+
+    fn maps_folder(&self) -> PathBuf {
+        self.folder.path().join(MAPS)
+    }
+
+    fn links_folder(&self) -> PathBuf {
+        self.folder.path().join(LINKS)
+    }
+
+    fn link_path(&self, name: &str) -> PathBuf {
+        self.links_folder().join(name)
+    }
+}
+
+/// An attachment that a daemon before this one has left.
+pub(super) struct PinnedAttachment {
+    pub link: FdLink,
+    /// The id of its program.
+    pub program: u32,
+    /// The index of its interface.
+    pub index: u32,
+}
+
+/// Removes all pins under `root`, of every network namespace whose daemon does not run; the number of namespaces, and
+/// the problem with each of the others.
+pub fn remove_all(root: &Path) -> (usize, Vec<PinError>) {
+    let (mut removed, mut problems) = (0, Vec::new());
+    for path in namespaces(root) {
+        match Folder::lock(path) {
+            Ok(folder) => {
+                clear(folder.path());
+                removed += 1;
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty()
+        && let Err(error) = fs::remove_dir(root)
+    {
+        debug!("{} stays: {error}", root.display());
+    }
+    (removed, problems)
+}
+
+fn clear(folder: &Path) {
+    for inner in [LINKS, MAPS] {
+        let inner = folder.join(inner);
+        for name in names(&inner) {
+            fault::point("removing a pin");
+            remove(&inner.join(name));
+        }
+        remove_folder(&inner);
+    }
+    remove_folder(folder);
+}
+
+/// A daemon that died in the middle of taking over has left these; they were never in force.
+fn remove_next(links: &Path) {
+    for name in names(links).iter().filter(|name| name.ends_with(NEXT)) {
+        remove(&links.join(name));
+    }
+}
+
+/// Removes what is left of network namespaces that are gone: their interfaces went with them, so that no attachment
+/// there is one to an interface any more.
+fn sweep(root: &Path, ours: &Path) {
+    for path in namespaces(root).into_iter().filter(|path| path != ours) {
+        let Ok(folder) = Folder::lock(path) else { continue };
+        let links = folder.path().join(LINKS);
+        let is_attached = |name: &String| name.contains('-') && maps::is_attached(&links.join(name));
+        if !names(&links).iter().any(is_attached) {
+            debug!("{} is of a network namespace that is gone, or was never used", folder.path().display());
+            clear(folder.path());
+        }
+    }
+}
+
+fn namespaces(root: &Path) -> Vec<PathBuf> {
+    names(root).iter().filter(|name| name.starts_with(PREFIX)).map(|name| root.join(name)).collect()
+}
+
+fn file_name(carried: Carried) -> String {
+    format!("{}-{}", carried.map, carried.version)
+}
+
+/// What is in a folder; nothing, where there is none.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        warn!("{} cannot be removed: {error}", path.display());
+    }
+}
+
+fn remove_folder(path: &Path) {
+    if let Err(error) = fs::remove_dir(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        warn!("{} cannot be removed: {error}", path.display());
+    }
+}
