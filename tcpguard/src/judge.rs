@@ -15,6 +15,8 @@ use crate::{
 
 /// An attack that was going on so long ago is over; one less long ago goes on until it is seen to be over.
 const RESUMED_WITHIN: Duration = Duration::from_secs(600);
+/// What comes is known so long after the start.
+const MEASURED_WITHIN: Duration = Duration::from_secs(1);
 /// Time between two notes of how things stand, while they are not calm.
 const NOTED_EVERY: Duration = Duration::from_secs(5);
 
@@ -88,6 +90,10 @@ impl Judge {
 
     /// Judges a snapshot.
     pub fn judge(&mut self, snapshot: &Snapshot, at: Duration) -> Judgement {
+        if self.started.elapsed() < MEASURED_WITHIN && self.phase() != Phase::Calm {
+            // An attack of before the restart: what comes at this moment is not known yet.
+            return Judgement { state: self.state.clone(), ..Judgement::default() };
+        }
         let judgement = detect(&self.policy, &Observation::of(snapshot, at), &self.state);
         self.state = judgement.state.clone();
         self.attack_since = self.state.since().map(|_| self.attack_since.unwrap_or(snapshot.clock.now()));

@@ -42,6 +42,7 @@ pub struct Setup {
     config: String,
     socket: PathBuf,
     environment: Vec<(String, String)>,
+    arguments: Vec<String>,
     /// What a shell runs first.
     script: Option<String>,
 }
@@ -54,18 +55,45 @@ impl Setup {
     pub fn new(lab: &Lab) -> Result<Self> {
         let folder = tempfile::tempdir().context("cannot make a folder for the daemon")?;
         let socket = folder.path().join("tcpguard.sock");
-        let setup =
-            Self { lab: lab.clone(), folder, config: String::new(), socket, environment: Vec::new(), script: None };
+        let setup = Self {
+            lab: lab.clone(),
+            folder,
+            config: String::new(),
+            socket,
+            environment: Vec::new(),
+            arguments: Vec::new(),
+            script: None,
+        };
         Ok(setup.config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\n")))
     }
 
     /// With this at the start of the configuration, before where it listens.
     #[must_use]
     pub fn config(mut self, text: &str) -> Self {
+        self.set_config(text);
+        self
+    }
+
+    fn set_config(&mut self, text: &str) {
         let (socket, store) = (self.socket(), self.store());
         self.config =
             format!("{text}\n[listen]\nsocket = \"{}\"\n[store]\npath = \"{}\"\n", socket.display(), store.display());
-        self
+    }
+
+    fn write_config(&self) -> Result<PathBuf> {
+        let file = self.folder.path().join("tcpguard.toml");
+        fs::write(&file, &self.config).context("cannot write the configuration")?;
+        Ok(file)
+    }
+
+    /// A command of tcpguard's, with this configuration, in the lab's server.
+    ///
+    /// # Errors
+    /// Where it cannot be run.
+    pub fn tcpguard(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.lab.server.command(binary()?);
+        let output = command.arg("--config").arg(self.write_config()?).args(arguments).output();
+        output.context("cannot run tcpguard")
     }
 
     /// With this as the whole configuration.
@@ -86,6 +114,13 @@ impl Setup {
     #[must_use]
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With this argument to `tcpguard run`.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
         self
     }
 
@@ -122,8 +157,7 @@ impl Setup {
     /// # Errors
     /// Where its configuration cannot be written.
     pub fn command(&self) -> Result<Command> {
-        let file = self.folder.path().join("tcpguard.toml");
-        fs::write(&file, &self.config).context("cannot write the configuration")?;
+        let file = self.write_config()?;
         let mut command = match &self.script {
             None => self.lab.server.command(binary()?),
             Some(script) => {
@@ -133,7 +167,7 @@ impl Setup {
                 command
             }
         };
-        command.arg("--config").arg(file).arg("run").envs(self.environment.iter().cloned());
+        command.arg("--config").arg(file).arg("run").args(&self.arguments).envs(self.environment.iter().cloned());
         Ok(command)
     }
 
@@ -145,14 +179,28 @@ impl Setup {
         self.command()?.output().context("cannot run tcpguard")
     }
 
+    /// Starts it, and waits for nothing. What it says is added to the log.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn spawn(&self) -> Result<Child> {
+        let log = fs::File::options().create(true).append(true).open(self.log());
+        let log = log.context("cannot make the daemon's log")?;
+        self.command()?.stdout(Stdio::null()).stderr(log).spawn().context("cannot start tcpguard")
+    }
+
+    /// Path of its log.
+    pub fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
     /// Starts it, and waits until it is ready.
     ///
     /// # Errors
     /// Where it ends instead, with what it said.
     pub fn start(self) -> Result<Daemon> {
-        let log = self.folder.path().join("log");
-        let output = fs::File::create(&log).context("cannot make the daemon's log")?;
-        let process = self.command()?.stdout(Stdio::null()).stderr(output).spawn().context("cannot start tcpguard")?;
+        let process = self.spawn()?;
+        let log = self.log();
         let mut daemon = Daemon { process, setup: self, log };
         daemon.wait_until_ready()?;
         Ok(daemon)
@@ -272,6 +320,41 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(50));
         }
         bail!("the daemon did not end within five seconds of {signal}")
+    }
+
+    /// Ends it with `signal`, starts it anew at once, and waits until it is ready.
+    ///
+    /// # Errors
+    /// Where it does not end, or start.
+    pub fn restart(&mut self, signal: Signal) -> Result<()> {
+        self.end(signal)?;
+        self.start_again()
+    }
+
+    /// Starts it anew after its end, and waits until it is ready.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.process = self.setup.spawn()?;
+        self.wait_until_ready()
+    }
+
+    /// Gives it another configuration, which it has not read yet.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn set_config(&mut self, text: &str) -> Result<()> {
+        self.setup.set_config(text);
+        self.setup.write_config().map(drop)
+    }
+
+    /// A command of tcpguard's, with the daemon's configuration, where the daemon runs.
+    ///
+    /// # Errors
+    /// Where it cannot be run.
+    pub fn tcpguard(&self, arguments: &[&str]) -> Result<Output> {
+        self.setup.tcpguard(arguments)
     }
 
     /// Ends it with `signal`, and gives back what it was started with.

@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod detach;
 mod doctor;
 mod events;
 mod explain;
@@ -78,6 +79,8 @@ enum Command {
     Events(events::Arguments),
     /// What stands in the way on this host, and how to put it right; exit code 1 where there is something
     Doctor(Asking),
+    /// Take everything off that a daemon has left attached, pinned or changed; none may be running
+    Detach(detach::Arguments),
     /// Everything that is known of a source, and how to let it in
     Why(why::Arguments),
     /// What would become of a packet, and why
@@ -157,6 +160,7 @@ impl Arguments {
             Command::Disallow(arguments) => lists::disallow(config, &arguments),
             Command::Lists(asking) => lists::show(config, &asking),
             Command::Events(arguments) => events::events(config, &arguments),
+            Command::Detach(arguments) => detach::detach(config, &arguments),
             Command::Why(arguments) => why::why(config, &arguments),
             Command::Explain(arguments) => explain::explain(config, &arguments),
             Command::Completions(arguments) => manual::completions(&arguments),

@@ -33,7 +33,7 @@ pub use batch::{BatchReader, Progress};
 pub use error::DatapathError;
 pub use loader::{DatapathOptions, Feature, Features};
 pub use maps::Maps;
-pub use pins::{PinError, Pins, remove_all as remove_all_pins};
+pub use pins::{PinError, Pins, Scope as PinScope, remove as remove_pins};
 pub use run_time::ProgramCost;
 pub use twin::{LiveState, Twin};
 

@@ -100,6 +100,15 @@ impl KernelSettings {
         Ok(Self::open_at(Path::new(SYSCTL), folder, namespace, jiffies..jiffies + most_jiffies))
     }
 
+    /// Puts back what a daemon that does not run any more has left changed.
+    ///
+    /// # Errors
+    /// Where the network namespace cannot be told.
+    pub fn put_back(folder: &Path) -> io::Result<Vec<Restored>> {
+        // No cookie is good any more that depends on it.
+        Self::open(folder, 0, 0).map(|(_, restored)| restored)
+    }
+
     fn open_at(root: &Path, folder: &Path, namespace: u64, still_good: Range<u64>) -> (Self, Vec<Restored>) {
         let journal = folder.join(format!("kernel-settings.{namespace}.json"));
         let left = fs::read(&journal).ok().and_then(|bytes| serde_json::from_slice::<Journal>(&bytes).ok());

@@ -9,7 +9,7 @@ use tcpguard_common::{
 };
 use tracing::{debug, warn};
 
-use super::{Pins, object::PinnedObject, remove};
+use super::{Pins, object::PinnedObject, unpin};
 use crate::{datapath::DatapathError, fault};
 
 /// What the programs expect of a map.
@@ -85,7 +85,7 @@ impl Pins {
         }
         for name in super::names(&self.maps_folder()).iter().filter(|name| !kept.contains(name)) {
             fault::point("removing the pin of a map");
-            remove(&self.maps_folder().join(name));
+            unpin(&self.maps_folder().join(name));
         }
         found
     }

@@ -125,7 +125,7 @@ impl Pins {
     /// Removes the pin of a link, where there is one.
     pub(super) fn remove_link(&self, name: &str) {
         fault::point("removing the pin of a link");
-        remove(&self.link_path(name));
+        unpin(&self.link_path(name));
     }
 
     /// Removes the pins of all links but these.
@@ -163,25 +163,38 @@ pub(super) struct PinnedAttachment {
     pub index: u32,
 }
 
-/// Removes all pins under `root`, of every network namespace whose daemon does not run; the number of namespaces, and
-/// the problem with each of the others.
-pub fn remove_all(root: &Path) -> (usize, Vec<PinError>) {
-    let (mut removed, mut problems) = (0, Vec::new());
-    for path in namespaces(root) {
+/// What [`remove`] is to remove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The pins of this network namespace.
+    ThisNamespace,
+    /// Those of every one.
+    EveryNamespace,
+}
+
+/// Removes pins under `root` whose daemon does not run, and with them all that is attached: of how many network
+/// namespaces.
+///
+/// # Errors
+/// Where a daemon runs; what others have left is removed all the same.
+pub fn remove(root: &Path, scope: Scope) -> Result<usize, PinError> {
+    let ours = folder::netns_cookie().map(|cookie| root.join(format!("{PREFIX}{cookie}")))?;
+    let (mut removed, mut taken) = (0, None);
+    for path in namespaces(root).into_iter().filter(|path| scope == Scope::EveryNamespace || *path == ours) {
         match Folder::lock(path) {
             Ok(folder) => {
                 clear(folder.path());
                 removed += 1;
             }
-            Err(problem) => problems.push(problem),
+            Err(problem) => taken = Some(problem),
         }
     }
-    if problems.is_empty()
+    if namespaces(root).is_empty()
         && let Err(error) = fs::remove_dir(root)
     {
         debug!("{} stays: {error}", root.display());
     }
-    (removed, problems)
+    taken.map_or(Ok(removed), Err)
 }
 
 fn clear(folder: &Path) {
@@ -189,7 +202,7 @@ fn clear(folder: &Path) {
         let inner = folder.join(inner);
         for name in names(&inner) {
             fault::point("removing a pin");
-            remove(&inner.join(name));
+            unpin(&inner.join(name));
         }
         remove_folder(&inner);
     }
@@ -199,7 +212,7 @@ fn clear(folder: &Path) {
 /// A daemon that died in the middle of taking over has left these; they were never in force.
 fn remove_next(links: &Path) {
     for name in names(links).iter().filter(|name| name.ends_with(NEXT)) {
-        remove(&links.join(name));
+        unpin(&links.join(name));
     }
 }
 
@@ -231,7 +244,7 @@ fn names(folder: &Path) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-fn remove(path: &Path) {
+fn unpin(path: &Path) {
     if let Err(error) = fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {
