@@ -15,8 +15,12 @@ pub struct Control {
     pub flags: u64,
     /// Changes whenever a rule does; never 0.
     pub generation: u64,
-    /// What a source may send.
+    /// What a source may send, and what a new one's bucket holds.
     pub rate: Rate,
+    /// Half-open handshakes that a proven source may have, and pass unchallenged.
+    pub most_half_open: u64,
+    /// For how many jiffies a completed handshake proves its source.
+    pub proven_ticks: u64,
     /// What to add to the milliseconds of jiffies for the kernel's clock of TCP timestamps.
     pub timestamp_offset: u64,
     /// SYNs of unproven sources that may come to one port within a moment ([`crate::clock::Clock::moment`])
@@ -44,8 +48,16 @@ pub mod flag {
 
 impl Control {
     /// There is none: everything passes.
-    pub const NONE: Self =
-        Self { good_until: 0, flags: 0, generation: 0, rate: Rate::NONE, timestamp_offset: 0, most_load: 0 };
+    pub const NONE: Self = Self {
+        good_until: 0,
+        flags: 0,
+        generation: 0,
+        rate: Rate::NONE,
+        most_half_open: 0,
+        proven_ticks: 0,
+        timestamp_offset: 0,
+        most_load: 0,
+    };
 }
 
 /// What holds for SYNs with data to one port.

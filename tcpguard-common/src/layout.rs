@@ -93,14 +93,8 @@ pub mod setting {
     pub const CLOCK: &str = "CLOCK";
     /// `u64`: jiffies a second.
     pub const TICKS_PER_SECOND: &str = "TICKS_PER_SECOND";
-    /// `u32`: what a new source's bucket holds ([`crate::bucket::Rate::most`]).
-    pub const FULL_BUCKET: &str = "FULL_BUCKET";
     /// `u32`: the whole allowance of [`crate::admission`].
     pub const WHOLE_ALLOWANCE: &str = "WHOLE_ALLOWANCE";
-    /// `u64`: for how many jiffies a completed handshake proves its source.
-    pub const PROVEN_TICKS: &str = "PROVEN_TICKS";
-    /// `u32`: half-open handshakes that a proven source may have, and pass unchallenged.
-    pub const MOST_HALF_OPEN: &str = "MOST_HALF_OPEN";
     /// `u32`: 1 where the kernel can make SYN cookies.
     pub const CAN_MAKE_COOKIES: &str = "CAN_MAKE_COOKIES";
     /// `u32`: blocks of the filter of known sources, a power of two.

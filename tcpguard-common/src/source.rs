@@ -47,8 +47,8 @@ impl SourceEntry {
     /// Whether it passes unchallenged: it has completed a handshake of late, and has no more than
     /// `most_half_open` that it did not. An address that has proved itself may be forged.
     #[inline(always)]
-    pub fn is_proven(&self, jiffies: u64, period: u32, most_half_open: u32) -> bool {
-        jiffies < self.proven_until && self.half_open.count(period) <= most_half_open as u64
+    pub fn is_proven(&self, jiffies: u64, period: u32, most_half_open: u64) -> bool {
+        jiffies < self.proven_until && self.half_open.count(period) <= most_half_open
     }
 
     /// Nothing is known of the source yet.

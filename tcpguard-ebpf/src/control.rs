@@ -34,6 +34,24 @@ pub fn timestamp_offset() -> u64 {
     control!(timestamp_offset)
 }
 
+/// See [`Control::most_half_open`].
+#[inline(always)]
+pub fn most_half_open() -> u64 {
+    control!(most_half_open)
+}
+
+/// See [`Control::proven_ticks`].
+#[inline(always)]
+pub fn proven_ticks() -> u64 {
+    control!(proven_ticks)
+}
+
+/// What a new source's bucket holds ([`tcpguard_common::bucket`]).
+#[inline(always)]
+pub fn full_bucket() -> u32 {
+    control!(rate.most)
+}
+
 /// See [`Control::most_load`].
 #[inline(always)]
 pub fn most_load() -> u64 {

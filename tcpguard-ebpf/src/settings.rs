@@ -19,15 +19,9 @@ static CLOCK: Global<Clock> = Global::new(Clock::new(250));
 #[unsafe(no_mangle)]
 static TICKS_PER_SECOND: Global<u64> = Global::new(250);
 #[unsafe(no_mangle)]
-static FULL_BUCKET: Global<u32> = Global::new(u32::MAX);
-#[unsafe(no_mangle)]
 static WHOLE_ALLOWANCE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static FILTER_BLOCKS: Global<u32> = Global::new(1);
-#[unsafe(no_mangle)]
-static PROVEN_TICKS: Global<u64> = Global::new(0);
-#[unsafe(no_mangle)]
-static MOST_HALF_OPEN: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static CAN_MAKE_COOKIES: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
@@ -61,12 +55,6 @@ pub fn ticks_per_second() -> u64 {
     TICKS_PER_SECOND.load()
 }
 
-/// What a new source's bucket holds ([`tcpguard_common::bucket`]).
-#[inline(always)]
-pub fn full_bucket() -> u32 {
-    FULL_BUCKET.load()
-}
-
 /// The whole allowance of [`tcpguard_common::admission`].
 #[inline(always)]
 pub fn whole_allowance() -> u32 {
@@ -77,18 +65,6 @@ pub fn whole_allowance() -> u32 {
 #[inline(always)]
 pub fn filter_blocks() -> u32 {
     FILTER_BLOCKS.load()
-}
-
-/// For how many jiffies a completed handshake proves its source.
-#[inline(always)]
-pub fn proven_ticks() -> u64 {
-    PROVEN_TICKS.load()
-}
-
-/// Half-open handshakes that a proven source may have, and pass unchallenged.
-#[inline(always)]
-pub fn most_half_open() -> u32 {
-    MOST_HALF_OPEN.load()
 }
 
 /// Whether the kernel can make SYN cookies: 0 or 1. Where it cannot, the verifier never gets to see that it is

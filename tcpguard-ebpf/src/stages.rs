@@ -13,8 +13,14 @@ use tcpguard_common::{
 };
 
 use crate::{
-    accounts::counts, arrival::Arrival, challenge::Challenge, control::Leave, events, outcome::Outcome, rules,
-    settings, time::Now,
+    accounts::counts,
+    arrival::Arrival,
+    challenge::Challenge,
+    control::{self, Leave},
+    events,
+    outcome::Outcome,
+    rules,
+    time::Now,
 };
 
 /// What holds for SYNs with data, by destination port.
@@ -110,7 +116,7 @@ pub fn challenge_of_known(entry: &SourceEntry, arrival: &Arrival, standing: Stan
         return Challenge::None;
     }
     let now = arrival.now;
-    if entry.is_proven(now.jiffies, now.window_period(), settings::most_half_open()) {
+    if entry.is_proven(now.jiffies, now.window_period(), control::most_half_open()) {
         return Challenge::None;
     }
     Challenge::of(arrival)

@@ -19,7 +19,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     Manner, Report,
     api::Order,
-    config::OnExit,
+    config::{Config, OnExit},
     cost::CostMeter,
     datapath::{
         Datapath, DatapathError, Inheritance,
@@ -33,6 +33,7 @@ use crate::{
     judge::Judge,
     lists::{DatapathTime, Lists},
     monitor::{Monitor, TICK},
+    reload::ConfigSource,
     store::{Record, Store},
 };
 
@@ -51,6 +52,8 @@ pub(crate) struct Daemon {
     pub control: ControlMap,
     pub heartbeat_timeout: Duration,
     pub on_exit: OnExit,
+    pub config: Arc<Config>,
+    pub publish_config: watch::Sender<Arc<Config>>,
     pub guarded: GuardedInterfaces,
     pub local: LocalAddresses,
     /// Every address of the host is known to the datapath.
@@ -98,7 +101,7 @@ impl Daemon {
         watch: LinkWatch,
         mut events: EventRing,
         mut orders: mpsc::Receiver<Order>,
-        manner: &Manner,
+        mut manner: Manner,
     ) {
         let mut watch = Some(watch);
         let mut ticks = interval(TICK);
@@ -109,7 +112,8 @@ impl Daemon {
                 biased;
                 () = manner.shutdown.cancelled() => break,
                 _ = ticks.tick() => self.tick(),
-                Some(order) = orders.recv() => self.obey(order),
+                Some(order) = orders.recv() => self.obey(order, manner.source.as_ref()).await,
+                () = next_hangup(&mut manner.reload) => self.reload_unasked(manner.source.as_ref()).await,
                 change = next_change(&mut watch) => self.follow(&change).await,
                 _ = reviews.tick() => self.review(&mut watch).await,
                 received = events.receive(EVENTS_AT_ONCE) => match received {
@@ -171,10 +175,20 @@ impl Daemon {
         }
     }
 
-    fn obey(&mut self, Order::Lift { network, lifted }: Order) {
-        let count = self.enforcer.lift(network, &self.datapath, self.judge.now());
-        // Who asked may have gone.
-        lifted.send(count).ok();
+    /// Who asked may have gone.
+    async fn obey(&mut self, order: Order, source: Option<&ConfigSource>) {
+        match order {
+            Order::Lift { network, lifted } => {
+                lifted.send(self.enforcer.lift(network, &self.datapath, self.judge.now())).ok();
+            }
+            Order::Reload { done } => drop(done.send(self.reload(source).await)),
+        }
+    }
+
+    async fn reload_unasked(&mut self, source: Option<&ConfigSource>) {
+        if let Err(problem) = self.reload(source).await {
+            error!("{problem}");
+        }
     }
 
     async fn follow(&mut self, change: &LinkChange) {
@@ -253,6 +267,7 @@ impl Daemon {
             attack_since: self.judge.attack_since(),
             measures,
             cost: self.cost.cost(),
+            config: Arc::clone(&self.config),
         })
     }
 
@@ -272,7 +287,7 @@ impl Daemon {
     }
 
     /// Tells the datapath whose handshakes count.
-    async fn update_guarded(&mut self) {
+    pub async fn update_guarded(&mut self) {
         let result = match self.links.all().await {
             Ok(links) => self.guarded.set(&self.guards.receiving_indices(&links)),
             Err(error) => Err(error),
@@ -287,7 +302,21 @@ fn what_was_kept(dropped: &[&str]) -> String {
     if dropped.is_empty() {
         return "all that it has gathered is kept".to_owned();
     }
-    format!("what it has gathered is kept, but for what this version, or configuration, keeps otherwise: {}", dropped.join(", "))
+    format!(
+        "what it has gathered is kept, but for what this version, or configuration, keeps otherwise: {}",
+        dropped.join(", ")
+    )
+}
+
+/// The next request to read the configuration anew; never, where nobody makes any.
+async fn next_hangup(reload: &mut Option<mpsc::Receiver<()>>) {
+    if let Some(requests) = reload {
+        if requests.recv().await.is_some() {
+            return;
+        }
+        *reload = None;
+    }
+    std::future::pending().await
 }
 
 /// The next change of an interface; never, while none are heard of.

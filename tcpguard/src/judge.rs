@@ -59,13 +59,23 @@ impl Judge {
             judge.attack = situation.attack;
             judge.phase_since.0 = judge.state.phase();
             if !was_calm {
-                info!("an attack was going on {} s ago: it is taken to go on until it is seen to be over", ago.as_secs());
+                info!(
+                    "an attack was going on {} s ago: it is taken to go on until it is seen to be over",
+                    ago.as_secs()
+                );
             }
         } else if let Some(attack) = situation.attack {
             let message = "the attack ended while tcpguard did not run";
             events.record(Note::new(EventKind::AttackEnded, message).attack(attack.kind.map(|kind| kind.name())));
         }
         judge
+    }
+
+    /// Judges by another configuration from now on. What is known of a service stays with its ports.
+    pub fn take_up(&mut self, config: &Config) {
+        let before = self.policy.service_ports();
+        self.policy = Policy::of(config);
+        self.state = self.state.with_services(&before, &self.policy.service_ports());
     }
 
     /// What time it is by the clock that judgements go by.

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `daemon` | what goes on between start and end |
 //! | `judge` | what is kept between judgements |
+//! | [`reload`] | taking up another configuration |
 //! | [`config`] | what the operator wants |
 //! | [`datapath`] | the BPF programs and their maps |
 //! | [`interfaces`] | where they are attached |
@@ -48,6 +49,7 @@ pub mod monitor;
 pub mod notify;
 #[cfg(test)]
 mod reference;
+pub mod reload;
 pub mod store;
 
 use std::{
@@ -75,10 +77,11 @@ use crate::{
     events::EventLog,
     history::{History, Sampler},
     interfaces::{Guards, LinkWatch, Links},
+    judge::Judge,
     kernel::LiveKernel,
     lists::{DatapathTime, FileWatch, ListError, Lists},
-    judge::Judge,
     monitor::{Monitor, Snapshot},
+    reload::ConfigSource,
     store::Store,
 };
 
@@ -119,11 +122,24 @@ pub struct Report {
     pub measures: Measures,
     /// What all this costs.
     pub cost: Cost,
+    /// What it was done by.
+    pub config: Arc<Config>,
+}
+
+impl Report {
+    /// Whether anything is dropped at all.
+    pub fn drops(&self) -> bool {
+        self.config.syn_attack_protect == 2
+    }
 }
 
 /// How the daemon is run, beside its configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Manner {
+    /// Where it reads its configuration anew.
+    pub source: Option<ConfigSource>,
+    /// Each message has it do so.
+    pub reload: Option<mpsc::Receiver<()>>,
     /// Ends it.
     pub shutdown: CancellationToken,
     /// It ends for another one to take over at once: whatever `on_exit` says, everything stays as it is, and whoever
@@ -163,7 +179,9 @@ pub async fn run(config: Config, manner: Manner) -> Result<(), RunError> {
     let (publish_beat, beat) = watch::channel(None);
     let history = History::default();
     let (give_order, orders) = mpsc::channel(MOST_ORDERS);
-    let about = About { started: Instant::now(), features: datapath.features.clone(), config: config.clone() };
+    let config = Arc::new(config);
+    let (publish_config, config_now) = watch::channel(Arc::clone(&config));
+    let about = About { started: Instant::now(), features: datapath.features.clone() };
     let router = api::router(ApiState {
         report,
         beat,
@@ -172,6 +190,7 @@ pub async fn run(config: Config, manner: Manner) -> Result<(), RunError> {
         sources: others.sources,
         live: others.live,
         about: Arc::new(about),
+        config: config_now.clone(),
         turns: Turns::default(),
         lists: lists.clone(),
         events: events.clone(),
@@ -192,6 +211,8 @@ pub async fn run(config: Config, manner: Manner) -> Result<(), RunError> {
         control: others.control,
         heartbeat_timeout: config.limits.heartbeat_timeout,
         on_exit: config.on_exit,
+        config,
+        publish_config,
         guarded: others.guarded,
         local: others.local,
         knows_local: false,
@@ -205,9 +226,9 @@ pub async fn run(config: Config, manner: Manner) -> Result<(), RunError> {
 
     let server = tokio::spawn(listeners.serve(router, shutdown.clone()));
     let files = tokio::spawn(follow_files(files, shutdown.clone()));
-    let notify = notify::run(config.notify.clone(), events.clone(), events.follow(), shutdown.clone());
+    let notify = notify::run(config_now, events.clone(), events.follow(), shutdown.clone());
     let notify = tokio::spawn(notify);
-    daemon.watch(watch, others.events, orders, &manner).await;
+    daemon.watch(watch, others.events, orders, manner).await;
     for task in [server, files, notify] {
         if let Err(error) = task.await {
             error!("a part of the daemon ended badly: {error}");
@@ -221,9 +242,6 @@ fn datapath_options(config: &Config) -> DatapathOptions {
         max_sources: config.limits.max_sources,
         prefix_v4: config.source.prefix_v4,
         prefix_v6: config.source.prefix_v6,
-        syn_per_second: config.source.syn_per_second,
-        source_half_open: config.source.max_half_open,
-        proven_for: config.challenge.proven_for,
         pins: Some(config.pins.path.clone()),
         log_level: cli::datapath_log_level(),
     }
@@ -257,9 +275,6 @@ fn report_missing_features(datapath: &Datapath) {
 
 /// Reads the files of lists, at once and whenever they change.
 async fn follow_files(mut files: FileWatch, shutdown: CancellationToken) {
-    if files.is_empty() {
-        return;
-    }
     let mut looks = interval(FILE_REVIEW);
     while shutdown.run_until_cancelled(looks.tick()).await.is_some() {
         tokio::task::block_in_place(|| files.review());

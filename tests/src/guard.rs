@@ -1,10 +1,11 @@
 //! The loaded datapath, run on single frames without a network (BPF_PROG_TEST_RUN).
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
-use tcpguard::datapath::{Datapath, DatapathOptions, Maps, maps::Totals};
-use tcpguard_common::{bucket::Rate, challenge::PortChallenge, control::Control, counters::Counter};
+use tcpguard::{
+    config::Config,
+    datapath::{Datapath, DatapathOptions, Maps, maps::Totals},
+};
+use tcpguard_common::{challenge::PortChallenge, control::Control, counters::Counter};
 
 const XDP_PASS: u32 = 2;
 
@@ -22,16 +23,7 @@ impl Guard {
     /// # Errors
     /// Without root.
     pub fn load() -> Result<Self> {
-        let options = DatapathOptions {
-            max_sources: 4096,
-            prefix_v4: 24,
-            prefix_v6: 64,
-            syn_per_second: 2000,
-            source_half_open: 64,
-            proven_for: Duration::from_secs(600),
-            pins: None,
-            log_level: None,
-        };
+        let options = DatapathOptions { max_sources: 4096, prefix_v4: 24, prefix_v6: 64, pins: None, log_level: None };
         let (mut datapath, maps) = Datapath::load(&options)?;
         datapath.take_effect()?;
         Ok(Self { datapath, maps })
@@ -42,8 +34,8 @@ impl Guard {
     /// # Errors
     /// Where the map cannot be written.
     pub fn give_leave(&mut self, flags: u64) -> Result<()> {
-        let rate = Rate::new(2000, self.datapath.ticks_per_second);
-        self.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 1, rate, ..Control::NONE })?;
+        let terms = tcpguard::enforce::terms(&Config::default(), self.datapath.ticks_per_second);
+        self.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 1, ..terms })?;
         Ok(())
     }
 

@@ -58,17 +58,15 @@ fn under_flood_no_syn_is_uncounted_and_no_client_fails() -> Result<()> {
     let lab = Lab::new()?;
     lab.lay_second_cable()?;
     let _nginx = Nginx::start(&lab, &[80])?;
-    let config = format!(
-        "interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]\n[thresholds]\nhold = \"2s\"\n"
-    );
+    let config =
+        format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]\n[thresholds]\nhold = \"2s\"\n");
     let mut daemon = Setup::new(&lab)?.argument("--hand-over").config(&config).start()?;
     let spoofed = FloodSpec::syn(Sources::RANDOM_IPV4, 80);
     let mut flood = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &spoofed)?;
     let is_over = AtomicBool::new(false);
     let client = thread::scope(|scope| -> Result<Connections> {
-        let client = scope.spawn(|| {
-            Client::new(&lab).run(WEB, 100, Duration::from_secs(60), || !is_over.load(Ordering::Relaxed))
-        });
+        let client = scope
+            .spawn(|| Client::new(&lab).run(WEB, 100, Duration::from_secs(60), || !is_over.load(Ordering::Relaxed)));
         let restarts = flood.during(100_000, || {
             thread::sleep(Duration::from_secs(2));
             for signal in [Signal::SIGTERM, Signal::SIGKILL] {
@@ -187,7 +185,8 @@ fn what_does_not_fit_is_dropped_and_said() -> Result<()> {
     let mut daemon = Setup::new(&lab)?.start()?;
     Flood::new(&lab, &one_source(9))?.send(20)?;
     daemon.stats_when("they are counted", |stats| syn(stats) == 20)?;
-    let larger = format!("interfaces = [\"{SERVER_INTERFACE}\"]\n[limits]\nmax_sources = 4096\n[source]\nprefix_v4 = 16");
+    let larger =
+        format!("interfaces = [\"{SERVER_INTERFACE}\"]\n[limits]\nmax_sources = 4096\n[source]\nprefix_v4 = 16");
     daemon.set_config(&larger)?;
     daemon.restart(Signal::SIGKILL)?;
     let stats = daemon.stats_when("counters fit", |stats| syn(stats) == 20)?;

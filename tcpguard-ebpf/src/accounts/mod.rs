@@ -29,10 +29,9 @@ use tcpguard_common::{
 use crate::{
     arrival::{Arrival, Source},
     challenge::{self, Challenge},
-    control::Leave,
+    control::{self, Leave},
     destination, events,
     outcome::Outcome,
-    settings,
     socket::Handshake,
     stages,
     time::Now,
@@ -218,7 +217,7 @@ pub fn completed(handshake: &Handshake) {
     let Some(entry) = entry else { return };
     sources::count(&mut entry.completed);
     let proves = now.jiffies >= entry.proven_until;
-    entry.proven_until = now.jiffies + settings::proven_ticks();
+    entry.proven_until = now.jiffies + control::proven_ticks();
     let period = now.window_period();
     entry.recent.add(period);
     if let Some(rate) = Leave::read(now).rate() {

@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::LruHashMap, macros::btf_map};
 use tcpguard_common::{address::Address, atomic, source::SourceEntry};
 
-use crate::{arrival::Source, settings, time::Now};
+use crate::{arrival::Source, control, time::Now};
 
 /// The daemon sets the number of entries (`limits.max_sources`) before loading.
 #[btf_map]
@@ -27,7 +27,7 @@ static EMPTY: SourceEntry = SourceEntry::EMPTY;
 pub fn insert(source: Source, now: Now) -> bool {
     let is_new = SOURCES.insert(source.address, &EMPTY, BPF_NOEXIST.into()).is_ok();
     if is_new && let Some(entry) = find(source) {
-        entry.begin(now.jiffies, settings::full_bucket());
+        entry.begin(now.jiffies, control::full_bucket());
     }
     is_new
 }

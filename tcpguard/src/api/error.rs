@@ -10,7 +10,7 @@ use thiserror::Error;
 use utoipa::IntoResponses;
 
 use super::{model::Problem, protection::Foreign};
-use crate::{datapath::DatapathError, lists::ListError};
+use crate::{datapath::DatapathError, lists::ListError, reload::ReloadError};
 
 /// Why a request has no answer.
 #[derive(Debug, Error)]
@@ -48,6 +48,9 @@ pub enum ApiError {
     /// The path does not change anything.
     #[error("this path does not take that method")]
     WrongMethod,
+    /// Nothing was reloaded.
+    #[error(transparent)]
+    Reload(#[from] ReloadError),
     /// Not yet, or not any more.
     #[error("not ready: {0}")]
     NotReady(&'static str),
@@ -60,6 +63,7 @@ impl ApiError {
     const fn status(&self) -> StatusCode {
         match self {
             Self::BadQuery(_) | Self::BadBody(_) | Self::NotAnAddress(_) => StatusCode::BAD_REQUEST,
+            Self::Reload(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NeedsSocket | Self::Foreign(_) => StatusCode::FORBIDDEN,
             Self::NoSuchPath | Self::NoSuchList(_) => StatusCode::NOT_FOUND,
@@ -127,6 +131,21 @@ pub(super) enum ChangeRefused {
     /// There is no room for more
     #[response(status = INSUFFICIENT_STORAGE)]
     Full(Problem),
+}
+
+/// For the description of reading the configuration anew.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "for the description alone")]
+pub(super) enum ReloadRefused {
+    /// It did not come by the Unix socket
+    #[response(status = FORBIDDEN)]
+    NeedsSocket(Problem),
+    /// The configuration is not sound, or names what is not there: nothing was changed
+    #[response(status = UNPROCESSABLE_ENTITY)]
+    NotSound(Problem),
+    /// The daemon is shutting down
+    #[response(status = SERVICE_UNAVAILABLE)]
+    NotReady(Problem),
 }
 
 /// For the description of what takes long, and changes nothing.

@@ -15,6 +15,7 @@ mod metrics;
 pub mod model;
 mod openapi;
 mod protection;
+mod reload;
 mod schema;
 mod serve;
 mod sources;
@@ -42,6 +43,7 @@ use crate::{
     events::EventLog,
     history::History,
     lists::{Lists, Network},
+    reload::{ReloadError, Reloaded},
 };
 pub use access::Access;
 pub use error::ApiError;
@@ -69,6 +71,8 @@ pub struct ApiState {
     pub live: LiveState,
     /// What does not change while the daemon runs.
     pub about: Arc<About>,
+    /// The configuration that it goes by.
+    pub config: watch::Receiver<Arc<Config>>,
     /// Whose turn it is to be answered what takes a while.
     pub turns: Turns,
     /// Who is always let in, and who never.
@@ -91,6 +95,11 @@ pub enum Order {
         /// Is told how many there were.
         lifted: oneshot::Sender<usize>,
     },
+    /// To read its configuration anew.
+    Reload {
+        /// Is told what changed.
+        done: oneshot::Sender<Result<Reloaded, ReloadError>>,
+    },
 }
 
 /// The longest body of a request, in bytes.
@@ -100,20 +109,16 @@ const LONGEST_BODY: usize = 64 * 1024;
 pub struct About {
     /// Since when it runs.
     pub started: Instant,
-    /// Its configuration.
-    pub config: Config,
     /// What the kernel allows.
     pub features: Features,
 }
 
-impl About {
-    /// Whether anything is dropped at all.
-    fn drops(&self) -> bool {
-        self.config.syn_attack_protect == 2
-    }
-}
-
 impl ApiState {
+    /// The configuration that the daemon goes by now.
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
+    }
+
     fn report(&self) -> Result<Arc<Report>, ApiError> {
         self.report.borrow().clone().ok_or(ApiError::NotReady("the first snapshot has not been taken yet"))
     }
@@ -160,6 +165,7 @@ fn described() -> OpenApiRouter<ApiState> {
         .routes(routes!(metrics::metrics))
         .routes(routes!(lists::show))
         .routes(routes!(lists::add, lists::remove))
+        .routes(routes!(reload::reload))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(openapi::openapi))

@@ -43,7 +43,7 @@ const HEADERS: [(HeaderName, &str); 7] = [
 /// Checks each request before anything else, and adds to each answer what a browser should hold to.
 pub(super) async fn protect(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let is_by_tcp = request.extensions().get() != Some(&Access::Change);
-    let mut response = match check(request.headers(), is_by_tcp, &state.about.config.listen.hosts) {
+    let mut response = match check(request.headers(), is_by_tcp, &state.config().listen.hosts) {
         Ok(()) => next.run(request).await,
         Err(foreign) => ApiError::from(foreign).into_response(),
     };

@@ -72,7 +72,7 @@ pub(super) async fn sources(
     };
     // Reading the whole table takes a while.
     let turn = if limit > MOST_TOP_SOURCES { Some(state.turns.take(access).await?) } else { None };
-    let drops = state.about.drops();
+    let drops = report.drops();
     heavy::answer(turn, move || Ok(top(&report.snapshot, &state.sources, order, limit, drops)?)).await
 }
 

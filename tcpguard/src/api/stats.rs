@@ -26,7 +26,7 @@ use crate::{
     detect::{Kind, Scope},
     interfaces::InterfaceStatus,
     kernel::TcpExt,
-    monitor::{HalfOpenCounts, PortSnapshot, PrefixSnapshot, Snapshot, SourceOrder},
+    monitor::{HalfOpenCounts, PortSnapshot, PrefixSnapshot, SourceOrder},
 };
 
 const TOP: usize = 20;
@@ -63,7 +63,7 @@ impl ApiState {
 }
 
 fn render(report: &Report, state: &ApiState) -> Result<Rendered, ApiError> {
-    let top = sources::top(&report.snapshot, &state.sources, SourceOrder::Syn, TOP, state.about.drops())?;
+    let top = sources::top(&report.snapshot, &state.sources, SourceOrder::Syn, TOP, report.drops())?;
     let stats = Stats { sources: top, ..assemble(report, &state.about) };
     let json = serde_json::to_vec(&stats).map_err(ApiError::Unwritable)?.into();
     Ok(Rendered { stats, json })
@@ -79,16 +79,16 @@ pub(super) async fn stats(State(state): State<ApiState>) -> Result<Response, Api
 }
 
 fn assemble(report: &Report, about: &About) -> Stats {
-    let (snapshot, thresholds) = (&report.snapshot, &about.config.thresholds);
+    let (snapshot, thresholds) = (&report.snapshot, &report.config.thresholds);
     Stats {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: about.started.elapsed().as_secs(),
         time: snapshot.clock.now(),
         state: report.state.phase().name().to_owned(),
         state_since: report.state_since,
-        attack: attack(report, about),
-        syn_attack_protect: about.config.syn_attack_protect,
-        services: services(report, about),
+        attack: attack(report),
+        syn_attack_protect: report.config.syn_attack_protect,
+        services: services(report),
         interfaces: snapshot.interfaces.iter().map(interface).collect(),
         totals: totals(&snapshot.totals),
         drops: drops(&snapshot.totals, DropReason::counter),
@@ -113,10 +113,10 @@ fn assemble(report: &Report, about: &About) -> Stats {
         },
         ports: snapshot.ports.iter().map(|port| self::port(port, &snapshot.pressure.slow_ports)).collect(),
         sources: Vec::new(),
-        prefixes: snapshot.prefixes.iter().map(|snapshot_prefix| prefix(snapshot_prefix, snapshot, about)).collect(),
+        prefixes: snapshot.prefixes.iter().map(|snapshot_prefix| prefix(snapshot_prefix, report)).collect(),
         tracking: model::Tracking {
             sources: snapshot.tracked_sources,
-            max_sources: about.config.limits.max_sources,
+            max_sources: report.config.limits.max_sources,
             admitted: snapshot.totals.get(Counter::SourcesAdmitted),
             syn_untracked: snapshot.totals.get(Counter::SynUntracked),
             completed_untracked: snapshot.totals.get(Counter::CompletedUntracked),
@@ -145,14 +145,14 @@ fn cost(cost: &Cost) -> model::Cost {
     }
 }
 
-fn attack(report: &Report, about: &About) -> Option<model::Attack> {
+fn attack(report: &Report) -> Option<model::Attack> {
     let since = report.attack_since?;
     let mut evidence = Vec::new();
     for (scope, state) in report.state.scopes() {
         let of = match scope {
             Scope::Host => String::new(),
             Scope::Service(index) => {
-                about.config.services.get(index).map_or_else(String::new, |service| format!("{}: ", service.name()))
+                report.config.services.get(index).map_or_else(String::new, |service| format!("{}: ", service.name()))
             }
         };
         evidence.extend(state.evidence.iter().map(|evidence| format!("{of}{evidence}")));
@@ -162,8 +162,8 @@ fn attack(report: &Report, about: &About) -> Option<model::Attack> {
     Some(model::Attack { since, kind: kind.to_owned(), evidence })
 }
 
-fn services(report: &Report, about: &About) -> Vec<model::Service> {
-    let states = about.config.services.iter().zip(&report.state.services).zip(&report.snapshot.pressure.services);
+fn services(report: &Report) -> Vec<model::Service> {
+    let states = report.config.services.iter().zip(&report.state.services).zip(&report.snapshot.pressure.services);
     states
         .map(|((service, state), readings)| model::Service {
             ports: service.ports.clone(),
@@ -265,8 +265,8 @@ fn port(port: &PortSnapshot, slow: &[u16]) -> model::Port {
     }
 }
 
-fn prefix(prefix: &PrefixSnapshot, snapshot: &Snapshot, about: &About) -> model::Prefix {
-    let limits = &about.config.source;
+fn prefix(prefix: &PrefixSnapshot, report: &Report) -> model::Prefix {
+    let (limits, snapshot) = (&report.config.source, &report.snapshot);
     let length = if prefix.network.is_ipv4() { limits.prefix_v4 } else { limits.prefix_v6 };
     let network = IpNet::new(prefix.network.into(), length)
         .map_or_else(|_| prefix.network.to_string(), |network| network.to_string());

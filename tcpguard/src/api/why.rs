@@ -44,7 +44,7 @@ pub(super) async fn why(State(state): State<ApiState>, Path(text): Path<String>)
 fn gather(address: IpAddr, report: &Report, state: &ApiState) -> Result<Why, ApiError> {
     let address = address.to_canonical();
     let (snapshot, network) = (&report.snapshot, Network::of(Address::from(address)));
-    let drops = state.about.drops();
+    let drops = report.drops();
     let entry = state.sources.get(address.into())?;
     let source = entry.map(|entry| sources::row(address.into(), &entry, snapshot.period, &snapshot.clock, drops));
     let listed = state.lists.covering(network);
@@ -58,7 +58,7 @@ fn gather(address: IpAddr, report: &Report, state: &ApiState) -> Result<Why, Api
     let rows = &snapshot.kernel_half_open.rows;
     let half_open = rows.iter().filter(|row| row.remote.ip().to_canonical() == address).count() as u64;
     let events = events_about(network, state);
-    let limits = &state.about.config.source;
+    let limits = &report.config.source;
     let facts = Facts { address, source: source.as_ref(), listed: &listed, blocks: &blocks, half_open, drops, limits };
     Ok(Why {
         summary: facts.summary(),

@@ -125,6 +125,17 @@ impl Challenger {
         }
     }
 
+    /// Goes by another configuration from now on.
+    pub fn take_up(&mut self, config: &Config, datapath: &Datapath) {
+        self.mode = config.challenge.mode;
+        self.method = config.challenge.method;
+        self.level = config.syn_attack_protect;
+        self.syn_per_second = config.challenge.syn_per_second;
+        self.most_load = most_load(self.syn_per_second, datapath);
+        self.services.clone_from(&config.services);
+        self.policy = Policy::of(config);
+    }
+
     /// Whether cookies are being sent.
     pub const fn is_sending(&self) -> bool {
         self.flags & flag::CHALLENGE != 0 && self.cookies_until > 0

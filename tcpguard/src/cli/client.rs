@@ -2,10 +2,10 @@
 
 use std::{future::Future, path::Path, time::Duration};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    Method, Request, Response,
+    Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
     client::conn::http1,
     header,
@@ -13,9 +13,19 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use thiserror::Error;
 use tokio::net::UnixStream;
 
 use crate::api::model::Problem;
+
+/// The daemon's answer where it does not do what it is asked.
+#[derive(Debug, Error)]
+#[error("the daemon answered: {problem}")]
+pub(super) struct Refused {
+    /// The HTTP status.
+    pub status: StatusCode,
+    problem: String,
+}
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -148,5 +158,5 @@ async fn send(socket: &Path, method: Method, path: &str, body: Option<&Value>) -
     }
     let body = response.into_body().collect().await.context("the daemon's answer was cut off")?.to_bytes();
     let problem = serde_json::from_slice::<Problem>(&body).map_or_else(|_| status.to_string(), |body| body.error);
-    bail!("the daemon answered: {problem}");
+    Err(Refused { status, problem }.into())
 }

@@ -63,7 +63,8 @@ pub(super) fn detach(file: Option<&Path>, arguments: &Arguments) -> Result<()> {
 
 fn take_off(config: &Config, arguments: &Arguments) -> Result<usize> {
     let scope = if arguments.all { PinScope::EveryNamespace } else { PinScope::ThisNamespace };
-    let removed = remove_pins(&config.pins.path, scope).context("nothing of a running daemon is taken off: end it first")?;
+    let removed =
+        remove_pins(&config.pins.path, scope).context("nothing of a running daemon is taken off: end it first")?;
     let socket = &config.listen.socket;
     // One that a killed daemon has left; another one may be listening there.
     if socket.exists() && UnixStream::connect(socket).is_err() {
@@ -77,10 +78,14 @@ fn put_back_settings(config: &Config) -> Result<Vec<Setting>> {
     let restored = KernelSettings::put_back(&folder).context("cannot tell which network namespace this is")?;
     let settings = restored.into_iter().map(|outcome| match outcome {
         Restored::Back(setting) => Setting { name: setting.name, value: setting.original, problem: None },
-        Restored::LeftAlone(setting) => {
-            Setting { name: setting.name, value: "left".to_owned(), problem: Some("somebody else has changed it".to_owned()) }
+        Restored::LeftAlone(setting) => Setting {
+            name: setting.name,
+            value: "left".to_owned(),
+            problem: Some("somebody else has changed it".to_owned()),
+        },
+        Restored::Failed(setting, problem) => {
+            Setting { name: setting.name, value: setting.value, problem: Some(problem) }
         }
-        Restored::Failed(setting, problem) => Setting { name: setting.name, value: setting.value, problem: Some(problem) },
     });
     Ok(settings.collect())
 }

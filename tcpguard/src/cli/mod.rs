@@ -10,6 +10,7 @@ mod half_open;
 mod lists;
 mod logging;
 mod manual;
+mod reload;
 mod run;
 mod sort;
 mod sources;
@@ -26,7 +27,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use serde::Serialize;
 use thiserror::Error;
 use tokio::runtime::Runtime;
@@ -79,6 +80,8 @@ enum Command {
     Events(events::Arguments),
     /// What stands in the way on this host, and how to put it right; exit code 1 where there is something
     Doctor(Asking),
+    /// Have the daemon read its configuration again, and show what is different
+    Reload(Asking),
     /// Take everything off that a daemon has left attached, pinned or changed; none may be running
     Detach(detach::Arguments),
     /// Everything that is known of a source, and how to let it in
@@ -125,7 +128,10 @@ pub fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tcpguard: {error:#}");
-            let is_usage = error.is::<ConfigError>() || error.is::<Usage>();
+            let is_unsound = |refused: &client::Refused| refused.status == StatusCode::UNPROCESSABLE_ENTITY;
+            let is_usage = error.is::<ConfigError>()
+                || error.is::<Usage>()
+                || error.downcast_ref::<client::Refused>().is_some_and(is_unsound);
             ExitCode::from(if is_usage { BAD_USAGE } else { FAILED })
         }
     }
@@ -160,6 +166,7 @@ impl Arguments {
             Command::Disallow(arguments) => lists::disallow(config, &arguments),
             Command::Lists(asking) => lists::show(config, &asking),
             Command::Events(arguments) => events::events(config, &arguments),
+            Command::Reload(asking) => reload::reload(config, &asking),
             Command::Detach(arguments) => detach::detach(config, &arguments),
             Command::Why(arguments) => why::why(config, &arguments),
             Command::Explain(arguments) => explain::explain(config, &arguments),

@@ -7,12 +7,15 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{load_config, logging};
-use crate::Manner;
+use crate::{Manner, reload::ConfigSource};
 
 /// Time that what cannot be interrupted has to come to its end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -34,7 +37,9 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(file: Option<&Path>, arguments: Arguments) -> Result<()> {
-    let config = load_config(file)?.with_arguments(arguments.interfaces, arguments.socket)?;
+    let hands_over = arguments.hand_over;
+    let source = source(file.map(Path::to_owned), arguments);
+    let config = source.read()?;
     if !nix::unistd::geteuid().is_root() && !has_capabilities()? {
         bail!(crate::datapath::DatapathError::NotPermitted);
     }
@@ -44,15 +49,36 @@ pub(super) fn run(file: Option<&Path>, arguments: Arguments) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    let hands_over = arguments.hand_over;
     let result = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         cancel_on_signal(&shutdown)?;
-        crate::run(config, Manner { shutdown, hands_over }).await.map_err(Into::into)
+        let reload = Some(hangups()?);
+        crate::run(config, Manner { source: Some(source), reload, shutdown, hands_over }).await.map_err(Into::into)
     });
     // A request to a webhook that hangs, or a long answer, is not waited for: nothing is guarded any more.
     runtime.shutdown_timeout(LAST_WORDS);
     result
+}
+
+/// The file, with what the command line says instead.
+fn source(file: Option<PathBuf>, arguments: Arguments) -> ConfigSource {
+    ConfigSource::new(move || {
+        load_config(file.as_deref())?.with_arguments(arguments.interfaces.clone(), arguments.socket.clone())
+    })
+}
+
+/// SIGHUP has the daemon read its configuration anew.
+fn hangups() -> Result<mpsc::Receiver<()>> {
+    let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+    // One that waits already does for all that come meanwhile.
+    let (request, requests) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            info!("SIGHUP: reading the configuration again");
+            request.try_send(()).ok();
+        }
+    });
+    Ok(requests)
 }
 
 /// Whether this process, which is not root, may do what the daemon does.

@@ -1,5 +1,6 @@
 //! Configuration: [`file`] is what an operator types, [`Config`] what came through validation.
 
+mod change;
 mod error;
 mod file;
 mod validate;
@@ -10,13 +11,15 @@ use documented::{Documented, DocumentedFields};
 use ipnet::IpNet;
 use serde::Serialize;
 
+pub use change::{Change, TakesEffect};
 pub use error::ConfigError;
 pub use file::{ChallengeMethod, ChallengeMode, OnExit, XdpMode};
 
 /// A validated configuration. It serialises to the TOML that would produce it.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Config {
-    /// Interfaces to guard, by name. Without any: the interface of the default route.
+    /// Interfaces to guard, by name, or by patterns such as `eth*`, which also take in what appears later. Without any: the
+    /// interface of the default route.
     pub interfaces: Vec<String>,
     /// How the XDP program is attached: `auto` (by the driver, else by the kernel's generic code, with a warning), `native` or
     /// `generic`.

@@ -76,6 +76,11 @@ pub(super) fn interfaces_problem(names: &[String]) -> Option<String> {
         if !is_name {
             return Some(format!("\"{name}\" cannot be the name of an interface"));
         }
+        if crate::interfaces::is_pattern(name)
+            && let Err(error) = glob::Pattern::new(name)
+        {
+            return Some(format!("\"{name}\" cannot be a pattern of interfaces: {error}"));
+        }
         if names[..index].contains(name) {
             return Some(format!("interface {name} is named twice"));
         }

@@ -121,7 +121,11 @@ impl Datapath {
         };
         let mode = mode.unwrap_or(AttachMode::Native);
         if !mode.is_what(wanted) {
-            warn!("{}: for a moment it is not guarded, since the {} mode is not wanted any more", target.name, mode.name());
+            warn!(
+                "{}: for a moment it is not guarded, since the {} mode is not wanted any more",
+                target.name,
+                mode.name()
+            );
             if let Some(pins) = &self.pins {
                 pins.remove_link(&name);
             }

@@ -1,6 +1,9 @@
 //! Loading: what the kernel lacks is left out and reported, unless nothing works without it.
 
-use std::{os::unix::fs::MetadataExt, path::{Path, PathBuf}, time::Duration};
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
@@ -12,7 +15,6 @@ use nix::time::{ClockId, clock_getres};
 use tcpguard_common::{
     address::prefix_mask,
     admission,
-    bucket::Rate,
     clock::Clock,
     filter,
     instance::{CARRIED, Instance},
@@ -26,7 +28,7 @@ use super::{
     maps::take,
     pins::{Expected, PinError, Pins},
 };
-use crate::{config::OnExit, fault, monitor::in_ticks};
+use crate::{config::OnExit, fault};
 
 /// What the datapath is loaded with.
 #[derive(Clone, Debug)]
@@ -37,12 +39,6 @@ pub struct DatapathOptions {
     pub prefix_v4: u8,
     /// Prefix length that IPv6 networks are accounted by.
     pub prefix_v6: u8,
-    /// SYNs a second that one source may send.
-    pub syn_per_second: u32,
-    /// Half-open handshakes that a proven source may have, and pass unchallenged.
-    pub source_half_open: u32,
-    /// For how long a completed handshake proves its source.
-    pub proven_for: Duration,
     /// Where to pin what outlives the daemon; nothing does without.
     pub pins: Option<PathBuf>,
     /// aya-log's level (1 error to 5 trace), or `None` for no log: the programs then have no code for it.
@@ -135,9 +131,8 @@ impl Datapath {
         let allowance = admission::whole_allowance(options.max_sources);
         let namespace = namespace_inode()?;
         let (mask_v4, mask_v6) = (prefix_mask(96 + options.prefix_v4.min(32)), prefix_mask(options.prefix_v6));
-        let (rate, long_ticks) = (Rate::new(options.syn_per_second, ticks_per_second), u64::from(ticks_per_second));
+        let long_ticks = u64::from(ticks_per_second);
         let log_level = options.log_level.unwrap_or(0);
-        let proven_ticks = in_ticks(options.proven_for, ticks_per_second);
         let cookies = cookies();
         let can_make_cookies = u32::from(cookies == Feature::Available);
         let pins = options.pins.as_deref().filter(|_| matches!(purpose, Purpose::Guarding));
@@ -161,11 +156,8 @@ impl Datapath {
             .override_global(setting::PREFIX_MASK_IPV6, &mask_v6, true)
             .override_global(setting::CLOCK, &clock, true)
             .override_global(setting::TICKS_PER_SECOND, &long_ticks, true)
-            .override_global(setting::FULL_BUCKET, &rate.most, true)
             .override_global(setting::WHOLE_ALLOWANCE, &allowance, true)
             .override_global(setting::FILTER_BLOCKS, &filter_blocks, true)
-            .override_global(setting::PROVEN_TICKS, &proven_ticks, true)
-            .override_global(setting::MOST_HALF_OPEN, &options.source_half_open, true)
             .override_global(setting::CAN_MAKE_COOKIES, &can_make_cookies, true)
             .override_global(setting::NAMESPACE, &namespace, true)
             .override_global(setting::SOCKET_LAYOUT, &layout, true)
@@ -230,7 +222,6 @@ impl Datapath {
             clock,
             ticks_per_second,
             hash_key,
-            rate,
         };
         Ok((datapath, maps))
     }
@@ -242,7 +233,9 @@ fn open_pins(root: &Path) -> Result<Option<Pins>, DatapathError> {
         Ok(pins) => Ok(Some(pins)),
         Err(taken @ PinError::Taken(_)) => Err(taken.into()),
         Err(problem) => {
-            warn!("{problem}; without, a restart begins anew, and a crash leaves the host unguarded until the next start");
+            warn!(
+                "{problem}; without, a restart begins anew, and a crash leaves the host unguarded until the next start"
+            );
             Ok(None)
         }
     }
@@ -257,11 +250,7 @@ struct Estate {
 
 impl Estate {
     /// Keeps of it what fits, and removes the rest.
-    fn take_over(
-        pins: Option<&Pins>,
-        options: &DatapathOptions,
-        sizes: &[(&str, u32)],
-    ) -> Result<Self, DatapathError> {
+    fn take_over(pins: Option<&Pins>, options: &DatapathOptions, sizes: &[(&str, u32)]) -> Result<Self, DatapathError> {
         let Some(pins) = pins else { return Ok(Self::default()) };
         let mut expected = Expected::of_object(OBJECT)?;
         for (name, entries) in sizes {

@@ -23,7 +23,11 @@ use aya::{
     programs::{TestRun, TestRunOptions, Xdp, links::FdLink},
 };
 use tcpguard_common::{
-    address::Address, bucket::Rate, challenge::PrimeOrder, clock::Clock, event::BlockOrder, instance::Instance,
+    address::Address,
+    challenge::PrimeOrder,
+    clock::Clock,
+    event::BlockOrder,
+    instance::Instance,
     layout::{map, program},
 };
 use zerocopy::IntoBytes;
@@ -64,8 +68,6 @@ pub struct Datapath {
     pub ticks_per_second: u32,
     /// Secret of the hashes.
     pub hash_key: u64,
-    /// What one source may send.
-    pub rate: Rate,
 }
 
 impl Drop for Datapath {

@@ -55,6 +55,11 @@ impl BlockBook {
         Self { first, most, records: HashMap::new() }
     }
 
+    /// How long blocks last that are to come.
+    pub const fn set_lengths(&mut self, first: Duration, most: Duration) {
+        (self.first, self.most) = (first, most);
+    }
+
     /// Remembers a block of before a restart; for how much longer it is in force, if it is.
     pub fn restore(&mut self, saved: &SavedBlock, now: &Moment, at: Duration) -> Option<Duration> {
         let left = saved.until.remaining(now, saved.lasts);

@@ -18,7 +18,10 @@ use std::{
     time::Duration,
 };
 
-use tcpguard_common::control::{Control, flag, payload_policy};
+use tcpguard_common::{
+    bucket::Rate,
+    control::{Control, flag, payload_policy},
+};
 use tracing::error;
 
 use crate::{
@@ -59,8 +62,19 @@ pub struct Measures {
     pub challenge: ChallengeStatus,
 }
 
+/// What holds for every source, as part of the daemon's word.
+pub fn terms(config: &Config, ticks_per_second: u32) -> Control {
+    Control {
+        rate: Rate::new(config.source.syn_per_second, ticks_per_second),
+        most_half_open: config.source.max_half_open.into(),
+        proven_ticks: in_ticks(config.challenge.proven_for, ticks_per_second),
+        ..Control::NONE
+    }
+}
+
 /// Acts on judgements.
 pub struct Enforcer {
+    terms: Control,
     level: u8,
     tune_backlog: bool,
     services: Vec<Service>,
@@ -110,6 +124,7 @@ impl Enforcer {
         let challenger = Challenger::new(config, challenges, events.clone(), datapath, cookies_until);
         let level = config.syn_attack_protect;
         let mut enforcer = Self {
+            terms: terms(config, datapath.ticks_per_second),
             level,
             tune_backlog: config.kernel.tune_backlog,
             services: config.services.clone(),
@@ -169,6 +184,28 @@ impl Enforcer {
         }
     }
 
+    /// Goes by another configuration from now on. Blocks that are in force stay.
+    pub fn take_up(&mut self, config: &Config, datapath: &Datapath) {
+        let is_new = |service: &Service| !self.services.iter().any(|other| other.ports == service.ports);
+        let added: Vec<usize> =
+            config.services.iter().enumerate().filter(|(_, service)| is_new(service)).map(|(index, _)| index).collect();
+        let ports: BTreeSet<u16> = config.services.iter().flat_map(|service| service.ports.iter().copied()).collect();
+        let left = self.services.iter().flat_map(|service| &service.ports).filter(|port| !ports.contains(port));
+        for port in left.copied().collect::<Vec<_>>() {
+            self.set_port_policy(port, payload_policy::HOST);
+        }
+        self.services.clone_from(&config.services);
+        for index in added {
+            self.set_payload_policy(index, payload_policy::PASS);
+        }
+        self.terms = terms(config, datapath.ticks_per_second);
+        self.level = config.syn_attack_protect;
+        self.tune_backlog = config.kernel.tune_backlog;
+        self.blocks.set_lengths(config.source.block_for, config.source.block_max);
+        self.report.set_level(self.level);
+        self.challenger.take_up(config, datapath);
+    }
+
     /// Does what follows from a judgement.
     pub fn act(
         &mut self,
@@ -213,8 +250,8 @@ impl Enforcer {
         set(knows_local, flag::LOCAL_KNOWN);
         let (challenge_flags, timestamp_offset, most_load) = self.challenger.control();
         flags |= challenge_flags;
-        let (generation, rate) = (self.lists.generation(), datapath.rate);
-        Control { good_until, flags, generation, rate, timestamp_offset, most_load }
+        let generation = self.lists.generation();
+        Control { good_until, flags, generation, timestamp_offset, most_load, ..self.terms }
     }
 
     /// Lifts the blocks by judgement within `network`; how many there were.
@@ -365,10 +402,15 @@ impl Enforcer {
     }
 
     fn set_payload_policy(&mut self, service: usize, policy: u32) {
-        for port in self.services.get(service).into_iter().flat_map(|service| &service.ports) {
-            if let Err(error) = self.payload.set(*port, policy) {
-                error!("{error}");
-            }
+        let ports = self.services.get(service).map(|service| service.ports.clone());
+        for port in ports.unwrap_or_default() {
+            self.set_port_policy(port, policy);
+        }
+    }
+
+    fn set_port_policy(&mut self, port: u16, policy: u32) {
+        if let Err(error) = self.payload.set(port, policy) {
+            error!("{error}");
         }
     }
 

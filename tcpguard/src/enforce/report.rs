@@ -23,10 +23,14 @@ pub(super) struct AttackReport {
     settings: BTreeSet<&'static str>,
 }
 
-
 impl AttackReport {
     pub const fn new(events: EventLog, level: u8) -> Self {
         Self { events, level, running: None, slow_ports: BTreeSet::new(), settings: BTreeSet::new() }
+    }
+
+    /// Another `syn_attack_protect`.
+    pub const fn set_level(&mut self, level: u8) {
+        self.level = level;
     }
 
     /// Goes on with what was told before a restart.

@@ -65,6 +65,8 @@ pub enum EventKind {
     ChallengeEnded,
     /// SYNs are challenged by something less than cookies.
     ChallengeDegraded,
+    /// The configuration was read again.
+    ConfigReloaded,
     /// Somebody was not told of an attack.
     NotifyFailed,
     /// Events of some kind were left out, since there were too many.
@@ -73,7 +75,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::AttackStarted,
         Self::AttackEnded,
         Self::StateChanged,
@@ -91,6 +93,7 @@ impl EventKind {
         Self::ChallengeTriggered,
         Self::ChallengeEnded,
         Self::ChallengeDegraded,
+        Self::ConfigReloaded,
         Self::NotifyFailed,
         Self::EventsLeftOut,
     ];
@@ -115,6 +118,7 @@ impl EventKind {
             Self::ChallengeTriggered => "challenge_triggered",
             Self::ChallengeEnded => "challenge_ended",
             Self::ChallengeDegraded => "challenge_degraded",
+            Self::ConfigReloaded => "config_reloaded",
             Self::NotifyFailed => "notify_failed",
             Self::EventsLeftOut => "events_left_out",
         }

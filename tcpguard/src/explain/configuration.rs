@@ -9,7 +9,7 @@ use crate::{
     RunError,
     config::Config,
     datapath::Datapath,
-    datapath_options,
+    datapath_options, enforce,
     events::EventLog,
     lists::{DatapathTime, Lists, Network},
 };
@@ -28,8 +28,8 @@ pub fn explain(config: &Config, frames: &[Vec<u8>]) -> Result<Vec<Explanation>, 
     if config.syn_attack_protect == 2 {
         flags |= flag::DROP;
     }
-    let (generation, rate) = (lists.generation(), datapath.rate);
-    maps.control.give(&Control { good_until: u64::MAX, flags, generation, rate, ..Control::NONE })?;
+    let (generation, terms) = (lists.generation(), enforce::terms(config, datapath.ticks_per_second));
+    maps.control.give(&Control { good_until: u64::MAX, flags, generation, ..terms })?;
     let listed = |address: IpAddr| lists.covering(Network::of(address.into()));
     let mut explainer = Explainer::new(&maps.live, &listed)?;
     Ok(frames.iter().map(|frame| explainer.explain(frame)).collect::<Result<_, _>>()?)

@@ -1,99 +1,104 @@
-//! The interfaces that are guarded: attached at the start, followed as they go and come back.
+//! The interfaces that are guarded: those that the configuration selects, followed as they come and go.
 
+mod guard;
 mod links;
+mod select;
 
 use std::collections::BTreeSet;
 
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     config::Config,
     datapath::{Attachment, Datapath, DatapathError},
 };
+use guard::Guard;
+pub use guard::InterfaceStatus;
 pub use links::{Link, LinkChange, LinkWatch, Links};
-
-/// One guarded interface, as it is shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InterfaceStatus {
-    /// Its name.
-    pub name: String,
-    /// How the program is attached; `None` while it is not.
-    pub mode: Option<&'static str>,
-    /// Why it is not attached natively, or not at all.
-    pub reason: Option<String>,
-    /// Its MTU, while it is attached.
-    pub mtu: Option<u32>,
-}
+pub use select::Selection;
+pub(crate) use select::is_pattern;
 
 /// The guarded interfaces. Dropping this detaches from all, but for what is pinned.
 pub struct Guards {
+    selection: Selection,
     guards: Vec<Guard>,
     config: Config,
 }
 
-struct Guard {
-    name: String,
-    state: State,
-}
-
-enum State {
-    /// It is to be attached to.
-    Chosen(Link),
-    Attached { index: u32, attachment: Attachment, mtu: u32 },
-    Detached { reason: String },
-}
-
 impl Guards {
-    /// Those of the configuration, or that of the default route; none is attached to yet.
+    /// Those that the configuration selects; none is attached to yet.
     ///
     /// # Errors
-    /// Where one of them is missing, or cannot be guarded.
+    /// Where one that it names is missing, or cannot be guarded.
     pub async fn choose(config: &Config, links: &Links) -> Result<Self, DatapathError> {
-        let names = match config.interfaces.as_slice() {
-            [] => vec![links.default_route_interface().await?.ok_or(DatapathError::NoDefaultRoute)?],
-            names => names.to_vec(),
-        };
+        let selection = Selection::of(config, links).await?;
+        let present = links.all().await?;
         let mut guards = Vec::new();
-        for name in names {
-            let link = links.find(&name).await?.ok_or_else(|| DatapathError::NoInterface(name.clone()))?;
+        for name in selection.names() {
+            let link = present.iter().find(|link| link.name == *name);
+            let link = link.ok_or_else(|| DatapathError::NoInterface(name.clone()))?;
             if !link.is_ethernet {
-                return Err(DatapathError::NotEthernet(name));
+                return Err(DatapathError::NotEthernet(name.clone()));
             }
-            guards.push(Guard { name, state: State::Chosen(link) });
+            guards.push(Guard::chosen(name, link.clone()));
         }
-        Ok(Self { guards, config: config.clone() })
+        let matching = selection.matching(&present);
+        guards.extend(matching.into_iter().map(|link| Guard::chosen(&link.name, link.clone())));
+        if guards.is_empty() {
+            warn!("no interface matches {selection} yet: those that come to will be guarded");
+        }
+        Ok(Self { selection, guards, config: config.clone() })
     }
 
     /// Attaches to every one that was chosen, and lets go of what a daemon before this one has guarded beside them.
     ///
     /// # Errors
-    /// Where one of them has another program, or cannot be attached to.
+    /// Where one that the configuration names has another program, or cannot be attached to. One that only matches a
+    /// pattern is left out, and that is said.
     pub fn attach(&mut self, datapath: &mut Datapath) -> Result<(), DatapathError> {
         for guard in &mut self.guards {
-            if let State::Chosen(link) = &guard.state {
-                guard.state = attach(&self.config, datapath, link)?;
+            match guard.attach(&self.config, datapath) {
+                Err(error) if self.selection.has_named(guard.wanted()) => return Err(error),
+                Err(_) | Ok(()) => {}
             }
         }
         datapath.keep_only(&self.attachments());
         Ok(())
     }
 
-    fn attachments(&self) -> Vec<&Attachment> {
-        let attached = self.guards.iter().filter_map(|guard| match &guard.state {
-            State::Attached { attachment, .. } => Some(attachment),
-            State::Chosen(_) | State::Detached { .. } => None,
-        });
-        attached.collect()
+    /// Becomes what another configuration selects: what both guard stays as it is. The problems there were.
+    pub fn become_those_of(&mut self, wanted: Self, datapath: &mut Datapath) -> Vec<String> {
+        let is_wanted = |guard: &Guard| wanted.guards.iter().any(|other| other.wanted() == guard.wanted());
+        for mut gone in self.guards.extract_if(.., |guard| !is_wanted(guard)) {
+            info!("{} is not guarded any more", gone.wanted());
+            gone.detach("it is not guarded any more", datapath);
+        }
+        let mut problems = Vec::new();
+        (self.selection, self.config) = (wanted.selection, wanted.config);
+        for mut guard in wanted.guards {
+            if self.guards.iter().any(|other| other.wanted() == guard.wanted()) {
+                continue;
+            }
+            if let Err(error) = guard.attach(&self.config, datapath) {
+                problems.push(error.to_string());
+            }
+            self.guards.push(guard);
+        }
+        problems
     }
 
-    /// Follows a change of some interface: the datapath has left one that is gone, and is attached to
-    /// one that came back. True where something changed for a guarded one.
+    /// Follows a change of some interface: the datapath has left one that is gone, and is attached to one that came
+    /// back, or that is new and matches a pattern. True where something changed for a guarded one.
     pub fn follow(&mut self, change: &LinkChange, datapath: &mut Datapath) -> bool {
         let mut changed = false;
         for guard in &mut self.guards {
             changed |= guard.follow(change, &self.config, datapath);
         }
-        changed
+        changed |= self.forget_gone();
+        match change {
+            LinkChange::Present(link) => changed | self.take_in(std::slice::from_ref(link), datapath),
+            LinkChange::Gone { .. } | LinkChange::Addresses => changed,
+        }
     }
 
     /// Brings every guard in line with the interfaces there are now, for when changes were missed.
@@ -104,13 +109,43 @@ impl Guards {
         let present = links.all().await?;
         let mut changed = false;
         for guard in &mut self.guards {
-            let change = present.iter().find(|link| link.name == guard.name).map_or_else(
-                || guard.attached_index().map(|index| LinkChange::Gone { index }),
-                |link| Some(LinkChange::Present(link.clone())),
-            );
-            changed |= change.is_some_and(|change| guard.follow(&change, &self.config, datapath));
+            if let Some(change) = guard.missed_change(&present) {
+                changed |= guard.follow(&change, &self.config, datapath);
+            }
         }
-        Ok(changed)
+        changed |= self.forget_gone();
+        Ok(changed | self.take_in(&present, datapath))
+    }
+
+    /// Guards those of `links` that match a pattern, and are not guarded yet.
+    fn take_in(&mut self, links: &[Link], datapath: &mut Datapath) -> bool {
+        let mut changed = false;
+        for link in self.selection.matching(links) {
+            let is_known = |guard: &Guard| guard.wanted() == link.name || guard.index() == Some(link.index);
+            if self.guards.iter().any(is_known) || self.is_stacked(link) {
+                continue;
+            }
+            let mut guard = Guard::chosen(&link.name, link.clone());
+            changed |= guard.attach(&self.config, datapath).is_ok();
+            self.guards.push(guard);
+        }
+        changed
+    }
+
+    /// Whether it is stacked on one that is guarded, so that its traffic is seen there.
+    fn is_stacked(&self, link: &Link) -> bool {
+        link.lower.is_some_and(|lower| self.guards.iter().any(|guard| guard.index() == Some(lower)))
+    }
+
+    /// One that only matched a pattern is forgotten once it is gone.
+    fn forget_gone(&mut self) -> bool {
+        let before = self.guards.len();
+        self.guards.retain(|guard| !guard.is_gone() || self.selection.has_named(guard.wanted()));
+        self.guards.len() != before
+    }
+
+    fn attachments(&self) -> Vec<&Attachment> {
+        self.guards.iter().filter_map(Guard::attachment).collect()
     }
 
     /// How each interface stands.
@@ -120,7 +155,7 @@ impl Guards {
 
     /// Whether any interface is attached to.
     pub fn any_attached(&self) -> bool {
-        self.guards.iter().any(|guard| guard.attached_index().is_some())
+        self.guards.iter().any(|guard| guard.attachment().is_some())
     }
 
     /// The indices of guarded interfaces and of those stacked on them (VLANs, bridges, bonds): where
@@ -135,83 +170,5 @@ impl Guards {
             indices.extend(found);
         }
         indices
-    }
-}
-
-fn attach(config: &Config, datapath: &mut Datapath, link: &Link) -> Result<State, DatapathError> {
-    if !link.is_ethernet {
-        return Err(DatapathError::NotEthernet(link.name.clone()));
-    }
-    let attachment = datapath.attach(link.target(), config.xdp_mode)?;
-    info!("guarding {} ({} XDP)", link.name, attachment.mode.name());
-    Ok(State::Attached { index: link.index, attachment, mtu: link.mtu })
-}
-
-impl Guard {
-    fn follow(&mut self, change: &LinkChange, config: &Config, datapath: &mut Datapath) -> bool {
-        match change {
-            LinkChange::Gone { index } if self.attached_index() == Some(*index) => {
-                warn!("interface {} is gone; it is guarded again when it comes back", self.name);
-                self.detach("the interface is gone", datapath);
-                true
-            }
-            LinkChange::Present(link) if link.name == self.name && self.attached_index() != Some(link.index) => {
-                self.detach("the interface was replaced", datapath);
-                self.state = match attach(config, datapath, link) {
-                    Ok(state) => state,
-                    Err(problem) => {
-                        error!("interface {} came back, but is not guarded: {problem}", self.name);
-                        State::Detached { reason: problem.to_string() }
-                    }
-                };
-                true
-            }
-            LinkChange::Present(link) => {
-                if let State::Attached { index, mtu, .. } = &mut self.state
-                    && *index == link.index
-                {
-                    *mtu = link.mtu;
-                }
-                false
-            }
-            LinkChange::Gone { .. } | LinkChange::Addresses => false,
-        }
-    }
-
-    fn detach(&mut self, reason: &str, datapath: &Datapath) {
-        let detached = State::Detached { reason: reason.to_owned() };
-        if let State::Attached { attachment, .. } = std::mem::replace(&mut self.state, detached) {
-            datapath.let_go(attachment);
-        }
-    }
-
-    const fn attached_index(&self) -> Option<u32> {
-        match &self.state {
-            State::Attached { index, .. } => Some(*index),
-            State::Chosen(_) | State::Detached { .. } => None,
-        }
-    }
-
-    /// The interface that it is, or is to be, attached to.
-    const fn index(&self) -> Option<u32> {
-        match &self.state {
-            State::Chosen(link) => Some(link.index),
-            State::Attached { index, .. } => Some(*index),
-            State::Detached { .. } => None,
-        }
-    }
-
-    fn status(&self) -> InterfaceStatus {
-        let name = self.name.clone();
-        match &self.state {
-            State::Attached { attachment, mtu, .. } => InterfaceStatus {
-                name,
-                mode: Some(attachment.mode.name()),
-                reason: attachment.fallback_reason.clone(),
-                mtu: Some(*mtu),
-            },
-            State::Chosen(link) => InterfaceStatus { name, mode: None, reason: None, mtu: Some(link.mtu) },
-            State::Detached { reason } => InterfaceStatus { name, mode: None, reason: Some(reason.clone()), mtu: None },
-        }
     }
 }

@@ -170,6 +170,7 @@ pub struct Lists {
     events: EventLog,
     store: Store,
     time: Arc<DatapathTime>,
+    files: WantedFiles,
 }
 
 /// Follows the files of lists.
@@ -178,6 +179,9 @@ pub struct FileWatch {
     files: BTreeMap<PathBuf, Option<Option<files::Stamp>>>,
     lists: Lists,
 }
+
+/// The files that are to be followed, which a reload changes.
+type WantedFiles = Arc<Mutex<Vec<PathBuf>>>;
 
 impl Lists {
     /// Those of the configuration, without its files, which a [`FileWatch`] reads.
@@ -192,18 +196,30 @@ impl Lists {
         time: Arc<DatapathTime>,
     ) -> Result<(Self, FileWatch), ListError> {
         let book = ListBook::new(Box::new(rules));
-        let lists = Self { generation: book.generation(), book: Arc::new(Mutex::new(book)), events, store, time };
+        let generation = book.generation();
+        let (book, files) = (Arc::new(Mutex::new(book)), WantedFiles::default());
+        let lists = Self { generation, book, events, store, time, files };
         lists.restore(saved);
+        lists.take_up(config)?;
+        let watch = FileWatch { files: BTreeMap::new(), lists: lists.clone() };
+        Ok((lists, watch))
+    }
+
+    /// Holds to what a configuration says. Its files are read by the [`FileWatch`], a second later at most.
+    ///
+    /// # Errors
+    /// Where the datapath does not take it, or there is no room.
+    pub fn take_up(&self, config: &Config) -> Result<(), ListError> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&config.lists.deny_files);
         for (list, networks) in [(ListName::Allow, &config.lists.allow), (ListName::Deny, &config.lists.deny)] {
             let networks = networks.iter().copied().map(Network::from).collect();
-            lists.lock().replace(list, &Origin::Configuration, &networks)?;
+            self.lock().replace(list, &Origin::Configuration, &networks)?;
         }
         if config.lists.keep_ssh {
-            lists.allow_ssh_peers()?;
+            self.allow_ssh_peers()
+        } else {
+            self.lock().replace(ListName::Allow, &Origin::Ssh, &BTreeSet::new())
         }
-        let files = config.lists.deny_files.iter().map(|path| (path.clone(), None)).collect();
-        let watch = FileWatch { files, lists: lists.clone() };
-        Ok((lists, watch))
     }
 
     /// Puts back what commands put on the lists before a restart. What cannot be is told of, and the rest holds.
@@ -270,7 +286,12 @@ impl Lists {
         fault::point("changing a list");
         self.lock().insert(network, item)?;
         let reason_kept = reason.map(str::to_owned);
-        self.store.write(Record::Entry(SavedEntry { list, network, reason: reason_kept, until: lasts.map(Moment::after) }));
+        self.store.write(Record::Entry(SavedEntry {
+            list,
+            network,
+            reason: reason_kept,
+            until: lasts.map(Moment::after),
+        }));
         // Who is told that it was done may rely on it, whatever becomes of the daemon.
         self.store.flush();
         let how_long = lasts.map_or_else(String::new, |lasts| format!(" for {lasts:?}"));
@@ -397,6 +418,13 @@ impl FileWatch {
     /// Reads the files that changed since the last time. A file that is gone, or cannot be read, leaves what
     /// it said in force.
     pub fn review(&mut self) {
+        let wanted = self.lists.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (path, _) in self.files.extract_if(.., |path, _| !wanted.contains(path)) {
+            self.lists.take_file(&path, files::Listing::default());
+        }
+        for path in wanted {
+            self.files.entry(path).or_default();
+        }
         for (path, last) in &mut self.files {
             let stamp = files::Stamp::of(path);
             if *last == Some(stamp) {
@@ -412,11 +440,6 @@ impl FileWatch {
                 }
             }
         }
-    }
-
-    /// Whether there are files to follow.
-    pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
     }
 }
 

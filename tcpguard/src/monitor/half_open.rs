@@ -20,6 +20,8 @@ pub struct HalfOpenCounts {
 /// handshakes are taken off the newest ones: most end soon after they began.
 #[derive(Clone, Debug, Default)]
 pub struct HandshakeWindow {
+    /// What was counted before the first look is not half open.
+    begins_now: bool,
     /// Begun and ended, as counted before.
     last: Option<(u64, u64)>,
     /// Period, and handshakes that are half open.
@@ -27,9 +29,14 @@ pub struct HandshakeWindow {
 }
 
 impl HandshakeWindow {
+    /// One for which only what begins from now on can be half open, whatever was counted before.
+    pub fn from_now() -> Self {
+        Self { begins_now: true, ..Self::default() }
+    }
+
     /// How many are half open in `period`, when so many have begun and ended in all.
     pub fn count(&mut self, begun: u64, ended: u64, period: u32) -> u64 {
-        let before = self.last.unwrap_or_default();
+        let before = self.last.unwrap_or(if self.begins_now { (begun, ended) } else { (0, 0) });
         self.begin(period, begun.saturating_sub(before.0));
         self.end(ended.saturating_sub(before.1));
         // Counts that are read one after the other may seem to go back by a little; what is missing then

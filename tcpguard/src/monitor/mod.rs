@@ -10,6 +10,7 @@ mod snapshot;
 mod sources;
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -97,15 +98,12 @@ impl Monitor {
             challenges: maps.challenges,
             live: maps.live,
         };
-        let service_ports = config.services.iter().flat_map(|service| service.ports.iter().copied()).collect();
-        let least = config.services.iter().map(|service| service.max_half_open).min();
-        let least = config.thresholds.max_half_open.min(least.unwrap_or(u32::MAX));
         let monitor = Self {
             sources: SourceWatch::new(maps.sources, maps.known, config.source.max_half_open),
-            ports: PortReader::new(maps.ports, service_ports),
+            ports: PortReader::new(maps.ports, service_ports(config)),
             pressure: PressureMeter::new(config.services.clone()),
             listening: maps.listening,
-            suspicion: u64::from(least / 2),
+            suspicion: suspicion(config),
             last_drops: 0,
             listeners_changed: false,
             prefixes: PrefixReader::new(maps.prefixes),
@@ -122,6 +120,14 @@ impl Monitor {
             last_distinct: 0.0,
         };
         Ok((monitor, others))
+    }
+
+    /// Goes by another configuration from now on.
+    pub fn take_up(&mut self, config: &Config) {
+        self.sources.set_limit(config.source.max_half_open);
+        self.ports.set_services(service_ports(config));
+        self.pressure.take_up(config.services.clone());
+        self.suspicion = suspicion(config);
     }
 
     /// Notes that a source became busy, so that it is among the top ones at once.
@@ -233,6 +239,17 @@ impl Monitor {
         self.ports.advance(&self.listeners.answer)?;
         self.ports.report(&self.listeners.answer, &self.half_open.answer)
     }
+}
+
+fn service_ports(config: &Config) -> BTreeSet<u16> {
+    config.services.iter().flat_map(|service| service.ports.iter().copied()).collect()
+}
+
+/// Half of the least threshold there is.
+fn suspicion(config: &Config) -> u64 {
+    let services = config.services.iter().map(|service| service.max_half_open);
+    let least = services.chain([config.thresholds.max_half_open]).min();
+    u64::from(least.unwrap_or(0) / 2)
 }
 
 /// The kernel's last answer to a question, and why there is no newer one.

@@ -69,6 +69,10 @@ impl PortReader {
         Self { map, slabs: vec![BTreeMap::new(); PORT_SLABS], next: 0, services }
     }
 
+    pub(super) fn set_services(&mut self, services: BTreeSet<u16>) {
+        self.services = services;
+    }
+
     /// Reads the slabs that are due.
     pub(super) fn advance(&mut self, listeners: &[Listener]) -> Result<(), DatapathError> {
         let ports = listeners.iter().map(|listener| listener.local.port()).chain(self.services.iter().copied());

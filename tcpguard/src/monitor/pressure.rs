@@ -113,6 +113,19 @@ impl PressureMeter {
         }
     }
 
+    /// Measures other services from now on; one that was measured before goes on.
+    pub fn take_up(&mut self, services: Vec<Service>) {
+        let mut before: Vec<_> = self.services.drain(..).zip(self.by_service.drain(..)).collect();
+        for service in services {
+            let known = before.iter().position(|(other, _)| other.ports == service.ports);
+            let scope = known.map(|place| before.swap_remove(place).1);
+            self.by_service.push(scope.unwrap_or_else(|| {
+                (Scope { window: HandshakeWindow::from_now(), ..Scope::default() }, LeftOut::default())
+            }));
+            self.services.push(service);
+        }
+    }
+
     /// What was counted up to now is left out: it was another daemon's.
     pub fn forget(&mut self) {
         for scope in self.by_service.iter_mut().map(|(scope, _)| scope).chain([&mut self.host]) {

@@ -148,6 +148,11 @@ impl SourceWatch {
         }
     }
 
+    /// Half-open handshakes that one source may have.
+    pub fn set_limit(&mut self, limit: u32) {
+        self.limit = limit.into();
+    }
+
     /// Reads the next slice of the table; `period` is the period of half-open windows.
     pub fn advance(&mut self, period: u32) -> Result<(), DatapathError> {
         for _ in 0..BATCHES_PER_TICK {

@@ -22,6 +22,11 @@ impl Limit {
         Self { most: most as usize, sent: VecDeque::new(), left_out: 0, has_told_start: false }
     }
 
+    /// So many an hour from now on.
+    pub const fn set_most(&mut self, most: u32) {
+        self.most = most as usize;
+    }
+
     /// Whether to tell of a start, or an end: `Some` with the number of those that were left out before. Whoever was
     /// told of a start is told of its end.
     pub fn admit(&mut self, is_start: bool, now: Instant) -> Option<u64> {

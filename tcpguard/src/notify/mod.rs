@@ -7,11 +7,14 @@ mod limit;
 use std::{sync::Arc, time::Instant};
 
 use serde::Serialize;
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::{
+    broadcast::{self, error::RecvError},
+    watch,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Notify,
+    config::{Config, Notify},
     events::{Event, EventKind, EventLog, Note},
 };
 use limit::Limit;
@@ -57,15 +60,12 @@ impl Notification {
 
 /// Tells of attacks until `shutdown`. A notification that is under way then is not waited for.
 pub async fn run(
-    config: Notify,
+    config: watch::Receiver<Arc<Config>>,
     events: EventLog,
     mut happening: broadcast::Receiver<Arc<Event>>,
     shutdown: CancellationToken,
 ) {
-    if config.command.is_empty() && config.webhook.is_none() {
-        return;
-    }
-    let mut limit = Limit::new(config.most_per_hour);
+    let mut limit = Limit::new(config.borrow().notify.most_per_hour);
     let tell = async {
         loop {
             match happening.recv().await {
@@ -75,6 +75,11 @@ pub async fn run(
                         EventKind::AttackEnded => false,
                         _ => continue,
                     };
+                    let config = config.borrow().notify.clone();
+                    if config.command.is_empty() && config.webhook.is_none() {
+                        continue;
+                    }
+                    limit.set_most(config.most_per_hour);
                     if let Some(left_out) = limit.admit(is_start, Instant::now()) {
                         tell(&config, &events, &Notification::of(&event, left_out)).await;
                     }

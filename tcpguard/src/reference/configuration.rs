@@ -6,7 +6,7 @@ use documented::{Documented, DocumentedFields};
 
 use super::cell;
 use crate::config::{
-    Challenge, Config, Kernel, Limits, Listen, Lists, Notify, Service, SourceLimits, Store, Thresholds,
+    Challenge, Config, Kernel, Limits, Listen, Lists, Notify, Pins, Service, SourceLimits, Store, Thresholds,
 };
 
 const PREFACE: &str = "`/etc/tcpguard/tcpguard.toml`, or the file named with `--config`: TOML. Every key is optional; unknown keys are refused, \

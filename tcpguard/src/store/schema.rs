@@ -97,7 +97,8 @@ pub(super) fn write<'a>(connection: &Connection, records: impl Iterator<Item = &
             Record::Event(event) => write_event(connection, event)?,
             Record::Entry(entry) => write_entry(connection, entry)?,
             Record::NoEntry(list, network) => {
-                let mut delete = connection.prepare_cached("DELETE FROM list_entries WHERE list = ?1 AND network = ?2")?;
+                let mut delete =
+                    connection.prepare_cached("DELETE FROM list_entries WHERE list = ?1 AND network = ?2")?;
                 delete.execute(params![list.name(), network.to_string()])?;
             }
             Record::Block(block) => write_block(connection, block)?,

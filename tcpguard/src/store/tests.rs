@@ -12,33 +12,32 @@ fn log_at(path: &Path) -> EventLog {
 
 #[test]
 fn events_survive_a_restart() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("new").join("events.sqlite");
-        let log = log_at(&path);
-        log.record(note(1).about("198.18.0.0/16").evidence(vec!["one".to_owned()]));
-        log.record(note(2));
-        log.flush();
-        let before = log.list(None, 10);
-        drop(log);
-        let log = log_at(&path);
-        assert_eq!(log.list(None, 10), before);
-        log.record(note(3));
-        assert_eq!(log.list(None, 1)[0].id, 3);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("new").join("events.sqlite");
+    let log = log_at(&path);
+    log.record(note(1).about("198.18.0.0/16").evidence(vec!["one".to_owned()]));
+    log.record(note(2));
+    log.flush();
+    let before = log.list(None, 10);
+    drop(log);
+    let log = log_at(&path);
+    assert_eq!(log.list(None, 10), before);
+    log.record(note(3));
+    assert_eq!(log.list(None, 1)[0].id, 3);
 }
 
 #[test]
 fn a_damaged_store_is_set_aside() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("events.sqlite");
-        fs::write(&path, "this is no database, however long it may be ".repeat(100)).expect("written");
-        let log = log_at(&path);
-        log.record(note(1));
-        log.flush();
-        assert_eq!(log_at(&path).list(None, 10).len(), 1);
-        let names = fs::read_dir(folder.path()).expect("a folder").filter_map(Result::ok);
-        assert!(names.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("damaged")));
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("events.sqlite");
+    fs::write(&path, "this is no database, however long it may be ".repeat(100)).expect("written");
+    let log = log_at(&path);
+    log.record(note(1));
+    log.flush();
+    assert_eq!(log_at(&path).list(None, 10).len(), 1);
+    let names = fs::read_dir(folder.path()).expect("a folder").filter_map(Result::ok);
+    assert!(names.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("damaged")));
 }
-
 
 #[test]
 fn lists_and_blocks_survive_a_restart() {

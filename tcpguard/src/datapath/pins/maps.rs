@@ -75,7 +75,8 @@ impl Pins {
             let path = self.map_path(carried);
             let is_pinned = path.exists();
             let object = PinnedObject::open(&path).ok();
-            let is_good = object.zip(expected.get(carried.map)).is_some_and(|(object, expected)| expected.is_met_by(&object));
+            let is_good =
+                object.zip(expected.get(carried.map)).is_some_and(|(object, expected)| expected.is_met_by(&object));
             match instance {
                 Some(instance) if is_good && fits(&instance, carried.map) => kept.push(super::file_name(carried)),
                 Some(_) => found.dropped.push(carried.content),

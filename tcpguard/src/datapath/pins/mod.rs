@@ -83,9 +83,9 @@ impl Pins {
         match (object.link_type(), object.number("prog_id"), object.number("ifindex")) {
             (Some(found), Some(program), Some(index)) if found == kind && index != 0 => {
                 let link = PinnedLink::from_pin(&path).map(FdLink::from);
-                link.map(|link| PinnedAttachment { link, program, index }).or_else(|error| {
-                    self.reject(name, &error.to_string()).ok_or(error)
-                }).ok()
+                link.map(|link| PinnedAttachment { link, program, index })
+                    .or_else(|error| self.reject(name, &error.to_string()).ok_or(error))
+                    .ok()
             }
             _ => self.reject(name, "it is no attachment to an interface, or to one that is gone"),
         }

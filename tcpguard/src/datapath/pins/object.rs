@@ -37,7 +37,8 @@ impl PinnedObject {
         let name = CString::new(path.as_os_str().as_bytes())?;
         let attributes = PinAttributes { path: name.as_ptr() as u64, fd: 0, flags: 0 };
         // SAFETY: the attributes point to a string that outlives the call.
-        let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const attributes, size_of::<PinAttributes>()) };
+        let fd =
+            unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const attributes, size_of::<PinAttributes>()) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }

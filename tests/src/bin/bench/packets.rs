@@ -1,9 +1,6 @@
 //! What a packet costs in the datapath, by BPF_PROG_TEST_RUN.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, TcpListener, TcpStream},
-    time::Duration,
-};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 
 use anyhow::{Context, Result};
 use aya::{
@@ -197,17 +194,7 @@ impl Host {
 /// Runs floor, tcpguard and the comparison in turn, so that a change of the machine's speed meets all.
 fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
     let spec = &case.spec;
-    let options = DatapathOptions {
-        max_sources: 262_144,
-        prefix_v4: 24,
-        prefix_v6: 64,
-        syn_per_second: 2000,
-        // What a source has half open here would not let it pass as proven.
-        source_half_open: u32::MAX,
-        proven_for: Duration::from_secs(600),
-        pins: None,
-        log_level: None,
-    };
+    let options = DatapathOptions { max_sources: 262_144, prefix_v4: 24, prefix_v6: 64, pins: None, log_level: None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let _entered = runtime.enter();
     let (datapath, mut maps) = Datapath::load(&options)?;
@@ -272,7 +259,10 @@ fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result<()>
     }
     // A rate that nobody here exceeds: what is measured is looking.
     let rate = Rate::new(100_000_000, datapath.ticks_per_second);
-    maps.control.give(&Control { good_until: FOREVER, flags, generation: 1, rate, ..Control::NONE })?;
+    let proven_ticks = 600 * u64::from(datapath.ticks_per_second);
+    // What a source has half open here would not let it pass as proven.
+    let terms = Control { rate, proven_ticks, most_half_open: u64::MAX, ..Control::NONE };
+    maps.control.give(&Control { good_until: FOREVER, flags, generation: 1, ..terms })?;
     Ok(())
 }
 

@@ -1,0 +1,21 @@
+//! `POST /reload`.
+
+use axum::{Json, extract::State};
+use tokio::sync::oneshot;
+
+use super::{ApiError, ApiState, Order, access::MayChange, error::ReloadRefused};
+use crate::reload::Reloaded;
+
+/// Read the configuration anew
+///
+/// Over the Unix socket only. What is different is taken up at once, but for what only a start reads, which the answer
+/// names. A configuration that is not sound changes nothing.
+#[utoipa::path(
+    post, path = "/reload", tag = "daemon", responses((status = OK, body = Reloaded), ReloadRefused)
+)]
+pub(super) async fn reload(_: MayChange, State(state): State<ApiState>) -> Result<Json<Reloaded>, ApiError> {
+    let (done, answer) = oneshot::channel();
+    let ending = || ApiError::NotReady("the daemon is shutting down");
+    state.orders.send(Order::Reload { done }).await.map_err(|_| ending())?;
+    Ok(Json(answer.await.map_err(|_| ending())??))
+}

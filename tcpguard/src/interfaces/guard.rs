@@ -1,0 +1,190 @@
+//! One guarded interface.
+
+use tracing::{error, info, warn};
+
+use super::{Link, LinkChange};
+use crate::{
+    config::Config,
+    datapath::{Attachment, Datapath, DatapathError},
+};
+
+/// One guarded interface, as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// How the program is attached; `None` while it is not.
+    pub mode: Option<&'static str>,
+    /// Why it is not attached natively, or not at all.
+    pub reason: Option<String>,
+    /// Its MTU, while it is attached.
+    pub mtu: Option<u32>,
+}
+
+pub(super) struct Guard {
+    /// The name that it was chosen by.
+    wanted: String,
+    /// The name that it has now.
+    name: String,
+    state: State,
+}
+
+enum State {
+    /// It is to be attached to.
+    Chosen(Link),
+    Attached {
+        index: u32,
+        attachment: Attachment,
+        mtu: u32,
+    },
+    /// The interface is there, but cannot be attached to.
+    Refused {
+        index: u32,
+        reason: String,
+    },
+    /// There is none.
+    Gone,
+}
+
+impl Guard {
+    pub fn chosen(name: &str, link: Link) -> Self {
+        Self { wanted: name.to_owned(), name: name.to_owned(), state: State::Chosen(link) }
+    }
+
+    /// The name that it was chosen by.
+    pub fn wanted(&self) -> &str {
+        &self.wanted
+    }
+
+    /// Attaches to it, where that is to be done.
+    pub fn attach(&mut self, config: &Config, datapath: &mut Datapath) -> Result<(), DatapathError> {
+        let State::Chosen(link) = &self.state else { return Ok(()) };
+        let (result, index) = (attach(config, datapath, link), link.index);
+        match result {
+            Ok(state) => {
+                self.state = state;
+                Ok(())
+            }
+            Err(problem) => {
+                error!("interface {} is not guarded: {problem}", self.name);
+                self.state = State::Refused { index, reason: problem.to_string() };
+                Err(problem)
+            }
+        }
+    }
+
+    /// What stood in the way may be gone.
+    fn try_again(&mut self, link: &Link, config: &Config, datapath: &mut Datapath) -> bool {
+        let State::Refused { reason, .. } = &mut self.state else { return false };
+        match attach(config, datapath, link) {
+            Ok(state) => {
+                self.state = state;
+                true
+            }
+            Err(problem) => {
+                *reason = problem.to_string();
+                false
+            }
+        }
+    }
+
+    pub fn follow(&mut self, change: &LinkChange, config: &Config, datapath: &mut Datapath) -> bool {
+        match change {
+            LinkChange::Gone { index } if self.index() == Some(*index) => {
+                warn!("interface {} is gone; it is guarded again when it comes back", self.name);
+                self.detach("the interface is gone", datapath);
+                self.state = State::Gone;
+                true
+            }
+            LinkChange::Present(link) if self.index() == Some(link.index) => {
+                self.note(link);
+                self.try_again(link, config, datapath)
+            }
+            LinkChange::Present(link) if link.name == self.wanted => {
+                self.detach("the interface was replaced", datapath);
+                self.name.clone_from(&self.wanted);
+                self.state = State::Chosen(link.clone());
+                // A failure is told of, and shown, until it is over.
+                self.attach(config, datapath).ok();
+                true
+            }
+            LinkChange::Present(_) | LinkChange::Gone { .. } | LinkChange::Addresses => false,
+        }
+    }
+
+    /// What has happened to it, by the interfaces there are.
+    pub fn missed_change(&self, present: &[Link]) -> Option<LinkChange> {
+        let same = present.iter().find(|link| self.index() == Some(link.index));
+        let link = same.or_else(|| present.iter().find(|link| link.name == self.wanted));
+        match link {
+            Some(link) => Some(LinkChange::Present(link.clone())),
+            None => self.index().map(|index| LinkChange::Gone { index }),
+        }
+    }
+
+    /// Its interface has changed in some way.
+    fn note(&mut self, link: &Link) {
+        if self.name != link.name {
+            warn!(
+                "interface {} is called {} now; it is still guarded, but the next start looks for it by the name in the \
+                 configuration, {}",
+                self.name, link.name, self.wanted
+            );
+            self.name.clone_from(&link.name);
+        }
+        if let State::Attached { mtu, .. } = &mut self.state {
+            *mtu = link.mtu;
+        }
+    }
+
+    /// Takes the datapath off it.
+    pub fn detach(&mut self, reason: &str, datapath: &Datapath) {
+        let Some(index) = self.index() else { return };
+        let refused = State::Refused { index, reason: reason.to_owned() };
+        if let State::Attached { attachment, .. } = std::mem::replace(&mut self.state, refused) {
+            datapath.let_go(attachment);
+        }
+    }
+
+    /// There is no interface.
+    pub const fn is_gone(&self) -> bool {
+        matches!(self.state, State::Gone)
+    }
+
+    pub const fn attachment(&self) -> Option<&Attachment> {
+        match &self.state {
+            State::Attached { attachment, .. } => Some(attachment),
+            State::Chosen(_) | State::Refused { .. } | State::Gone => None,
+        }
+    }
+
+    /// The index of its interface, while there is one.
+    pub const fn index(&self) -> Option<u32> {
+        match &self.state {
+            State::Chosen(link) => Some(link.index),
+            State::Attached { index, .. } | State::Refused { index, .. } => Some(*index),
+            State::Gone => None,
+        }
+    }
+
+    pub fn status(&self) -> InterfaceStatus {
+        let (mode, reason, mtu) = match &self.state {
+            State::Chosen(link) => (None, None, Some(link.mtu)),
+            State::Attached { attachment, mtu, .. } => {
+                (Some(attachment.mode.name()), attachment.fallback_reason.clone(), Some(*mtu))
+            }
+            State::Refused { reason, .. } => (None, Some(reason.clone()), None),
+            State::Gone => (None, Some("the interface is gone".to_owned()), None),
+        };
+        InterfaceStatus { name: self.name.clone(), mode, reason, mtu }
+    }
+}
+
+fn attach(config: &Config, datapath: &mut Datapath, link: &Link) -> Result<State, DatapathError> {
+    if !link.is_ethernet {
+        return Err(DatapathError::NotEthernet(link.name.clone()));
+    }
+    let attachment = datapath.attach(link.target(), config.xdp_mode)?;
+    info!("guarding {} ({} XDP)", link.name, attachment.mode.name());
+    Ok(State::Attached { index: link.index, attachment, mtu: link.mtu })
+}

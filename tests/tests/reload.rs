@@ -1,0 +1,220 @@
+//! Another configuration for a running daemon: what is different is taken up, and nothing else is touched.
+
+use std::{net::Ipv4Addr, process::Output, thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, eventually,
+    network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE},
+    scene::WEB,
+    server::Nginx,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+fn one_source(port: u16) -> FloodSpec {
+    FloodSpec::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 1, 1).into(), 1), port)
+}
+
+fn said(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
+}
+
+fn config(rest: &str) -> String {
+    format!("interfaces = [\"{SERVER_INTERFACE}\"]\n{rest}")
+}
+
+/// The id of the XDP program on the guarded interface.
+fn program(lab: &Lab) -> Result<String> {
+    let output = lab.server.command("ip").args(["-d", "link", "show", SERVER_INTERFACE]).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let id = text.split("prog/xdp id ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    id.map(str::to_owned).with_context(|| format!("no program: {text}"))
+}
+
+fn reload(daemon: &mut Daemon, text: &str) -> Result<String> {
+    daemon.set_config(text)?;
+    let output = daemon.tcpguard(&["reload"])?;
+    ensure!(output.status.success(), "{}", said(&output));
+    Ok(said(&output))
+}
+
+#[test]
+fn what_is_different_is_shown_and_taken_up_and_the_rest_stays() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut daemon = Setup::new(&lab)?.config(&config("[thresholds]\nmax_half_open = 40")).start()?;
+    let before = program(&lab)?;
+    ensure!(daemon.tcpguard(&["block", "203.0.113.9"])?.status.success());
+    let mut flood = Flood::new(&lab, &one_source(9))?;
+    flood.send(30)?;
+    daemon.stats_when("they are counted", |stats| stats["totals"]["syn"] == 30)?;
+    ensure!(reload(&mut daemon, &config("[thresholds]\nmax_half_open = 40"))?.contains("nothing is different"));
+
+    let other = "[thresholds]\nmax_half_open = 20\n[source]\nmax_half_open = 10\nblock_for = \"2m\"\n[limits]\nmax_sources \
+                 = 4096\n[lists]\ndeny = [\"192.0.2.0/24\"]\nkeep_ssh = false";
+    let told = reload(&mut daemon, &config(other))?;
+    for line in [
+        "thresholds.max_half_open: 40 → 20\n",
+        "limits.max_sources: 262144 → 4096 (after a restart)\n",
+        "lists.deny: [] → [\"192.0.2.0/24\"]\n",
+    ] {
+        ensure!(told.contains(line), "{line}: {told}");
+    }
+    // What is half open already is more than it may be now.
+    let stats = daemon.stats_when("there is an attack", |stats| stats["state"] == "attack")?;
+    ensure!(stats["thresholds"]["max_half_open"] == 20 && stats["totals"]["syn"] == 30, "{}", stats["thresholds"]);
+    let stats = daemon.stats_when("its source is blocked", |stats| stats["sources"][0]["blocked_until"].is_string())?;
+    ensure!(stats["measures"].is_object() && program(&lab)? == before, "nothing was detached");
+    let lists = daemon.json("/lists")?;
+    let denied = lists["deny"].to_string();
+    ensure!(denied.contains("203.0.113.9") && denied.contains("192.0.2.0/24"), "{denied}");
+    let events = daemon.json("/events?limit=100")?.to_string();
+    ensure!(events.contains("config_reloaded"), "{events}");
+
+    // And taken back again.
+    reload(&mut daemon, &config("[thresholds]\nmax_half_open = 40"))?;
+    let denied = daemon.json("/lists")?["deny"].to_string();
+    ensure!(denied.contains("203.0.113.9") && !denied.contains("192.0.2.0/24"), "{denied}");
+    Ok(())
+}
+
+#[test]
+fn what_is_not_sound_changes_nothing() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut daemon = Setup::new(&lab)?.config(&config("")).start()?;
+    let not_sound = [
+        ("syn_attack_protect = 1\n[thresholds]\nmax_half_open = 0", "0 is out of range"),
+        ("syn_attack_protect = 1\nno_such_key = 1", "no_such_key"),
+        ("syn_attack_protect = 1\n[", "tcpguard.toml:"),
+    ];
+    for (text, problem) in not_sound {
+        daemon.set_config(&config(text))?;
+        let output = daemon.tcpguard(&["reload"])?;
+        ensure!(output.status.code() == Some(2) && said(&output).contains(problem), "{}", said(&output));
+    }
+    daemon.set_config(&format!("interfaces = [\"{SERVER_INTERFACE}\", \"nowhere0\"]\nsyn_attack_protect = 1"))?;
+    let output = daemon.tcpguard(&["reload"])?;
+    ensure!(output.status.code() == Some(2) && said(&output).contains("no interface nowhere0"), "{}", said(&output));
+    // Not by a signal either.
+    kill(Pid::from_raw(daemon.id() as i32), Signal::SIGHUP).context("no signal")?;
+    eventually("it says so", || daemon.log(), |log| log.contains("nothing was changed: there is no interface"))?;
+    ensure!(daemon.json("/stats")?["syn_attack_protect"] == 2, "nothing was changed");
+    Ok(())
+}
+
+#[test]
+fn a_signal_does_it_too_for_services_lists_and_notifications() -> Result<()> {
+    let lab = Lab::new()?;
+    let setup = Setup::new(&lab)?;
+    let (list, told) = (setup.file("deny.txt"), setup.file("told"));
+    std::fs::write(&list, "198.51.100.0/24\n")?;
+    let mut daemon = setup.config(&config("[[service]]\nports = [80]\nmax_half_open = 5000")).start()?;
+    let mut flood = Flood::new(&lab, &one_source(443))?;
+    flood.send(20)?;
+    daemon.stats_when("they are counted", |stats| stats["totals"]["syn"] == 20)?;
+    let command = format!("[\"/bin/sh\", \"-c\", \"cat >> {}\"]", told.display());
+    let other = format!(
+        "[lists]\ndeny_files = [\"{}\"]\n[notify]\ncommand = {command}\n[[service]]\nports = [80]\nmax_half_open = 4000\n\
+         [[service]]\nports = [443]\nmax_half_open = 10",
+        list.display()
+    );
+    daemon.set_config(&config(&other))?;
+    kill(Pid::from_raw(daemon.id() as i32), Signal::SIGHUP).context("no signal")?;
+    let denied = |daemon: &Daemon| daemon.json("/lists").map(|lists| lists["deny"].to_string());
+    eventually("the file is read", || denied(&daemon), |denied| denied.contains("198.51.100.0/24"))?;
+    let stats = daemon.json("/stats")?;
+    ensure!(stats["state"] == "calm", "what came before is not held against a new service: {}", stats["attack"]);
+    flood.send(30)?;
+    daemon.stats_when("the new threshold holds", |stats| stats["state"] == "attack")?;
+    eventually(
+        "who is to be told is told",
+        || Ok(std::fs::read_to_string(&told).unwrap_or_default()),
+        |text| text.contains("attack_started"),
+    )?;
+    daemon.set_config(&config(""))?;
+    kill(Pid::from_raw(daemon.id() as i32), Signal::SIGHUP).context("no signal")?;
+    eventually("the file's entries go", || denied(&daemon), |denied| !denied.contains("198.51.100.0/24"))?;
+    Ok(())
+}
+
+#[test]
+fn interfaces_are_taken_in_and_let_go() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.lay_second_cable()?;
+    let mut daemon = Setup::new(&lab)?.config(&config("")).start()?;
+    let names = |stats: &Value| -> Vec<String> {
+        let interfaces = stats["interfaces"].as_array().into_iter().flatten();
+        interfaces.filter_map(|interface| interface["name"].as_str()).map(str::to_owned).collect()
+    };
+    let both = format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]");
+    reload(&mut daemon, &both)?;
+    daemon.stats_when("both are guarded", |stats| {
+        names(stats) == [SERVER_INTERFACE, SECOND_SERVER_INTERFACE] && stats["interfaces"][1]["xdp_mode"] == "native"
+    })?;
+    let mut flood = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &one_source(9))?;
+    flood.send(5)?;
+    daemon.stats_when("the second one counts", |stats| stats["totals"]["syn"] == 5)?;
+    reload(&mut daemon, &config(""))?;
+    daemon.stats_when("it is let go", |stats| names(stats) == [SERVER_INTERFACE])?;
+    let output = lab.server.command("ip").args(["-d", "link", "show", SECOND_SERVER_INTERFACE]).output()?;
+    ensure!(!String::from_utf8_lossy(&output.stdout).contains("prog/xdp"), "it has no program any more");
+    Ok(())
+}
+
+#[test]
+fn what_matches_a_pattern_is_guarded_as_it_appears() -> Result<()> {
+    let lab = Lab::new()?;
+    let daemon = Setup::new(&lab)?.config(&format!("interfaces = [\"{SERVER_INTERFACE}\", \"pod*\"]")).start()?;
+    for round in 0..2 {
+        for name in ["pod1", "pod2", "other1"] {
+            lab.server.ip(&format!("link add {name} type veth peer name peer-{name}"))?;
+            lab.server.ip(&format!("link set {name} up"))?;
+        }
+        let shown = |stats: &Value| stats["interfaces"].to_string();
+        daemon.stats_when("both are guarded", |stats| {
+            let shown = shown(stats);
+            stats["interfaces"].as_array().is_some_and(|all| all.len() == 3)
+                && shown.contains("pod1")
+                && shown.contains("pod2")
+                && shown.matches("native").count() == 3
+        })?;
+        for name in ["pod1", "pod2", "other1"] {
+            lab.server.ip(&format!("link del {name}"))?;
+        }
+        daemon.stats_when("and forgotten as they go", |stats| {
+            stats["interfaces"].as_array().is_some_and(|all| all.len() == 1)
+        })?;
+        ensure!(daemon.get("/readyz")?.0 == 200, "round {round}");
+    }
+    Ok(())
+}
+
+#[test]
+fn reloads_under_flood_lose_no_syn_and_no_client() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.lay_second_cable()?;
+    let _nginx = Nginx::start(&lab, &[80])?;
+    let config = |max: u32| {
+        let interfaces = format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]");
+        format!("{interfaces}\n[thresholds]\nmax_half_open = {max}\nhold = \"2s\"")
+    };
+    let mut daemon = Setup::new(&lab)?.config(&config(500)).start()?;
+    let spec = FloodSpec::syn(Sources::RANDOM_IPV4, 80);
+    let mut flood = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &spec)?;
+    let client = thread::scope(|scope| {
+        let client = scope.spawn(|| Client::new(&lab).run(WEB, 100, Duration::from_secs(3), || true));
+        flood.during(100_000, || {
+            for round in 0..8 {
+                reload(&mut daemon, &config(400 + round))?;
+                thread::sleep(Duration::from_millis(300));
+            }
+            client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    })?;
+    ensure!(client.served() == client.tried, "{} of {} served", client.served(), client.tried);
+    let sent = flood.delivered()? + u64::from(client.tried);
+    daemon.stats_when("every SYN is counted", |stats| stats["totals"]["syn"] == sent).map(drop)
+}
