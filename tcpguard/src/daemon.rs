@@ -34,6 +34,7 @@ use crate::{
     lists::{DatapathTime, Lists},
     monitor::{Monitor, TICK},
     reload::ConfigSource,
+    service_manager::ServiceManager,
     store::{Record, Store},
 };
 
@@ -64,6 +65,7 @@ pub(crate) struct Daemon {
     pub cost: CostMeter,
     /// The last snapshot could not be taken.
     pub is_blind: bool,
+    pub service_manager: ServiceManager,
 }
 
 /// Events taken from the ring at once, so that a flood of them does not hold up the rest.
@@ -103,6 +105,7 @@ impl Daemon {
         mut orders: mpsc::Receiver<Order>,
         mut manner: Manner,
     ) {
+        self.service_manager.ready();
         let mut watch = Some(watch);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -126,6 +129,7 @@ impl Daemon {
     }
 
     async fn end(mut self, hands_over: bool) {
+        self.service_manager.stopping();
         self.note_situation();
         self.datapath.ending = if hands_over { OnExit::Keep } else { self.on_exit };
         if hands_over {
@@ -218,6 +222,7 @@ impl Daemon {
         match tokio::task::block_in_place(|| self.watch_and_act()) {
             Ok(report) => {
                 self.is_blind = false;
+                self.service_manager.note_tick(&report);
                 self.tell(Arc::new(report));
             }
             Err(error) if self.is_blind => debug!("still no snapshot could be taken: {error}"),

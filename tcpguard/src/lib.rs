@@ -4,6 +4,7 @@
 //! | module | subject |
 //! | --- | --- |
 //! | `daemon` | what goes on between start and end |
+//! | `service_manager` | telling systemd how it does |
 //! | `judge` | what is kept between judgements |
 //! | [`reload`] | taking up another configuration |
 //! | [`config`] | what the operator wants |
@@ -49,6 +50,7 @@ pub mod monitor;
 pub mod notify;
 #[cfg(test)]
 mod reference;
+mod service_manager;
 pub mod reload;
 pub mod store;
 
@@ -82,6 +84,7 @@ use crate::{
     lists::{DatapathTime, FileWatch, ListError, Lists},
     monitor::{Monitor, Snapshot},
     reload::ConfigSource,
+    service_manager::ServiceManager,
     store::Store,
 };
 
@@ -221,6 +224,7 @@ pub async fn run(config: Config, manner: Manner) -> Result<(), RunError> {
         sampler: Sampler::new(history),
         cost: CostMeter::default(),
         is_blind: false,
+        service_manager: ServiceManager::of_this_process(),
     };
     daemon.begin().await?;
 

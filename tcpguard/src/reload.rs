@@ -70,6 +70,13 @@ impl Daemon {
     /// # Errors
     /// Where the configuration is not sound, or names an interface that is not there.
     pub(crate) async fn reload(&mut self, source: Option<&ConfigSource>) -> Result<Reloaded, ReloadError> {
+        self.service_manager.reloading();
+        let result = self.read_and_take_up(source).await;
+        self.service_manager.ready();
+        result
+    }
+
+    async fn read_and_take_up(&mut self, source: Option<&ConfigSource>) -> Result<Reloaded, ReloadError> {
         let source = source.ok_or(ReloadError::NoSource)?.clone();
         let wanted = tokio::task::block_in_place(|| source.read())?;
         let changes = self.config.changes_to(&wanted);

@@ -1,6 +1,11 @@
 //! Who is connected by SSH: an operator must not be locked out by what tcpguard decides.
 
-use std::{collections::BTreeSet, fs, io, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use crate::kernel::SockDiag;
 
@@ -15,7 +20,8 @@ const SERVERS: [&str; 3] = ["sshd", "sshd-session", "dropbear"];
 pub fn peers() -> io::Result<BTreeSet<IpAddr>> {
     let mut sockets = SockDiag::open()?;
     let servers = server_sockets();
-    let mut ports = BTreeSet::from([SSH_PORT]);
+    let mut ports = configured_ports();
+    ports.insert(SSH_PORT);
     sockets.for_each_listener_inode(|port, inode| {
         if servers.contains(&inode) {
             ports.insert(port);
@@ -29,6 +35,28 @@ pub fn peers() -> io::Result<BTreeSet<IpAddr>> {
     })?;
     peers.extend(own_peer());
     Ok(peers)
+}
+
+/// The ports that sshd's configuration names, as far as it may be read: who runs unprivileged cannot look up whose a
+/// socket is.
+fn configured_ports() -> BTreeSet<u16> {
+    let included = fs::read_dir("/etc/ssh/sshd_config.d").into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = included.chain([PathBuf::from("/etc/ssh/sshd_config")]);
+    files.flat_map(|file| ports_of(&fs::read_to_string(file).unwrap_or_default())).collect()
+}
+
+/// The ports of `Port` and `ListenAddress` in the text of an sshd_config(5).
+fn ports_of(text: &str) -> BTreeSet<u16> {
+    let port_of = |line: &str| {
+        let mut words = line.split([' ', '\t', '=']).filter(|word| !word.is_empty());
+        let (key, value) = (words.next()?.to_ascii_lowercase(), words.next()?);
+        match key.as_str() {
+            "port" => value.parse().ok(),
+            "listenaddress" => value.parse::<SocketAddr>().ok().map(|address| address.port()),
+            _ => None,
+        }
+    };
+    text.lines().filter_map(port_of).collect()
 }
 
 /// The peer of the session that this process was started in: `SSH_CONNECTION` is set by sshd.
@@ -52,4 +80,15 @@ fn server_sockets() -> BTreeSet<u64> {
         }
     }
     inodes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_a_configuration() {
+        let text = "# Port 1\nPort 2022\n  port=2023\nListenAddress 0.0.0.0:2024\nListenAddress [::]:2025\nListenAddress ::\nX y\n";
+        assert_eq!(ports_of(text), BTreeSet::from([2022, 2023, 2024, 2025]));
+    }
 }
