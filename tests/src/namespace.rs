@@ -7,6 +7,7 @@ use std::{
         fd::{AsRawFd, RawFd},
         unix::{fs::MetadataExt, process::CommandExt},
     },
+    path::Path,
     process::Command,
     sync::Arc,
     thread,
@@ -37,6 +38,22 @@ impl Namespace {
         let namespace = Self(Arc::new(file));
         namespace.ip("link set lo up")?;
         Ok(namespace)
+    }
+
+    /// The one that this process is in.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub fn own() -> Result<Self> {
+        Self::at("/proc/self/ns/net")
+    }
+
+    /// The one that another process holds at this path.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub fn at(path: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self(Arc::new(File::open(path).context("cannot open the namespace")?)))
     }
 
     /// Does `work` in this namespace, on a thread of its own.

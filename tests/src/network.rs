@@ -54,6 +54,24 @@ impl Lab {
         Ok(lab)
     }
 
+    /// One whose server is this process's own namespace, for a machine of the lab's own.
+    ///
+    /// # Errors
+    /// Without root, or where the kernel lacks veth.
+    pub fn at_home() -> Result<Self> {
+        let lab = Self { server: Namespace::own()?, client: Namespace::new()?, reply_paths: Arc::default() };
+        lab.plug_in().context("cannot set up the lab's network")?;
+        Ok(lab)
+    }
+
+    /// The same, where another process has made it, and keeps the client's namespace at this path.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn join(client: &str) -> Result<Self> {
+        Ok(Self { server: Namespace::own()?, client: Namespace::at(client)?, reply_paths: Arc::default() })
+    }
+
     /// Makes the cable and all that depends on it; again, after [`Lab::unplug`].
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 mod command;
 mod demo;
+mod dist;
 mod docs;
 mod setup;
 mod test;
@@ -24,6 +25,8 @@ enum Task {
     Setup,
     /// Build target/release/tcpguard, with the BPF programs inside
     Build,
+    /// Pack it: a Debian package and a tarball, in target/dist
+    Dist(dist::Arguments),
     /// Show the main job for real: a web server, a client, a flood and the daemon, in namespaces of their own (needs root)
     Demo,
     /// Run every check and test (needs root)
@@ -55,6 +58,7 @@ fn run(task: Task) -> Result<()> {
         Task::Setup => setup::for_building(),
         Task::Build => build(),
         Task::Demo => demo::run(),
+        Task::Dist(arguments) => dist::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Docs => docs::write(),
         Task::Soak => soak(),

@@ -45,6 +45,24 @@ const TEST_TOOLS: &[Tool] = &[
     ("xdp-filter", "xdp-tools"),
 ];
 
+/// What packages are examined and tried out with.
+const PACKAGE_TOOLS: &[Tool] = &[
+    ("debootstrap", "debootstrap"),
+    ("depmod", "kmod"),
+    ("lintian", "lintian"),
+    ("mke2fs", "e2fsprogs"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+];
+
+/// Makes sure that packages can be examined and tried out.
+///
+/// # Errors
+/// Without root, or where something is missing that cannot be installed.
+pub fn for_packages() -> Result<()> {
+    require_root("a virtual machine's root file system is made by debootstrap")?;
+    install_tools(PACKAGE_TOOLS)
+}
+
 /// Makes sure that the workspace can be built.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use xtask::bpf;
 
 use crate::{
     command::{self, announced, background, step},
-    setup,
+    dist, setup,
 };
 
 /// The lab tests that do little but wait.
@@ -39,6 +39,8 @@ enum Part {
     Bench,
     /// Boot other kernels and run the smoke test there
     Kernels,
+    /// The Debian package in a virtual machine with systemd, from installing to purging; only where it is asked for
+    Vm,
 }
 
 /// Runs the parts asked for.
@@ -68,7 +70,21 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if wanted(Part::Kernels) {
         step("other kernels", &mut run_bin("kernels"))?;
     }
+    if arguments.only == Some(Part::Vm) {
+        vm()?;
+    }
     Ok(())
+}
+
+/// Two versions of the package: one to install, one to upgrade to.
+fn vm() -> Result<()> {
+    setup::for_packages()?;
+    let packages = dist::packages(&["0.1.0-1", "0.1.0-2"])?;
+    for package in &packages {
+        step("lintian", Command::new("lintian").args(["--fail-on", "error", "--allow-root"]).arg(package))?;
+    }
+    step("building the machine's test", &mut cargo(["build", "-p", "tests", "--bins"]))?;
+    step("a virtual machine", run_bin("vm").arg("--").args(packages))
 }
 
 /// The lab runs the daemon itself, as users do; and one test at a time, since they load the machine. Those that do

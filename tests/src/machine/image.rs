@@ -77,6 +77,16 @@ impl Image {
         Ok(())
     }
 
+    /// Writes the image to `file`: it goes on with the system on `device`.
+    ///
+    /// # Errors
+    /// See [`Image::write`].
+    pub fn write_to_boot_from(&self, device: &str, file: &Path) -> Result<()> {
+        fs::create_dir(self.path("root")).context("cannot make the image's folders")?;
+        let mount = format!("busybox mount -t ext4 {device} /root && exec busybox switch_root /root /lib/systemd/systemd");
+        self.write(&mount, file)
+    }
+
     /// Writes the image, which will run `command`, to `file`.
     ///
     /// # Errors

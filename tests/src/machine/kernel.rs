@@ -113,7 +113,7 @@ fn unpack(package: &str, cache: &Path, root: &Path) -> Result<()> {
 
 fn module_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut folders = vec![folder.join("kernel/drivers/net"), folder.join("kernel/net")];
+    let mut folders = vec![folder.join("kernel")];
     while let Some(folder) = folders.pop() {
         let Ok(entries) = fs::read_dir(&folder) else { continue };
         for entry in entries {

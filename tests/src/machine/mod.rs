@@ -1,6 +1,7 @@
 //! Virtual machines with other kernels: qemu without acceleration, an initramfs with the programs of
 //! the lab in it, and nothing else.
 
+mod debian;
 mod image;
 mod kernel;
 
@@ -13,6 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+pub use debian::{Debian, OUTCOME};
 pub use image::Image;
 pub use kernel::Kernel;
 

@@ -1,0 +1,203 @@
+//! What runs inside the virtual machine of `cargo xtask test vm`: the package's life, from installing to purging.
+
+mod machine;
+mod service;
+
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use lab::{Client, Connections, Flood, FloodSpec, Lab, Sources, eventually, machine::OUTCOME, scene::WEB};
+
+use machine::{lines, run};
+use service::Service;
+
+/// Where the process that keeps the network says how to reach the client's namespace.
+const CLIENT: &str = "/run/lab-client";
+/// Written before the reboot: the SYNs counted by then.
+const STAGE: &str = "/var/lib/lab-stage";
+/// An emulated machine is slow.
+const FLOOD_RATE: u32 = 4000;
+const CLIENT_RATE: u32 = 20;
+
+fn main() -> Result<()> {
+    match std::env::args().nth(1).as_deref() {
+        Some("network") => network(),
+        Some("test") => test(),
+        other => bail!("network or test, not {other:?}"),
+    }
+}
+
+/// Keeps the lab's network for as long as this runs. The default route leads to the client.
+fn network() -> Result<()> {
+    let lab = Lab::at_home()?;
+    lab.server.ip("route add default via 198.18.0.2")?;
+    fs::write(CLIENT, lab.client.path()).context("cannot say where the client is")?;
+    loop {
+        thread::park();
+    }
+}
+
+fn test() -> Result<()> {
+    let result = if Path::new(STAGE).exists() { after_reboot() } else { before_reboot() };
+    match result {
+        Ok(Next::Reboot) => run("systemctl reboot").map(drop),
+        Ok(Next::PowerOff) => end("passed"),
+        Err(error) => {
+            println!("vm: {}", run("journalctl -b --no-pager -n 60 -u tcpguard").unwrap_or_default());
+            end(&format!("{error:#}"))
+        }
+    }
+}
+
+enum Next {
+    Reboot,
+    PowerOff,
+}
+
+fn end(outcome: &str) -> Result<()> {
+    println!("{OUTCOME}{}", outcome.replace('\n', " | "));
+    run("systemctl poweroff").map(drop)
+}
+
+fn joined() -> Result<Lab> {
+    Lab::join(&fs::read_to_string(CLIENT).context("there is no network")?)
+}
+
+/// A step of the test, with how long it took.
+fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let start = Instant::now();
+    let result = work().with_context(|| what.to_owned())?;
+    println!("vm: {what}: {:.1} s", start.elapsed().as_secs_f64());
+    Ok(result)
+}
+
+fn before_reboot() -> Result<Next> {
+    let lab = joined()?;
+    let service = Service;
+    step("apt installs the package", || run("apt-get install -y --no-install-recommends /lab/tcpguard.deb"))?;
+    step("the service is active within 5 s, as its own user", || {
+        service.is_active_and_unprivileged()?;
+        let took = service.start_took()?;
+        println!("vm: the service's start took {:.2} s", took.as_secs_f64());
+        ensure!(took < Duration::from_secs(5), "it took {took:?}");
+        Ok(())
+    })?;
+    step("a flood is answered, and a client served", || {
+        let mut flood = spoofed(&lab)?;
+        let (client, _) = beside(&lab, &mut flood, || eventually("it is an attack", || service.stats(), |stats| {
+            stats["state"] == "attack" && stats["totals"]["challenged"].as_u64() > Some(0)
+        }))?;
+        all_served(&client)
+    })?;
+    step("what only root may do is not done by it", || service.changes_kernel_settings_unprivileged())?;
+    step("reload", || {
+        fs::write("/etc/tcpguard/tcpguard.toml", "[thresholds]\nmax_half_open = 450\nhold = \"3s\"\n")?;
+        run("systemctl reload tcpguard")?;
+        eventually("it is taken up", || service.stats(), |stats| stats["thresholds"]["max_half_open"] == 450)?;
+        fs::write("/etc/tcpguard/tcpguard.toml", "[thresholds]\nmax_half_open = 0\n")?;
+        ensure!(run("systemctl reload tcpguard").is_err(), "what is not sound fails");
+        fs::write("/etc/tcpguard/tcpguard.toml", "[thresholds]\nhold = \"3s\"\n")?;
+        run("systemctl reload tcpguard").map(drop)
+    })?;
+    step("upgrade under flood", || {
+        let before = service.process()?;
+        uninterrupted(&lab, &service, || run("apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold /lab/upgrade.deb"))?;
+        ensure!(service.process()? != before, "the new version did not take over");
+        ensure!(run("dpkg-query -W -f ${Version} tcpguard")?.contains("0.1.0-2"), "it is not the new version");
+        Ok(())
+    })?;
+    step("restart under flood", || uninterrupted(&lab, &service, || run("systemctl restart tcpguard")))?;
+    step("kill -9 under flood", || {
+        let before = service.process()?;
+        uninterrupted(&lab, &service, || {
+            run(&format!("kill -9 {before}"))?;
+            eventually("systemd starts it again", || service.process().map_err(Into::into), |now| ![0, before].contains(now))?;
+            eventually("it is ready", || Ok(service.stats().is_ok()), |ready| *ready)
+        })
+    })?;
+    step("a stop takes everything off, a start puts it back", || {
+        run("systemctl stop tcpguard")?;
+        machine::nothing_is_attached()?;
+        run("systemctl start tcpguard").map(drop)
+    })?;
+    run("tcpguard block 203.0.113.0/24 --reason reboot")?;
+    fs::write(STAGE, "rebooted").context("cannot write the stage")?;
+    println!("vm: rebooting");
+    Ok(Next::Reboot)
+}
+
+fn after_reboot() -> Result<Next> {
+    let service = Service;
+    step("after the reboot", || {
+        eventually("it is active", || Ok(service.is_active_and_unprivileged().is_ok()), |active| *active)?;
+        let lists = run("tcpguard lists --json")?;
+        ensure!(lists.contains("203.0.113.0/24") && lists.contains("reboot"), "the list is gone: {lists}");
+        let events = run("tcpguard events --json --limit 1000")?;
+        ensure!(events.contains("attack_started") && events.contains("attack_ended"), "the past is gone");
+        Ok(())
+    })?;
+    step("purge", || {
+        run("apt-get purge -y tcpguard")?;
+        machine::nothing_is_attached()?;
+        let left = lines("find / -xdev ( -path /proc -o -path /sys -o -path /lab -o -path /tmp ) -prune -o -name *tcpguard* -print")?;
+        let left: Vec<&String> = left.iter().filter(|path| !path.starts_with("/var/log/") && !path.contains("/usr/share/doc/")).collect();
+        ensure!(left.is_empty(), "files are left: {left:?}");
+        ensure!(!Path::new("/sys/fs/bpf/tcpguard").exists(), "pins are left");
+        ensure!(run("getent passwd tcpguard").is_err(), "its user is left");
+        Ok(())
+    })?;
+    Ok(Next::PowerOff)
+}
+
+fn spoofed(lab: &Lab) -> Result<Flood> {
+    Flood::new(lab, &FloodSpec::syn(Sources::RANDOM_IPV4, 80))
+}
+
+/// A flood, and a client, for as long as `work` takes.
+fn beside<T>(lab: &Lab, flood: &mut Flood, work: impl FnOnce() -> Result<T>) -> Result<(Connections, T)> {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            Client::new(lab).run(WEB, CLIENT_RATE, Duration::from_secs(120), || !is_over.load(Ordering::Relaxed))
+        });
+        let result = flood.during(FLOOD_RATE, work);
+        is_over.store(true, Ordering::Relaxed);
+        let client = client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((client, result?))
+    })
+}
+
+fn all_served(client: &Connections) -> Result<()> {
+    ensure!(client.served() == client.tried, "{} of {} connections served", client.served(), client.tried);
+    Ok(())
+}
+
+/// Whether `work` goes by without a SYN uncounted, or a client that fails.
+fn uninterrupted<T>(lab: &Lab, service: &Service, work: impl FnOnce() -> Result<T>) -> Result<()> {
+    let before = service.syn()?;
+    let mut flood = spoofed(lab)?;
+    let (client, _) = beside(lab, &mut flood, || {
+        eventually("it is an attack", || service.stats(), |stats| stats["state"] == "attack")?;
+        let result = work()?;
+        thread::sleep(Duration::from_secs(2));
+        Ok(result)
+    })?;
+    all_served(&client)?;
+    let sent = before + flood.delivered()? + u64::from(client.tried);
+    eventually("every SYN is counted", || service.syn(), |syn| *syn == sent).map(drop)
+}
+
+/// Runs `arguments` to its end.
+fn command(arguments: &str) -> Command {
+    let mut words = arguments.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words);
+    command
+}

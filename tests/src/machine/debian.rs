@@ -1,0 +1,156 @@
+//! A whole Debian in a virtual machine: a root file system by debootstrap, systemd as process 1, Debian's kernel.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{Image, Kernel};
+
+/// What the machine is to have beside Debian's least.
+const PACKAGES: &str = "adduser,ethtool,iproute2,kmod,nginx-light,systemd-sysv,udev";
+const RELEASE: &str = "bookworm";
+const MIRROR: &str = "http://deb.debian.org/debian";
+/// What the machine's first steps need.
+const MODULES: [&str; 2] = ["virtio_pci", "virtio_blk"];
+/// Emulated, it boots in half a minute.
+const PATIENCE: Duration = Duration::from_secs(540);
+/// The last line that a machine prints begins so; what follows is "passed", or what went wrong.
+pub const OUTCOME: &str = "THE MACHINE'S OUTCOME: ";
+
+/// A root file system that is being put together.
+pub struct Debian {
+    root: tempfile::TempDir,
+    cache: PathBuf,
+}
+
+impl Debian {
+    /// A copy of Debian's least, which is kept under `cache`, with these modules of `kernel` at hand.
+    ///
+    /// # Errors
+    /// Where debootstrap is not installed, or fails.
+    pub fn new(kernel: &Kernel, cache: &Path) -> Result<Self> {
+        let base = base(cache)?;
+        let debian =
+            Self { root: tempfile::tempdir_in(cache).context("cannot make a folder for the machine")?, cache: cache.to_owned() };
+        run(Command::new("cp").arg("-a").arg(base.join(".")).arg(debian.root.path()))?;
+        let release = kernel.modules.file_name().context("a kernel has a release")?;
+        let modules = debian.path("lib/modules");
+        fs::create_dir_all(&modules).context("cannot make the folder of modules")?;
+        run(Command::new("cp").arg("-a").arg(&kernel.modules).arg(&modules))?;
+        run(Command::new("depmod").arg("-b").arg(debian.root.path()).arg(release))?;
+        debian.set_up()?;
+        Ok(debian)
+    }
+
+    /// What a first boot would do, and what nobody waits for.
+    fn set_up(&self) -> Result<()> {
+        fs::write(self.path("etc/fstab"), "/dev/vda / ext4 defaults 0 0\n").context("cannot write fstab")?;
+        fs::write(self.path("etc/hostname"), "machine\n").context("cannot write the host's name")?;
+        for unit in ["apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_reap.service", "fstrim.timer", "getty@tty1.service"] {
+            self.mask(unit)?;
+        }
+        Ok(())
+    }
+
+    fn mask(&self, unit: &str) -> Result<()> {
+        symlink("/dev/null", self.path("etc/systemd/system").join(unit)).with_context(|| format!("cannot mask {unit}"))
+    }
+
+    /// Adds a file.
+    ///
+    /// # Errors
+    /// Where it cannot be copied.
+    pub fn add(&self, from: &Path, to: &str) -> Result<()> {
+        let to = self.path(to);
+        if let Some(folder) = to.parent() {
+            fs::create_dir_all(folder).context("cannot make the machine's folders")?;
+        }
+        fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display())).map(drop)
+    }
+
+    /// Adds a unit that systemd starts with the machine.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn add_unit(&self, name: &str, text: &str) -> Result<()> {
+        let folder = self.path("etc/systemd/system");
+        fs::write(folder.join(name), text).with_context(|| format!("cannot write {name}"))?;
+        let wanted = folder.join("multi-user.target.wants");
+        fs::create_dir_all(&wanted).context("cannot make the folder of units")?;
+        symlink(folder.join(name).file_name().map(|name| Path::new("..").join(name)).unwrap_or_default(), wanted.join(name))
+            .with_context(|| format!("cannot enable {name}"))
+    }
+
+    /// Boots it with `kernel`, and waits until it powers off; what it printed.
+    ///
+    /// # Errors
+    /// Where qemu or mke2fs is not installed, the machine does not end in time, or says that something failed.
+    pub fn boot(self, kernel: &Kernel) -> Result<String> {
+        let disk = self.cache.join("disk.ext4");
+        fs::remove_file(&disk).ok();
+        run(Command::new("mke2fs").args(["-q", "-t", "ext4", "-d"]).arg(self.root.path()).arg(&disk).arg("2G"))?;
+        let mut image = Image::new()?;
+        image.add_modules(kernel, &MODULES)?;
+        let first = self.cache.join("first-steps.cpio");
+        image.write_to_boot_from("/dev/vda", &first)?;
+        let console = self.cache.join("console");
+        let output = fs::File::create(&console).context("cannot make the machine's console")?;
+        let start = Instant::now();
+        let mut machine = Command::new("timeout")
+            .arg(PATIENCE.as_secs().to_string())
+            .args(["qemu-system-x86_64", "-machine", "accel=tcg", "-cpu", "max", "-smp", "2", "-m", "2048", "-nographic"])
+            .args(["-nic", "none", "-kernel"])
+            .arg(&kernel.image)
+            .arg("-initrd")
+            .arg(&first)
+            .arg("-drive")
+            .arg(format!("file={},if=virtio,format=raw,cache=unsafe", disk.display()))
+            .args(["-append", "console=ttyS0 panic=-1 quiet systemd.show_status=0 loglevel=3"])
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().context("cannot share the machine's console")?)
+            .stderr(output)
+            .spawn()
+            .context("cannot start qemu: Debian has it in the package qemu-system-x86")?;
+        machine.wait().context("cannot wait for the machine")?;
+        let text = String::from_utf8_lossy(&fs::read(&console).context("cannot read the machine's console")?).into_owned();
+        let outcome = text.lines().filter_map(|line| line.split_once(OUTCOME)).last();
+        match outcome {
+            Some((_, outcome)) if outcome.trim() == "passed" => Ok(text),
+            Some((_, outcome)) => bail!("in the machine: {}\n{text}", outcome.trim()),
+            None => bail!("the machine did not end by itself within {:?}:\n{text}", start.elapsed()),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+}
+
+/// Debian's least, made once.
+fn base(cache: &Path) -> Result<PathBuf> {
+    let base = cache.join(format!("{RELEASE}-{}", PACKAGES.replace(',', "-")));
+    if base.exists() {
+        return Ok(base);
+    }
+    fs::create_dir_all(cache).context("cannot make the folder for machines")?;
+    let folder = tempfile::tempdir_in(cache).context("cannot make a folder for Debian")?;
+    let root = folder.path().join("root");
+    let include = format!("--include={PACKAGES}");
+    let mut debootstrap = Command::new("debootstrap");
+    debootstrap.args(["--variant=minbase", &include, RELEASE]).arg(&root).arg(MIRROR).stdout(Stdio::null());
+    run(&mut debootstrap).context("Debian has it in the package debootstrap")?;
+    fs::rename(&root, &base).context("cannot keep Debian's least")?;
+    Ok(base)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    ensure!(status.success(), "{:?} ended with {status}", command.get_program());
+    Ok(())
+}
