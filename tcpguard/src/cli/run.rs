@@ -30,6 +30,9 @@ pub(super) struct Arguments {
     /// Path of the Unix socket instead of that of the configuration
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Where to pin what outlives the daemon, instead of where the configuration says
+    #[arg(long, value_name = "PATH")]
+    pins: Option<PathBuf>,
     /// End for another daemon to take over at once, whatever `on_exit` says; whoever ends it for good runs
     /// `tcpguard detach`. For service managers
     #[arg(long)]
@@ -63,7 +66,8 @@ pub(super) fn run(file: Option<&Path>, arguments: Arguments) -> Result<()> {
 /// The file, with what the command line says instead.
 fn source(file: Option<PathBuf>, arguments: Arguments) -> ConfigSource {
     ConfigSource::new(move || {
-        load_config(file.as_deref())?.with_arguments(arguments.interfaces.clone(), arguments.socket.clone())
+        let config = load_config(file.as_deref())?;
+        config.with_arguments(arguments.interfaces.clone(), arguments.socket.clone(), arguments.pins.clone())
     })
 }
 

@@ -262,13 +262,19 @@ impl Config {
         Self::parse(&text, &name)
     }
 
-    /// The same with other interfaces and another socket, as the command line may name them.
+    /// The same with other interfaces, another socket and other pins, as the command line may name them.
     ///
     /// # Errors
     /// Where one of them cannot be used.
-    pub fn with_arguments(mut self, interfaces: Vec<String>, socket: Option<PathBuf>) -> Result<Self, ConfigError> {
-        let problem =
-            validate::interfaces_problem(&interfaces).or_else(|| socket.as_deref().and_then(validate::socket_problem));
+    pub fn with_arguments(
+        mut self,
+        interfaces: Vec<String>,
+        socket: Option<PathBuf>,
+        pins: Option<PathBuf>,
+    ) -> Result<Self, ConfigError> {
+        let problem = validate::interfaces_problem(&interfaces)
+            .or_else(|| socket.as_deref().and_then(validate::socket_problem))
+            .or_else(|| pins.as_deref().and_then(|path| validate::path_problem("the pins", path)));
         if let Some(message) = problem {
             return Err(ConfigError::Argument(message));
         }
@@ -276,6 +282,7 @@ impl Config {
             self.interfaces = interfaces;
         }
         self.listen.socket = socket.unwrap_or(self.listen.socket);
+        self.pins.path = pins.unwrap_or(self.pins.path);
         Ok(self)
     }
 

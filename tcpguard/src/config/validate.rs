@@ -160,11 +160,16 @@ fn lists(typed: ListsFile, defaults: Lists) -> Result<Lists, Problem> {
 /// The path of `what`.
 fn absolute(what: &str, typed: Option<Spanned<PathBuf>>, default: PathBuf) -> Result<PathBuf, Problem> {
     let Some(path) = typed else { return Ok(default) };
-    if !path.as_ref().is_absolute() {
-        let message = format!("\"{}\" cannot be the path of {what}: it must start with /", path.as_ref().display());
-        return Err(Problem { message, span: path.span() });
+    match path_problem(what, path.as_ref()) {
+        Some(message) => Err(Problem { message, span: path.span() }),
+        None => Ok(path.into_inner()),
     }
-    Ok(path.into_inner())
+}
+
+/// What is wrong with this path of `what`.
+pub(super) fn path_problem(what: &str, path: &Path) -> Option<String> {
+    let message = || format!("\"{}\" cannot be the path of {what}: it must start with /", path.display());
+    (!path.is_absolute()).then(message)
 }
 
 fn notify(typed: NotifyFile, defaults: Notify) -> Result<Notify, Problem> {

@@ -28,9 +28,8 @@ After=lab-network.service nginx.service tcpguard.service
 [Service]
 Type=exec
 ExecStart=/lab/vm-guest test
-StandardOutput=tty
-StandardError=tty
-TTYPath=/dev/ttyS0
+StandardOutput=file:/dev/ttyS0
+StandardError=file:/dev/ttyS0
 ";
 
 fn main() -> Result<()> {

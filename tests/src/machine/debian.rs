@@ -52,7 +52,7 @@ impl Debian {
     fn set_up(&self) -> Result<()> {
         fs::write(self.path("etc/fstab"), "/dev/vda / ext4 defaults 0 0\n").context("cannot write fstab")?;
         fs::write(self.path("etc/hostname"), "machine\n").context("cannot write the host's name")?;
-        for unit in ["apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_reap.service", "fstrim.timer", "getty@tty1.service"] {
+        for unit in ["apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_reap.service", "fstrim.timer", "getty@tty1.service", "serial-getty@ttyS0.service"] {
             self.mask(unit)?;
         }
         Ok(())

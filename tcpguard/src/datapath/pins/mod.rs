@@ -189,11 +189,6 @@ pub fn remove(root: &Path, scope: Scope) -> Result<usize, PinError> {
             Err(problem) => taken = Some(problem),
         }
     }
-    if namespaces(root).is_empty()
-        && let Err(error) = fs::remove_dir(root)
-    {
-        debug!("{} stays: {error}", root.display());
-    }
     taken.map_or(Ok(removed), Err)
 }
 

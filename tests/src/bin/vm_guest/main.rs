@@ -16,6 +16,10 @@ use anyhow::{Context, Result, bail, ensure};
 use lab::{Client, Connections, Flood, FloodSpec, Lab, Sources, eventually, machine::OUTCOME, scene::WEB};
 
 use machine::{lines, run};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use service::Service;
 
 /// Where the process that keeps the network says how to reach the client's namespace.
@@ -117,7 +121,7 @@ fn before_reboot() -> Result<Next> {
     step("kill -9 under flood", || {
         let before = service.process()?;
         uninterrupted(&lab, &service, || {
-            run(&format!("kill -9 {before}"))?;
+            kill(Pid::from_raw(before as i32), Signal::SIGKILL).context("it cannot be killed")?;
             eventually("systemd starts it again", || service.process().map_err(Into::into), |now| ![0, before].contains(now))?;
             eventually("it is ready", || Ok(service.stats().is_ok()), |ready| *ready)
         })
