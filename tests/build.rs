@@ -1,5 +1,5 @@
 //! Compiles the flood, which becomes part of the lab.
 
 fn main() {
-    xtask::bpf::build::build_script("tests/flood-ebpf", "flood");
+    xtask::bpf::build::build_script("tests/flood-ebpf", "flood", &[]);
 }

@@ -73,6 +73,10 @@ pub mod map {
     pub const FIRST_SYNS: &str = "FIRST_SYNS";
     /// Array: cookies that came back ([`crate::challenge::spent`]).
     pub const RETURNED_COOKIES: &str = "RETURNED_COOKIES";
+    /// Program array: the programs that were on interfaces before. XDP only.
+    pub const CHAINED: &str = "CHAINED";
+    /// Hash: index of an interface to its place in it. XDP only.
+    pub const CHAINED_INTERFACES: &str = "CHAINED_INTERFACES";
     /// One [`crate::instance::Instance`].
     pub const INSTANCE: &str = "INSTANCE";
     /// Ring buffer of [`crate::event::Event`].
@@ -101,6 +105,8 @@ pub mod setting {
     pub const FILTER_BLOCKS: &str = "FILTER_BLOCKS";
     /// `u32`: inode number of the network namespace that is guarded.
     pub const NAMESPACE: &str = "NAMESPACE";
+    /// `u32`: 1 where frames that pass are handed on. XDP only.
+    pub const CHAINS: &str = "CHAINS";
     /// `u64`: which of the datapaths this is that share maps ([`crate::instance::Instance::generation`]).
     pub const GENERATION: &str = "GENERATION";
     /// [`super::SocketLayout`].
@@ -135,6 +141,9 @@ pub struct PortSyns {
 
 /// Listeners that do not take what comes to any address: so many are known.
 pub const MOST_ENDPOINTS: u32 = 4096;
+
+/// Interfaces whose programs may be chained.
+pub const MOST_CHAINED: usize = 64;
 
 /// Rules that there may be.
 pub const MOST_RULES: u32 = 524_288;

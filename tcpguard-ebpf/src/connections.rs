@@ -4,12 +4,13 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::bpf_sock_tuple,
     helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
-    programs::XdpContext,
 };
 use tcpguard_common::{
     address::Address,
     packet::{Be16, Segment},
 };
+
+use crate::hook::Context;
 
 /// A socket's state (include/net/tcp_states.h).
 pub const TCP_LISTEN: u32 = 10;
@@ -72,7 +73,7 @@ const fn ports(source: Be16, destination: Be16) -> u32 {
 /// Whether a segment belongs to a connection or a half-open handshake of this namespace; `None` where nobody
 /// even listens.
 #[inline(always)]
-pub fn has_connection(context: &XdpContext, segment: &Segment) -> Option<bool> {
+pub fn has_connection(context: &Context, segment: &Segment) -> Option<bool> {
     let mut tuple = Tuple::of(segment);
     // SAFETY: the helper reads as many bytes as it is told; what it returns is released below, whenever it
     // is something.

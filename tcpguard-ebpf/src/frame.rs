@@ -1,7 +1,9 @@
 //! The one place that touches packet memory.
 
-use aya_ebpf::{helpers::generated::bpf_xdp_adjust_tail, programs::XdpContext};
+use aya_ebpf::programs::XdpContext;
 use tcpguard_common::packet::{Be16, PacketBytes};
+
+use crate::hook::{self, Context};
 
 /// The frame that the program runs on.
 pub struct Frame {
@@ -11,20 +13,21 @@ pub struct Frame {
 
 impl Frame {
     #[inline(always)]
-    pub fn of(context: &XdpContext) -> Self {
+    pub fn of(context: &Context) -> Self {
+        Self { start: context.data(), end: context.data_end() }
+    }
+
+    /// What the daemon hands to a program that it runs itself.
+    #[inline(always)]
+    pub fn of_order(context: &XdpContext) -> Self {
         Self { start: context.data(), end: context.data_end() }
     }
 
     /// The frame with this length: cut off, or filled up with zeros. `None` where the driver has no room.
     #[inline(always)]
-    pub fn resized(self, context: &XdpContext, length: usize) -> Option<Self> {
+    pub fn resized(self, context: &Context, length: usize) -> Option<Self> {
         let delta = length as isize - (self.end - self.start) as isize;
-        if delta == 0 {
-            return Some(self);
-        }
-        // SAFETY: the helper checks what it is asked for; what was known of the frame is given up.
-        let problem = unsafe { bpf_xdp_adjust_tail(context.ctx, delta as i32) };
-        (problem == 0).then(|| Self::of(context))
+        hook::resize(context, length, delta).then(|| Self::of(context))
     }
 
     /// Overwrites words at an even offset; `None` where the frame is too short.

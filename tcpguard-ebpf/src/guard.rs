@@ -1,7 +1,7 @@
 //! Segments that are neither SYNs nor of a connection, while their port is challenged: what floods of ACKs,
 //! FINs and resets are made of. Whatever belongs to a connection passes untouched.
 
-use aya_ebpf::{bindings::xdp_md, btf_maps::PerCpuArray, macros::btf_map, programs::XdpContext};
+use aya_ebpf::{EbpfContext as _, btf_maps::PerCpuArray, macros::btf_map};
 use tcpguard_common::{
     challenge::{
         passing::{self, Cells},
@@ -20,13 +20,14 @@ use crate::{
     challenge, connections,
     control::{self, Leave},
     frame::Frame,
+    hook::{Context, RawContext},
     outcome::Outcome,
     time::Now,
 };
 
 /// The outcome of a segment that belongs to nothing; `None` where it passes.
 #[inline(always)]
-pub fn stray(context: &XdpContext, segment: &Segment, kind: SegmentKind) -> Option<Outcome> {
+pub fn stray(context: &Context, segment: &Segment, kind: SegmentKind) -> Option<Outcome> {
     if control::flags() & flag::GUARD == 0 {
         return None;
     }
@@ -52,7 +53,7 @@ pub fn stray(context: &XdpContext, segment: &Segment, kind: SegmentKind) -> Opti
         return None;
     }
     let is_reset = u32::from(matches!(kind, SegmentKind::Rst));
-    match judge_stray(context.ctx, segment.place(), is_reset, now.jiffies, connection) {
+    match judge_stray(context.as_ptr().cast(), segment.place(), is_reset, now.jiffies, connection) {
         PASSES => None,
         CONNECTED => {
             remember(connection, now);
@@ -88,8 +89,8 @@ fn remember(connection: u64, now: Now) {
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn judge_stray(context: *mut xdp_md, place: u64, is_reset: u32, jiffies: u64, connection: u64) -> u32 {
-    let context = XdpContext::new(context);
+extern "C" fn judge_stray(context: *mut RawContext, place: u64, is_reset: u32, jiffies: u64, connection: u64) -> u32 {
+    let context = Context::new(context);
     let frame = Frame::of(&context);
     let Some(segment) = Segment::at(&frame, place) else { return PASSES };
     let Some(terms) = challenge::terms_of(segment.destination_port) else { return PASSES };

@@ -2,7 +2,7 @@
 //!
 //! | program | runs | does |
 //! | --- | --- | --- |
-//! | [`tcpguard`] | for each frame that a guarded interface receives | reads it, counts it, accounts SYNs and resets to their source |
+//! | [`tcpguard`] | for each frame that a guarded interface receives, at the [`hook`] | reads it, counts it, accounts SYNs and resets to their source |
 //! | [`answer_syn`] | for each SYN that is challenged with a cookie | turns it into its answer |
 //! | [`handshake_completed`] | when the kernel completes a handshake, or a listener opens or closes | accounts it to its source; notes the port |
 //! | [`syn_ack_retried`] | when the kernel sends a SYN-ACK again | accounts it to its source |
@@ -24,6 +24,7 @@ mod destination;
 mod events;
 mod frame;
 mod guard;
+mod hook;
 mod instance;
 mod outcome;
 mod rules;
@@ -32,6 +33,8 @@ mod socket;
 mod stages;
 mod time;
 
+#[cfg(feature = "tc")]
+use aya_ebpf::macros::classifier;
 use aya_ebpf::{
     bindings::xdp_action,
     macros::{btf_tracepoint, xdp},
@@ -49,35 +52,43 @@ use crate::{
     accounts::counts,
     arrival::{Arrival, Source},
     frame::Frame,
+    hook::{Context, Verdict},
     outcome::Outcome,
     socket::{Handshake, Listener},
 };
 
 /// Every frame comes by here. Whatever goes wrong, it passes.
-#[xdp]
+#[cfg_attr(not(feature = "tc"), xdp)]
+#[cfg_attr(feature = "tc", classifier)]
 #[inline(always)]
-pub fn tcpguard(context: XdpContext) -> u32 {
+pub fn tcpguard(context: Context) -> Verdict {
+    hook::prepare(&context);
     let outcome = inspect(&context);
     counts::record_packet(outcome);
     if outcome.is_challenged() {
         challenge::answer_next(&context);
     }
-    outcome.action()
+    if !outcome.is_dropped() {
+        hook::hand_on(&context);
+    }
+    hook::verdict(outcome.is_dropped())
 }
 
 /// Goes on with a SYN that is to be answered. It is a program of its own, which [`tcpguard`] ends in: the
 /// verifier looks at it by itself, and it has the whole stack.
-#[xdp]
-pub fn answer_syn(context: XdpContext) -> u32 {
+#[cfg_attr(not(feature = "tc"), xdp)]
+#[cfg_attr(feature = "tc", classifier)]
+pub fn answer_syn(context: Context) -> Verdict {
     if challenge::answer(&context) {
-        return xdp_action::XDP_TX;
+        return hook::reply(&context);
     }
     counts::add(Counter::ChallengeFailed);
-    xdp_action::XDP_PASS
+    hook::hand_on(&context);
+    hook::verdict(false)
 }
 
 #[inline(always)]
-fn inspect(context: &XdpContext) -> Outcome {
+fn inspect(context: &Context) -> Outcome {
     let segment = match packet::parse(&Frame::of(context)) {
         Ok(segment) => segment,
         Err(Unread::BadDataOffset) => {
@@ -100,7 +111,7 @@ fn inspect(context: &XdpContext) -> Outcome {
 /// The life of a SYN: the first stage that drops it ends it; the last accounts it to its source, and may have it
 /// answered.
 #[inline(always)]
-fn syn(context: &XdpContext, arrival: &Arrival) -> Outcome {
+fn syn(context: &Context, arrival: &Arrival) -> Outcome {
     if let Some(outcome) = stages::port_zero(arrival) {
         return outcome;
     }
@@ -143,7 +154,7 @@ pub fn syn_ack_retried(context: BtfTracePointContext) -> i32 {
 /// Writes the jiffies of now into the first eight bytes of the packet it is run on.
 #[xdp]
 pub fn clock(context: XdpContext) -> u32 {
-    if Frame::of(&context).write_start(time::jiffies().to_ne_bytes()) {
+    if Frame::of_order(&context).write_start(time::jiffies().to_ne_bytes()) {
         xdp_action::XDP_PASS
     } else {
         xdp_action::XDP_ABORTED
@@ -153,7 +164,7 @@ pub fn clock(context: XdpContext) -> u32 {
 /// Does what the packet it is run on orders: a [`BlockOrder`].
 #[xdp]
 pub fn block_source(context: XdpContext) -> u32 {
-    let order: Option<BlockOrder> = Frame::of(&context).read(0);
+    let order: Option<BlockOrder> = Frame::of_order(&context).read(0);
     match order {
         Some(order) if accounts::block(Source::new(order.source()), order.until()) => xdp_action::XDP_PASS,
         _ => xdp_action::XDP_ABORTED,
@@ -163,7 +174,7 @@ pub fn block_source(context: XdpContext) -> u32 {
 /// Does what the packet it is run on orders: a [`PrimeOrder`].
 #[xdp]
 pub fn prime_listener(context: XdpContext) -> u32 {
-    let order: Option<PrimeOrder> = Frame::of(&context).read(0);
+    let order: Option<PrimeOrder> = Frame::of_order(&context).read(0);
     match order {
         Some(order) if challenge::prime::prime(&context, &order) => xdp_action::XDP_PASS,
         _ => xdp_action::XDP_ABORTED,

@@ -1,6 +1,5 @@
 //! What can come of a packet, what it is counted as, and what is done with it: the one table of both.
 
-use aya_ebpf::bindings::xdp_action;
 use tcpguard_common::{
     counters::Counter,
     drops::DropReason,
@@ -12,7 +11,7 @@ use tcpguard_common::{
 #[derive(Clone, Copy)]
 pub struct Outcome {
     counted_as: Counter,
-    action: u32,
+    is_dropped: bool,
 }
 
 impl Outcome {
@@ -58,18 +57,18 @@ impl Outcome {
     /// It goes no further.
     #[inline(always)]
     pub const fn dropped(reason: DropReason) -> Self {
-        Self { counted_as: reason.counter(), action: xdp_action::XDP_DROP }
+        Self { counted_as: reason.counter(), is_dropped: true }
     }
 
     #[inline(always)]
     const fn passed(counted_as: Counter) -> Self {
-        Self { counted_as, action: xdp_action::XDP_PASS }
+        Self { counted_as, is_dropped: false }
     }
 
-    /// The verdict for the driver.
+    /// Whether it goes no further.
     #[inline(always)]
-    pub const fn action(self) -> u32 {
-        self.action
+    pub const fn is_dropped(self) -> bool {
+        self.is_dropped
     }
 
     /// What it is counted as.

@@ -26,6 +26,9 @@ static FILTER_BLOCKS: Global<u32> = Global::new(1);
 static CAN_MAKE_COOKIES: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static NAMESPACE: Global<u32> = Global::new(0);
+#[cfg(not(feature = "tc"))]
+#[unsafe(no_mangle)]
+static CHAINS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static GENERATION: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
@@ -78,6 +81,13 @@ pub fn can_make_cookies() -> u32 {
 #[inline(always)]
 pub fn namespace() -> u32 {
     NAMESPACE.load()
+}
+
+/// Whether frames that pass are handed on to programs that were there before: 0 or 1.
+#[cfg(not(feature = "tc"))]
+#[inline(always)]
+pub fn chains() -> u32 {
+    CHAINS.load()
 }
 
 /// Which of the datapaths this is that share maps.

@@ -90,7 +90,12 @@ impl Daemon {
         }
         self.tick();
         self.datapath.take_effect()?;
-        self.guards.attach(&mut self.datapath)?;
+        if let Err(error) = self.guards.attach(&mut self.datapath) {
+            if self.datapath.ending == OnExit::Detach {
+                self.guards.detach(&mut self.datapath);
+            }
+            return Err(error);
+        }
         // From now on a crash leaves everything as it is, for the next start.
         self.datapath.ending = OnExit::Keep;
         self.note_situation();
@@ -140,6 +145,9 @@ impl Daemon {
             tokio::task::block_in_place(|| self.enforcer.restore());
         }
         tokio::task::block_in_place(|| self.store.flush());
+        if self.datapath.ending == OnExit::Detach {
+            self.guards.detach(&mut self.datapath);
+        }
         match self.datapath.ending {
             OnExit::Detach => info!("detached from all interfaces"),
             OnExit::Keep => info!("still attached to all interfaces; `tcpguard detach` takes it off"),

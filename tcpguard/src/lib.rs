@@ -70,7 +70,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     api::{About, ApiState, ListenError, Listeners, StatsCache, Turns},
-    config::Config,
+    config::{Coexist, Config},
     cost::{Cost, CostMeter},
     daemon::Daemon,
     datapath::{Datapath, DatapathError, DatapathOptions, Feature},
@@ -246,6 +246,8 @@ fn datapath_options(config: &Config) -> DatapathOptions {
         max_sources: config.limits.max_sources,
         prefix_v4: config.source.prefix_v4,
         prefix_v6: config.source.prefix_v6,
+        hook: config.attach,
+        chains: config.coexist == Coexist::Chain,
         pins: Some(config.pins.path.clone()),
         log_level: cli::datapath_log_level(),
     }

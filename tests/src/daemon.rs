@@ -349,6 +349,15 @@ impl Daemon {
         self.setup.write_config().map(drop)
     }
 
+    /// Runs it anew, after its end, with another configuration, by which it must come to its end by itself.
+    ///
+    /// # Errors
+    /// Where it cannot be run.
+    pub fn again_with(&mut self, text: &str) -> Result<Output> {
+        self.setup.set_config(text);
+        self.setup.run_to_end()
+    }
+
     /// A command of tcpguard's, with the daemon's configuration, where the daemon runs.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use tcpguard::{
-    config::Config,
+    config::{Config, Hook},
     datapath::{Datapath, DatapathOptions, Maps, maps::Totals},
 };
 use tcpguard_common::{challenge::PortChallenge, control::Control, counters::Counter};
@@ -23,7 +23,23 @@ impl Guard {
     /// # Errors
     /// Without root.
     pub fn load() -> Result<Self> {
-        let options = DatapathOptions { max_sources: 4096, prefix_v4: 24, prefix_v6: 64, pins: None, log_level: None };
+        Self::load_at(Hook::Xdp)
+    }
+
+    /// The same, as it is attached at this hook.
+    ///
+    /// # Errors
+    /// Without root.
+    pub fn load_at(hook: Hook) -> Result<Self> {
+        let options = DatapathOptions {
+            max_sources: 4096,
+            prefix_v4: 24,
+            prefix_v6: 64,
+            hook,
+            chains: false,
+            pins: None,
+            log_level: None,
+        };
         let (mut datapath, maps) = Datapath::load(&options)?;
         datapath.take_effect()?;
         Ok(Self { datapath, maps })

@@ -6,11 +6,12 @@
 use std::{fs, net::IpAddr, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::{TestRun, TestRunOptions};
+use aya::programs::TestRunOptions;
 use lab::{
     frame::{ACK, Frame, SYN},
     guard::{Guard, challenge_terms},
 };
+use tcpguard::config::Hook;
 use tcpguard_common::{
     bucket::Rate,
     challenge::{PortChallenge, port_flag},
@@ -39,7 +40,12 @@ fn everything() -> u32 {
 
 /// The datapath with a port that is challenged so.
 fn challenging(flags: u32) -> Result<Guard> {
-    let mut guard = Guard::load()?;
+    challenging_at(Hook::Xdp, flags)
+}
+
+/// The same, as it is attached at this hook.
+fn challenging_at(hook: Hook, flags: u32) -> Result<Guard> {
+    let mut guard = Guard::load_at(hook)?;
     let control = Control {
         good_until: u64::MAX,
         flags: flag::DROP | flag::CHALLENGE | flag::LOCAL_KNOWN,
@@ -60,7 +66,7 @@ fn challenging(flags: u32) -> Result<Guard> {
 fn answer(guard: &Guard, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
     let mut answer = vec![0; 256];
     let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut answer), ..TestRunOptions::new() };
-    let result = guard.datapath.guard()?.test_run(options)?;
+    let result = guard.datapath.run_guard(options)?;
     answer.truncate(result.data_size_out as usize);
     Ok((result.return_value, answer))
 }
@@ -219,45 +225,47 @@ fn expected(system: &System, syn: &Frame, answer: &[u8]) -> Vec<u8> {
 fn every_system_gets_its_answer() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
-    let guard = challenging(everything())?;
-    let mut answers = Vec::new();
-    for system in SYSTEMS {
-        for (name, syn) in wrappings(system) {
-            let mut frame = syn.build().bytes;
-            // The shortest frames are filled up by whoever sends them, with whatever there was.
-            let length = frame.len().max(60);
-            frame.resize(length, 0xee);
-            let (verdict, answer) = answer(&guard, &frame)?;
-            ensure!(verdict == XDP_TX, "{name}: the verdict is {verdict}");
-            let expected = expected(system, &syn, &answer);
-            ensure!(answer == expected, "{name}:\n{answer:02x?} instead of\n{expected:02x?}");
-            answers.push((name, answer));
+    for hook in [Hook::Xdp, Hook::Tc] {
+        let guard = challenging_at(hook, everything())?;
+        let mut answers = Vec::new();
+        for system in SYSTEMS {
+            for (name, syn) in wrappings(system) {
+                let mut frame = syn.build().bytes;
+                // The shortest frames are filled up by whoever sends them, with whatever there was.
+                let length = frame.len().max(60);
+                frame.resize(length, 0xee);
+                let (verdict, answer) = answer(&guard, &frame)?;
+                ensure!(verdict == XDP_TX, "{name}: the verdict is {verdict}");
+                let expected = expected(system, &syn, &answer);
+                ensure!(answer == expected, "{name}:\n{answer:02x?} instead of\n{expected:02x?}");
+                answers.push((name, answer));
+            }
         }
+        tcpdump_agrees(&answers)
     }
-    tcpdump_agrees(&answers)
-}
 
-/// tcpdump reads them all, and finds both checksums right.
-fn tcpdump_agrees(answers: &[(String, Vec<u8>)]) -> Result<()> {
-    let mut pcap = vec![0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0];
-    for (_, answer) in answers {
-        let length = (answer.len() as u32).to_le_bytes();
-        pcap.extend([0; 8]);
-        pcap.extend(length);
-        pcap.extend(length);
-        pcap.extend(answer);
+    /// tcpdump reads them all, and finds both checksums right.
+    fn tcpdump_agrees(answers: &[(String, Vec<u8>)]) -> Result<()> {
+        let mut pcap = vec![0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0];
+        for (_, answer) in answers {
+            let length = (answer.len() as u32).to_le_bytes();
+            pcap.extend([0; 8]);
+            pcap.extend(length);
+            pcap.extend(length);
+            pcap.extend(answer);
+        }
+        let file = tempfile::NamedTempFile::new().context("no file")?;
+        fs::write(file.path(), pcap).context("cannot write the capture")?;
+        let output = Command::new("tcpdump").args(["-n", "-vvv", "-r"]).arg(file.path()).output();
+        let output = output.context("cannot run tcpdump: Debian has it in the package tcpdump")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let right = text.matches("(correct)").count();
+        ensure!(right == answers.len(), "{right} of {} have a right TCP checksum:\n{text}", answers.len());
+        for complaint in ["bad", "incorrect", "invalid", "truncated", "missing", "[|"] {
+            ensure!(!text.contains(complaint), "tcpdump says \"{complaint}\":\n{text}");
+        }
+        ensure!(text.matches("Flags [S").count() == answers.len(), "{text}");
     }
-    let file = tempfile::NamedTempFile::new().context("no file")?;
-    fs::write(file.path(), pcap).context("cannot write the capture")?;
-    let output = Command::new("tcpdump").args(["-n", "-vvv", "-r"]).arg(file.path()).output();
-    let output = output.context("cannot run tcpdump: Debian has it in the package tcpdump")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let right = text.matches("(correct)").count();
-    ensure!(right == answers.len(), "{right} of {} have a right TCP checksum:\n{text}", answers.len());
-    for complaint in ["bad", "incorrect", "invalid", "truncated", "missing", "[|"] {
-        ensure!(!text.contains(complaint), "tcpdump says \"{complaint}\":\n{text}");
-    }
-    ensure!(text.matches("Flags [S").count() == answers.len(), "{text}");
     Ok(())
 }
 

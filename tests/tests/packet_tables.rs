@@ -11,7 +11,7 @@ use lab::{
     frame::{ACK, Built, Frame, LINUX_SYN_OPTIONS, PSH, RST},
     guard::Guard,
 };
-use tcpguard::explain::Bytes;
+use tcpguard::{config::Hook, explain::Bytes};
 use tcpguard_common::{
     bucket::Rate,
     control::{Control, flag},
@@ -34,10 +34,12 @@ fn runtime() -> tokio::runtime::Runtime {
 fn every_shape_has_its_counter() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
-    let guard = Guard::load()?;
-    for (name, frame, counter) in table() {
-        let counted = guard.run(&frame)?;
-        ensure!(counted == [(Counter::Packets, 1), (counter, 1)], "{name}: {counted:?}");
+    for hook in [Hook::Xdp, Hook::Tc] {
+        let guard = Guard::load_at(hook)?;
+        for (name, frame, counter) in table() {
+            let counted = guard.run(&frame)?;
+            ensure!(counted == [(Counter::Packets, 1), (counter, 1)], "{name}, {hook:?}: {counted:?}");
+        }
     }
     Ok(())
 }
@@ -171,8 +173,9 @@ fn a_tagged_or_extended_syn_is_the_same_syn() -> Result<()> {
 fn every_reason_to_drop_drops_and_is_counted() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
-    for (family, plain) in [("IPv4", ipv4()), ("IPv6", ipv6())] {
-        let mut guard = Guard::load()?;
+    let families = [("IPv4", ipv4()), ("IPv6", ipv6())];
+    for (hook, (family, plain)) in [Hook::Xdp, Hook::Tc].into_iter().flat_map(|hook| families.clone().map(|of| (hook, of))) {
+        let mut guard = Guard::load_at(hook)?;
         for (name, frame, reason) in drop_table(family, &plain) {
             // Without leave it passes; where nothing is dropped, that it would be is counted.
             guard.give_leave(0)?;

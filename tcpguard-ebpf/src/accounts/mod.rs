@@ -15,7 +15,6 @@ mod prefixes;
 mod sketch;
 mod sources;
 
-use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use tcpguard_common::{
     atomic,
@@ -31,6 +30,7 @@ use crate::{
     challenge::{self, Challenge},
     control::{self, Leave},
     destination, events,
+    hook::Context,
     outcome::Outcome,
     socket::Handshake,
     stages,
@@ -58,7 +58,7 @@ pub fn not_begun(segment: &Segment, is_restrained: bool) {
 /// A SYN arrived that the lists have nothing against. What is remembered of its source may be against it; and
 /// it may have to be challenged.
 #[inline(always)]
-pub fn syn(context: &XdpContext, arrival: &Arrival, standing: Standing) -> Outcome {
+pub fn syn(context: &Context, arrival: &Arrival, standing: Standing) -> Outcome {
     let (source, now) = (arrival.source, arrival.now);
     if known::may_contain(source)
         && let Some(entry) = sources::find(source)

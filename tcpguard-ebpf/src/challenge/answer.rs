@@ -1,7 +1,7 @@
 //! Turning a SYN into its answer, in the same frame: hardware addresses change places, VLAN tags stay, and
 //! behind them an IP header without options or extensions and the SYN-ACK take the place of what was there.
 
-use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
+use aya_ebpf::EbpfContext as _;
 use tcpguard_common::{
     challenge::{
         syn_ack::{
@@ -14,7 +14,11 @@ use tcpguard_common::{
 };
 
 use super::{cookie, terms_of};
-use crate::{frame::Frame, time::Now};
+use crate::{
+    frame::Frame,
+    hook::{Context, RawContext},
+    time::Now,
+};
 
 /// Words of an Ethernet header's two addresses.
 const ADDRESS_WORDS: usize = 3;
@@ -22,17 +26,17 @@ const ADDRESS_WORDS: usize = 3;
 /// Turns the frame into the answer to the SYN that it holds. False where that cannot be; the frame is as it
 /// was then.
 #[inline(always)]
-pub fn send(context: &XdpContext) -> bool {
+pub fn send(context: &Context) -> bool {
     make(context).is_some()
 }
 
 #[inline(always)]
-fn make(context: &XdpContext) -> Option<()> {
+fn make(context: &Context) -> Option<()> {
     let frame = Frame::of(context);
     let segment = &packet::parse(&frame).ok()?;
     let terms = terms_of(segment.destination_port)?;
     let options = SynOptions::read_usual(&frame, segment.tcp_offset, segment.header_length)
-        .unwrap_or_else(|| SynOptions::from_packed(read_options(context.ctx, segment.place())));
+        .unwrap_or_else(|| SynOptions::from_packed(read_options(context.as_ptr().cast(), segment.place())));
     let is_ipv4 = segment.source.is_ipv4();
     if options.is_signed() {
         return None;
@@ -71,8 +75,8 @@ fn make(context: &XdpContext) -> Option<()> {
 /// itself: the ways through the options end here.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn read_options(context: *mut xdp_md, place: u64) -> u64 {
-    let frame = Frame::of(&XdpContext::new(context));
+extern "C" fn read_options(context: *mut RawContext, place: u64) -> u64 {
+    let frame = Frame::of(&Context::new(context));
     let (tcp_offset, header_length) = packet::tcp_at(place);
     SynOptions::read(&frame, tcp_offset, header_length).packed()
 }

@@ -9,7 +9,7 @@ mod load;
 pub mod prime;
 mod spent;
 
-use aya_ebpf::{btf_maps::ProgramArray, macros::btf_map, programs::XdpContext};
+use aya_ebpf::{btf_maps::ProgramArray, macros::btf_map};
 use tcpguard_common::{
     challenge::{PortChallenge, port_flag},
     control::flag,
@@ -17,7 +17,7 @@ use tcpguard_common::{
     drops::DropReason,
 };
 
-use crate::{accounts::counts, arrival::Arrival, outcome::Outcome, settings};
+use crate::{accounts::counts, arrival::Arrival, hook::Context, outcome::Outcome, settings};
 pub use answer::send as answer;
 pub use cookie::is_returned as is_returned_cookie;
 pub use destinations::{has_listener, note_listener, terms_of};
@@ -86,7 +86,7 @@ static ANSWER: ProgramArray<1> = ProgramArray::new();
 
 /// Has the frame answered. It returns only where that cannot be.
 #[inline(always)]
-pub fn answer_next(context: &XdpContext) {
+pub fn answer_next(context: &Context) {
     if settings::can_make_cookies() != 0 {
         // SAFETY: on success it does not return.
         unsafe { ANSWER.tail_call(context, 0) };

@@ -31,8 +31,10 @@ pub struct Change {
 
 /// Keys, or sections, that only a start reads: where the daemon listens and keeps things, the sizes of maps, and how
 /// the datapath is attached and loaded.
-const AT_RESTART: [&str; 8] = [
+const AT_RESTART: [&str; 10] = [
+    "attach",
     "xdp_mode",
+    "coexist",
     "source.prefix_v4",
     "source.prefix_v6",
     "limits.max_sources",
@@ -60,7 +62,9 @@ impl Config {
     #[must_use]
     pub fn as_taken_up_by(self, running: &Self) -> Self {
         Self {
+            attach: running.attach,
             xdp_mode: running.xdp_mode,
+            coexist: running.coexist,
             source: super::SourceLimits {
                 prefix_v4: running.source.prefix_v4,
                 prefix_v6: running.source.prefix_v6,
@@ -134,7 +138,7 @@ mod tests {
     fn what_is_taken_up_is_what_is_said_to_be() {
         let before = Config::default();
         let after = config(
-            "interfaces = [\"eth1\"]\nxdp_mode = \"generic\"\non_exit = \"keep\"\n[thresholds]\nmax_half_open = 9\n\
+            "interfaces = [\"eth1\"]\nattach = \"tc\"\ncoexist = \"chain\"\nxdp_mode = \"generic\"\non_exit = \"keep\"\n[thresholds]\nmax_half_open = 9\n\
              [source]\nmax_half_open = 3\nprefix_v4 = 16\nprefix_v6 = 48\n[limits]\nmax_sources = 2048\n\
              heartbeat_timeout = \"9s\"\n[listen]\nhttp = \"127.0.0.1:1\"\nhosts = [\"b\"]\nsocket = \"/s\"\n[store]\n\
              path = \"/s\"\n[pins]\npath = \"/p\"\n[lists]\nkeep_ssh = false\n[challenge]\nmode = \"never\"\n[kernel]\n\
@@ -146,7 +150,7 @@ mod tests {
             .filter(|change| change.takes_effect == TakesEffect::AtRestart)
             .map(|change| change.key.as_str())
             .collect();
-        assert_eq!(changes.len(), 19, "{changes:?}");
+        assert_eq!(changes.len(), 21, "{changes:?}");
         let taken_up = after.clone().as_taken_up_by(&before);
         let left: Vec<String> = taken_up.changes_to(&after).into_iter().map(|change| change.key).collect();
         assert_eq!(left, waiting);

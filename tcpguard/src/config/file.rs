@@ -19,6 +19,26 @@ pub enum XdpMode {
     Generic,
 }
 
+/// Where the datapath is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// XDP: in the driver, or close behind it.
+    Xdp,
+    /// The ingress of traffic control.
+    Tc,
+}
+
+/// What is done where an interface has an XDP program already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Coexist {
+    /// It is not guarded.
+    Refuse,
+    /// tcpguard takes its place, and hands it what passes.
+    Chain,
+}
+
 /// What becomes of the datapath when the daemon ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -55,7 +75,9 @@ pub enum ChallengeMethod {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ConfigFile {
     pub interfaces: Option<Spanned<Vec<String>>>,
+    pub attach: Option<Hook>,
     pub xdp_mode: Option<XdpMode>,
+    pub coexist: Option<Coexist>,
     pub syn_attack_protect: Option<Spanned<u8>>,
     pub on_exit: Option<OnExit>,
     pub thresholds: ThresholdsFile,

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 pub use change::{Change, TakesEffect};
 pub use error::ConfigError;
-pub use file::{ChallengeMethod, ChallengeMode, OnExit, XdpMode};
+pub use file::{ChallengeMethod, ChallengeMode, Coexist, Hook, OnExit, XdpMode};
 
 /// A validated configuration. It serialises to the TOML that would produce it.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
@@ -21,9 +21,15 @@ pub struct Config {
     /// Interfaces to guard, by name, or by patterns such as `eth*`, which also take in what appears later. Without any: the
     /// interface of the default route.
     pub interfaces: Vec<String>,
+    /// Where the datapath is attached: `xdp`, or `tc`, the ingress of traffic control (TCX, else a clsact qdisc), which costs more,
+    /// for interfaces whose XDP is taken or not usable.
+    pub attach: Hook,
     /// How the XDP program is attached: `auto` (by the driver, else by the kernel's generic code, with a warning), `native` or
     /// `generic`.
     pub xdp_mode: XdpMode,
+    /// What is done where an interface has an XDP program already: `refuse` (it is not guarded), or `chain` (tcpguard takes its
+    /// place, hands it what passes, and puts it back in the end).
+    pub coexist: Coexist,
     /// What may be done: 0 watches and reports, 1 also changes kernel settings in an attack, 2 also drops and challenges in XDP.
     pub syn_attack_protect: u8,
     /// What becomes of the datapath when the daemon ends: `detach` takes it off; `keep` leaves it attached, where it counts and lets
@@ -203,7 +209,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             interfaces: Vec::new(),
+            attach: Hook::Xdp,
             xdp_mode: XdpMode::Auto,
+            coexist: Coexist::Refuse,
             syn_attack_protect: 2,
             on_exit: OnExit::Detach,
             thresholds: Thresholds {

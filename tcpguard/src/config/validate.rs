@@ -31,6 +31,8 @@ pub(super) fn validate(file: ConfigFile) -> Result<Config, Problem> {
     let defaults = Config::default();
     Ok(Config {
         interfaces: interfaces(file.interfaces)?,
+        attach: file.attach.unwrap_or(defaults.attach),
+        coexist: file.coexist.unwrap_or(defaults.coexist),
         xdp_mode: file.xdp_mode.unwrap_or(defaults.xdp_mode),
         syn_attack_protect: within(file.syn_attack_protect, defaults.syn_attack_protect, 0..=2)?,
         on_exit: file.on_exit.unwrap_or(defaults.on_exit),

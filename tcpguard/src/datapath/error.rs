@@ -72,7 +72,7 @@ pub enum DatapathError {
     NoDefaultRoute,
     /// Another XDP program is there.
     #[error(
-        "interface {interface} already has the XDP program {program} (id {id}): detach it with `ip link set dev {interface} xdp off`, or leave the interface out"
+        "interface {interface} already has the XDP program {program} (id {id}): coexist = \"chain\" has tcpguard run before it, attach = \"tc\" beside it; or detach it with `ip link set dev {interface} xdp off`"
     )]
     Occupied {
         /// The interface.
@@ -81,6 +81,14 @@ pub enum DatapathError {
         program: String,
         /// The program's id.
         id: u32,
+    },
+    /// It cannot take another program's place.
+    #[error("interface {interface}: {reason}")]
+    NotChained {
+        /// The interface.
+        interface: String,
+        /// Why not.
+        reason: String,
     },
     /// The program could not be attached.
     #[error("cannot attach to interface {interface} in {mode} mode: {reason}")]

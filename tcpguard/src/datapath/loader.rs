@@ -8,7 +8,7 @@ use std::{
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, MapData, ProgramArray},
-    programs::{BtfTracePoint, ProgramType, Xdp, links::FdLink},
+    programs::{BtfTracePoint, Program, ProgramType, links::FdLink},
     sys::{BpfHelper, is_helper_supported},
 };
 use nix::time::{ClockId, clock_getres};
@@ -28,7 +28,10 @@ use super::{
     maps::take,
     pins::{Expected, PinError, Pins},
 };
-use crate::{config::OnExit, fault};
+use crate::{
+    config::{Hook, OnExit},
+    fault,
+};
 
 /// What the datapath is loaded with.
 #[derive(Clone, Debug)]
@@ -39,6 +42,10 @@ pub struct DatapathOptions {
     pub prefix_v4: u8,
     /// Prefix length that IPv6 networks are accounted by.
     pub prefix_v6: u8,
+    /// Where it will be attached.
+    pub hook: Hook,
+    /// Whether frames that pass are handed on to programs that were on interfaces before.
+    pub chains: bool,
     /// Where to pin what outlives the daemon; nothing does without.
     pub pins: Option<PathBuf>,
     /// aya-log's level (1 error to 5 trace), or `None` for no log: the programs then have no code for it.
@@ -97,7 +104,16 @@ const TWIN_SOURCES: u32 = 4096;
 /// The kernel asks for ring buffers of whole pages.
 const SMALLEST_RING: u32 = 4096;
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tcpguard.bpf.o"));
+static AT_XDP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tcpguard.bpf.o"));
+/// The same programs, compiled for traffic control.
+static AT_TC: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tcpguard-tc.bpf.o"));
+
+const fn object_for(hook: Hook) -> &'static [u8] {
+    match hook {
+        Hook::Xdp => AT_XDP,
+        Hook::Tc => AT_TC,
+    }
+}
 
 impl Datapath {
     /// Loads programs and maps. Nothing is attached to an interface yet.
@@ -162,6 +178,10 @@ impl Datapath {
             .override_global(setting::NAMESPACE, &namespace, true)
             .override_global(setting::SOCKET_LAYOUT, &layout, true)
             .override_global(setting::LOG_LEVEL, &log_level, true);
+        let chains = u32::from(options.chains);
+        if options.hook == Hook::Xdp {
+            loader.override_global(setting::CHAINS, &chains, true);
+        }
         if options.log_level.is_none() {
             loader.map_max_entries(map::LOG, SMALLEST_RING);
         }
@@ -174,14 +194,13 @@ impl Datapath {
             }
         }
         fault::point("loading maps");
-        let mut ebpf = loader.load(OBJECT).map_err(|error| DatapathError::object(&error))?;
+        let mut ebpf = loader.load(object_for(options.hook)).map_err(|error| DatapathError::object(&error))?;
 
-        load_xdp(&mut ebpf, program::GUARD)?;
-        load_xdp(&mut ebpf, program::CLOCK)?;
-        load_xdp(&mut ebpf, program::BLOCK_SOURCE)?;
-        load_xdp(&mut ebpf, program::PRIME_LISTENER)?;
+        for name in [program::GUARD, program::CLOCK, program::BLOCK_SOURCE, program::PRIME_LISTENER] {
+            load_program(&mut ebpf, name)?;
+        }
         if cookies == Feature::Available {
-            load_xdp(&mut ebpf, program::ANSWER_SYN)?;
+            load_program(&mut ebpf, program::ANSWER_SYN)?;
             install_answer(&mut ebpf)?;
         }
         let mut instance_map: Array<MapData, Instance> = take(&mut ebpf, map::INSTANCE)?;
@@ -211,6 +230,7 @@ impl Datapath {
         let inheritance = estate.inheritance();
         let datapath = Self {
             ebpf,
+            hook: options.hook,
             tracepoints,
             instance: instance_map,
             generation,
@@ -252,7 +272,7 @@ impl Estate {
     /// Keeps of it what fits, and removes the rest.
     fn take_over(pins: Option<&Pins>, options: &DatapathOptions, sizes: &[(&str, u32)]) -> Result<Self, DatapathError> {
         let Some(pins) = pins else { return Ok(Self::default()) };
-        let mut expected = Expected::of_object(OBJECT)?;
+        let mut expected = Expected::of_object(object_for(options.hook))?;
         for (name, entries) in sizes {
             if let Some(expected) = expected.get_mut(*name) {
                 expected.max_entries = *entries;
@@ -276,19 +296,17 @@ impl Estate {
     }
 }
 
-fn load_xdp(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
-    let program = ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
-    let program: &mut Xdp = program.try_into().map_err(DatapathError::program(name))?;
-    program.load().map_err(DatapathError::program(name))
+fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
+    match ebpf.program_mut(name) {
+        Some(Program::Xdp(program)) => program.load().map_err(DatapathError::program(name)),
+        Some(Program::SchedClassifier(program)) => program.load().map_err(DatapathError::program(name)),
+        _ => Err(DatapathError::Missing(name)),
+    }
 }
 
 /// Tells the datapath which program answers SYNs.
 fn install_answer(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
-    let program: &Xdp = ebpf
-        .program(program::ANSWER_SYN)
-        .ok_or(DatapathError::Missing(program::ANSWER_SYN))?
-        .try_into()
-        .map_err(DatapathError::program(program::ANSWER_SYN))?;
+    let program = ebpf.program(program::ANSWER_SYN).ok_or(DatapathError::Missing(program::ANSWER_SYN))?;
     let program =
         program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(DatapathError::program(program::ANSWER_SYN))?;
     let map = ebpf.map_mut(map::ANSWER).ok_or(DatapathError::Missing(map::ANSWER))?;

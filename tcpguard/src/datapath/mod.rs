@@ -10,17 +10,21 @@ mod error;
 mod loader;
 mod log;
 pub mod maps;
+mod netlink;
 mod pins;
 mod readiness;
 mod run_time;
 mod twin;
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use aya::{
     Ebpf,
     maps::{Array, MapData},
-    programs::{TestRun, TestRunOptions, Xdp, links::FdLink},
+    programs::{Program, TestRun, TestRunOptions, TestRunResult, Xdp, links::FdLink},
 };
 use tcpguard_common::{
     address::Address,
@@ -41,14 +45,32 @@ pub use pins::{PinError, Pins, Scope as PinScope, remove as remove_pins};
 pub use run_time::ProgramCost;
 pub use twin::{LiveState, Twin};
 
-use crate::{config::OnExit, fault};
+use crate::{
+    config::{Hook, OnExit},
+    fault,
+};
 
 /// The kernel's verdict of a frame that passes.
 const XDP_PASS: u32 = 2;
 
+/// The XDP verdict that does the same as a verdict of traffic control.
+const fn as_xdp(verdict: u32) -> u32 {
+    const TC_ACT_SHOT: u32 = 2;
+    const TC_ACT_REDIRECT: u32 = 7;
+    const XDP_DROP: u32 = 1;
+    const XDP_TX: u32 = 3;
+    match verdict {
+        TC_ACT_SHOT => XDP_DROP,
+        TC_ACT_REDIRECT => XDP_TX,
+        _ => XDP_PASS,
+    }
+}
+
 /// The loaded programs. They leave the kernel when this is dropped, but for what is pinned.
 pub struct Datapath {
     ebpf: Ebpf,
+    /// Where it is attached.
+    hook: Hook,
     /// Its attachments to tracepoints.
     tracepoints: Vec<Tracepoint>,
     /// Whose tracepoints count.
@@ -122,7 +144,10 @@ impl Datapath {
     /// Lets go of attachments of a daemon before this one to what is not guarded any more.
     pub fn keep_only(&self, attachments: &[&Attachment]) {
         let Some(pins) = &self.pins else { return };
-        let attached = attachments.iter().map(|attachment| attachment.pin_name());
+        let attached = attachments.iter().filter_map(|attachment| attachment.pin_name());
+        let indices: Vec<u32> = attachments.iter().map(|attachment| attachment.index()).collect();
+        attach::put_back_all(pins, &indices);
+        attach::remove_all_filters(pins, &indices);
         pins.keep_only_links(&attached.chain(self.tracepoints.iter().map(|at| at.name.to_owned())).collect::<Vec<_>>());
     }
 
@@ -132,7 +157,7 @@ impl Datapath {
     /// Where the kernel refuses to run it.
     pub fn test_run(&self, frame: &[u8]) -> Result<u32, DatapathError> {
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
-        let result = self.xdp(program::GUARD)?.test_run(options).map_err(DatapathError::program(program::GUARD))?;
+        let result = self.run_guard(options)?;
         Ok(result.return_value)
     }
 
@@ -176,6 +201,28 @@ impl Datapath {
         let options = TestRunOptions { data_in: Some(order.as_bytes()), ..TestRunOptions::new() };
         let result = self.xdp(program::PRIME_LISTENER)?.test_run(options);
         Ok(result.map_err(DatapathError::program(program::PRIME_LISTENER))?.return_value == XDP_PASS)
+    }
+
+    /// Runs the guard on what `options` say; its verdict is that of XDP, wherever it is attached.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to run it.
+    pub fn run_guard(&self, options: TestRunOptions<'_>) -> Result<TestRunResult, DatapathError> {
+        let failed = DatapathError::program(program::GUARD);
+        match self.ebpf.program(program::GUARD) {
+            Some(Program::Xdp(guard)) => guard.test_run(options).map_err(failed),
+            Some(Program::SchedClassifier(guard)) => {
+                // Its verdicts are named as XDP's, so that whoever asks need not know.
+                let result = guard.test_run(options).map_err(failed)?;
+                Ok(TestRunResult { return_value: as_xdp(result.return_value), ..result })
+            }
+            _ => Err(DatapathError::Missing(program::GUARD)),
+        }
+    }
+
+    fn guard_program_fd(&self) -> Result<BorrowedFd<'_>, DatapathError> {
+        let program = self.ebpf.program(program::GUARD).ok_or(DatapathError::Missing(program::GUARD))?;
+        program.fd().map(AsFd::as_fd).map_err(DatapathError::program(program::GUARD))
     }
 
     /// The XDP program, for those that run it themselves.

@@ -12,13 +12,13 @@ use aya::{
         HashMap, Map, MapData, MapError,
         lpm_trie::{Key, LpmTrie},
     },
-    programs::{TestRun, TestRunOptions},
+    programs::TestRunOptions,
 };
 use tcpguard_common::{
     address::Address,
     challenge::Endpoint,
     control::Control,
-    layout::{map, program},
+    layout::map,
     rule::Rule,
     source::SourceEntry,
 };
@@ -202,7 +202,7 @@ impl Twin {
     pub fn run(&self, frame: &[u8]) -> Result<Run, DatapathError> {
         let before = self.maps.counts.read()?;
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
-        let result = self.datapath.guard()?.test_run(options).map_err(DatapathError::program(program::GUARD))?;
+        let result = self.datapath.run_guard(options)?;
         Ok(Run { verdict: result.return_value, before, after: self.maps.counts.read()? })
     }
 }

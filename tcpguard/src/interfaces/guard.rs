@@ -138,7 +138,7 @@ impl Guard {
     }
 
     /// Takes the datapath off it.
-    pub fn detach(&mut self, reason: &str, datapath: &Datapath) {
+    pub fn detach(&mut self, reason: &str, datapath: &mut Datapath) {
         let Some(index) = self.index() else { return };
         let refused = State::Refused { index, reason: reason.to_owned() };
         if let State::Attached { attachment, .. } = std::mem::replace(&mut self.state, refused) {
@@ -171,7 +171,7 @@ impl Guard {
         let (mode, reason, mtu) = match &self.state {
             State::Chosen(link) => (None, None, Some(link.mtu)),
             State::Attached { attachment, mtu, .. } => {
-                (Some(attachment.mode.name()), attachment.fallback_reason.clone(), Some(*mtu))
+                (Some(attachment.mode.name()), attachment.remark.clone(), Some(*mtu))
             }
             State::Refused { reason, .. } => (None, Some(reason.clone()), None),
             State::Gone => (None, Some("the interface is gone".to_owned()), None),
@@ -184,7 +184,7 @@ fn attach(config: &Config, datapath: &mut Datapath, link: &Link) -> Result<State
     if !link.is_ethernet {
         return Err(DatapathError::NotEthernet(link.name.clone()));
     }
-    let attachment = datapath.attach(link.target(), config.xdp_mode)?;
-    info!("guarding {} ({} XDP)", link.name, attachment.mode.name());
+    let attachment = datapath.attach(link.target(), config.xdp_mode, config.coexist)?;
+    info!("guarding {} ({})", link.name, attachment.mode.described());
     Ok(State::Attached { index: link.index, attachment, mtu: link.mtu })
 }

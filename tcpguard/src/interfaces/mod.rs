@@ -66,6 +66,13 @@ impl Guards {
         Ok(())
     }
 
+    /// Takes the datapath off every one.
+    pub fn detach(&mut self, datapath: &mut Datapath) {
+        for guard in &mut self.guards {
+            guard.detach("the daemon ends", datapath);
+        }
+    }
+
     /// Becomes what another configuration selects: what both guard stays as it is. The problems there were.
     pub fn become_those_of(&mut self, wanted: Self, datapath: &mut Datapath) -> Vec<String> {
         let is_wanted = |guard: &Guard| wanted.guards.iter().any(|other| other.wanted() == guard.wanted());

@@ -25,14 +25,19 @@ const ARGUMENT_SEPARATOR: &str = "\x1f";
 
 /// For build scripts: compiles the crate in `folder` (relative to the workspace's root), copies its binary
 /// `binary` to `OUT_DIR/<binary>.bpf.o`, and tells cargo what that depends on. A failure ends the build with one sentence.
-pub fn build_script(folder: &str, binary: &str) {
-    if let Err(error) = compile_for_build_script(&workspace().join(folder), binary) {
+///
+/// `variants` are features, each of which is compiled once more by itself, to `OUT_DIR/<binary>-<feature>.bpf.o`.
+pub fn build_script(folder: &str, binary: &str, variants: &[&str]) {
+    let folder = workspace().join(folder);
+    let all = std::iter::once(None).chain(variants.iter().copied().map(Some));
+    let result = all.into_iter().try_for_each(|variant| compile_for_build_script(&folder, binary, variant));
+    if let Err(error) = result {
         println!("cargo::error={}", format!("{error:#}").replace('\n', " "));
         std::process::exit(1);
     }
 }
 
-fn compile_for_build_script(folder: &Path, binary: &str) -> Result<()> {
+fn compile_for_build_script(folder: &Path, binary: &str, variant: Option<&str>) -> Result<()> {
     for source in [folder.to_owned(), workspace().join("tcpguard-common"), workspace().join("tests/src/flood/plan.rs")]
     {
         println!("cargo::rerun-if-changed={}", source.display());
@@ -44,12 +49,16 @@ fn compile_for_build_script(folder: &Path, binary: &str) -> Result<()> {
     let target_folder = target_folder().join("bpf");
     let mut cargo = cargo(folder, "build", &architecture)?;
     cargo.arg("--target-dir").arg(&target_folder);
+    if let Some(feature) = variant {
+        cargo.args(["--features", feature]);
+    }
     let output = cargo.output().context("cannot run cargo")?;
     if !output.status.success() {
         bail!("the BPF programs in {} do not compile: {}", folder.display(), String::from_utf8_lossy(&output.stderr));
     }
     let object = target_folder.join(TARGET).join("release").join(binary);
-    let copy = out_folder.join(format!("{binary}.bpf.o"));
+    let suffix = variant.map_or_else(String::new, |feature| format!("-{feature}"));
+    let copy = out_folder.join(format!("{binary}{suffix}.bpf.o"));
     fs::copy(&object, &copy)
         .with_context(|| format!("cannot copy {} to {}", object.display(), copy.display()))
         .map(drop)

@@ -14,7 +14,7 @@ mod object;
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt,
+    os::{fd::BorrowedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
 };
 
@@ -122,6 +122,24 @@ impl Pins {
         Ok(pinned)
     }
 
+    /// The program pinned under this name.
+    pub(super) fn program(&self, name: &str) -> Option<PinnedObject> {
+        PinnedObject::open(&self.link_path(name)).ok().filter(|object| object.number("prog_id").is_some() && object.link_type().is_none())
+    }
+
+    /// Pins a program, in the place of one that is pinned there.
+    pub(super) fn add_program(&self, name: &str, program: BorrowedFd<'_>) -> Result<(), PinError> {
+        self.remove_link(name);
+        let path = self.link_path(name);
+        fault::point("pinning a program");
+        object::pin(program, &path).map_err(|source| PinError::Folder { path, source })
+    }
+
+    /// The names of all that is pinned beside maps.
+    pub(super) fn link_names(&self) -> Vec<String> {
+        names(&self.links_folder())
+    }
+
     /// Removes the pin of a link, where there is one.
     pub(super) fn remove_link(&self, name: &str) {
         fault::point("removing the pin of a link");
@@ -130,7 +148,7 @@ impl Pins {
 
     /// Removes the pins of all links but these.
     pub(super) fn keep_only_links(&self, kept: &[String]) {
-        for name in names(&self.links_folder()).iter().filter(|name| !kept.contains(name)) {
+        for name in names(&self.links_folder()).iter().filter(|name| !kept.contains(name) && !outlasts_pin(name)) {
             info!("{name}, which a daemon before this one attached to, is not guarded any more");
             self.remove_link(name);
         }
@@ -149,7 +167,7 @@ impl Pins {
         self.folder.path().join(LINKS)
     }
 
-    fn link_path(&self, name: &str) -> PathBuf {
+    pub(super) fn link_path(&self, name: &str) -> PathBuf {
         self.links_folder().join(name)
     }
 }
@@ -183,7 +201,13 @@ pub fn remove(root: &Path, scope: Scope) -> Result<usize, PinError> {
     for path in namespaces(root).into_iter().filter(|path| scope == Scope::EveryNamespace || *path == ours) {
         match Folder::lock(path) {
             Ok(folder) => {
-                clear(folder.path());
+                let is_ours = folder.path() == ours;
+                let pins = Pins { folder };
+                if is_ours {
+                    super::attach::put_back_all(&pins, &[]);
+                    super::attach::remove_all_filters(&pins, &[]);
+                }
+                pins.remove_all();
                 removed += 1;
             }
             Err(problem) => taken = Some(problem),
@@ -206,7 +230,7 @@ fn clear(folder: &Path) {
 
 /// A daemon that died in the middle of taking over has left these; they were never in force.
 fn remove_next(links: &Path) {
-    for name in names(links).iter().filter(|name| name.ends_with(NEXT)) {
+    for name in names(links).iter().filter(|name| name.ends_with(NEXT) && !outlasts_pin(name)) {
         unpin(&links.join(name));
     }
 }
@@ -217,12 +241,17 @@ fn sweep(root: &Path, ours: &Path) {
     for path in namespaces(root).into_iter().filter(|path| path != ours) {
         let Ok(folder) = Folder::lock(path) else { continue };
         let links = folder.path().join(LINKS);
-        let is_attached = |name: &String| name.contains('-') && maps::is_attached(&links.join(name));
+        let is_attached = |name: &String| outlasts_pin(name) || maps::is_attached(&links.join(name));
         if !names(&links).iter().any(is_attached) {
             debug!("{} is of a network namespace that is gone, or was never used", folder.path().display());
             clear(folder.path());
         }
     }
+}
+
+/// Whether what a pin of this name stands for stays attached without it: removing the pin would only forget it.
+fn outlasts_pin(name: &str) -> bool {
+    ["chained-", "guard-", "filter-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn namespaces(root: &Path) -> Vec<PathBuf> {

@@ -11,6 +11,7 @@ use std::{
     path::Path,
 };
 
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 
 /// `union bpf_attr`, the part for pins.
@@ -19,6 +20,15 @@ struct PinAttributes {
     path: u64,
     fd: u32,
     flags: u32,
+}
+
+/// Pins an object at `path`, where nothing may be yet.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    let attributes = PinAttributes { path: name.as_ptr() as u64, fd: object.as_raw_fd() as u32, flags: 0 };
+    // SAFETY: the attributes point to a string that outlives the call, and name an open descriptor.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_PIN, &raw const attributes, size_of::<PinAttributes>()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// An object of the kernel that a pin names.

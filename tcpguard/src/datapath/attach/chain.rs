@@ -1,0 +1,226 @@
+//! XDP before a program that was there: tcpguard takes its place, and hands it what passes. Both stay attached by the
+//! interface itself, so that neither a crash nor an end leaves the interface without the other one; what was whose is
+//! pinned.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use aya::{
+    maps::{HashMap, Map, MapData, ProgramArray},
+    programs::{Xdp, loaded_programs},
+};
+use aya_obj::programs::XdpAttachType;
+use tcpguard_common::layout::{MOST_CHAINED, map, program};
+use tracing::{info, warn};
+
+use super::{Attachment, AttachMode, Hold, Target, attach_error, program_name};
+use crate::{
+    datapath::{
+        Datapath, DatapathError,
+        netlink::replace_xdp,
+        pins::{PinnedObject, Pins},
+    },
+    fault,
+};
+
+/// A program that was there, and the place that it has now.
+#[derive(Debug)]
+pub(super) struct Chained {
+    other: OwnedFd,
+    place: u32,
+}
+
+/// Names of pins: the program that was there, and tcpguard's in its place.
+pub(super) fn pin_names(index: u32) -> (String, String) {
+    (format!("chained-{index}"), format!("guard-{index}"))
+}
+
+impl Datapath {
+    /// Takes the place of the program that is on an interface, and hands it what passes.
+    pub(super) fn attach_before(&mut self, target: Target<'_>) -> Result<Attachment, DatapathError> {
+        let Some((found, mode)) = target.program else { return Err(DatapathError::NoInterface(target.name.to_owned())) };
+        let mode = mode.unwrap_or(AttachMode::Native);
+        let refused = |reason: String| DatapathError::NotChained { interface: target.name.to_owned(), reason };
+        let pins = self.pins.as_ref().ok_or_else(|| refused("what was there cannot be pinned".to_owned()))?;
+        // Another daemon's, or the other's own.
+        let (other, present) = match left(pins, target.index, found) {
+            Some((other, present)) => (other, present),
+            None => {
+                let program = program_of(found).map_err(|error| refused(cannot_open(found, &error)))?;
+                let again = program.try_clone().map_err(|error| refused(error.to_string()))?;
+                (program, again)
+            }
+        };
+        let name = other_name(&other);
+        let (other_pin, guard_pin) = pin_names(target.index);
+        let guard = self.guard_fd()?;
+        // In this order: whoever finds our program there finds what was there before it.
+        let path = pins.link_path(&other_pin);
+        self.pin_program(&other_pin, &other)?;
+        let place = self.place_in_chain(target, &path).inspect_err(|_| self.unpin(&other_pin))?;
+        self.pin_program(&format!("{guard_pin}-next"), &guard)?;
+        fault::point("taking the place of another program");
+        replace_xdp(target.index, guard.as_fd(), present.as_fd(), mode).map_err(|error| match error.raw_os_error() {
+            Some(libc::EBUSY) => refused(format!(
+                "the program {name} (id {found}) is held by a bpf_link, which nobody can displace; attach = \"tc\" guards beside it"
+            )),
+            _ => attach_error(target, mode, error.to_string()),
+        })?;
+        fault::point("the place of another program is taken");
+        if let Some(pins) = &self.pins {
+            pins.put_in_force(&guard_pin)?;
+        }
+        info!("{}: what passes is handed to {name}", target.name);
+        let remark = Some(format!("what passes is handed on to the program {name}"));
+        Ok(Attachment { index: target.index, hold: Hold::Chained(Chained { other, place }), mode, remark })
+    }
+
+    /// Gives the other program a place where ours hands on to.
+    fn place_in_chain(&mut self, target: Target<'_>, other: &Path) -> Result<u32, DatapathError> {
+        let taken: Vec<u32> = self.chained_interfaces()?.iter().filter_map(Result::ok).map(|(_, place)| place).collect();
+        let place = (0..MOST_CHAINED as u32).find(|place| !taken.contains(place));
+        let place = place.ok_or_else(|| DatapathError::NotChained {
+            interface: target.name.to_owned(),
+            reason: format!("more than {MOST_CHAINED} interfaces have programs of their own"),
+        })?;
+        let program = Xdp::from_pin(other, XdpAttachType::Interface).map_err(DatapathError::program("chained"))?;
+        let program = program.fd().map_err(DatapathError::program("chained"))?.try_clone().map_err(host)?;
+        let array = self.ebpf.map_mut(map::CHAINED).ok_or(DatapathError::Missing(map::CHAINED))?;
+        let mut array = ProgramArray::try_from(array).map_err(DatapathError::map(map::CHAINED))?;
+        array.set(place, &program, 0).map_err(|error| DatapathError::NotChained {
+            interface: target.name.to_owned(),
+            reason: format!("the kernel does not hand on to its program, which is made for frames in fragments, most likely: {error}"),
+        })?;
+        self.chained_interfaces()?
+            .insert(target.index, place, 0)
+            .map_err(DatapathError::map(map::CHAINED_INTERFACES))?;
+        Ok(place)
+    }
+
+    fn chained_interfaces(&mut self) -> Result<HashMap<&mut MapData, u32, u32>, DatapathError> {
+        let name = map::CHAINED_INTERFACES;
+        let map: &mut Map = self.ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
+        HashMap::try_from(map).map_err(DatapathError::map(name))
+    }
+
+    fn guard_fd(&self) -> Result<OwnedFd, DatapathError> {
+        let program = self.xdp(program::GUARD)?;
+        let fd = program.fd().map_err(DatapathError::program(program::GUARD))?;
+        fd.as_fd().try_clone_to_owned().map_err(host)
+    }
+
+    fn pin_program(&self, name: &str, program: &OwnedFd) -> Result<(), DatapathError> {
+        let Some(pins) = &self.pins else { return Ok(()) };
+        Ok(pins.add_program(name, program.as_fd())?)
+    }
+
+    /// Gives an interface back to the program that was there.
+    pub(super) fn put_back(&mut self, index: u32, chained: Chained, mode: AttachMode) -> Result<(), DatapathError> {
+        let guard = self.guard_fd()?;
+        fault::point("giving the place back");
+        let result = replace_xdp(index, chained.other.as_fd(), guard.as_fd(), mode);
+        self.forget_chained(index, chained.place);
+        // The interface may be gone, and the program with it.
+        result.map_err(|error| DatapathError::NotChained {
+            interface: format!("of index {index}"),
+            reason: format!("what was there cannot be put back: {error}"),
+        })
+    }
+
+    fn forget_chained(&mut self, index: u32, place: u32) {
+        if let Some(pins) = &self.pins {
+            let (other, guard) = pin_names(index);
+            pins.remove_link(&guard);
+            pins.remove_link(&other);
+        }
+        if let Ok(mut interfaces) = self.chained_interfaces()
+            && let Err(error) = interfaces.remove(&index)
+        {
+            warn!("the place {place} of a program is not free again: {error}");
+        }
+    }
+
+    /// Where a daemon before this one has taken a program's place, and this one is not to: gives it back.
+    pub(super) fn put_back_left(&mut self, target: Target<'_>) {
+        let Some((found, mode)) = target.program else { return };
+        let Some(pins) = &self.pins else { return };
+        if let Some((other, guard)) = left(pins, target.index, found) {
+            give_back(pins, target.index, &other, &guard, mode.unwrap_or(AttachMode::Native));
+        }
+    }
+}
+
+/// What a daemon before this one has left on an interface where `found` is attached now: the program that was there,
+/// and tcpguard's that is. Pins that say otherwise are stale, and removed.
+fn left(pins: &Pins, index: u32, found: u32) -> Option<(OwnedFd, OwnedFd)> {
+    let (other_pin, guard_pin) = pin_names(index);
+    let guards = [guard_pin.clone(), format!("{guard_pin}-next")].map(|name| pins.program(&name));
+    let guard = guards.into_iter().flatten().find(|guard| guard.number("prog_id") == Some(found));
+    match (pins.program(&other_pin), guard) {
+        (Some(other), Some(guard)) => Some((other.into_fd(), guard.into_fd())),
+        _ => {
+            pins.remove_link(&guard_pin);
+            pins.remove_link(&other_pin);
+            None
+        }
+    }
+}
+
+fn give_back(pins: &Pins, index: u32, other: &OwnedFd, guard: &OwnedFd, mode: AttachMode) {
+    fault::point("giving the place back");
+    // Who runs it may not be known; one of both it is.
+    let modes = [mode, AttachMode::Native, AttachMode::Generic];
+    let result = modes.iter().try_fold((), |(), mode| match replace_xdp(index, other.as_fd(), guard.as_fd(), *mode) {
+        Ok(()) => Err(Ok(())),
+        Err(error) if *mode == AttachMode::Generic => Err(Err(error)),
+        Err(_) => Ok(()),
+    });
+    match result {
+        Err(Ok(())) => info!("the program {} is back in its place", other_name(other)),
+        Err(Err(error)) => warn!("the interface of index {index} could not be given back to the program {}: {error}", other_name(other)),
+        Ok(()) => {}
+    }
+    let (other_pin, guard_pin) = pin_names(index);
+    pins.remove_link(&guard_pin);
+    pins.remove_link(&other_pin);
+}
+
+/// Gives every interface back, but for `kept`, whose program a daemon that does not run any more has taken the place of.
+pub(in crate::datapath) fn put_back_all(pins: &Pins, kept: &[u32]) {
+    for name in pins.link_names() {
+        let index = name.strip_prefix("chained-").and_then(|index| index.parse::<u32>().ok());
+        let Some(index) = index.filter(|index| !kept.contains(index)) else { continue };
+        let (other_pin, guard_pin) = pin_names(index);
+        let guards = [guard_pin.clone(), format!("{guard_pin}-next")].map(|name| pins.program(&name));
+        let Some(other) = pins.program(&other_pin).map(PinnedObject::into_fd) else { continue };
+        for guard in guards.into_iter().flatten() {
+            give_back(pins, index, &other, &guard.into_fd(), AttachMode::Native);
+        }
+    }
+}
+
+fn program_of(id: u32) -> Result<OwnedFd, io::Error> {
+    let program = loaded_programs().find_map(|program| match program {
+        Ok(program) if program.id() == id => Some(program.fd().map_err(io::Error::other)),
+        Ok(_) => None,
+        Err(error) => Some(Err(io::Error::other(error))),
+    });
+    program.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))?.as_fd().try_clone_to_owned()
+}
+
+fn cannot_open(id: u32, error: &io::Error) -> String {
+    format!("its program (id {id}) cannot be opened, which needs CAP_SYS_ADMIN: {error}; docs/coexistence.md says how the service gets it")
+}
+
+fn other_name(program: &OwnedFd) -> String {
+    let object = program.try_clone().and_then(PinnedObject::of).ok();
+    let id = object.and_then(|object| object.number("prog_id"));
+    id.and_then(program_name).or_else(|| id.map(|id| format!("with the id {id}"))).unwrap_or_default()
+}
+
+fn host(source: io::Error) -> DatapathError {
+    DatapathError::Host { what: "a program's descriptor", source }
+}

@@ -1,0 +1,174 @@
+//! The ingress of traffic control: by TCX, where the kernel has it (Linux 6.6), else by a filter of a clsact qdisc.
+
+use aya::programs::{
+    SchedClassifier, TcAttachType,
+    links::{FdLink, LinkOrder},
+    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
+};
+use tcpguard_common::layout::program;
+use tracing::{debug, info, warn};
+
+use super::{Attachment, AttachMode, Hold, Target, attach_error};
+use crate::{
+    datapath::{
+        Datapath, DatapathError,
+        error::{innermost, reason},
+        netlink::remove_clsact,
+        pins::Pins,
+    },
+    fault,
+};
+
+/// What our filter is known by, beside other programs' filters: before all others.
+const PRIORITY: u16 = 1;
+const HANDLE: TcHandle = TcHandle::new(0x7463, 0x7067);
+
+/// A filter, which the kernel keeps whatever becomes of the daemon.
+#[derive(Debug)]
+pub(super) struct Filter {
+    interface: String,
+    /// The qdisc that it hangs on was made for it.
+    made_qdisc: bool,
+}
+
+pub(super) fn pin_name(index: u32) -> String {
+    format!("tcx-{index}")
+}
+
+/// The pin that says that a filter is ours, and whether its qdisc is.
+pub(super) fn filter_pin(index: u32, made_qdisc: bool) -> String {
+    if made_qdisc { format!("filter-on-ours-{index}") } else { format!("filter-{index}") }
+}
+
+impl Datapath {
+    /// Puts the program on the ingress of traffic control.
+    pub(super) fn attach_tc(&mut self, target: Target<'_>) -> Result<Attachment, DatapathError> {
+        if let Some(attachment) = self.take_over_tcx(target)? {
+            return Ok(attachment);
+        }
+        fault::point("attaching to traffic control");
+        let program = self.guard_at_tc()?;
+        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+        match program.attach_with_options(target.name, TcAttachType::Ingress, order) {
+            Ok(id) => {
+                let link = program.take_link(id).map_err(|error| failed(target, &error))?;
+                let mut link = FdLink::try_from(link).map_err(|_| DatapathError::NoLink)?;
+                fault::point("attached to traffic control");
+                if let Some(pins) = &self.pins {
+                    link = pins.add_link(&pin_name(target.index), link)?;
+                }
+                Ok(Attachment { index: target.index, hold: Hold::Link(link), mode: AttachMode::Tc, remark: None })
+            }
+            Err(error) => match innermost(&error).raw_os_error() {
+                Some(libc::EPERM) => Err(DatapathError::NotPermitted),
+                // The kernel has no TCX.
+                Some(libc::EINVAL) => self.attach_filter(target),
+                _ => Err(failed(target, &error)),
+            },
+        }
+    }
+
+    fn take_over_tcx(&mut self, target: Target<'_>) -> Result<Option<Attachment>, DatapathError> {
+        let name = pin_name(target.index);
+        let pinned = self.pins.as_ref().and_then(|pins| pins.link(&name, "tcx"));
+        let Some(pinned) = pinned.filter(|pinned| pinned.index == target.index) else { return Ok(None) };
+        fault::point("replacing the program of traffic control");
+        let program = self.guard_at_tc()?;
+        let link = SchedClassifierLink::try_from(pinned.link).map_err(|error| attach_error(target, AttachMode::Tc, error.to_string()))?;
+        let id = program.attach_to_link(link).map_err(|error| failed(target, &error))?;
+        let link = program.take_link(id).map_err(|error| failed(target, &error))?;
+        info!("{}: taken over from the daemon before", target.name);
+        let link = FdLink::try_from(link).map_err(|_| DatapathError::NoLink)?;
+        Ok(Some(Attachment { index: target.index, hold: Hold::Link(link), mode: AttachMode::Tc, remark: None }))
+    }
+
+    /// Puts a filter on a clsact qdisc, which is made where there is none. One that a daemon before this one has left is
+    /// replaced.
+    fn attach_filter(&mut self, target: Target<'_>) -> Result<Attachment, DatapathError> {
+        let made_before = self.left_filter(target.index);
+        let made_qdisc = match qdisc_add_clsact(target.name) {
+            Ok(()) => true,
+            Err(TcError::AlreadyAttached) => made_before.unwrap_or(false),
+            Err(error) => return Err(attach_error(target, AttachMode::Tc, error.to_string())),
+        };
+        let known = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None });
+        let program = self.guard_at_tc()?;
+        let id = match made_before {
+            Some(_) => {
+                let link = SchedClassifierLink::attached(target.name, TcAttachType::Ingress, PRIORITY, HANDLE, None);
+                let link = link.map_err(|error| attach_error(target, AttachMode::Tc, error.to_string()))?;
+                program.attach_to_link(link)
+            }
+            None => program.attach_with_options(target.name, TcAttachType::Ingress, known),
+        };
+        let link = program.take_link(id.map_err(|error| failed(target, &error))?).map_err(|error| failed(target, &error))?;
+        // It would take the filter off when it is dropped: that is done where it is wanted.
+        std::mem::forget(link);
+        fault::point("attached to traffic control");
+        let fd = self.guard_program_fd()?;
+        if let (Some(pins), None) = (&self.pins, made_before) {
+            pins.add_program(&filter_pin(target.index, made_qdisc), fd)?;
+        }
+        let filter = Filter { interface: target.name.to_owned(), made_qdisc };
+        let remark = Some("by a clsact qdisc, since this kernel has no TCX".to_owned());
+        Ok(Attachment { index: target.index, hold: Hold::Filter(filter), mode: AttachMode::Tc, remark })
+    }
+
+    /// Whether a daemon before this one has left a filter; and, where it has, whether it made the qdisc.
+    fn left_filter(&self, index: u32) -> Option<bool> {
+        let pins = self.pins.as_ref()?;
+        [true, false].into_iter().find(|made| pins.program(&filter_pin(index, *made)).is_some())
+    }
+
+    /// Takes off a filter that a daemon before this one has left.
+    pub(super) fn remove_left_filter(&mut self, target: Target<'_>) {
+        if let Some(made_qdisc) = self.left_filter(target.index) {
+            self.remove_filter(target.index, Filter { interface: target.name.to_owned(), made_qdisc });
+        }
+    }
+
+    pub(super) fn remove_filter(&mut self, index: u32, filter: Filter) {
+        remove(index, &filter.interface, filter.made_qdisc);
+        self.unpin(&filter_pin(index, filter.made_qdisc));
+    }
+
+    fn guard_at_tc(&mut self) -> Result<&mut SchedClassifier, DatapathError> {
+        let program = self.ebpf.program_mut(program::GUARD).ok_or(DatapathError::Missing(program::GUARD))?;
+        program.try_into().map_err(DatapathError::program(program::GUARD))
+    }
+}
+
+/// Takes our filter off an interface, and its qdisc where that was made for it.
+pub(in crate::datapath) fn remove(index: u32, interface: &str, made_qdisc: bool) {
+    fault::point("removing a filter");
+    match SchedClassifierLink::attached(interface, TcAttachType::Ingress, PRIORITY, HANDLE, None) {
+        // Dropping it takes the filter off.
+        Ok(link) => drop(link),
+        Err(error) => debug!("{interface} is gone, and its filter with it: {error}"),
+    }
+    if made_qdisc && let Err(error) = remove_clsact(index) {
+        warn!("the clsact qdisc of {interface} is still there: {error}");
+    }
+}
+
+fn failed(target: Target<'_>, error: &(dyn std::error::Error + 'static)) -> DatapathError {
+    attach_error(target, AttachMode::Tc, reason(error))
+}
+
+/// Takes off every filter, but for those of `kept`, that a daemon which does not run any more has left in this network
+/// namespace.
+pub(in crate::datapath) fn remove_all_filters(pins: &Pins, kept: &[u32]) {
+    for name in pins.link_names() {
+        let (rest, made_qdisc) = match (name.strip_prefix("filter-on-ours-"), name.strip_prefix("filter-")) {
+            (Some(index), _) => (index, true),
+            (None, Some(index)) => (index, false),
+            (None, None) => continue,
+        };
+        let Some(index) = rest.parse::<u32>().ok().filter(|index| !kept.contains(index)) else { continue };
+        match nix::net::if_::if_indextoname(index) {
+            Ok(interface) => remove(index, &interface.to_string_lossy(), made_qdisc),
+            Err(error) => debug!("the interface of index {index} is gone, and its filter with it: {error}"),
+        }
+        pins.remove_link(&name);
+    }
+}

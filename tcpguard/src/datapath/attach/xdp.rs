@@ -1,0 +1,93 @@
+//! XDP, held by a `bpf_link`.
+
+use aya::programs::{Xdp, links::FdLink, xdp::XdpLink};
+use tcpguard_common::layout::program;
+use tracing::{info, warn};
+
+use super::{Attachment, AttachMode, Hold, Target, attach_error, occupied};
+use crate::{
+    config::{Coexist, XdpMode},
+    datapath::{
+        Datapath, DatapathError,
+        error::{innermost, reason},
+    },
+    fault,
+};
+
+pub(super) fn pin_name(index: u32) -> String {
+    format!("xdp-{index}")
+}
+
+impl Datapath {
+    /// Replaces the program of a link that is pinned; `None` where there is none, or not as it is wanted now.
+    pub(super) fn take_over_link(
+        &mut self,
+        target: Target<'_>,
+        wanted: XdpMode,
+    ) -> Result<Option<Attachment>, DatapathError> {
+        let name = pin_name(target.index);
+        let pinned = self.pins.as_ref().and_then(|pins| pins.link(&name, "xdp"));
+        let Some(pinned) = pinned.filter(|pinned| pinned.index == target.index) else { return Ok(None) };
+        let Some((_, mode)) = target.program.filter(|(found, _)| *found == pinned.program) else {
+            self.unpin(&name);
+            return Ok(None);
+        };
+        let mode = mode.unwrap_or(AttachMode::Native);
+        if !mode.is_what(wanted) {
+            warn!("{}: for a moment it is not guarded, since the {} mode is not wanted any more", target.name, mode.name());
+            self.unpin(&name);
+            drop(pinned);
+            return self.attach_xdp(Target { program: None, ..target }, wanted, Coexist::Refuse).map(Some);
+        }
+        let failed = |reason: String| attach_error(target, mode, reason);
+        fault::point("replacing the program of an interface");
+        let program = self.guard_at_xdp()?;
+        let link = XdpLink::try_from(pinned.link).map_err(|error| failed(error.to_string()))?;
+        let id = program.attach_to_link(link).map_err(|error| failed(reason(&error)))?;
+        let link = program.take_link(id).map_err(|error| failed(reason(&error)))?;
+        fault::point("the program of an interface is replaced");
+        info!("{}: taken over from the daemon before", target.name);
+        let link = FdLink::try_from(link).map_err(|_| DatapathError::NoLink)?;
+        let is_fallback = mode == AttachMode::Generic && wanted == XdpMode::Auto;
+        let remark = is_fallback.then(|| "the daemon before could not attach natively".to_owned());
+        Ok(Some(Attachment { index: target.index, hold: Hold::Link(link), mode, remark }))
+    }
+
+    pub(super) fn attach_natively_or_else(&mut self, target: Target<'_>) -> Result<Attachment, DatapathError> {
+        let reason = match self.attach_in(target, AttachMode::Native) {
+            Err(DatapathError::Attach { reason, .. }) => reason,
+            attached_or_hopeless => return attached_or_hopeless,
+        };
+        warn!("{}: no native XDP ({reason}); the generic mode is used, which costs more per packet", target.name);
+        let attachment = self.attach_in(target, AttachMode::Generic)?;
+        Ok(Attachment { remark: Some(reason), ..attachment })
+    }
+
+    pub(super) fn attach_in(&mut self, target: Target<'_>, mode: AttachMode) -> Result<Attachment, DatapathError> {
+        let failed = |reason: String| attach_error(target, mode, reason);
+        fault::point("attaching to an interface");
+        let program = self.guard_at_xdp()?;
+        let id = program.attach_to_if_index(target.index, mode.kernel_mode()).map_err(|error| {
+            match innermost(&error).raw_os_error() {
+                Some(libc::EPERM) => DatapathError::NotPermitted,
+                // Somebody was faster than we are.
+                Some(libc::EBUSY | libc::EEXIST) => occupied(target.name, 0),
+                _ => failed(reason(&error)),
+            }
+        })?;
+        let link = program.take_link(id).map_err(|error| failed(reason(&error)))?;
+        fault::point("attached to an interface");
+        // Where bpf_link is not to be had, aya attaches by netlink, and the program would stay behind.
+        // Kernels that load the program have bpf_link for XDP (Linux 5.9; the program's atomic
+        // instructions came with 5.12), so this is for a kernel that nobody has seen yet.
+        let mut link = FdLink::try_from(link).map_err(|_| DatapathError::NoLink)?;
+        if let Some(pins) = &self.pins {
+            link = pins.add_link(&pin_name(target.index), link)?;
+        }
+        Ok(Attachment { index: target.index, hold: Hold::Link(link), mode, remark: None })
+    }
+
+    fn guard_at_xdp(&mut self) -> Result<&mut Xdp, DatapathError> {
+        self.xdp_mut(program::GUARD)
+    }
+}

@@ -1,0 +1,82 @@
+//! Two requests of rtnetlink(7) that aya does not make: replacing an XDP program by another one, and removing a
+//! clsact qdisc.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::sys::{
+    socket::{setsockopt, sockopt},
+    time::TimeVal,
+};
+use rtnetlink::packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkMessage, LinkXdp},
+    tc::{TcAttribute, TcHandle, TcMessage},
+};
+
+use super::AttachMode;
+
+// include/uapi/linux/if_link.h
+const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+const XDP_FLAGS_REPLACE: u32 = 1 << 4;
+
+const PATIENCE_SECONDS: i64 = 2;
+
+/// Puts `program` in the place of `expected` on an interface, from one packet to the next. It stays there, whatever
+/// becomes of this process.
+///
+/// # Errors
+/// `EEXIST` where another program is there, `EBUSY` where that is held by a `bpf_link`.
+pub(super) fn replace_xdp(
+    index: u32,
+    program: BorrowedFd<'_>,
+    expected: BorrowedFd<'_>,
+    mode: AttachMode,
+) -> io::Result<()> {
+    let mode = if mode == AttachMode::Generic { XDP_FLAGS_SKB_MODE } else { XDP_FLAGS_DRV_MODE };
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::Xdp(vec![
+        LinkXdp::Fd(program.as_raw_fd()),
+        LinkXdp::Flags(mode | XDP_FLAGS_REPLACE),
+        LinkXdp::ExpectedFd(expected.as_raw_fd() as u32),
+    ]));
+    request(RouteNetlinkMessage::SetLink(message))
+}
+
+/// Removes the clsact qdisc of an interface, with whatever hangs on it.
+///
+/// # Errors
+/// Where there is none.
+pub(super) fn remove_clsact(index: u32) -> io::Result<()> {
+    let mut message = TcMessage::with_index(index as i32);
+    message.header.parent = TcHandle::CLSACT;
+    message.attributes.push(TcAttribute::Kind("clsact".to_owned()));
+    request(RouteNetlinkMessage::DelQueueDiscipline(message))
+}
+
+/// Sends a request, and waits for what the kernel says to it.
+fn request(message: RouteNetlinkMessage) -> io::Result<()> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE_SECONDS, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    packet.finalize();
+    let mut bytes = vec![0; packet.buffer_len()];
+    packet.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
+    match answer.payload {
+        NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+        _ => Ok(()),
+    }
+}

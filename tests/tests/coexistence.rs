@@ -1,0 +1,154 @@
+//! Interfaces that others use too: programs that were there before, a place beside them, and everything back in the end.
+
+use std::{net::Ipv4Addr, process::Output, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    Client, Daemon, Flood, FloodSpec, Lab, Neighbour, Setup, Sources,
+    flood::ReplyPath,
+    neighbour::program_on,
+    network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE},
+    scene::WEB,
+    server::Nginx,
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+fn one_source(port: u16) -> FloodSpec {
+    FloodSpec::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 1, 1).into(), 1), port)
+}
+
+fn said(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
+}
+
+fn syn(stats: &Value) -> u64 {
+    stats["totals"]["syn"].as_u64().unwrap_or_default()
+}
+
+fn chaining(lab: &Lab) -> Result<Setup> {
+    Ok(Setup::new(lab)?.config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\ncoexist = \"chain\"")))
+}
+
+#[test]
+fn what_passes_is_handed_on_and_the_place_given_back() -> Result<()> {
+    let lab = Lab::new()?;
+    let _nginx = Nginx::start(&lab, &[80])?;
+    let neighbour = Neighbour::attach(&lab, SERVER_INTERFACE)?;
+    let mut daemon = chaining(&lab)?.start()?;
+    ensure!(program_on(&lab, SERVER_INTERFACE)? != Some(neighbour.id), "tcpguard runs first");
+    let stats = daemon.json("/stats")?;
+    ensure!(stats["interfaces"][0]["reason"].to_string().contains("neighbour"), "{}", stats["interfaces"]);
+
+    let before = neighbour.seen()?;
+    Client::new(&lab).fetch(WEB)?;
+    let after_client = neighbour.seen()?;
+    ensure!(after_client >= before + 4, "a connection passes by both: {before}, {after_client}");
+    ensure!(daemon.tcpguard(&["block", "198.18.1.1"])?.status.success());
+    Flood::new(&lab, &one_source(80))?.send(50)?;
+    let stats = daemon.stats_when("all is counted", |stats| syn(stats) == 51)?;
+    ensure!(stats["drops"]["denied"] == 50, "{}", stats["drops"]);
+    ensure!(neighbour.seen()? < after_client + 50, "what is dropped goes no further");
+
+    daemon.end(Signal::SIGTERM)?;
+    ensure!(program_on(&lab, SERVER_INTERFACE)? == Some(neighbour.id), "it is back in its place");
+    let before = neighbour.seen()?;
+    Client::new(&lab).fetch(WEB)?;
+    ensure!(neighbour.seen()? > before, "and sees what comes");
+    Ok(())
+}
+
+#[test]
+fn a_crash_leaves_both_and_the_next_start_or_detach_goes_on_from_there() -> Result<()> {
+    let lab = Lab::new()?;
+    let _nginx = Nginx::start(&lab, &[80])?;
+    let neighbour = Neighbour::attach(&lab, SERVER_INTERFACE)?;
+    let mut daemon = chaining(&lab)?.start()?;
+    for round in 1..=2 {
+        daemon.restart(Signal::SIGKILL)?;
+        let before = neighbour.seen()?;
+        Client::new(&lab).fetch(WEB)?;
+        ensure!(neighbour.seen()? > before, "round {round}: it still has its turn");
+        daemon.stats_when("all is counted", |stats| syn(stats) == round)?;
+    }
+    daemon.end(Signal::SIGKILL)?;
+    Client::new(&lab).fetch(WEB)?;
+    let detached = daemon.tcpguard(&["detach"])?;
+    ensure!(detached.status.success(), "{}", said(&detached));
+    ensure!(program_on(&lab, SERVER_INTERFACE)? == Some(neighbour.id), "it is back in its place");
+
+    // Who does not want a chain any more gets the refusal, and the other program its place.
+    daemon.start_again()?;
+    daemon.end(Signal::SIGKILL)?;
+    let refusing = daemon.again_with(&format!("interfaces = [\"{SERVER_INTERFACE}\"]"))?;
+    ensure!(said(&refusing).contains("already has the XDP program"), "{}", said(&refusing));
+    ensure!(program_on(&lab, SERVER_INTERFACE)? == Some(neighbour.id), "it is back in its place");
+    Ok(())
+}
+
+#[test]
+fn what_a_link_holds_cannot_be_displaced_and_tc_guards_beside_it() -> Result<()> {
+    let lab = Lab::new()?;
+    let _nginx = Nginx::start(&lab, &[80])?;
+    let _other = lab.server.within(|| ReplyPath::attach(SERVER_INTERFACE))?;
+    let before = program_on(&lab, SERVER_INTERFACE)?;
+    let refused = chaining(&lab)?.run_to_end()?;
+    ensure!(refused.status.code() == Some(1), "{}", said(&refused));
+    for word in ["reply_path", "bpf_link", "attach = \"tc\""] {
+        ensure!(said(&refused).contains(word), "{word}: {}", said(&refused));
+    }
+    ensure!(program_on(&lab, SERVER_INTERFACE)? == before, "it was not touched");
+
+    let mut daemon = at_tc(&lab)?.start()?;
+    let stats = daemon.json("/stats")?;
+    ensure!(stats["interfaces"][0]["xdp_mode"] == "tc", "{}", stats["interfaces"]);
+    Client::new(&lab).fetch(WEB)?;
+    ensure!(daemon.tcpguard(&["block", "198.18.1.1"])?.status.success());
+    Flood::new(&lab, &one_source(80))?.send(50)?;
+    daemon.stats_when("it counts and drops", |stats| syn(stats) == 51 && stats["drops"]["denied"] == 50)?;
+    daemon.restart(Signal::SIGKILL)?;
+    Flood::new(&lab, &one_source(80))?.send(50)?;
+    daemon.stats_when("and goes on after a crash", |stats| syn(stats) == 101 && stats["drops"]["denied"] == 100)?;
+    daemon.end(Signal::SIGTERM)?;
+    ensure!(program_on(&lab, SERVER_INTERFACE)? == before, "the other one was never touched");
+    Flood::new(&lab, &one_source(80))?.send(5)?;
+    Client::new(&lab).fetch(WEB).map(drop)
+}
+
+fn at_tc(lab: &Lab) -> Result<Setup> {
+    Ok(Setup::new(lab)?.config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\nattach = \"tc\"")))
+}
+
+#[test]
+fn at_tc_a_spoofed_flood_is_answered_with_cookies_too() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.lay_second_cable()?;
+    let _nginx = Nginx::start(&lab, &[80])?;
+    let config = format!(
+        "interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]\nattach = \"tc\"\n[thresholds]\nhold = \"2s\""
+    );
+    let daemon = Setup::new(&lab)?.config(&config).start()?;
+    // Live frames need a receiver with NAPI, which XDP would have brought.
+    for interface in [SERVER_INTERFACE, SECOND_SERVER_INTERFACE] {
+        let status = lab.server.command("ethtool").args(["-K", interface, "gro", "on"]).status()?;
+        ensure!(status.success(), "ethtool cannot turn GRO on");
+    }
+    let spec = FloodSpec::syn(Sources::RANDOM_IPV4, 80);
+    let mut flood = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &spec)?;
+    let client = flood.during(20_000, || {
+        daemon.stats_when("cookies are sent", |stats| stats["totals"]["challenged"].as_u64() > Some(1000))?;
+        Client::new(&lab).run(WEB, 50, Duration::from_secs(2), || true)
+    })?;
+    ensure!(client.served() == client.tried, "{} of {} served", client.served(), client.tried);
+    let sent = flood.delivered()? + u64::from(client.tried);
+    let stats = daemon.stats_when("every SYN is counted", |stats| syn(stats) == sent)?;
+    ensure!(stats["totals"]["completed"] == client.tried, "{}", stats["totals"]);
+    cookies_were_brought_back(&daemon)
+}
+
+fn cookies_were_brought_back(daemon: &Daemon) -> Result<()> {
+    let events = daemon.json("/events?limit=1000")?;
+    let degraded = events.as_array().context("no events")?.iter().filter(|event| event["kind"] == "challenge_degraded").count();
+    ensure!(degraded == 0, "{events}");
+    Ok(())
+}
