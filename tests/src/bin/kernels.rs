@@ -11,7 +11,7 @@ use xtask::bpf::toolchain::target_folder;
 
 const SERIES: [&str; 2] = ["6.1", "6.12"];
 /// What the smoke test needs of a kernel that may have it as modules: veth, and sock_diag for TCP.
-const MODULES: [&str; 4] = ["veth", "inet_diag", "tcp_diag", "ipv6"];
+const MODULES: [&str; 6] = ["veth", "inet_diag", "tcp_diag", "ipv6", "sch_ingress", "cls_bpf"];
 
 fn main() -> Result<()> {
     let cache = target_folder().join("kernels");
@@ -37,6 +37,7 @@ fn smoke(kernel: &Kernel, cache: &Path) -> Result<String> {
     image.add_program(&program, "smoke")?;
     image.add_program(&daemon::binary()?, "tcpguard")?;
     image.add_tool("ip")?;
+    image.add_tool("ethtool")?;
     image.add_modules(kernel, &MODULES)?;
     let file = cache.join(format!("{}.cpio", kernel.name));
     image.write("/smoke", &file)?;

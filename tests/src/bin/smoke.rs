@@ -4,14 +4,43 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
+use aya::programs::loaded_programs;
 use lab::{
     Client, Flood, FloodSpec, Lab, Setup, Sources,
-    network::{SERVER_IPV4, SERVER_IPV6},
+    network::{SERVER_INTERFACE, SERVER_IPV4, SERVER_IPV6},
     server::listen,
 };
 use nix::sys::signal::Signal;
 
 fn main() -> Result<()> {
+    at_xdp()?;
+    at_tc()
+}
+
+/// At traffic control: by TCX, or by a clsact qdisc where the kernel has no TCX.
+fn at_tc() -> Result<()> {
+    let lab = Lab::new()?;
+    let _listener = listen(&lab.server, SERVER_IPV4.into(), 80)?;
+    lab.receive_without_daemon()?;
+    let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\nattach = \"tc\"");
+    let mut daemon = Setup::new(&lab)?.config(&config).start()?;
+    println!("interfaces: {}", daemon.json("/stats")?["interfaces"]);
+    let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.1.1".parse()?, 5), 80))?;
+    flood.send(20)?;
+    Client::new(&lab).connect((SERVER_IPV4, 80).into())?;
+    daemon.stats_when("all of it is counted", |stats| stats["totals"]["syn"] == 21)?;
+    // After a crash the next one goes on from there, and takes everything off in the end.
+    daemon.restart(Signal::SIGKILL)?;
+    flood.send(20)?;
+    daemon.stats_when("and what came since", |stats| stats["totals"]["syn"] == 41)?;
+    let status = daemon.end(Signal::SIGTERM)?;
+    ensure!(status.success(), "{status}: {}", daemon.log()?);
+    let left = loaded_programs().filter_map(Result::ok).filter(|program| program.name_as_str() == Some("tcpguard"));
+    ensure!(left.count() == 0, "the program is still attached");
+    Ok(())
+}
+
+fn at_xdp() -> Result<()> {
     let lab = Lab::new()?;
     let _listeners = [listen(&lab.server, SERVER_IPV4.into(), 80)?, listen(&lab.server, SERVER_IPV6.into(), 80)?];
     let mut daemon = Setup::new(&lab)?.start()?;

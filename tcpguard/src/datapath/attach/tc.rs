@@ -88,7 +88,7 @@ impl Datapath {
         let made_before = self.left_filter(target.index);
         let made_qdisc = match qdisc_add_clsact(target.name) {
             Ok(()) => true,
-            Err(TcError::AlreadyAttached) => made_before.unwrap_or(false),
+            Err(error) if is_there(&error) => made_before.unwrap_or(false),
             Err(error) => return Err(attach_error(target, AttachMode::Tc, error.to_string())),
         };
         let known = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None });
@@ -149,6 +149,11 @@ pub(in crate::datapath) fn remove(index: u32, interface: &str, made_qdisc: bool)
     if made_qdisc && let Err(error) = remove_clsact(index) {
         warn!("the clsact qdisc of {interface} is still there: {error}");
     }
+}
+
+/// Whether an error says that there is a clsact qdisc already.
+fn is_there(error: &TcError) -> bool {
+    matches!(error, TcError::AlreadyAttached) || innermost(error).raw_os_error() == Some(libc::EEXIST)
 }
 
 fn failed(target: Target<'_>, error: &(dyn std::error::Error + 'static)) -> DatapathError {
