@@ -199,7 +199,7 @@ impl Setup {
     /// # Errors
     /// Where it ends instead, with what it said.
     pub fn start(self) -> Result<Daemon> {
-        let process = self.spawn()?;
+        let process = Process(self.spawn()?);
         let log = self.log();
         let mut daemon = Daemon { process, setup: self, log };
         daemon.wait_until_ready()?;
@@ -209,7 +209,7 @@ impl Setup {
 
 /// A running daemon. It is killed when this is dropped.
 pub struct Daemon {
-    process: Child,
+    process: Process,
     setup: Setup,
     log: PathBuf,
 }
@@ -217,7 +217,7 @@ pub struct Daemon {
 impl Daemon {
     fn wait_until_ready(&mut self) -> Result<()> {
         for _ in 0..200 {
-            if let Some(status) = self.process.try_wait().context("cannot wait for tcpguard")? {
+            if let Some(status) = self.process.0.try_wait().context("cannot wait for tcpguard")? {
                 bail!("tcpguard ended with {status}: {}", self.log()?);
             }
             if self.get("/readyz").is_ok_and(|(status, _)| status == 200) {
@@ -238,7 +238,7 @@ impl Daemon {
 
     /// Its process id.
     pub fn id(&self) -> u32 {
-        self.process.id()
+        self.process.0.id()
     }
 
     /// Its resident memory.
@@ -312,9 +312,9 @@ impl Daemon {
     /// # Errors
     /// Where it does not end within five seconds.
     pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
-        kill(Pid::from_raw(self.process.id() as i32), signal).context("cannot signal the daemon")?;
+        kill(Pid::from_raw(self.process.0.id() as i32), signal).context("cannot signal the daemon")?;
         for _ in 0..100 {
-            if let Some(status) = self.process.try_wait().context("cannot wait for the daemon")? {
+            if let Some(status) = self.process.0.try_wait().context("cannot wait for the daemon")? {
                 return Ok(status);
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -336,7 +336,7 @@ impl Daemon {
     /// # Errors
     /// Where it does not start.
     pub fn start_again(&mut self) -> Result<()> {
-        self.process = self.setup.spawn()?;
+        self.process = Process(self.setup.spawn()?);
         self.wait_until_ready()
     }
 
@@ -366,6 +366,12 @@ impl Daemon {
         self.setup.tcpguard(arguments)
     }
 
+    /// What it was started with, to start it in another way. It must have ended.
+    pub fn into_setup(self) -> Setup {
+        let Self { process: _, setup, log: _ } = self;
+        setup
+    }
+
     /// Ends it with `signal`, and gives back what it was started with.
     ///
     /// # Errors
@@ -376,10 +382,13 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
+/// A process that is killed when this is dropped.
+struct Process(Child);
+
+impl Drop for Process {
     fn drop(&mut self) {
-        if self.process.kill().is_ok() {
-            self.process.wait().ok();
+        if self.0.kill().is_ok() {
+            self.0.wait().ok();
         }
     }
 }

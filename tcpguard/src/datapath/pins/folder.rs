@@ -87,7 +87,7 @@ pub(super) fn netns_cookie() -> Result<u64, PinError> {
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Folder {
@@ -95,22 +95,48 @@ impl Folder {
     pub fn open(root: &Path) -> Result<Self, PinError> {
         ensure_bpffs(root)?;
         let path = root.join(format!("{PREFIX}{}", netns_cookie()?));
-        for folder in [root, &path] {
-            make(folder)?;
-            check_owner(folder)?;
+        loop {
+            for folder in [root, &path] {
+                make(folder)?;
+                check_owner(folder)?;
+            }
+            let folder = Self::lock_among_others(&path)?;
+            // Whoever had it locked before may have taken it for one that nobody needs.
+            if folder.is_still_there() {
+                return Ok(folder);
+            }
         }
-        Self::lock(path)
     }
 
-    /// Locks the folder at `path`.
+    /// Locks the folder at `path`, of another network namespace.
     pub fn lock(path: PathBuf) -> Result<Self, PinError> {
-        let failed = |source| PinError::Folder { path: path.clone(), source };
-        let file = File::open(&path).map_err(failed)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self { path, _lock: lock }),
-            Err((_, Errno::EWOULDBLOCK)) => Err(PinError::Taken(holder(&path))),
-            Err((_, error)) => Err(failed(error.into())),
+        let file = File::open(&path).map_err(|source| PinError::Folder { path: path.clone(), source })?;
+        Self::try_lock(&path, file, FlockArg::LockExclusiveNonblock)
+    }
+
+    /// Locks that of this network namespace. Daemons of others look through what is there when they start, and lock it
+    /// for a moment: that is waited for.
+    fn lock_among_others(path: &Path) -> Result<Self, PinError> {
+        let open = || File::open(path).map_err(|source| PinError::Folder { path: path.to_owned(), source });
+        match Self::try_lock(path, open()?, FlockArg::LockExclusiveNonblock) {
+            Err(PinError::Taken(Some(process))) if is_of_another_namespace(process) => {
+                Self::try_lock(path, open()?, FlockArg::LockExclusive)
+            }
+            locked_or_not => locked_or_not,
         }
+    }
+
+    fn try_lock(path: &Path, file: File, how: FlockArg) -> Result<Self, PinError> {
+        match Flock::lock(file, how) {
+            Ok(lock) => Ok(Self { path: path.to_owned(), lock }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(PinError::Taken(holder(path))),
+            Err((_, error)) => Err(PinError::Folder { path: path.to_owned(), source: error.into() }),
+        }
+    }
+
+    fn is_still_there(&self) -> bool {
+        let inode = |metadata: io::Result<fs::Metadata>| metadata.map(|metadata| metadata.ino()).ok();
+        inode(fs::metadata(&self.path)) == inode(self.lock.metadata())
     }
 
     pub fn path(&self) -> &Path {
@@ -163,6 +189,17 @@ fn check_owner(folder: &Path) -> Result<(), PinError> {
         return untrusted("can be written by others".to_owned());
     }
     Ok(())
+}
+
+/// Whether a process is in another network namespace than this one; false where that cannot be told.
+fn is_of_another_namespace(process: u32) -> bool {
+    let namespace = |process: &str| fs::metadata(format!("/proc/{process}/ns/net")).map(|metadata| metadata.ino());
+    match (namespace(&process.to_string()), namespace("self")) {
+        (Ok(theirs), Ok(ours)) => theirs != ours,
+        // It has ended meanwhile, and what it had locked is free.
+        (Err(error), _) => error.kind() == io::ErrorKind::NotFound,
+        (Ok(_), Err(_)) => false,
+    }
 }
 
 /// The process that has locked the folder, by /proc/locks, where that tells.

@@ -239,9 +239,12 @@ fn remove_next(links: &Path) {
 /// there is one to an interface any more.
 fn sweep(root: &Path, ours: &Path) {
     for path in namespaces(root).into_iter().filter(|path| path != ours) {
-        let Ok(folder) = Folder::lock(path) else { continue };
-        let links = folder.path().join(LINKS);
+        let links = path.join(LINKS);
         let is_attached = |name: &String| outlasts_pin(name) || maps::is_attached(&links.join(name));
+        if names(&links).iter().any(is_attached) {
+            continue;
+        }
+        let Ok(folder) = Folder::lock(path) else { continue };
         if !names(&links).iter().any(is_attached) {
             debug!("{} is of a network namespace that is gone, or was never used", folder.path().display());
             clear(folder.path());

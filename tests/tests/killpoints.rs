@@ -1,0 +1,230 @@
+//! The daemon is killed at each of its steps that change something, and started again: every time the host stays
+//! reachable, it comes to calm, and in the end everything is as it was.
+//!
+//! The points are those of the daemon's own (`tcpguard/src/fault.rs`). Each run goes through all that changes something;
+//! the n-th run is killed at the n-th point. `cargo xtask test faults` goes through all of them; the test run through
+//! every fifteenth.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::TcpListener,
+    os::unix::process::ExitStatusExt,
+    process::Child,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use lab::{
+    Client, Flood, FloodSpec, Lab, Setup, Sources,
+    network::{SERVER_INTERFACE, SERVER_IPV4},
+    server::listen,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// Runs at once: each waits more than it works.
+const AT_ONCE: usize = 4;
+/// More points than any run has.
+const MOST_POINTS: u32 = 600;
+const SETTINGS: [(&str, &str); 3] = [
+    ("net.ipv4.tcp_syncookies", "1"),
+    ("net.ipv4.tcp_timestamps", "1"),
+    ("net.ipv4.tcp_synack_retries", "5"),
+];
+
+/// SYN cookies from the start on, so that their settings are changed at once; a threshold that a handful exceeds.
+fn config(threshold: u32) -> String {
+    format!(
+        "interfaces = [\"{SERVER_INTERFACE}\"]\n[thresholds]\nmax_half_open = {threshold}\nhold = \"1s\"\n[source]\n\
+         max_half_open = 5\nblock_for = \"1s\"\n[challenge]\nmode = \"always\"\n"
+    )
+}
+
+/// What the daemon that is to be killed finds.
+#[derive(Clone, Copy, Debug)]
+enum Found {
+    /// Nothing.
+    Nothing,
+    /// What another one left that was killed before it.
+    AnothersEstate,
+}
+
+struct Bench {
+    lab: Lab,
+    _listener: TcpListener,
+}
+
+impl Bench {
+    fn new() -> Result<Self> {
+        let lab = Lab::new()?;
+        let listener = listen(&lab.server, SERVER_IPV4.into(), 80)?;
+        for (name, value) in SETTINGS {
+            lab.server.sysctl(name, value)?;
+        }
+        Ok(Self { lab, _listener: listener })
+    }
+
+    fn setting(&self, name: &str) -> Result<String> {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        self.lab.server.within(|| Ok(fs::read_to_string(&path).context("no setting")?.trim().to_owned()))
+    }
+
+    fn has_xdp(&self) -> Result<bool> {
+        let output = self.lab.server.command("ip").args(["-d", "link", "show", SERVER_INTERFACE]).output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).contains("prog/xdp"))
+    }
+
+    /// All that changes something, once. The daemon may be killed anywhere in it. True where it has said that an address
+    /// is allowed.
+    fn go_through_all(&self, setup: &Setup, process: &mut Child) -> Result<bool> {
+        let mut flood = Flood::new(&self.lab, &FloodSpec::syn(Sources::InTurn("198.18.1.1".parse()?, 3), 9))?;
+        let does = |arguments: &[&str]| setup.tcpguard(arguments).is_ok_and(|output| output.status.success());
+        let is_ready = || Ok(lab::http::get(std::os::unix::net::UnixStream::connect(setup.socket())?, "/readyz")?.0 == 200);
+        let until = |process: &mut Child, done: &dyn Fn() -> Result<bool>| -> Result<bool> {
+            let deadline = Instant::now() + Duration::from_secs(8);
+            while process.try_wait().context("no process")?.is_none() {
+                if done().unwrap_or(false) {
+                    return Ok(true);
+                }
+                ensure!(Instant::now() < deadline, "the daemon neither went on nor died: {}", log(setup));
+                thread::sleep(Duration::from_millis(20));
+            }
+            Ok(false)
+        };
+        if !until(process, &is_ready)? {
+            return Ok(false);
+        }
+        // A client's handshake, and a flood that is an attack, and has its sources blocked.
+        self.lab.client.within(|| Ok(drop(std::net::TcpStream::connect((SERVER_IPV4, 80)))))?;
+        for _ in 0..3 {
+            flood.send(40)?;
+        }
+        let is_blocked = || Ok(said(setup, &["lists", "--json"])?.contains("198.18.1.1"));
+        if !until(process, &is_blocked)? {
+            return Ok(false);
+        }
+        does(&["block", "203.0.113.1", "--for", "1h"]);
+        let is_allowed = does(&["allow", "203.0.113.2"]);
+        does(&["unblock", "203.0.113.1"]);
+        does(&["reload"]);
+        if process.try_wait().context("no process")?.is_none() {
+            kill(Pid::from_raw(process.id() as i32), Signal::SIGTERM).context("no signal")?;
+        }
+        Ok(is_allowed)
+    }
+
+    /// One run that is killed at point `number`; false where it has no such point.
+    fn is_killed_at(&self, number: u32, found: Found) -> Result<bool> {
+        let mut setup = Setup::new(&self.lab)?.config(&config(20));
+        if let Found::AnothersEstate = found {
+            setup = self.after_another(setup)?;
+        }
+        let setup = setup.environment("TCPGUARD_KILL_AT", &number.to_string());
+        let points = setup.file("points");
+        let setup = setup.environment("TCPGUARD_KILL_LOG", &points.to_string_lossy());
+        let mut process = setup.spawn()?;
+        let is_allowed = self.go_through_all(&setup, &mut process)?;
+        let status = process.wait().context("it did not end")?;
+        let step = fs::read_to_string(&points).unwrap_or_default().lines().last().unwrap_or_default().to_owned();
+        if status.signal() != Some(Signal::SIGKILL as i32) {
+            ensure!(status.success(), "it ended with {status}: {}", log(&setup));
+            return Ok(false);
+        }
+        // The host keeps its network, whatever was left.
+        Client::new(&self.lab).connect((SERVER_IPV4, 80).into()).with_context(|| format!("unreachable after {step}"))?;
+        self.recovers(setup, is_allowed).with_context(|| format!("killed at {step}"))?;
+        Ok(true)
+    }
+
+    /// After a daemon that was killed while all of its measures were taken.
+    fn after_another(&self, setup: Setup) -> Result<Setup> {
+        let mut daemon = setup.start()?;
+        let mut flood = Flood::new(&self.lab, &FloodSpec::syn(Sources::InTurn("198.18.2.1".parse()?, 3), 9))?;
+        for _ in 0..3 {
+            flood.send(40)?;
+        }
+        daemon.stats_when("it is an attack", |stats| stats["state"] == "attack")?;
+        daemon.end(Signal::SIGKILL)?;
+        Ok(daemon.into_setup())
+    }
+
+    /// The next start goes on from what was left, comes to calm, and leaves nothing.
+    fn recovers(&self, setup: Setup, is_allowed: bool) -> Result<()> {
+        let mut daemon = setup.environment("TCPGUARD_KILL_AT", "").start()?;
+        Client::new(&self.lab).connect((SERVER_IPV4, 80).into()).context("unreachable after the restart")?;
+        daemon.stats_when("it is calm", |stats| stats["state"] == "calm" && stats["attack"].is_null())?;
+        let lists = daemon.json("/lists")?.to_string();
+        ensure!(lists.contains("203.0.113.2") || !is_allowed, "what was acknowledged is gone: {lists}");
+        let status = daemon.end(Signal::SIGTERM)?;
+        ensure!(status.success(), "{status}: {}", daemon.log()?);
+        for (name, value) in SETTINGS {
+            ensure!(self.setting(name)? == value, "{name} is {}: {}", self.setting(name)?, daemon.log()?);
+        }
+        ensure!(!self.has_xdp()?, "the program is still attached");
+        ensure!(!daemon.socket().exists(), "the socket is still there");
+        Ok(())
+    }
+}
+
+fn log(setup: &Setup) -> String {
+    fs::read_to_string(setup.log()).unwrap_or_default()
+}
+
+fn said(setup: &Setup, arguments: &[&str]) -> Result<String> {
+    Ok(String::from_utf8_lossy(&setup.tcpguard(arguments)?.stdout).into_owned())
+}
+
+/// Kills at every `step`-th point; how many there were.
+fn kill_at_every(step: u32, found: Found) -> Result<u32> {
+    let (next, killed) = (AtomicU32::new(1), AtomicU32::new(0));
+    let problems = Mutex::new(BTreeMap::new());
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(step, Ordering::Relaxed);
+                    match Bench::new().and_then(|bench| bench.is_killed_at(number, found)) {
+                        Ok(true) => drop(killed.fetch_add(1, Ordering::Relaxed)),
+                        Ok(false) => return next.store(MOST_POINTS, Ordering::Relaxed),
+                        Err(error) => {
+                            problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(number, format!("{error:#}"));
+                        }
+                    }
+                    if number > MOST_POINTS {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let problems = problems.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !problems.is_empty() {
+        let told: Vec<String> = problems.iter().map(|(number, problem)| format!("{number}: {problem}")).collect();
+        bail!("finding {found:?}, at {} points:\n{}", problems.len(), told.join("\n"));
+    }
+    Ok(killed.into_inner())
+}
+
+#[test]
+#[ignore = "takes minutes: cargo xtask test faults"]
+fn at_every_point() -> Result<()> {
+    let killed = kill_at_every(1, Found::Nothing)? + kill_at_every(1, Found::AnothersEstate)?;
+    println!("killed at {killed} points");
+    ensure!(killed >= 100, "only {killed} points");
+    Ok(())
+}
+
+#[test]
+fn at_some_points() -> Result<()> {
+    let killed = kill_at_every(15, Found::Nothing)? + kill_at_every(25, Found::AnothersEstate)?;
+    ensure!(killed >= 8, "only {killed} points");
+    Ok(())
+}
