@@ -19,6 +19,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     Manner, Report,
     api::Order,
+    clock_watch::{ClockWatch, Reading},
     config::{Config, OnExit},
     cost::CostMeter,
     datapath::{
@@ -66,6 +67,7 @@ pub(crate) struct Daemon {
     /// The last snapshot could not be taken.
     pub is_blind: bool,
     pub service_manager: ServiceManager,
+    pub clock_watch: ClockWatch,
 }
 
 /// Events taken from the ring at once, so that a flood of them does not hold up the rest.
@@ -226,6 +228,10 @@ impl Daemon {
     }
 
     fn tick(&mut self) {
+        if let Some(jump) = self.clock_watch.note(Reading::now()) {
+            self.events.record(Note::new(EventKind::ClockJumped, jump));
+            self.note_situation();
+        }
         // Some milliseconds of system calls, which other tasks need not wait for.
         match tokio::task::block_in_place(|| self.watch_and_act()) {
             Ok(report) => {

@@ -4,6 +4,7 @@
 //! | module | subject |
 //! | --- | --- |
 //! | `daemon` | what goes on between start and end |
+//! | `clock_watch` | noticing clocks that jump |
 //! | `service_manager` | telling systemd how it does |
 //! | `judge` | what is kept between judgements |
 //! | [`reload`] | taking up another configuration |
@@ -30,6 +31,7 @@
 pub mod api;
 pub mod challenge;
 pub mod cli;
+mod clock_watch;
 pub mod config;
 pub mod cost;
 mod daemon;
@@ -70,6 +72,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     api::{About, ApiState, ListenError, Listeners, StatsCache, Turns},
+    clock_watch::ClockWatch,
     config::{Coexist, Config},
     cost::{Cost, CostMeter},
     daemon::Daemon,
@@ -225,6 +228,7 @@ pub async fn run(config: Config, manner: Manner) -> Result<(), RunError> {
         cost: CostMeter::default(),
         is_blind: false,
         service_manager: ServiceManager::of_this_process(),
+        clock_watch: ClockWatch::default(),
     };
     daemon.begin().await?;
 

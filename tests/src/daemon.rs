@@ -43,6 +43,8 @@ pub struct Setup {
     socket: PathBuf,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
+    /// What the daemon is run by.
+    wrapper: Vec<String>,
     /// What a shell runs first.
     script: Option<String>,
 }
@@ -62,6 +64,7 @@ impl Setup {
             socket,
             environment: Vec::new(),
             arguments: Vec::new(),
+            wrapper: Vec::new(),
             script: None,
         };
         Ok(setup.config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\n")))
@@ -130,6 +133,17 @@ impl Setup {
         self.after(&format!("mount -t tmpfs none {folder}"))
     }
 
+    /// As this user, with these capabilities (as in "bpf,net_admin") and no others.
+    #[must_use]
+    pub fn unprivileged(mut self, user: u32, capabilities: &str) -> Self {
+        let set: String = capabilities.split(',').map(|name| format!(",+{name}")).collect();
+        let user = user.to_string();
+        let words = ["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups", "--no-new-privs"];
+        self.wrapper = words.map(str::to_owned).to_vec();
+        self.wrapper.extend([format!("--inh-caps=-all{set}"), format!("--ambient-caps=-all{set}"), format!("--bounding-set=-all{set}")]);
+        self
+    }
+
     /// After a shell has run this, in a mount namespace of its own.
     #[must_use]
     pub fn after(mut self, script: &str) -> Self {
@@ -159,7 +173,14 @@ impl Setup {
     pub fn command(&self) -> Result<Command> {
         let file = self.write_config()?;
         let mut command = match &self.script {
-            None => self.lab.server.command(binary()?),
+            None => match self.wrapper.split_first() {
+                None => self.lab.server.command(binary()?),
+                Some((wrapper, rest)) => {
+                    let mut command = self.lab.server.command(wrapper);
+                    command.args(rest).arg(binary()?);
+                    command
+                }
+            },
             Some(script) => {
                 let mut command = self.lab.server.command("unshare");
                 let script = format!("{script} && exec \"$0\" \"$@\"");
@@ -187,6 +208,11 @@ impl Setup {
         let log = fs::File::options().create(true).append(true).open(self.log());
         let log = log.context("cannot make the daemon's log")?;
         self.command()?.stdout(Stdio::null()).stderr(log).spawn().context("cannot start tcpguard")
+    }
+
+    /// The folder of its files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Path of its log.

@@ -83,16 +83,26 @@ impl Lab {
         self.client.ip(&format!("addr add {CLIENT_IPV4}/30 dev {CLIENT_INTERFACE}"))?;
         self.client.ip(&format!("addr add {CLIENT_IPV6}/126 dev {CLIENT_INTERFACE} nodad"))?;
         // Answers to any source of the lab go to the client's end, without asking who has the address.
-        for (neighbour, range) in
-            [(IpAddr::from(CLIENT_IPV4), "198.18.0.0/15"), (IpAddr::from(CLIENT_IPV6), "2001:db8::/32")]
-        {
-            self.server.ip(&format!("neigh replace {neighbour} lladdr {} dev {SERVER_INTERFACE}", mac(CLIENT_MAC)))?;
-            self.server.ip(&format!("route replace {range} via {neighbour} dev {SERVER_INTERFACE}"))?;
-        }
+        let ways = [(IpAddr::from(CLIENT_IPV4), "198.18.0.0/15"), (IpAddr::from(CLIENT_IPV6), "2001:db8::/32")];
+        ways.into_iter().try_for_each(|(neighbour, range)| self.lead(neighbour, range, SERVER_INTERFACE))?;
         for server in [IpAddr::from(SERVER_IPV4), IpAddr::from(SERVER_IPV6)] {
             self.client.ip(&format!("neigh replace {server} lladdr {} dev {CLIENT_INTERFACE}", mac(SERVER_MAC)))?;
         }
         Ok(())
+    }
+
+    /// Leads `range` to the client's end by an interface of the server's.
+    fn lead(&self, neighbour: IpAddr, range: &str, interface: &str) -> Result<()> {
+        self.server.ip(&format!("neigh replace {neighbour} lladdr {} dev {interface}", mac(CLIENT_MAC)))?;
+        self.server.ip(&format!("route replace {range} via {neighbour} dev {interface}"))
+    }
+
+    /// Puts back what IPv4 has lost as the server's end, which has this name now, went down.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a step.
+    pub fn restore_routes(&self, interface: &str) -> Result<()> {
+        self.lead(CLIENT_IPV4.into(), "198.18.0.0/15", interface)
     }
 
     /// Lays a second cable. It has no addresses: it is for floods.

@@ -121,6 +121,7 @@ fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
+    warn_of_open_folder(path);
     match fs::symlink_metadata(path) {
         Ok(metadata) if std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()) => {
             fs::remove_file(path).map_err(failed)?;
@@ -131,6 +132,20 @@ fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
     let listener = UnixListener::bind(path).map_err(failed)?;
     fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
     Ok(listener)
+}
+
+/// Whoever may write to the folder may put a socket of their own in the place of this one.
+fn warn_of_open_folder(socket: &Path) {
+    const STICKY: u32 = 0o1000;
+    let Some(folder) = socket.parent() else { return };
+    let mode = fs::metadata(folder).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & 0o022 != 0 && mode & STICKY == 0 {
+        warn!(
+            "others may write to {}, and put something else in the place of tcpguard's socket: `chmod go-w {}`",
+            folder.display(),
+            folder.display()
+        );
+    }
 }
 
 struct Server {

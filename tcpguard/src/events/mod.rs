@@ -67,6 +67,8 @@ pub enum EventKind {
     ChallengeDegraded,
     /// The configuration was read again.
     ConfigReloaded,
+    /// The clock was set, or the host slept.
+    ClockJumped,
     /// Somebody was not told of an attack.
     NotifyFailed,
     /// Events of some kind were left out, since there were too many.
@@ -75,7 +77,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::AttackStarted,
         Self::AttackEnded,
         Self::StateChanged,
@@ -94,6 +96,7 @@ impl EventKind {
         Self::ChallengeEnded,
         Self::ChallengeDegraded,
         Self::ConfigReloaded,
+        Self::ClockJumped,
         Self::NotifyFailed,
         Self::EventsLeftOut,
     ];
@@ -119,6 +122,7 @@ impl EventKind {
             Self::ChallengeEnded => "challenge_ended",
             Self::ChallengeDegraded => "challenge_degraded",
             Self::ConfigReloaded => "config_reloaded",
+            Self::ClockJumped => "clock_jumped",
             Self::NotifyFailed => "notify_failed",
             Self::EventsLeftOut => "events_left_out",
         }

@@ -1,0 +1,95 @@
+//! Noticing that a clock jumped, or that the host slept. Nothing that tcpguard decides goes by the wall clock; what it
+//! tells does.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use nix::time::{ClockId, clock_gettime};
+
+/// A clock that goes wrong by less within a tick is being adjusted, or read a moment late.
+const LEAST_JUMP: SignedDuration = SignedDuration::from_secs(2);
+
+/// Three clocks, read at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    wall: Timestamp,
+    /// Counts while the host runs.
+    running: Duration,
+    /// Counts while it sleeps too.
+    existing: Duration,
+}
+
+impl Reading {
+    /// Now.
+    pub fn now() -> Self {
+        let read = |clock| clock_gettime(clock).map(Duration::from).unwrap_or_default();
+        Self {
+            wall: Timestamp::now(),
+            running: read(ClockId::CLOCK_MONOTONIC),
+            existing: read(ClockId::CLOCK_BOOTTIME),
+        }
+    }
+}
+
+/// Compares each reading with the last one.
+#[derive(Default)]
+pub(crate) struct ClockWatch(Option<Reading>);
+
+impl ClockWatch {
+    /// What happened since the last reading, in a sentence, where something did.
+    pub fn note(&mut self, now: Reading) -> Option<String> {
+        let before = self.0.replace(now)?;
+        let ran = signed(now.running.saturating_sub(before.running));
+        let existed = signed(now.existing.saturating_sub(before.existing));
+        let slept = existed - ran;
+        if slept >= LEAST_JUMP {
+            return Some(format!(
+                "the host slept for {}; blocks, limits and entries of lists go on from where they were",
+                rounded(slept)
+            ));
+        }
+        let jump = now.wall.duration_since(before.wall) - existed;
+        (jump.abs() >= LEAST_JUMP).then(|| {
+            let how = if jump.is_negative() { "back" } else { "ahead" };
+            format!(
+                "the clock was set {how} by {}; blocks, limits and entries of lists go by another one, and only times that are \
+                 shown change",
+                rounded(jump.abs())
+            )
+        })
+    }
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+/// To the second, as in "1h 5s".
+fn rounded(duration: SignedDuration) -> String {
+    let rounded = SignedDuration::from_secs((duration + SignedDuration::from_millis(500)).as_secs());
+    format!("{rounded:#}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(wall: i64, running: u64, existing: u64) -> Reading {
+        let wall = Timestamp::from_second(1_800_000_000 + wall).expect("a time");
+        Reading { wall, running: Duration::from_secs(running), existing: Duration::from_secs(existing) }
+    }
+
+    #[test]
+    fn an_hour_of_sleep_and_a_clock_set_back_are_told_apart() {
+        let mut watch = ClockWatch::default();
+        assert_eq!(watch.note(reading(0, 100, 100)), None);
+        assert_eq!(watch.note(reading(1, 101, 101)), None);
+        let slept = watch.note(reading(3602, 102, 3702)).expect("told");
+        assert!(slept.contains("the host slept for 1h"), "{slept}");
+        let back = watch.note(reading(3602 - 86_400, 103, 3703)).expect("told");
+        assert!(back.contains("set back by 24h"), "{back}");
+        let ahead = watch.note(reading(3604 - 86_400 + 600, 104, 3704)).expect("told");
+        assert!(ahead.contains("set ahead by 10m"), "{ahead}");
+        assert_eq!(watch.note(reading(3605 - 86_400 + 600, 105, 3705)), None);
+    }
+}
