@@ -34,6 +34,7 @@ use crate::{
     judge::Judge,
     lists::{DatapathTime, Lists},
     monitor::{Monitor, TICK},
+    record,
     reload::ConfigSource,
     service_manager::ServiceManager,
     store::{Record, Store},
@@ -265,6 +266,7 @@ impl Daemon {
             // Nobody would ever seem to complete a handshake: only the kernel's own count can be judged by.
             snapshot.leave_datapath_out();
         }
+        record::tick(&snapshot);
         self.time.set(snapshot.clock.jiffies());
         let at = self.judge.now();
         let judgement = self.judge.judge(&snapshot, at);

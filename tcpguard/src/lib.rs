@@ -50,6 +50,7 @@ pub mod lists;
 pub mod metrics;
 pub mod monitor;
 pub mod notify;
+mod record;
 #[cfg(test)]
 mod reference;
 mod service_manager;

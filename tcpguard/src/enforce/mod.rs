@@ -12,6 +12,8 @@ mod advice;
 mod blocks;
 mod kernel_settings;
 mod report;
+#[cfg(test)]
+mod simulation;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
 use tcpguard_common::{counters::Counter, drops::DropReason};
 
 use super::{HalfOpenCounts, PortSnapshot, half_open::HandshakeWindow};
@@ -30,7 +31,7 @@ const FRESH: std::ops::Range<Duration> = Duration::from_millis(300)..Duration::f
 const SLOW_FOR: Duration = Duration::from_secs(10);
 
 /// What thresholds are compared with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Readings {
     /// Half-open handshakes.
     pub half_open: HalfOpenCounts,

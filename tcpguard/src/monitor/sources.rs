@@ -6,6 +6,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use tcpguard_common::{address::Address, source::SourceEntry};
 
 use crate::datapath::{
@@ -66,9 +67,10 @@ impl TopSources {
 }
 
 /// What is judged of one source.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceReading {
     /// Who.
+    #[serde(with = "as_text")]
     pub source: Address,
     /// Handshakes half open.
     pub half_open: u64,
@@ -82,6 +84,23 @@ pub struct SourceReading {
     pub passed: u64,
     /// Until when it is blocked, in jiffies.
     pub blocked_until: u64,
+}
+
+/// An address as it is shown.
+mod as_text {
+    use std::net::IpAddr;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+    use tcpguard_common::address::Address;
+
+    pub fn serialize<S: Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(address)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse::<IpAddr>().map(Address::from).map_err(D::Error::custom)
+    }
 }
 
 impl SourceReading {

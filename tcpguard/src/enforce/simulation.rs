@@ -1,0 +1,189 @@
+//! A whole day, simulated: judgement and blocks are driven by what a daemon in the lab has seen in real attacks, and by
+//! attacks that are made up, tick by tick and as fast as it goes. Every attack that is told of is closed, every block
+//! released, and memory does not grow.
+//!
+//! The recordings are made by a binary with debug assertions (`TCPGUARD_RECORD=file tcpguard run`).
+
+use std::{net::Ipv4Addr, sync::Arc};
+
+use tcpguard_common::address::Address;
+
+use super::*;
+use crate::{
+    detect::{Observation, Policy, State, detect},
+    kernel::{HalfOpenTable, TcpExt},
+    monitor::{HalfOpenCounts, Pressure, Rates, Readings, SourceReading, TICK, TopSources, WallClock},
+    record::Recorded,
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Handshakes that nobody answers are half open for so long.
+const LIFETIME: f64 = 63.0;
+
+/// Numbers that look random, and are the same each time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+}
+
+/// What goes on in the simulated host's network.
+enum Weather {
+    /// Nothing, until then.
+    Quiet(Duration),
+    /// A recording, from then on.
+    Recorded(usize, Duration),
+    /// So many SYNs a second from so many sources, until then.
+    Flood { rate: u64, sources: u32, until: Duration },
+}
+
+struct World {
+    numbers: Numbers,
+    recordings: Vec<Vec<Recorded>>,
+    weather: Weather,
+    half_open: f64,
+    let_in: u64,
+}
+
+impl World {
+    /// What is seen at `at`.
+    fn look(&mut self, at: Duration) -> Recorded {
+        let seconds = TICK.as_secs_f64();
+        self.half_open -= self.half_open * seconds / LIFETIME * 2.0;
+        match self.weather {
+            Weather::Quiet(until) if at < until => self.reading(0, 0),
+            Weather::Recorded(which, since) => {
+                let place = ((at - since).as_millis() / TICK.as_millis()) as usize;
+                match self.recordings[which].get(place) {
+                    Some(seen) => seen.clone(),
+                    None => self.next(at),
+                }
+            }
+            Weather::Flood { rate, sources, until } if at < until => {
+                self.half_open += rate as f64 * seconds;
+                self.let_in += rate / 10;
+                self.reading(rate, sources)
+            }
+            Weather::Quiet(_) | Weather::Flood { .. } => self.next(at),
+        }
+    }
+
+    fn next(&mut self, at: Duration) -> Recorded {
+        let lasts = Duration::from_secs(20 + self.numbers.below(600));
+        let last_minute = at + Duration::from_secs(7200) > DAY;
+        self.weather = match (&self.weather, self.numbers.below(3)) {
+            _ if last_minute => Weather::Quiet(DAY),
+            (Weather::Recorded(..) | Weather::Flood { .. }, _) => Weather::Quiet(at + lasts),
+            (Weather::Quiet(_), 0) => Weather::Recorded(self.numbers.below(self.recordings.len() as u64) as usize, at),
+            (Weather::Quiet(_), _) => Weather::Flood {
+                rate: 20 + self.numbers.below(50_000),
+                sources: 1 + self.numbers.below(40) as u32,
+                until: at + lasts,
+            },
+        };
+        self.reading(0, 0)
+    }
+
+    fn reading(&mut self, rate: u64, sources: u32) -> Recorded {
+        let half_open = self.half_open as u64;
+        let readings = Readings {
+            half_open: HalfOpenCounts { kernel: half_open.min(512), kernel_retried: 0, datapath: half_open },
+            half_open_coming: rate * LIFETIME as u64,
+            ..Readings::default()
+        };
+        let share = half_open / u64::from(sources.max(1));
+        let suspect = |n: u32| SourceReading {
+            // Others each time, so that memory would grow if it could.
+            source: Address::from(Ipv4Addr::from(self.let_in as u32 / 5000 * 64 + n)),
+            half_open: share,
+            recent_half_open: share,
+            recent_completed: 0,
+            ports: 1,
+            passed: self.let_in,
+            blocked_until: 0,
+        };
+        Recorded { host: readings, suspects: (0..sources).map(suspect).collect(), distinct_sources: f64::from(sources) }
+    }
+}
+
+fn recordings() -> Vec<Vec<Recorded>> {
+    let texts = [include_str!("recorded/concentrated.jsonl"), include_str!("recorded/spoofed.jsonl")];
+    texts.map(|text| text.lines().map(|line| serde_json::from_str(line).expect("a recording")).collect()).into()
+}
+
+fn snapshot(seen: &Recorded, at: Duration) -> Snapshot {
+    Snapshot {
+        clock: WallClock::new(at.as_millis() as u64, 1000),
+        period: 0,
+        totals: Default::default(),
+        rates: Rates::default(),
+        half_open: seen.host.half_open,
+        kernel_half_open: Arc::new(HalfOpenTable::default()),
+        kernel_problem: None,
+        tcp_ext: TcpExt::default(),
+        refused: 0,
+        ports: Vec::new(),
+        prefixes: Vec::new(),
+        pressure: Pressure { host: seen.host, ..Pressure::default() },
+        suspects: Vec::new(),
+        suspect_prefixes: Vec::new(),
+        listeners: Vec::new(),
+        tracked_sources: 0,
+        top_sources: Arc::new(TopSources::default()),
+        interfaces: Vec::new(),
+    }
+}
+
+fn resident_kib() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").expect("this process");
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[test]
+fn a_day_of_attacks_leaves_nothing_behind() {
+    let policy = Policy::of(&Config::default());
+    let events = EventLog::in_memory();
+    let mut report = AttackReport::new(events.clone(), 2);
+    let mut book = BlockBook::new(Duration::from_secs(60), Duration::from_secs(3600));
+    let mut world = World {
+        numbers: Numbers(20_261_120),
+        recordings: recordings(),
+        weather: Weather::Quiet(Duration::from_secs(60)),
+        half_open: 0.0,
+        let_in: 0,
+    };
+    let mut state = State::default();
+    let (mut began, mut ended, mut blocked) = (0u32, 0u32, 0u32);
+    let mut memory = 0;
+    let mut at = Duration::ZERO;
+    while at < DAY {
+        let seen = world.look(at);
+        let snapshot = snapshot(&seen, at);
+        let observation =
+            Observation { sources: &seen.suspects, distinct_sources: seen.distinct_sources, ..Observation::of(&snapshot, at) };
+        let judgement = detect(&policy, &observation, &state);
+        began += u32::from(state.phase() == Phase::Calm && judgement.state.phase() != Phase::Calm);
+        ended += u32::from(state.phase() != Phase::Calm && judgement.state.phase() == Phase::Calm);
+        report.tell(&judgement, &snapshot, &[], at);
+        for offence in &judgement.offenders.sources {
+            let sentence = book.sentence(Network::of(offence.address), offence.let_in, offence.limit, at);
+            blocked += u32::from(matches!(sentence, Sentence::Block { .. }));
+        }
+        state = judgement.state;
+        at += TICK;
+        // After an hour all that is ever needed is there.
+        if at == Duration::from_secs(3600) {
+            memory = resident_kib();
+        }
+    }
+    assert!(began > 50 && blocked > 1000, "{began} attacks, {blocked} blocks");
+    assert_eq!((began, state.phase()), (ended, Phase::Calm));
+    assert!(report.so_far().is_none(), "an attack that is over is still told of");
+    assert!(book.in_force(at).is_empty(), "{} blocks are still in force", book.in_force(at).len());
+    let grown = resident_kib().saturating_sub(memory);
+    assert!(grown < 20 * 1024, "{grown} KiB more than after an hour");
+}
