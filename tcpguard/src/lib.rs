@@ -53,8 +53,8 @@ pub mod notify;
 mod record;
 #[cfg(test)]
 mod reference;
-mod service_manager;
 pub mod reload;
+mod service_manager;
 pub mod store;
 
 use std::{

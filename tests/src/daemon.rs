@@ -140,7 +140,11 @@ impl Setup {
         let user = user.to_string();
         let words = ["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups", "--no-new-privs"];
         self.wrapper = words.map(str::to_owned).to_vec();
-        self.wrapper.extend([format!("--inh-caps=-all{set}"), format!("--ambient-caps=-all{set}"), format!("--bounding-set=-all{set}")]);
+        self.wrapper.extend([
+            format!("--inh-caps=-all{set}"),
+            format!("--ambient-caps=-all{set}"),
+            format!("--bounding-set=-all{set}"),
+        ]);
         self
     }
 

@@ -241,31 +241,32 @@ fn every_system_gets_its_answer() -> Result<()> {
                 answers.push((name, answer));
             }
         }
-        tcpdump_agrees(&answers)
+        tcpdump_agrees(&answers)?;
     }
+    Ok(())
+}
 
-    /// tcpdump reads them all, and finds both checksums right.
-    fn tcpdump_agrees(answers: &[(String, Vec<u8>)]) -> Result<()> {
-        let mut pcap = vec![0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0];
-        for (_, answer) in answers {
-            let length = (answer.len() as u32).to_le_bytes();
-            pcap.extend([0; 8]);
-            pcap.extend(length);
-            pcap.extend(length);
-            pcap.extend(answer);
-        }
-        let file = tempfile::NamedTempFile::new().context("no file")?;
-        fs::write(file.path(), pcap).context("cannot write the capture")?;
-        let output = Command::new("tcpdump").args(["-n", "-vvv", "-r"]).arg(file.path()).output();
-        let output = output.context("cannot run tcpdump: Debian has it in the package tcpdump")?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let right = text.matches("(correct)").count();
-        ensure!(right == answers.len(), "{right} of {} have a right TCP checksum:\n{text}", answers.len());
-        for complaint in ["bad", "incorrect", "invalid", "truncated", "missing", "[|"] {
-            ensure!(!text.contains(complaint), "tcpdump says \"{complaint}\":\n{text}");
-        }
-        ensure!(text.matches("Flags [S").count() == answers.len(), "{text}");
+/// tcpdump reads them all, and finds both checksums right.
+fn tcpdump_agrees(answers: &[(String, Vec<u8>)]) -> Result<()> {
+    let mut pcap = vec![0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0];
+    for (_, answer) in answers {
+        let length = (answer.len() as u32).to_le_bytes();
+        pcap.extend([0; 8]);
+        pcap.extend(length);
+        pcap.extend(length);
+        pcap.extend(answer);
     }
+    let file = tempfile::NamedTempFile::new().context("no file")?;
+    fs::write(file.path(), pcap).context("cannot write the capture")?;
+    let output = Command::new("tcpdump").args(["-n", "-vvv", "-r"]).arg(file.path()).output();
+    let output = output.context("cannot run tcpdump: Debian has it in the package tcpdump")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let right = text.matches("(correct)").count();
+    ensure!(right == answers.len(), "{right} of {} have a right TCP checksum:\n{text}", answers.len());
+    for complaint in ["bad", "incorrect", "invalid", "truncated", "missing", "[|"] {
+        ensure!(!text.contains(complaint), "tcpdump says \"{complaint}\":\n{text}");
+    }
+    ensure!(text.matches("Flags [S").count() == answers.len(), "{text}");
     Ok(())
 }
 

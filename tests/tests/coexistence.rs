@@ -148,7 +148,8 @@ fn at_tc_a_spoofed_flood_is_answered_with_cookies_too() -> Result<()> {
 
 fn cookies_were_brought_back(daemon: &Daemon) -> Result<()> {
     let events = daemon.json("/events?limit=1000")?;
-    let degraded = events.as_array().context("no events")?.iter().filter(|event| event["kind"] == "challenge_degraded").count();
+    let degraded =
+        events.as_array().context("no events")?.iter().filter(|event| event["kind"] == "challenge_degraded").count();
     ensure!(degraded == 0, "{events}");
     Ok(())
 }

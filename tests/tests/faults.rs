@@ -11,7 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use aya::{maps::loaded_maps, programs::{loaded_links, loaded_programs}};
+use aya::{
+    maps::loaded_maps,
+    programs::{loaded_links, loaded_programs},
+};
 use lab::{
     Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, eventually,
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE},
@@ -113,7 +116,9 @@ fn a_disk_that_is_read_only_or_full_costs_the_memory_of_it_and_nothing_else() ->
         ensure!(daemon.tcpguard(&["block", "198.18.1.1"])?.status.success(), "{options}: the block holds");
         let before = syn(&daemon.json("/stats")?);
         Flood::new(&lab, &one_source(9))?.send(20)?;
-        daemon.stats_when("it drops", |stats| syn(stats) == before + 20 && stats["drops"]["denied"].as_u64() >= Some(20))?;
+        daemon.stats_when("it drops", |stats| {
+            syn(stats) == before + 20 && stats["drops"]["denied"].as_u64() >= Some(20)
+        })?;
         eventually("it says so", || daemon.log(), |log| log.contains(sentence))?;
         drop(daemon);
         // Its pins outlived it: the next one is to begin anew.
@@ -143,9 +148,11 @@ fn a_clock_that_is_set_back_a_day_is_told_of_and_harms_nothing() -> Result<()> {
     daemon.stats_when("its source is blocked", |stats| stats["sources"][0]["blocked_until"].is_string())?;
     ensure!(daemon.tcpguard(&["block", "203.0.113.1", "--for", "1h"])?.status.success());
     fs::write(&clock, "-1d")?;
-    eventually("it is told of", || daemon.json("/events?limit=100").map(|events| events.to_string()), |events| {
-        events.contains("clock_jumped") && events.contains("the clock was set back by 24h")
-    })?;
+    eventually(
+        "it is told of",
+        || daemon.json("/events?limit=100").map(|events| events.to_string()),
+        |events| events.contains("clock_jumped") && events.contains("the clock was set back by 24h"),
+    )?;
     let dropped = daemon.json("/stats")?["drops"]["blocked"].as_u64().context("a number")?;
     flood.send(10)?;
     daemon.stats_when("the block holds", |stats| stats["drops"]["blocked"] == dropped + 10)?;
@@ -169,7 +176,9 @@ fn an_interface_renamed_or_down_for_a_while_stays_guarded() -> Result<()> {
     let counts = |name: &str, expected: u64| {
         Client::new(&lab).fetch(WEB)?;
         daemon.stats_when("it counts", |stats| {
-            syn(stats) == expected && stats["interfaces"][0]["name"] == name && stats["interfaces"][0]["xdp_mode"] == "native"
+            syn(stats) == expected
+                && stats["interfaces"][0]["name"] == name
+                && stats["interfaces"][0]["xdp_mode"] == "native"
         })
     };
     counts(SERVER_INTERFACE, 1)?;
@@ -237,10 +246,14 @@ fn nothing_leaks(reloads: u32, restarts: u32) -> Result<()> {
     let _nginx = Nginx::start(&lab, &[80])?;
     let config = |threshold: u32| {
         let interfaces = format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]");
-        format!("{interfaces}\n[thresholds]\nmax_half_open = {threshold}\nhold = \"1s\"\n[[service]]\nports = [{}]\n", threshold % 7 + 1)
+        format!(
+            "{interfaces}\n[thresholds]\nmax_half_open = {threshold}\nhold = \"1s\"\n[[service]]\nports = [{}]\n",
+            threshold % 7 + 1
+        )
     };
     let mut daemon = Setup::new(&lab)?.argument("--hand-over").config(&config(400)).start()?;
-    let mut flood = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &FloodSpec::syn(Sources::RANDOM_IPV4, 80))?;
+    let mut flood =
+        Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &FloodSpec::syn(Sources::RANDOM_IPV4, 80))?;
     flood.during(20_000, || {
         // What is cached is cached by now.
         for round in 0..5 {

@@ -174,7 +174,9 @@ fn every_reason_to_drop_drops_and_is_counted() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
     let families = [("IPv4", ipv4()), ("IPv6", ipv6())];
-    for (hook, (family, plain)) in [Hook::Xdp, Hook::Tc].into_iter().flat_map(|hook| families.clone().map(|of| (hook, of))) {
+    for (hook, (family, plain)) in
+        [Hook::Xdp, Hook::Tc].into_iter().flat_map(|hook| families.clone().map(|of| (hook, of)))
+    {
         let mut guard = Guard::load_at(hook)?;
         for (name, frame, reason) in drop_table(family, &plain) {
             // Without leave it passes; where nothing is dropped, that it would be is counted.

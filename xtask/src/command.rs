@@ -2,13 +2,14 @@
 
 use std::{
     ffi::OsStr,
-    io::Read,
+    fs::{self, File},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
-use xtask::bpf::toolchain::workspace;
+use xtask::bpf::toolchain::{target_folder, workspace};
 
 /// `cargo` with these arguments, in the workspace's root.
 pub fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) -> Command {
@@ -52,6 +53,8 @@ pub struct Background {
     what: String,
     command: Command,
     process: Child,
+    /// The file with what it says.
+    said: PathBuf,
 }
 
 /// Starts a step whose output is shown when it is finished.
@@ -60,9 +63,13 @@ pub struct Background {
 /// Where the program cannot be run.
 pub fn background(what: &str, mut command: Command) -> Result<Background> {
     println!("==> {what}: started");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let folder = target_folder().join("background");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let said = folder.join(what.replace(['/', ' ', ','], "-"));
+    let file = File::create(&said).with_context(|| format!("cannot write {}", said.display()))?;
+    command.stdin(Stdio::null()).stdout(file.try_clone().context("cannot share a file")?).stderr(file);
     let process = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
-    Ok(Background { what: what.to_owned(), command, process })
+    Ok(Background { what: what.to_owned(), command, process, said })
 }
 
 impl Background {
@@ -72,12 +79,8 @@ impl Background {
     /// Where it failed.
     pub fn finish(mut self) -> Result<()> {
         announced(&self.what.clone(), || {
-            let mut said = String::new();
-            if let Some(output) = &mut self.process.stdout {
-                output.read_to_string(&mut said).context("its output cannot be read")?;
-            }
-            print!("{said}");
             let status = self.process.wait().context("its end cannot be waited for")?;
+            print!("{}", fs::read_to_string(&self.said).context("its output cannot be read")?);
             judge(&self.what, &self.command, status)
         })
     }
@@ -95,5 +98,5 @@ impl Drop for Background {
 pub fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let extra = ["/usr/sbin", "/sbin"].map(Into::into);
-    std::env::split_paths(&path).chain(extra).any(|folder: std::path::PathBuf| folder.join(program).is_file())
+    std::env::split_paths(&path).chain(extra).any(|folder: PathBuf| folder.join(program).is_file())
 }

@@ -80,7 +80,8 @@ fn cargo_deb() -> Result<PathBuf> {
     let tool = root.join("bin/cargo-deb");
     let marker = root.join(format!("cargo-deb-{CARGO_DEB_VERSION}"));
     if !marker.exists() {
-        let mut install = cargo(["install", "--quiet", "--locked", "cargo-deb", "--version", CARGO_DEB_VERSION, "--root"]);
+        let mut install =
+            cargo(["install", "--quiet", "--locked", "cargo-deb", "--version", CARGO_DEB_VERSION, "--root"]);
         step("installing cargo-deb", install.arg(&root))?;
         fs::write(&marker, "").context("cannot note that cargo-deb is installed")?;
     }
@@ -111,7 +112,11 @@ fn tarball(binary: &Path, folder: &Path) -> Result<PathBuf> {
     })?;
     let file = folder.join(format!("{name}.tar.gz"));
     let mut tar = Command::new("tar");
-    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "-C"]).arg(folder).arg("-czf").arg(&file).arg(&name);
+    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "-C"])
+        .arg(folder)
+        .arg("-czf")
+        .arg(&file)
+        .arg(&name);
     step("packing it", &mut tar)?;
     Ok(file)
 }
@@ -129,7 +134,8 @@ fn copy_all(from: &Path, to: &Path) -> Result<()> {
 
 fn newest(folder: &Path, extension: &str) -> Result<PathBuf> {
     let entries = fs::read_dir(folder).context("cannot read the folder of packages")?.filter_map(Result::ok);
-    let packages = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|found| found == extension));
+    let packages =
+        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|found| found == extension));
     let newest = packages.max_by_key(|path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok());
     newest.context("no package was made")
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use xtask::bpf;
 
 use crate::{
-    command::{self, announced, background, step},
+    command::{self, Background, announced, background, step},
     dist, setup,
 };
 
@@ -15,7 +15,8 @@ use crate::{
 const PATIENT: &str = "patient";
 /// The lab tests that nothing else on the machine disturbs: no daemon runs in them.
 const UNDISTURBED: &[&str] = &["answers", "packet_tables"];
-const BPF_CRATES: &[&str] = &["tcpguard-ebpf", "tests/flood-ebpf"];
+/// With the features that each is compiled with.
+const BPF_CRATES: &[(&str, &str)] = &[("tcpguard-ebpf", ""), ("tcpguard-ebpf", "tc"), ("tests/flood-ebpf", "")];
 
 /// What to test.
 #[derive(Args)]
@@ -39,6 +40,8 @@ enum Part {
     Bench,
     /// Boot other kernels and run the smoke test there
     Kernels,
+    /// Every kill point, and many restarts in a row; only where it is asked for (needs root)
+    Faults,
     /// The Debian package in a virtual machine with systemd, from installing to purging; only where it is asked for
     Vm,
 }
@@ -57,9 +60,20 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if wanted(Part::Lint) {
         lint()?;
     }
+    let has_lab = [Part::Lab, Part::Kernels, Part::Faults].into_iter().any(wanted);
+    if has_lab {
+        // Built together, so that what both are made of is compiled once.
+        step("building the daemon", &mut cargo(["build", "-p", "tcpguard"]))?;
+        step("building the lab", &mut cargo(["test", "-p", "tests", "--no-run"]))?;
+    }
+    // An emulated machine takes one processor; unit tests leave one, and do not mind.
+    let kernels = if wanted(Part::Kernels) { Some(background("other kernels", run_bin("kernels"))?) } else { None };
     if wanted(Part::Unit) {
         let mut tests = cargo(["test", "--workspace", "--exclude", "tests", "--quiet"]);
         step("unit and property tests", &mut tests)?;
+    }
+    if let Some(kernels) = kernels {
+        kernels.finish()?;
     }
     if wanted(Part::Lab) {
         lab()?;
@@ -67,11 +81,18 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if wanted(Part::Bench) {
         step("the benchmark, in short", run_bin("bench").args(["--", "--short"]))?;
     }
-    if wanted(Part::Kernels) {
-        step("other kernels", &mut run_bin("kernels"))?;
+    match arguments.only {
+        Some(Part::Faults) => faults(),
+        Some(Part::Vm) => vm(),
+        _ => Ok(()),
     }
-    if arguments.only == Some(Part::Vm) {
-        vm()?;
+}
+
+/// What takes too long for each test run: every kill point, and a hundred reloads and fifty restarts in a row.
+fn faults() -> Result<()> {
+    for name in ["killpoints", "faults"] {
+        let arguments = ["test", "-p", "tests", "--test", name, "--", "--ignored", "--nocapture", "--test-threads=1"];
+        step(&format!("{name}, at length"), &mut cargo(arguments))?;
     }
     Ok(())
 }
@@ -90,10 +111,6 @@ fn vm() -> Result<()> {
 /// The lab runs the daemon itself, as users do; and one test at a time, since they load the machine. Those that do
 /// little but wait go on beside them.
 fn lab() -> Result<()> {
-    // Built together, so that what both are made of is compiled once.
-    let mut build = cargo(["build", "-p", "tcpguard"]);
-    step("building the daemon", &mut build)?;
-    step("building the lab", &mut cargo(["test", "-p", "tests", "--no-run"]))?;
     let patient = background(
         "patient tests, beside the others",
         cargo(["test", "--quiet", "-p", "tests", "--test", PATIENT, "--", "--ignored"]),
@@ -141,7 +158,7 @@ fn run_bin(name: &str) -> Command {
 
 fn check_formatting() -> Result<()> {
     step("formatting", &mut cargo(["fmt", "--all", "--check"]))?;
-    for folder in BPF_CRATES {
+    for folder in ["tcpguard-ebpf", "tests/flood-ebpf"] {
         let manifest = format!("{folder}/Cargo.toml");
         step(&format!("formatting of {folder}"), &mut cargo(["fmt", "--check", "--manifest-path", &manifest]))?;
     }
@@ -150,13 +167,15 @@ fn check_formatting() -> Result<()> {
 
 fn lint() -> Result<()> {
     announced("types of the dashboard", xtask::dashboard::check)?;
-    step("clippy", &mut cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
-    for folder in BPF_CRATES {
+    // They have a compiler and a folder of their own.
+    let others = BPF_CRATES.iter().map(|(folder, features)| {
         let path = bpf::toolchain::workspace().join(folder);
         let mut clippy = bpf::build::cargo(&path, "clippy", std::env::consts::ARCH)?;
         let target = bpf::toolchain::target_folder().join("bpf-clippy");
-        clippy.arg("--quiet").arg("--target-dir").arg(target).args(["--", "-D", "warnings"]);
-        step(&format!("clippy for {folder}"), &mut clippy)?;
-    }
-    Ok(())
+        clippy.arg("--quiet").arg("--target-dir").arg(target).args(["--features", features, "--", "-D", "warnings"]);
+        background(&format!("clippy for {folder} {features}"), clippy)
+    });
+    let others = others.collect::<Result<Vec<_>>>()?;
+    step("clippy", &mut cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
+    others.into_iter().try_for_each(Background::finish)
 }

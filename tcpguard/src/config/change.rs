@@ -46,8 +46,8 @@ const AT_RESTART: [&str; 10] = [
 
 fn takes_effect(key: &str) -> TakesEffect {
     let is_within =
-        |section: &&str| key == *section || key.strip_prefix(**&section).is_some_and(|rest| rest.starts_with('.'));
-    if AT_RESTART.iter().any(|section| is_within(section)) { TakesEffect::AtRestart } else { TakesEffect::Now }
+        |section: &&str| key == *section || key.strip_prefix(*section).is_some_and(|rest| rest.starts_with('.'));
+    if AT_RESTART.iter().any(is_within) { TakesEffect::AtRestart } else { TakesEffect::Now }
 }
 
 impl Config {

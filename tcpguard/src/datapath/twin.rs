@@ -15,12 +15,7 @@ use aya::{
     programs::TestRunOptions,
 };
 use tcpguard_common::{
-    address::Address,
-    challenge::Endpoint,
-    control::Control,
-    layout::map,
-    rule::Rule,
-    source::SourceEntry,
+    address::Address, challenge::Endpoint, control::Control, layout::map, rule::Rule, source::SourceEntry,
 };
 
 use super::{Datapath, DatapathError, DatapathOptions, Maps, batch::copy_array, loader::Purpose, maps::Totals};

@@ -163,8 +163,11 @@ fn a_day_of_attacks_leaves_nothing_behind() {
     while at < DAY {
         let seen = world.look(at);
         let snapshot = snapshot(&seen, at);
-        let observation =
-            Observation { sources: &seen.suspects, distinct_sources: seen.distinct_sources, ..Observation::of(&snapshot, at) };
+        let observation = Observation {
+            sources: &seen.suspects,
+            distinct_sources: seen.distinct_sources,
+            ..Observation::of(&snapshot, at)
+        };
         let judgement = detect(&policy, &observation, &state);
         began += u32::from(state.phase() == Phase::Calm && judgement.state.phase() != Phase::Calm);
         ended += u32::from(state.phase() != Phase::Calm && judgement.state.phase() == Phase::Calm);

@@ -419,7 +419,9 @@ impl FileWatch {
     /// it said in force.
     pub fn review(&mut self) {
         let wanted = self.lists.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (path, _) in self.files.extract_if(.., |path, _| !wanted.contains(path)) {
+        let gone: Vec<PathBuf> = self.files.keys().filter(|path| !wanted.contains(path)).cloned().collect();
+        for path in gone {
+            self.files.remove(&path);
             self.lists.take_file(&path, files::Listing::default());
         }
         for path in wanted {

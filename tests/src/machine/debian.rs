@@ -36,8 +36,10 @@ impl Debian {
     /// Where debootstrap is not installed, or fails.
     pub fn new(kernel: &Kernel, cache: &Path) -> Result<Self> {
         let base = base(cache)?;
-        let debian =
-            Self { root: tempfile::tempdir_in(cache).context("cannot make a folder for the machine")?, cache: cache.to_owned() };
+        let debian = Self {
+            root: tempfile::tempdir_in(cache).context("cannot make a folder for the machine")?,
+            cache: cache.to_owned(),
+        };
         run(Command::new("cp").arg("-a").arg(base.join(".")).arg(debian.root.path()))?;
         let release = kernel.modules.file_name().context("a kernel has a release")?;
         let modules = debian.path("lib/modules");
@@ -52,7 +54,14 @@ impl Debian {
     fn set_up(&self) -> Result<()> {
         fs::write(self.path("etc/fstab"), "/dev/vda / ext4 defaults 0 0\n").context("cannot write fstab")?;
         fs::write(self.path("etc/hostname"), "machine\n").context("cannot write the host's name")?;
-        for unit in ["apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_reap.service", "fstrim.timer", "getty@tty1.service", "serial-getty@ttyS0.service"] {
+        for unit in [
+            "apt-daily.timer",
+            "apt-daily-upgrade.timer",
+            "e2scrub_reap.service",
+            "fstrim.timer",
+            "getty@tty1.service",
+            "serial-getty@ttyS0.service",
+        ] {
             self.mask(unit)?;
         }
         Ok(())
@@ -83,8 +92,11 @@ impl Debian {
         fs::write(folder.join(name), text).with_context(|| format!("cannot write {name}"))?;
         let wanted = folder.join("multi-user.target.wants");
         fs::create_dir_all(&wanted).context("cannot make the folder of units")?;
-        symlink(folder.join(name).file_name().map(|name| Path::new("..").join(name)).unwrap_or_default(), wanted.join(name))
-            .with_context(|| format!("cannot enable {name}"))
+        symlink(
+            folder.join(name).file_name().map(|name| Path::new("..").join(name)).unwrap_or_default(),
+            wanted.join(name),
+        )
+        .with_context(|| format!("cannot enable {name}"))
     }
 
     /// Boots it with `kernel`, and waits until it powers off; what it printed.
@@ -104,7 +116,18 @@ impl Debian {
         let start = Instant::now();
         let mut machine = Command::new("timeout")
             .arg(PATIENCE.as_secs().to_string())
-            .args(["qemu-system-x86_64", "-machine", "accel=tcg", "-cpu", "max", "-smp", "2", "-m", "2048", "-nographic"])
+            .args([
+                "qemu-system-x86_64",
+                "-machine",
+                "accel=tcg",
+                "-cpu",
+                "max",
+                "-smp",
+                "2",
+                "-m",
+                "2048",
+                "-nographic",
+            ])
             .args(["-nic", "none", "-kernel"])
             .arg(&kernel.image)
             .arg("-initrd")
@@ -118,8 +141,9 @@ impl Debian {
             .spawn()
             .context("cannot start qemu: Debian has it in the package qemu-system-x86")?;
         machine.wait().context("cannot wait for the machine")?;
-        let text = String::from_utf8_lossy(&fs::read(&console).context("cannot read the machine's console")?).into_owned();
-        let outcome = text.lines().filter_map(|line| line.split_once(OUTCOME)).last();
+        let text =
+            String::from_utf8_lossy(&fs::read(&console).context("cannot read the machine's console")?).into_owned();
+        let outcome = text.lines().filter_map(|line| line.split_once(OUTCOME)).next_back();
         match outcome {
             Some((_, outcome)) if outcome.trim() == "passed" => Ok(text),
             Some((_, outcome)) => bail!("in the machine: {}\n{text}", outcome.trim()),

@@ -83,7 +83,8 @@ impl Image {
     /// See [`Image::write`].
     pub fn write_to_boot_from(&self, device: &str, file: &Path) -> Result<()> {
         fs::create_dir(self.path("root")).context("cannot make the image's folders")?;
-        let mount = format!("busybox mount -t ext4 {device} /root && exec busybox switch_root /root /lib/systemd/systemd");
+        let mount =
+            format!("busybox mount -t ext4 {device} /root && exec busybox switch_root /root /lib/systemd/systemd");
         self.write(&mount, file)
     }
 

@@ -16,7 +16,7 @@ use aya_obj::programs::XdpAttachType;
 use tcpguard_common::layout::{MOST_CHAINED, map, program};
 use tracing::{info, warn};
 
-use super::{Attachment, AttachMode, Hold, Target, attach_error, program_name};
+use super::{AttachMode, Attachment, Hold, Target, attach_error, program_name};
 use crate::{
     datapath::{
         Datapath, DatapathError,
@@ -41,7 +41,9 @@ pub(super) fn pin_names(index: u32) -> (String, String) {
 impl Datapath {
     /// Takes the place of the program that is on an interface, and hands it what passes.
     pub(super) fn attach_before(&mut self, target: Target<'_>) -> Result<Attachment, DatapathError> {
-        let Some((found, mode)) = target.program else { return Err(DatapathError::NoInterface(target.name.to_owned())) };
+        let Some((found, mode)) = target.program else {
+            return Err(DatapathError::NoInterface(target.name.to_owned()));
+        };
         let mode = mode.unwrap_or(AttachMode::Native);
         let refused = |reason: String| DatapathError::NotChained { interface: target.name.to_owned(), reason };
         let pins = self.pins.as_ref().ok_or_else(|| refused("what was there cannot be pinned".to_owned()))?;
@@ -80,7 +82,8 @@ impl Datapath {
 
     /// Gives the other program a place where ours hands on to.
     fn place_in_chain(&mut self, target: Target<'_>, other: &Path) -> Result<u32, DatapathError> {
-        let taken: Vec<u32> = self.chained_interfaces()?.iter().filter_map(Result::ok).map(|(_, place)| place).collect();
+        let taken: Vec<u32> =
+            self.chained_interfaces()?.iter().filter_map(Result::ok).map(|(_, place)| place).collect();
         let place = (0..MOST_CHAINED as u32).find(|place| !taken.contains(place));
         let place = place.ok_or_else(|| DatapathError::NotChained {
             interface: target.name.to_owned(),
@@ -180,7 +183,10 @@ fn give_back(pins: &Pins, index: u32, other: &OwnedFd, guard: &OwnedFd, mode: At
     });
     match result {
         Err(Ok(())) => info!("the program {} is back in its place", other_name(other)),
-        Err(Err(error)) => warn!("the interface of index {index} could not be given back to the program {}: {error}", other_name(other)),
+        Err(Err(error)) => warn!(
+            "the interface of index {index} could not be given back to the program {}: {error}",
+            other_name(other)
+        ),
         Ok(()) => {}
     }
     let (other_pin, guard_pin) = pin_names(index);
@@ -212,7 +218,9 @@ fn program_of(id: u32) -> Result<OwnedFd, io::Error> {
 }
 
 fn cannot_open(id: u32, error: &io::Error) -> String {
-    format!("its program (id {id}) cannot be opened, which needs CAP_SYS_ADMIN: {error}; docs/coexistence.md says how the service gets it")
+    format!(
+        "its program (id {id}) cannot be opened, which needs CAP_SYS_ADMIN: {error}; docs/coexistence.md says how the service gets it"
+    )
 }
 
 fn other_name(program: &OwnedFd) -> String {

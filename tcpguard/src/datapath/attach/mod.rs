@@ -17,8 +17,8 @@ use super::{Datapath, DatapathError};
 use crate::config::{Coexist, Hook, XdpMode};
 use chain::Chained;
 pub(super) use chain::put_back_all;
-pub(super) use tc::remove_all_filters;
 use tc::Filter;
+pub(super) use tc::remove_all_filters;
 
 /// Who runs the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,12 +118,7 @@ impl Datapath {
     ///
     /// # Errors
     /// Where another program is there, or the kernel refuses the mode asked for.
-    pub fn attach(
-        &mut self,
-        target: Target<'_>,
-        mode: XdpMode,
-        coexist: Coexist,
-    ) -> Result<Attachment, DatapathError> {
+    pub fn attach(&mut self, target: Target<'_>, mode: XdpMode, coexist: Coexist) -> Result<Attachment, DatapathError> {
         match self.hook {
             Hook::Tc => {
                 self.unpin(&xdp::pin_name(target.index));
@@ -137,12 +132,7 @@ impl Datapath {
         }
     }
 
-    fn attach_xdp(
-        &mut self,
-        target: Target<'_>,
-        mode: XdpMode,
-        coexist: Coexist,
-    ) -> Result<Attachment, DatapathError> {
+    fn attach_xdp(&mut self, target: Target<'_>, mode: XdpMode, coexist: Coexist) -> Result<Attachment, DatapathError> {
         if let Some(attachment) = self.take_over_link(target, mode)? {
             return Ok(attachment);
         }

@@ -8,7 +8,7 @@ use aya::programs::{
 use tcpguard_common::layout::program;
 use tracing::{debug, info, warn};
 
-use super::{Attachment, AttachMode, Hold, Target, attach_error};
+use super::{AttachMode, Attachment, Hold, Target, attach_error};
 use crate::{
     datapath::{
         Datapath, DatapathError,
@@ -74,7 +74,8 @@ impl Datapath {
         let Some(pinned) = pinned.filter(|pinned| pinned.index == target.index) else { return Ok(None) };
         fault::point("replacing the program of traffic control");
         let program = self.guard_at_tc()?;
-        let link = SchedClassifierLink::try_from(pinned.link).map_err(|error| attach_error(target, AttachMode::Tc, error.to_string()))?;
+        let link = SchedClassifierLink::try_from(pinned.link)
+            .map_err(|error| attach_error(target, AttachMode::Tc, error.to_string()))?;
         let id = program.attach_to_link(link).map_err(|error| failed(target, &error))?;
         let link = program.take_link(id).map_err(|error| failed(target, &error))?;
         info!("{}: taken over from the daemon before", target.name);
@@ -101,7 +102,8 @@ impl Datapath {
             }
             None => program.attach_with_options(target.name, TcAttachType::Ingress, known),
         };
-        let link = program.take_link(id.map_err(|error| failed(target, &error))?).map_err(|error| failed(target, &error))?;
+        let link =
+            program.take_link(id.map_err(|error| failed(target, &error))?).map_err(|error| failed(target, &error))?;
         // It would take the filter off when it is dropped: that is done where it is wanted.
         std::mem::forget(link);
         fault::point("attached to traffic control");

@@ -4,7 +4,7 @@ use aya::programs::{Xdp, links::FdLink, xdp::XdpLink};
 use tcpguard_common::layout::program;
 use tracing::{info, warn};
 
-use super::{Attachment, AttachMode, Hold, Target, attach_error, occupied};
+use super::{AttachMode, Attachment, Hold, Target, attach_error, occupied};
 use crate::{
     config::{Coexist, XdpMode},
     datapath::{
@@ -34,7 +34,11 @@ impl Datapath {
         };
         let mode = mode.unwrap_or(AttachMode::Native);
         if !mode.is_what(wanted) {
-            warn!("{}: for a moment it is not guarded, since the {} mode is not wanted any more", target.name, mode.name());
+            warn!(
+                "{}: for a moment it is not guarded, since the {} mode is not wanted any more",
+                target.name,
+                mode.name()
+            );
             self.unpin(&name);
             drop(pinned);
             return self.attach_xdp(Target { program: None, ..target }, wanted, Coexist::Refuse).map(Some);

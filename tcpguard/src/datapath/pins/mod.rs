@@ -124,7 +124,9 @@ impl Pins {
 
     /// The program pinned under this name.
     pub(super) fn program(&self, name: &str) -> Option<PinnedObject> {
-        PinnedObject::open(&self.link_path(name)).ok().filter(|object| object.number("prog_id").is_some() && object.link_type().is_none())
+        PinnedObject::open(&self.link_path(name))
+            .ok()
+            .filter(|object| object.number("prog_id").is_some() && object.link_type().is_none())
     }
 
     /// Pins a program, in the place of one that is pinned there.

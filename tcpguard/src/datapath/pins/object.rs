@@ -27,7 +27,8 @@ pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let name = CString::new(path.as_os_str().as_bytes())?;
     let attributes = PinAttributes { path: name.as_ptr() as u64, fd: object.as_raw_fd() as u32, flags: 0 };
     // SAFETY: the attributes point to a string that outlives the call, and name an open descriptor.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_PIN, &raw const attributes, size_of::<PinAttributes>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_PIN, &raw const attributes, size_of::<PinAttributes>()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

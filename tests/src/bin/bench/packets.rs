@@ -194,7 +194,15 @@ impl Host {
 /// Runs floor, tcpguard and the comparison in turn, so that a change of the machine's speed meets all.
 fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
     let spec = &case.spec;
-    let options = DatapathOptions { max_sources: 262_144, prefix_v4: 24, prefix_v6: 64, hook: tcpguard::config::Hook::Xdp, chains: false, pins: None, log_level: None };
+    let options = DatapathOptions {
+        max_sources: 262_144,
+        prefix_v4: 24,
+        prefix_v6: 64,
+        hook: tcpguard::config::Hook::Xdp,
+        chains: false,
+        pins: None,
+        log_level: None,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let _entered = runtime.enter();
     let (datapath, mut maps) = Datapath::load(&options)?;

@@ -35,11 +35,9 @@ pub fn nothing_is_attached() -> Result<()> {
     let links = loaded_links().filter_map(std::result::Result::ok).count();
     // The client's end of the cable has one.
     ensure!(links <= 1, "{links} links are left");
-    for (setting, value) in [
-        ("ipv4/tcp_syncookies", "1"),
-        ("ipv4/tcp_timestamps", "1"),
-        ("ipv4/tcp_synack_retries", "5"),
-    ] {
+    for (setting, value) in
+        [("ipv4/tcp_syncookies", "1"), ("ipv4/tcp_timestamps", "1"), ("ipv4/tcp_synack_retries", "5")]
+    {
         let now = std::fs::read_to_string(format!("/proc/sys/net/{setting}")).context("no such setting")?;
         ensure!(now.trim() == value, "{setting} is {}", now.trim());
     }

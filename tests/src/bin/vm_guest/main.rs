@@ -95,9 +95,13 @@ fn before_reboot() -> Result<Next> {
     })?;
     step("a flood is answered, and a client served", || {
         let mut flood = spoofed(&lab)?;
-        let (client, _) = beside(&lab, &mut flood, || eventually("it is an attack", || service.stats(), |stats| {
-            stats["state"] == "attack" && stats["totals"]["challenged"].as_u64() > Some(0)
-        }))?;
+        let (client, _) = beside(&lab, &mut flood, || {
+            eventually(
+                "it is an attack",
+                || service.stats(),
+                |stats| stats["state"] == "attack" && stats["totals"]["challenged"].as_u64() > Some(0),
+            )
+        })?;
         all_served(&client)
     })?;
     step("what only root may do is not done by it", || service.changes_kernel_settings_unprivileged())?;
@@ -112,7 +116,9 @@ fn before_reboot() -> Result<Next> {
     })?;
     step("upgrade under flood", || {
         let before = service.process()?;
-        uninterrupted(&lab, &service, || run("apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold /lab/upgrade.deb"))?;
+        uninterrupted(&lab, &service, || {
+            run("apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold /lab/upgrade.deb")
+        })?;
         ensure!(service.process()? != before, "the new version did not take over");
         ensure!(run("dpkg-query -W -f ${Version} tcpguard")?.contains("0.1.0-2"), "it is not the new version");
         Ok(())
@@ -122,7 +128,7 @@ fn before_reboot() -> Result<Next> {
         let before = service.process()?;
         uninterrupted(&lab, &service, || {
             kill(Pid::from_raw(before as i32), Signal::SIGKILL).context("it cannot be killed")?;
-            eventually("systemd starts it again", || service.process().map_err(Into::into), |now| ![0, before].contains(now))?;
+            eventually("systemd starts it again", || service.process(), |now| ![0, before].contains(now))?;
             eventually("it is ready", || Ok(service.stats().is_ok()), |ready| *ready)
         })
     })?;
@@ -150,8 +156,11 @@ fn after_reboot() -> Result<Next> {
     step("purge", || {
         run("apt-get purge -y tcpguard")?;
         machine::nothing_is_attached()?;
-        let left = lines("find / -xdev ( -path /proc -o -path /sys -o -path /lab -o -path /tmp ) -prune -o -name *tcpguard* -print")?;
-        let left: Vec<&String> = left.iter().filter(|path| !path.starts_with("/var/log/") && !path.contains("/usr/share/doc/")).collect();
+        let left = lines(
+            "find / -xdev ( -path /proc -o -path /sys -o -path /lab -o -path /tmp ) -prune -o -name *tcpguard* -print",
+        )?;
+        let left: Vec<&String> =
+            left.iter().filter(|path| !path.starts_with("/var/log/") && !path.contains("/usr/share/doc/")).collect();
         ensure!(left.is_empty(), "files are left: {left:?}");
         ensure!(!Path::new("/sys/fs/bpf/tcpguard").exists(), "pins are left");
         ensure!(run("getent passwd tcpguard").is_err(), "its user is left");

@@ -29,7 +29,8 @@ impl Service {
         let state = self.property("ActiveState")?;
         ensure!(state == "active", "it is {state}");
         let status = fs::read_to_string(format!("/proc/{}/status", self.process()?)).context("no process")?;
-        let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim).unwrap_or_default();
+        let line =
+            |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim).unwrap_or_default();
         ensure!(!line("Uid:").starts_with('0'), "it runs as root");
         for set in ["CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
             let capabilities = u64::from_str_radix(line(set), 16).context("no capabilities")?;
@@ -54,7 +55,14 @@ impl Service {
         let enter = format!("nsenter -t {} -m --", self.process()?);
         let writes = |path: &str| run(&format!("{enter} test -w {path}")).is_ok();
         ensure!(writes("/proc/sys/net/ipv4/tcp_syncookies"), "tcp_syncookies cannot be written");
-        for path in ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/kernel/core_pattern", "/etc", "/usr/bin", "/var/lib", "/sys/fs/bpf"] {
+        for path in [
+            "/proc/sys/net/ipv4/ip_forward",
+            "/proc/sys/kernel/core_pattern",
+            "/etc",
+            "/usr/bin",
+            "/var/lib",
+            "/sys/fs/bpf",
+        ] {
             ensure!(!writes(path), "{path} could be written");
         }
         Ok(())
