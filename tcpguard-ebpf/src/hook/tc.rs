@@ -30,7 +30,7 @@ pub fn prepare(context: &Context) {
 /// What becomes of a frame that is dropped, or not: other programs have their turn then.
 #[inline(always)]
 pub const fn verdict(is_dropped: bool) -> Verdict {
-    if is_dropped { TC_ACT_SHOT as i32 } else { TC_ACT_UNSPEC }
+    if is_dropped { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
 }
 
 /// Sends the frame back by the interface that it came by.
