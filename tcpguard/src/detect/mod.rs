@@ -74,7 +74,7 @@ impl Policy {
 /// What was observed.
 #[derive(Clone, Copy, Debug)]
 pub struct Observation<'a> {
-    /// When, since the daemon started.
+    /// When, by the clock that judgements go by.
     pub at: Duration,
     /// What thresholds are compared with.
     pub pressure: &'a Pressure,

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
@@ -142,6 +143,8 @@ enum Order {
 pub struct Store(Option<Arc<Writer>>);
 
 struct Writer {
+    /// Too many records wait: said once, until there is room again.
+    is_behind: AtomicBool,
     orders: Option<SyncSender<Order>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -163,9 +166,10 @@ impl Store {
 
     /// Has `record` written; where too many wait already it is lost at the next restart.
     pub fn write(&self, record: Record) {
-        if let Some(orders) = self.0.as_ref().and_then(|writer| writer.orders.as_ref())
-            && let Err(TrySendError::Full(_)) = orders.try_send(Order::Write(record))
-        {
+        let Some(writer) = &self.0 else { return };
+        let Some(orders) = &writer.orders else { return };
+        let is_full = matches!(orders.try_send(Order::Write(record)), Err(TrySendError::Full(_)));
+        if is_full != writer.is_behind.swap(is_full, Ordering::Relaxed) && is_full {
             warn!("the store does not keep up with what happens: something will not survive a restart");
         }
     }
@@ -210,7 +214,7 @@ fn try_open(path: &Path) -> Result<(Writer, Saved), StoreError> {
         .name("tcpguard-store".to_owned())
         .spawn(move || write_all(&connection, &received))
         .map_err(StoreError::Thread)?;
-    Ok((Writer { orders: Some(orders), thread: Some(thread) }, saved))
+    Ok((Writer { is_behind: AtomicBool::new(false), orders: Some(orders), thread: Some(thread) }, saved))
 }
 
 fn is_damaged(error: &rusqlite::Error) -> bool {

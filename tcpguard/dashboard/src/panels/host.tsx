@@ -12,7 +12,7 @@ export function Host({ stats }: { stats: Stats }) {
       <h2>Interfaces, and what tcpguard costs</h2>
       <dl class="facts">
         {interfaces.map(({ name, xdp_mode, reason }) => (
-          <Fact key={name} name={name} value={`XDP ${xdp_mode}${reason ? `: ${reason}` : ""}`} bad={xdp_mode === "detached"} />
+          <Fact key={name} name={name} value={`${xdp_mode === "tc" ? "traffic control" : `XDP ${xdp_mode}`}${reason ? `: ${reason}` : ""}`} bad={xdp_mode === "detached"} />
         ))}
         <Fact name="Processor" value={`${share.toFixed(2)} % of one core since the start`} />
         <Fact name="Memory" value={bytes(cost.resident_bytes)} />

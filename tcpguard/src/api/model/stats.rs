@@ -29,7 +29,7 @@ pub struct Stats {
     pub services: Vec<Service>,
     /// The guarded interfaces.
     pub interfaces: Vec<Interface>,
-    /// Counters since the daemon started.
+    /// Counters since the datapath was attached: they go on when another daemon takes over.
     pub totals: Totals,
     /// Frames dropped, by reason.
     pub drops: BTreeMap<String, u64>,
@@ -120,14 +120,14 @@ pub struct Attack {
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// native, generic or detached.
+    /// native, generic, tc (traffic control) or detached.
     pub xdp_mode: String,
-    /// Why it is not native.
+    /// What is to be said of it: why it is not native, or not attached, or whom it hands on to.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
 }
 
-/// Counters since the daemon started.
+/// Counters since the datapath was attached: they go on when another daemon takes over.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Totals {
     /// Frames seen: `passed` + `dropped` + `challenged`.
@@ -238,7 +238,7 @@ pub struct Tracking {
     pub sources: u64,
     /// Entries the table has room for.
     pub max_sources: u32,
-    /// Entries given since the daemon started.
+    /// Entries given since the datapath was attached.
     pub admitted: u64,
     /// SYNs whose source got no entry, because of a flood of new ones.
     pub syn_untracked: u64,

@@ -36,6 +36,9 @@ pub enum PinError {
     /// A daemon holds them.
     #[error("another tcpguard{} guards this network namespace already; `tcpguard status` asks it, and only one can run", process(*.0))]
     Taken(Option<u32>),
+    /// They are of another network namespace, whose interfaces cannot be given back from here.
+    #[error("{} is of another network namespace, where tcpguard took another program's place, or made a filter: run `tcpguard detach` there (`ip netns exec` loses bpffs, `nsenter --net=…` keeps it)", .0.display())]
+    Elsewhere(PathBuf),
     /// There is no bpffs.
     #[error("{} is not on a BPF file system ({problem}): mount one with `mount -t bpf bpf /sys/fs/bpf`", path.display())]
     NoBpffs {

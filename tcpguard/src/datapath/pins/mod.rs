@@ -208,6 +208,10 @@ pub fn remove(root: &Path, scope: Scope) -> Result<usize, PinError> {
                 if is_ours {
                     super::attach::put_back_all(&pins, &[]);
                     super::attach::remove_all_filters(&pins, &[]);
+                } else if pins.link_names().iter().any(|name| outlasts_pin(name)) {
+                    // What was there before can only be put back from within.
+                    taken = Some(PinError::Elsewhere(pins.folder.path().to_owned()));
+                    continue;
                 }
                 pins.remove_all();
                 removed += 1;
