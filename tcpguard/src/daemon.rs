@@ -93,16 +93,20 @@ impl Daemon {
         }
         self.tick();
         self.datapath.take_effect()?;
-        if let Err(error) = self.guards.attach(&mut self.datapath) {
-            if self.datapath.ending == OnExit::Detach {
-                self.guards.detach(&mut self.datapath);
-            }
-            return Err(error);
-        }
+        self.guards.attach(&mut self.datapath)?;
         // From now on a crash leaves everything as it is, for the next start.
         self.datapath.ending = OnExit::Keep;
         self.note_situation();
         Ok(())
+    }
+
+    /// Takes back what was done to begin, where nothing was there before; where something was, the next start goes on
+    /// from there.
+    pub fn give_up(&mut self) {
+        if self.datapath.ending == OnExit::Detach {
+            self.guards.detach(&mut self.datapath);
+            self.enforcer.restore();
+        }
     }
 
     /// Takes snapshots, acts on them and follows interfaces until `shutdown`.

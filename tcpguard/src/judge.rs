@@ -57,7 +57,7 @@ impl Judge {
             judge.state = situation.state.with_services(&situation.services, &judge.policy.service_ports());
             judge.attack_since = situation.attack_since;
             judge.attack = situation.attack;
-            judge.phase_since.0 = judge.state.phase();
+            judge.phase_since = (judge.state.phase(), situation.state_since);
             if !was_calm {
                 info!(
                     "an attack was going on {} s ago: it is taken to go on until it is seen to be over",
@@ -130,6 +130,7 @@ impl Judge {
             at: self.now(),
             state: self.state.clone(),
             services: self.policy.service_ports(),
+            state_since: self.phase_since.1,
             attack_since: self.attack_since,
             attack,
         }

@@ -171,6 +171,8 @@ pub async fn run(config: Config, manner: Manner) -> Result<(), RunError> {
     let (monitor, others) = Monitor::new(maps, Box::new(kernel), &config).map_err(RunError::Kernel)?;
     let (store, saved) = Store::open(&config.store.path);
     let events = EventLog::new(store.clone(), saved.events);
+    // From the first event on.
+    let happening = events.follow();
     let time = Arc::new(DatapathTime::new(datapath.jiffies()?, datapath.ticks_per_second));
     let kept = (store.clone(), saved.entries.as_slice());
     let (lists, mut files) = Lists::start(&config, others.rules, events.clone(), kept, Arc::clone(&time))?;
@@ -231,11 +233,14 @@ pub async fn run(config: Config, manner: Manner) -> Result<(), RunError> {
         service_manager: ServiceManager::of_this_process(),
         clock_watch: ClockWatch::default(),
     };
-    daemon.begin().await?;
+    if let Err(error) = daemon.begin().await {
+        daemon.give_up();
+        return Err(error.into());
+    }
 
     let server = tokio::spawn(listeners.serve(router, shutdown.clone()));
     let files = tokio::spawn(follow_files(files, shutdown.clone()));
-    let notify = notify::run(config_now, events.clone(), events.follow(), shutdown.clone());
+    let notify = notify::run(config_now, events.clone(), happening, shutdown.clone());
     let notify = tokio::spawn(notify);
     daemon.watch(watch, others.events, orders, manner).await;
     for task in [server, files, notify] {

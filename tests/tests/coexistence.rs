@@ -64,18 +64,34 @@ fn a_crash_leaves_both_and_the_next_start_or_detach_goes_on_from_there() -> Resu
     let _nginx = Nginx::start(&lab, &[80])?;
     let neighbour = Neighbour::attach(&lab, SERVER_INTERFACE)?;
     let mut daemon = chaining(&lab)?.start()?;
-    for round in 1..=2 {
-        daemon.restart(Signal::SIGKILL)?;
+    let has_its_turn = |when: &str| {
         let before = neighbour.seen()?;
         Client::new(&lab).fetch(WEB)?;
-        ensure!(neighbour.seen()? > before, "round {round}: it still has its turn");
-        daemon.stats_when("all is counted", |stats| syn(stats) == round)?;
+        ensure!(neighbour.seen()? >= before + 4, "{when} it has its turn");
+        Ok(())
+    };
+    for round in 1..=2 {
+        daemon.end(Signal::SIGKILL)?;
+        has_its_turn("while no daemon runs")?;
+        daemon.start_again()?;
+        has_its_turn("with the next one")?;
+        daemon.stats_when("all is counted", |stats| syn(stats) == 2 * round)?;
     }
     daemon.end(Signal::SIGKILL)?;
     Client::new(&lab).fetch(WEB)?;
     let detached = daemon.tcpguard(&["detach"])?;
     ensure!(detached.status.success(), "{}", said(&detached));
     ensure!(program_on(&lab, SERVER_INTERFACE)? == Some(neighbour.id), "it is back in its place");
+
+    // Who wants traffic control instead gives it its place back too.
+    daemon.start_again()?;
+    daemon.end(Signal::SIGKILL)?;
+    daemon.set_config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\nattach = \"tc\""))?;
+    daemon.start_again()?;
+    ensure!(program_on(&lab, SERVER_INTERFACE)? == Some(neighbour.id), "it is back in its place");
+    has_its_turn("before traffic control")?;
+    daemon.end(Signal::SIGTERM)?;
+    daemon.set_config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\ncoexist = \"chain\""))?;
 
     // Who does not want a chain any more gets the refusal, and the other program its place.
     daemon.start_again()?;

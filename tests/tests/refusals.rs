@@ -142,7 +142,8 @@ fn a_second_daemon_says_who_is_there() -> Result<()> {
     );
     let output = Setup::new(&lab)?.whole_config(&config).run_to_end()?;
     ensure!(output.status.code() == Some(1), "{}", output.status);
-    ensure!(message(&output).contains("another tcpguard is running"), "{}", message(&output));
+    let process = format!("another tcpguard (process {}) guards this network namespace already", first.id());
+    ensure!(message(&output).contains(&process), "{process}: {}", message(&output));
     ensure!(first.get("/readyz")?.0 == 200, "the first goes on");
     Ok(())
 }

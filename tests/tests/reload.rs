@@ -181,7 +181,14 @@ fn what_matches_a_pattern_is_guarded_as_it_appears() -> Result<()> {
                 && shown.contains("pod2")
                 && shown.matches("native").count() == 3
         })?;
-        for name in ["pod1", "pod2", "other1"] {
+        // A bridge over one of them is not guarded as well: its frames were seen below.
+        lab.server.ip("link add pod-bridge type bridge")?;
+        lab.server.ip("link set pod1 master pod-bridge")?;
+        lab.server.ip("link set pod-bridge up")?;
+        thread::sleep(Duration::from_millis(500));
+        let bridge = lab.server.command("ip").args(["-d", "link", "show", "pod-bridge"]).output()?;
+        ensure!(!said(&bridge).contains("prog/xdp"), "{}", said(&bridge));
+        for name in ["pod1", "pod2", "other1", "pod-bridge"] {
             lab.server.ip(&format!("link del {name}"))?;
         }
         daemon.stats_when("and forgotten as they go", |stats| {

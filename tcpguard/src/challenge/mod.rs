@@ -179,7 +179,8 @@ impl Challenger {
 
     /// What the kernel has to be set to: for cookies that are to be sent, or are still good.
     pub fn wanted_settings(&self, settings: &KernelSettings, jiffies: u64) -> Vec<(&'static str, u64)> {
-        let goes_on_until = if self.is_on() { self.cookies_until } else { 0 };
+        // Those that were sent come back, even if no more are to be.
+        let goes_on_until = self.cookies_until;
         let mut wanted = Vec::new();
         if jiffies < goes_on_until {
             wanted.push((COOKIES_SETTING, COOKIES_ALWAYS));

@@ -5,9 +5,10 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
 
@@ -18,6 +19,9 @@ use crate::{
     enforce::{KernelSettings, Restored},
 };
 
+/// For how long clients may take to bring a cookie back.
+const UNDER_WAY: Duration = Duration::from_millis(300);
+
 #[derive(Args)]
 pub(super) struct Arguments {
     /// In every network namespace, not in this one alone
@@ -26,6 +30,9 @@ pub(super) struct Arguments {
     /// Do nothing where systemd is about to start this unit again, or `on_exit` is "keep": for its `ExecStopPost=`
     #[arg(long, value_name = "UNIT")]
     unless_restarting: Option<String>,
+    /// Where it was pinned, instead of where the configuration says
+    #[arg(long, value_name = "PATH")]
+    pins: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -51,14 +58,33 @@ struct Setting {
 }
 
 pub(super) fn detach(file: Option<&Path>, arguments: &Arguments) -> Result<()> {
-    let config = load_config(file)?;
-    if let Some(unit) = &arguments.unless_restarting
-        && let Some(reason) = reason_to_keep(&config, unit)
-    {
+    let mut config = load_config(file).unwrap_or_else(|error| {
+        // Whoever wants it off wants it off whatever the file says.
+        eprintln!("tcpguard: {error}; what is left is looked for where it is without a configuration");
+        Config::default()
+    });
+    config.pins.path = arguments.pins.clone().unwrap_or(config.pins.path);
+    let unit = arguments.unless_restarting.as_deref();
+    if let Some(reason) = unit.and_then(reason_to_wait) {
         return print(&format!("everything stays as it is: {reason}\n"));
     }
-    let done = Done { namespaces: take_off(&config, arguments)?, settings: put_back_settings(&config)? };
+    let socket = &config.listen.socket;
+    if UnixStream::connect(socket).is_ok() {
+        bail!("a daemon answers on {}, and nothing of it is taken off: end it first", socket.display());
+    }
+    let stays = unit.is_some() && config.on_exit == OnExit::Keep;
+    let namespaces = if stays { 0 } else { take_off(&config, arguments)? };
+    if KernelSettings::has_left(folder_of_settings(&config)) {
+        // Cookies that were sent a moment ago come back before the kernel does not take them any more.
+        std::thread::sleep(UNDER_WAY);
+    }
+    let done = Done { namespaces, settings: put_back_settings(&config)? };
     if arguments.json { print_json(&done) } else { print(&told(&done)) }
+}
+
+/// The folder that kernel settings are written down in.
+fn folder_of_settings(config: &Config) -> &Path {
+    config.listen.socket.parent().unwrap_or(Path::new("/"))
 }
 
 fn take_off(config: &Config, arguments: &Arguments) -> Result<usize> {
@@ -66,16 +92,16 @@ fn take_off(config: &Config, arguments: &Arguments) -> Result<usize> {
     let removed =
         remove_pins(&config.pins.path, scope).context("nothing of a running daemon is taken off: end it first")?;
     let socket = &config.listen.socket;
-    // One that a killed daemon has left; another one may be listening there.
-    if socket.exists() && UnixStream::connect(socket).is_err() {
+    // One that a killed daemon has left.
+    if socket.exists() {
         std::fs::remove_file(socket).with_context(|| format!("cannot remove {}", socket.display()))?;
     }
     Ok(removed)
 }
 
 fn put_back_settings(config: &Config) -> Result<Vec<Setting>> {
-    let folder = config.listen.socket.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
-    let restored = KernelSettings::put_back(&folder).context("cannot tell which network namespace this is")?;
+    let restored =
+        KernelSettings::put_back(folder_of_settings(config)).context("cannot tell which network namespace this is")?;
     let settings = restored.into_iter().map(|outcome| match outcome {
         Restored::Back(setting) => Setting { name: setting.name, value: setting.original, problem: None },
         Restored::LeftAlone(setting) => Setting {
@@ -105,18 +131,16 @@ fn told(done: &Done) -> String {
     text
 }
 
-/// Why nothing is to be detached although the service has ended.
-fn reason_to_keep(config: &Config, unit: &str) -> Option<String> {
+/// Why nothing is to be done although the service has ended.
+fn reason_to_wait(unit: &str) -> Option<String> {
     let job = job_of(unit);
     if matches!(job.as_deref(), Some("restart" | "start" | "try-restart")) {
         return Some(format!("{unit} is being restarted"));
     }
     // Set by systemd for ExecStopPost=; anything but success, and it is started again by itself.
     let result = env::var("SERVICE_RESULT").unwrap_or_default();
-    if job.is_none() && !["", "success"].contains(&result.as_str()) {
-        return Some(format!("{unit} ended by \"{result}\", and is started again"));
-    }
-    (config.on_exit == OnExit::Keep).then(|| "on_exit is \"keep\"".to_owned())
+    let is_started_again = job.is_none() && !["", "success"].contains(&result.as_str());
+    is_started_again.then(|| format!("{unit} ended by \"{result}\", and is started again"))
 }
 
 /// What systemd is about to do with a unit.

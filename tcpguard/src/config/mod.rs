@@ -124,7 +124,7 @@ pub struct Lists {
     pub deny: Vec<IpNet>,
     /// Files with more of these, one a line, with # comments; read again when they change.
     pub deny_files: Vec<PathBuf>,
-    /// Whether the peers of SSH sessions that are open when the daemon starts are allowed.
+    /// Whether the peers of SSH sessions that are open when the daemon starts, or reads its configuration again, are allowed.
     pub keep_ssh: bool,
 }
 

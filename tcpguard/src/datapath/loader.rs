@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, MapData, ProgramArray},
+    maps::{Array, Map, MapData, ProgramArray},
     programs::{BtfTracePoint, Program, ProgramType, links::FdLink},
     sys::{BpfHelper, is_helper_supported},
 };
@@ -152,9 +152,12 @@ impl Datapath {
         let cookies = cookies();
         let can_make_cookies = u32::from(cookies == Feature::Available);
         let pins = options.pins.as_deref().filter(|_| matches!(purpose, Purpose::Guarding));
-        let pins = pins.map(open_pins).transpose()?.flatten();
+        let mut preliminary = Preliminary::new(pins.map(open_pins).transpose()?.flatten());
+        let pins = preliminary.pins.as_ref();
         let sizes = [(map::SOURCES, entries), (map::KNOWN_SOURCES, filter_blocks)];
-        let estate = Estate::take_over(pins.as_ref(), options, &sizes)?;
+        let estate = Estate::take_over(pins, options, &sizes)?;
+        preliminary.is_first &= estate.instance.is_none();
+        let pins = preliminary.pins.as_ref();
         let hash_key = match (purpose, estate.instance) {
             (Purpose::Explaining { hash_key }, _) => hash_key,
             (Purpose::Guarding, Some(instance)) => instance.hash_key,
@@ -189,7 +192,7 @@ impl Datapath {
             loader.map_max_entries(name, entries);
         }
         for carried in CARRIED {
-            if let Some(pins) = &pins {
+            if let Some(pins) = pins {
                 loader.map_pin_path(carried.map, pins.map_path(carried));
             }
         }
@@ -206,10 +209,15 @@ impl Datapath {
         let mut instance_map: Array<MapData, Instance> = take(&mut ebpf, map::INSTANCE)?;
         // Before a tracepoint is attached: what it counts depends on it.
         instance_map.set(0, instance, 0).map_err(DatapathError::map(map::INSTANCE))?;
+        for name in [map::ANSWER, map::CHAINED] {
+            if let (Some(pins), Some(Map::ProgramArray(array))) = (pins, ebpf.map(name)) {
+                pins.add_map_of(generation, name, array)?;
+            }
+        }
         let mut tracepoints = Vec::new();
         let mut tracepoint = |name, tracepoint| match (&layout_problem, purpose) {
             (Some(problem), _) => Feature::Unavailable(problem.clone()),
-            (None, Purpose::Guarding) => match attach_tracepoint(&mut ebpf, name, tracepoint, pins.as_ref()) {
+            (None, Purpose::Guarding) => match attach_tracepoint(&mut ebpf, name, tracepoint, pins) {
                 Ok(link) => {
                     tracepoints.push(Tracepoint { name, _link: link });
                     Feature::Available
@@ -228,6 +236,7 @@ impl Datapath {
         }
         let maps = Maps::take(&mut ebpf, hash_key, filter_blocks, ticks_per_second, options)?;
         let inheritance = estate.inheritance();
+        let pins = preliminary.pins.take();
         let datapath = Self {
             ebpf,
             hook: options.hook,
@@ -257,6 +266,27 @@ fn open_pins(root: &Path) -> Result<Option<Pins>, DatapathError> {
                 "{problem}; without, a restart begins anew, and a crash leaves the host unguarded until the next start"
             );
             Ok(None)
+        }
+    }
+}
+
+/// Pins for as long as loading lasts: where it fails, and nothing was there before, nothing stays.
+struct Preliminary {
+    pins: Option<Pins>,
+    is_first: bool,
+}
+
+impl Preliminary {
+    fn new(pins: Option<Pins>) -> Self {
+        let is_first = pins.as_ref().is_some_and(|pins| !pins.has_links());
+        Self { pins, is_first }
+    }
+}
+
+impl Drop for Preliminary {
+    fn drop(&mut self) {
+        if let Some(pins) = self.pins.take().filter(|_| self.is_first) {
+            pins.remove_all();
         }
     }
 }

@@ -97,6 +97,8 @@ impl Drop for Datapath {
         if self.ending == OnExit::Detach
             && let Some(pins) = self.pins.take()
         {
+            attach::put_back_all(&pins, &[]);
+            attach::remove_all_filters(&pins, &[]);
             pins.remove_all();
         }
     }
@@ -145,9 +147,12 @@ impl Datapath {
     pub fn keep_only(&self, attachments: &[&Attachment]) {
         let Some(pins) = &self.pins else { return };
         let attached = attachments.iter().filter_map(|attachment| attachment.pin_name());
-        let indices: Vec<u32> = attachments.iter().map(|attachment| attachment.index()).collect();
-        attach::put_back_all(pins, &indices);
-        attach::remove_all_filters(pins, &indices);
+        let of = |is_so: fn(&Attachment) -> bool| -> Vec<u32> {
+            attachments.iter().filter(|attachment| is_so(attachment)).map(|attachment| attachment.index()).collect()
+        };
+        attach::put_back_all(pins, &of(Attachment::is_chained));
+        attach::remove_all_filters(pins, &of(Attachment::is_filter));
+        pins.keep_only_maps_of(self.generation);
         pins.keep_only_links(&attached.chain(self.tracepoints.iter().map(|at| at.name.to_owned())).collect::<Vec<_>>());
     }
 

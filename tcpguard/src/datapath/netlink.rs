@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sys::{
     socket::{setsockopt, sockopt},
@@ -60,23 +60,50 @@ pub(super) fn remove_clsact(index: u32) -> io::Result<()> {
     request(RouteNetlinkMessage::DelQueueDiscipline(message))
 }
 
+/// Whether any filter hangs on the clsact qdisc of an interface, for what comes or for what goes.
+///
+/// # Errors
+/// Where the kernel does not tell.
+pub(super) fn has_filters(index: u32) -> io::Result<bool> {
+    for parent in [
+        TcHandle { major: 0xffff, minor: TcHandle::MIN_INGRESS },
+        TcHandle { major: 0xffff, minor: TcHandle::MIN_EGRESS },
+    ] {
+        let mut message = TcMessage::with_index(index as i32);
+        message.header.parent = parent;
+        let socket = ask(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_REQUEST | NLM_F_DUMP)?;
+        let (answer, _) = socket.recv_from_full()?;
+        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
+        if let NetlinkPayload::InnerMessage(_) = answer.payload {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Sends a request, and waits for what the kernel says to it.
 fn request(message: RouteNetlinkMessage) -> io::Result<()> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE_SECONDS, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_ACK;
-    let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
-    packet.finalize();
-    let mut bytes = vec![0; packet.buffer_len()];
-    packet.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
+    let socket = ask(message, NLM_F_REQUEST | NLM_F_ACK)?;
     let (answer, _) = socket.recv_from_full()?;
     let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
     match answer.payload {
         NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
         _ => Ok(()),
     }
+}
+
+/// Sends a request; what the kernel says to it is to be read.
+fn ask(message: RouteNetlinkMessage, flags: u16) -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE_SECONDS, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    packet.finalize();
+    let mut bytes = vec![0; packet.buffer_len()];
+    packet.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    Ok(socket)
 }

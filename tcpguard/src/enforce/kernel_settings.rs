@@ -109,8 +109,14 @@ impl KernelSettings {
         Self::open(folder, 0, 0).map(|(_, restored)| restored)
     }
 
+    /// Whether a daemon has left settings of this network namespace changed.
+    pub fn has_left(folder: &Path) -> bool {
+        let namespace = fs::metadata("/proc/self/ns/net").map(|metadata| metadata.ino());
+        namespace.is_ok_and(|namespace| journal_path(folder, namespace).exists())
+    }
+
     fn open_at(root: &Path, folder: &Path, namespace: u64, still_good: Range<u64>) -> (Self, Vec<Restored>) {
-        let journal = folder.join(format!("kernel-settings.{namespace}.json"));
+        let journal = journal_path(folder, namespace);
         let left = fs::read(&journal).ok().and_then(|bytes| serde_json::from_slice::<Journal>(&bytes).ok());
         let left = left.filter(|journal| journal.namespace == namespace).unwrap_or_default();
         let mut settings = Self {
@@ -284,6 +290,10 @@ impl KernelSettings {
         fault::point("the journal is written beside the old one");
         fs::rename(&temporary, &self.journal).map_err(failed)
     }
+}
+
+fn journal_path(folder: &Path, namespace: u64) -> PathBuf {
+    folder.join(format!("kernel-settings.{namespace}.json"))
 }
 
 fn path(root: &Path, name: &str) -> PathBuf {

@@ -156,10 +156,10 @@ impl Enforcer {
         self.report.resume(attack);
         let now = Moment::now();
         for saved in blocks {
-            let Some(left) = self.blocks.restore(saved, &now, at) else { continue };
             if self.lists.is_allowed(saved.network) != Some(false) {
                 continue;
             }
+            let Some(left) = self.blocks.restore(saved, &now, at) else { continue };
             if let Err(error) = self.block_again(saved.network, left, datapath) {
                 self.fail(&format!("{} could not be blocked again: {error}", saved.network));
             }

@@ -26,6 +26,8 @@ pub(super) struct Guard {
     wanted: String,
     /// The name that it has now.
     name: String,
+    /// The interface that it is a port of (bridge, bond).
+    master: Option<u32>,
     state: State,
 }
 
@@ -48,7 +50,7 @@ enum State {
 
 impl Guard {
     pub fn chosen(name: &str, link: Link) -> Self {
-        Self { wanted: name.to_owned(), name: name.to_owned(), state: State::Chosen(link) }
+        Self { wanted: name.to_owned(), name: name.to_owned(), master: link.master, state: State::Chosen(link) }
     }
 
     /// The name that it was chosen by.
@@ -122,8 +124,14 @@ impl Guard {
         }
     }
 
+    /// The interface that it is a port of.
+    pub const fn master(&self) -> Option<u32> {
+        self.master
+    }
+
     /// Its interface has changed in some way.
     fn note(&mut self, link: &Link) {
+        self.master = link.master;
         if self.name != link.name {
             warn!(
                 "interface {} is called {} now; it is still guarded, but the next start looks for it by the name in the \

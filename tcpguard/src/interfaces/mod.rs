@@ -101,7 +101,7 @@ impl Guards {
         for guard in &mut self.guards {
             changed |= guard.follow(change, &self.config, datapath);
         }
-        changed |= self.forget_gone();
+        changed |= self.forget_gone() | self.let_go_of_stacked(datapath);
         match change {
             LinkChange::Present(link) => changed | self.take_in(std::slice::from_ref(link), datapath),
             LinkChange::Gone { .. } | LinkChange::Addresses => changed,
@@ -120,7 +120,7 @@ impl Guards {
                 changed |= guard.follow(&change, &self.config, datapath);
             }
         }
-        changed |= self.forget_gone();
+        changed |= self.forget_gone() | self.let_go_of_stacked(datapath);
         Ok(changed | self.take_in(&present, datapath))
     }
 
@@ -139,9 +139,23 @@ impl Guards {
         changed
     }
 
-    /// Whether it is stacked on one that is guarded, so that its traffic is seen there.
+    /// Whether it is stacked on one that is guarded, or has one as its port, so that its traffic is seen there.
     fn is_stacked(&self, link: &Link) -> bool {
-        link.lower.is_some_and(|lower| self.guards.iter().any(|guard| guard.index() == Some(lower)))
+        let is_below = |guard: &Guard| guard.index().is_some_and(|index| link.lower == Some(index));
+        self.guards.iter().any(|guard| is_below(guard) || guard.master() == Some(link.index))
+    }
+
+    /// One that only matches a pattern, and has come to have another guarded one as its port, is let go.
+    fn let_go_of_stacked(&mut self, datapath: &mut Datapath) -> bool {
+        let masters: Vec<u32> = self.guards.iter().filter_map(Guard::master).collect();
+        let is_master = |guard: &Guard| guard.index().is_some_and(|index| masters.contains(&index));
+        let selection = &self.selection;
+        let stacked = self.guards.extract_if(.., |guard| is_master(guard) && !selection.has_named(guard.wanted()));
+        let stacked = stacked.map(|mut guard| {
+            info!("{} has a guarded interface as its port, and is not guarded itself any more", guard.wanted());
+            guard.detach("it is guarded below", datapath);
+        });
+        stacked.count() > 0
     }
 
     /// One that only matched a pattern is forgotten once it is gone.

@@ -226,7 +226,7 @@ impl Lists {
     fn restore(&self, saved: &[SavedEntry]) {
         let now = Moment::now();
         for entry in saved {
-            let left = entry.until.as_ref().map(|until| until.remaining(&now, LONGEST));
+            let left = entry.until.as_ref().map(|(until, lasts)| until.remaining(&now, *lasts));
             if left == Some(Duration::ZERO) {
                 self.store.write(Record::NoEntry(entry.list, entry.network));
                 continue;
@@ -290,7 +290,7 @@ impl Lists {
             list,
             network,
             reason: reason_kept,
-            until: lasts.map(Moment::after),
+            until: lasts.map(|lasts| (Moment::after(lasts), lasts)),
         }));
         // Who is told that it was done may rely on it, whatever becomes of the daemon.
         self.store.flush();

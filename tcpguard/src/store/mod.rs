@@ -69,8 +69,8 @@ pub struct SavedEntry {
     pub network: Network,
     /// Why it is there.
     pub reason: Option<String>,
-    /// Until when; `None` for no end.
-    pub until: Option<Moment>,
+    /// Until when, and for how long in all; `None` for no end.
+    pub until: Option<(Moment, Duration)>,
 }
 
 /// A block by judgement: in force until its end, and remembered for as long again.
@@ -99,6 +99,8 @@ pub struct Situation {
     pub state: State,
     /// The ports of each of these services.
     pub services: Vec<Vec<u16>>,
+    /// Since when that is the state.
+    pub state_since: Timestamp,
     /// When the attack began that is going on.
     pub attack_since: Option<Timestamp>,
     /// What was told of it.

@@ -47,7 +47,8 @@ fn lists_and_blocks_survive_a_restart() {
     assert!(saved.entries.is_empty() && saved.blocks.is_empty() && saved.situation.is_none());
     let network = |text: &str| text.parse::<Network>().expect("a network");
     let entry = |list, text, until| SavedEntry { list, network: network(text), reason: Some("why".to_owned()), until };
-    let until = Some(Moment::after(Duration::from_secs(60)));
+    let lasts = Duration::from_secs(60);
+    let until = Some((Moment::after(lasts), lasts));
     let kept = entry(ListName::Deny, "198.18.0.0/24", until);
     store.write(Record::Entry(kept.clone()));
     store.write(Record::Entry(entry(ListName::Allow, "198.18.0.0/24", None)));
@@ -66,6 +67,7 @@ fn lists_and_blocks_survive_a_restart() {
         at: Duration::from_millis(1234),
         state: State::default(),
         services: vec![vec![80, 443]],
+        state_since: Timestamp::now(),
         attack_since: Some(Timestamp::now()),
         attack: None,
     };

@@ -61,16 +61,33 @@ impl Datapath {
         let guard = self.guard_fd()?;
         // In this order: whoever finds our program there finds what was there before it.
         let path = pins.link_path(&other_pin);
-        self.pin_program(&other_pin, &other)?;
-        let place = self.place_in_chain(target, &path).inspect_err(|_| self.unpin(&other_pin))?;
+        let is_new = self.pin_program(&other_pin, &other)?;
+        let place = match self.place_in_chain(target, &path) {
+            Ok(place) => place,
+            Err(problem) => {
+                if is_new {
+                    self.unpin(&other_pin);
+                }
+                return Err(problem);
+            }
+        };
         self.pin_program(&format!("{guard_pin}-next"), &guard)?;
         fault::point("taking the place of another program");
-        replace_xdp(target.index, guard.as_fd(), present.as_fd(), mode).map_err(|error| match error.raw_os_error() {
-            Some(libc::EBUSY) => refused(format!(
-                "the program {name} (id {found}) is held by a bpf_link, which nobody can displace; attach = \"tc\" guards beside it"
-            )),
-            _ => attach_error(target, mode, error.to_string()),
-        })?;
+        if let Err(error) = replace_xdp(target.index, guard.as_fd(), present.as_fd(), mode) {
+            self.unpin(&format!("{guard_pin}-next"));
+            if is_new {
+                self.forget_chained(target.index, place);
+            }
+            return Err(match error.raw_os_error() {
+                Some(libc::EBUSY) => DatapathError::NotChained {
+                    interface: target.name.to_owned(),
+                    reason: format!(
+                        "the program {name} (id {found}) is held by a bpf_link, which nobody can displace; attach = \"tc\" guards beside it"
+                    ),
+                },
+                _ => attach_error(target, mode, error.to_string()),
+            });
+        }
         fault::point("the place of another program is taken");
         if let Some(pins) = &self.pins {
             pins.put_in_force(&guard_pin)?;
@@ -115,30 +132,23 @@ impl Datapath {
         fd.as_fd().try_clone_to_owned().map_err(host)
     }
 
-    fn pin_program(&self, name: &str, program: &OwnedFd) -> Result<(), DatapathError> {
-        let Some(pins) = &self.pins else { return Ok(()) };
+    /// True where it was not pinned there before.
+    fn pin_program(&self, name: &str, program: &OwnedFd) -> Result<bool, DatapathError> {
+        let Some(pins) = &self.pins else { return Ok(true) };
         Ok(pins.add_program(name, program.as_fd())?)
     }
 
     /// Gives an interface back to the program that was there.
     pub(super) fn put_back(&mut self, index: u32, chained: Chained, mode: AttachMode) -> Result<(), DatapathError> {
         let guard = self.guard_fd()?;
-        fault::point("giving the place back");
-        let result = replace_xdp(index, chained.other.as_fd(), guard.as_fd(), mode);
-        self.forget_chained(index, chained.place);
-        // The interface may be gone, and the program with it.
-        result.map_err(|error| DatapathError::NotChained {
-            interface: format!("of index {index}"),
-            reason: format!("what was there cannot be put back: {error}"),
-        })
+        if let Some(pins) = &self.pins {
+            give_back(pins, index, &chained.other, &[guard], mode);
+        }
+        self.free_place(index, chained.place);
+        Ok(())
     }
 
-    fn forget_chained(&mut self, index: u32, place: u32) {
-        if let Some(pins) = &self.pins {
-            let (other, guard) = pin_names(index);
-            pins.remove_link(&guard);
-            pins.remove_link(&other);
-        }
+    fn free_place(&mut self, index: u32, place: u32) {
         if let Ok(mut interfaces) = self.chained_interfaces()
             && let Err(error) = interfaces.remove(&index)
         {
@@ -146,52 +156,76 @@ impl Datapath {
         }
     }
 
+    fn forget_chained(&mut self, index: u32, place: u32) {
+        if let Some(pins) = &self.pins {
+            forget(pins, index);
+        }
+        self.free_place(index, place);
+    }
+
     /// Where a daemon before this one has taken a program's place, and this one is not to: gives it back.
     pub(super) fn put_back_left(&mut self, target: Target<'_>) {
         let Some((found, mode)) = target.program else { return };
         let Some(pins) = &self.pins else { return };
         if let Some((other, guard)) = left(pins, target.index, found) {
-            give_back(pins, target.index, &other, &guard, mode.unwrap_or(AttachMode::Native));
+            give_back(pins, target.index, &other, &[guard], mode.unwrap_or(AttachMode::Native));
         }
+    }
+}
+
+/// The programs of tcpguard's that may be in another one's place: the one that is, and one that was about to be.
+fn guards(pins: &Pins, index: u32) -> Vec<PinnedObject> {
+    let (_, guard_pin) = pin_names(index);
+    [guard_pin.clone(), format!("{guard_pin}-next")].iter().filter_map(|name| pins.program(name)).collect()
+}
+
+fn forget(pins: &Pins, index: u32) {
+    let (other_pin, guard_pin) = pin_names(index);
+    for name in [format!("{guard_pin}-next"), guard_pin, other_pin] {
+        pins.remove_link(&name);
     }
 }
 
 /// What a daemon before this one has left on an interface where `found` is attached now: the program that was there,
 /// and tcpguard's that is. Pins that say otherwise are stale, and removed.
 fn left(pins: &Pins, index: u32, found: u32) -> Option<(OwnedFd, OwnedFd)> {
-    let (other_pin, guard_pin) = pin_names(index);
-    let guards = [guard_pin.clone(), format!("{guard_pin}-next")].map(|name| pins.program(&name));
-    let guard = guards.into_iter().flatten().find(|guard| guard.number("prog_id") == Some(found));
+    let (other_pin, _) = pin_names(index);
+    let guard = guards(pins, index).into_iter().find(|guard| guard.number("prog_id") == Some(found));
     match (pins.program(&other_pin), guard) {
         (Some(other), Some(guard)) => Some((other.into_fd(), guard.into_fd())),
         _ => {
-            pins.remove_link(&guard_pin);
-            pins.remove_link(&other_pin);
+            forget(pins, index);
             None
         }
     }
 }
 
-fn give_back(pins: &Pins, index: u32, other: &OwnedFd, guard: &OwnedFd, mode: AttachMode) {
+/// Gives an interface back to `other`, from whichever of `guards` is in its place.
+fn give_back(pins: &Pins, index: u32, other: &OwnedFd, guards: &[OwnedFd], mode: AttachMode) {
     fault::point("giving the place back");
     // Who runs it may not be known; one of both it is.
     let modes = [mode, AttachMode::Native, AttachMode::Generic];
-    let result = modes.iter().try_fold((), |(), mode| match replace_xdp(index, other.as_fd(), guard.as_fd(), *mode) {
-        Ok(()) => Err(Ok(())),
-        Err(error) if *mode == AttachMode::Generic => Err(Err(error)),
-        Err(_) => Ok(()),
-    });
-    match result {
-        Err(Ok(())) => info!("the program {} is back in its place", other_name(other)),
-        Err(Err(error)) => warn!(
-            "the interface of index {index} could not be given back to the program {}: {error}",
-            other_name(other)
-        ),
-        Ok(()) => {}
+    let ways = guards.iter().flat_map(|guard| modes.map(|mode| (guard, mode)));
+    let mut problem = None;
+    for (guard, mode) in ways {
+        match replace_xdp(index, other.as_fd(), guard.as_fd(), mode) {
+            Ok(()) => {
+                info!("the program {} is back in its place", other_name(other));
+                return forget(pins, index);
+            }
+            Err(error) => problem = Some(error),
+        }
     }
-    let (other_pin, guard_pin) = pin_names(index);
-    pins.remove_link(&guard_pin);
-    pins.remove_link(&other_pin);
+    if nix::net::if_::if_indextoname(index).is_err() {
+        // The interface is gone, and its programs with it.
+        return forget(pins, index);
+    }
+    if let Some(problem) = problem {
+        let name = other_name(other);
+        warn!(
+            "the interface of index {index} could not be given back to the program {name}: {problem}; `tcpguard detach` tries again"
+        );
+    }
 }
 
 /// Gives every interface back, but for `kept`, whose program a daemon that does not run any more has taken the place of.
@@ -199,12 +233,9 @@ pub(in crate::datapath) fn put_back_all(pins: &Pins, kept: &[u32]) {
     for name in pins.link_names() {
         let index = name.strip_prefix("chained-").and_then(|index| index.parse::<u32>().ok());
         let Some(index) = index.filter(|index| !kept.contains(index)) else { continue };
-        let (other_pin, guard_pin) = pin_names(index);
-        let guards = [guard_pin.clone(), format!("{guard_pin}-next")].map(|name| pins.program(&name));
-        let Some(other) = pins.program(&other_pin).map(PinnedObject::into_fd) else { continue };
-        for guard in guards.into_iter().flatten() {
-            give_back(pins, index, &other, &guard.into_fd(), AttachMode::Native);
-        }
+        let Some(other) = pins.program(&name).map(PinnedObject::into_fd) else { continue };
+        let guards: Vec<OwnedFd> = guards(pins, index).into_iter().map(PinnedObject::into_fd).collect();
+        give_back(pins, index, &other, &guards, AttachMode::Native);
     }
 }
 

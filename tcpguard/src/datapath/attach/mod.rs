@@ -97,6 +97,16 @@ enum Hold {
 }
 
 impl Attachment {
+    /// Whether another program is handed what passes.
+    pub(super) const fn is_chained(&self) -> bool {
+        matches!(self.hold, Hold::Chained(_))
+    }
+
+    /// Whether it hangs on a clsact qdisc.
+    pub(super) const fn is_filter(&self) -> bool {
+        matches!(self.hold, Hold::Filter(_))
+    }
+
     /// The index of its interface.
     pub(super) const fn index(&self) -> u32 {
         self.index
@@ -122,6 +132,7 @@ impl Datapath {
         match self.hook {
             Hook::Tc => {
                 self.unpin(&xdp::pin_name(target.index));
+                self.put_back_left(target);
                 self.attach_tc(target)
             }
             Hook::Xdp => {

@@ -1,9 +1,9 @@
 //! The ingress of traffic control: by TCX, where the kernel has it (Linux 6.6), else by a filter of a clsact qdisc.
 
 use aya::programs::{
-    SchedClassifier, TcAttachType,
+    ProgramError, SchedClassifier, TcAttachType,
     links::{FdLink, LinkOrder},
-    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
+    tc::{NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
 };
 use tcpguard_common::layout::program;
 use tracing::{debug, info, warn};
@@ -13,7 +13,7 @@ use crate::{
     datapath::{
         Datapath, DatapathError,
         error::{innermost, reason},
-        netlink::remove_clsact,
+        netlink::{has_filters, remove_clsact},
         pins::Pins,
     },
     fault,
@@ -92,25 +92,24 @@ impl Datapath {
             Err(error) if is_there(&error) => made_before.unwrap_or(false),
             Err(error) => return Err(attach_error(target, AttachMode::Tc, error.to_string())),
         };
-        let known = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None });
+        // First, so that whoever finds our filter knows whose it is.
+        let fd = self.guard_program_fd()?;
+        if let Some(pins) = &self.pins {
+            if made_before.is_some_and(|before| before != made_qdisc) {
+                pins.remove_link(&filter_pin(target.index, !made_qdisc));
+            }
+            pins.add_program(&filter_pin(target.index, made_qdisc), fd)?;
+        }
         let program = self.guard_at_tc()?;
         let id = match made_before {
-            Some(_) => {
-                let link = SchedClassifierLink::attached(target.name, TcAttachType::Ingress, PRIORITY, HANDLE, None);
-                let link = link.map_err(|error| attach_error(target, AttachMode::Tc, error.to_string()))?;
-                program.attach_to_link(link)
-            }
-            None => program.attach_with_options(target.name, TcAttachType::Ingress, known),
+            Some(_) => replace_filter(program, target),
+            None => put_filter(program, target),
         };
         let link =
             program.take_link(id.map_err(|error| failed(target, &error))?).map_err(|error| failed(target, &error))?;
         // It would take the filter off when it is dropped: that is done where it is wanted.
         std::mem::forget(link);
         fault::point("attached to traffic control");
-        let fd = self.guard_program_fd()?;
-        if let (Some(pins), None) = (&self.pins, made_before) {
-            pins.add_program(&filter_pin(target.index, made_qdisc), fd)?;
-        }
         let filter = Filter { interface: target.name.to_owned(), made_qdisc };
         let remark = Some("by a clsact qdisc, since this kernel has no TCX".to_owned());
         Ok(Attachment { index: target.index, hold: Hold::Filter(filter), mode: AttachMode::Tc, remark })
@@ -148,8 +147,26 @@ pub(in crate::datapath) fn remove(index: u32, interface: &str, made_qdisc: bool)
         Ok(link) => drop(link),
         Err(error) => debug!("{interface} is gone, and its filter with it: {error}"),
     }
-    if made_qdisc && let Err(error) = remove_clsact(index) {
+    // Others may have put filters of their own on it since.
+    if made_qdisc
+        && matches!(has_filters(index), Ok(false))
+        && let Err(error) = remove_clsact(index)
+    {
         warn!("the clsact qdisc of {interface} is still there: {error}");
+    }
+}
+
+fn put_filter(program: &mut SchedClassifier, target: Target<'_>) -> Result<SchedClassifierLinkId, ProgramError> {
+    let options = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None });
+    program.attach_with_options(target.name, TcAttachType::Ingress, options)
+}
+
+/// Replaces the filter of a daemon before this one, where somebody has not removed it meanwhile.
+fn replace_filter(program: &mut SchedClassifier, target: Target<'_>) -> Result<SchedClassifierLinkId, ProgramError> {
+    let left = SchedClassifierLink::attached(target.name, TcAttachType::Ingress, PRIORITY, HANDLE, None);
+    match program.attach_to_link(left.map_err(TcError::IoError)?) {
+        Err(error) if innermost(&error).raw_os_error() == Some(libc::ENOENT) => put_filter(program, target),
+        replaced_or_not => replaced_or_not,
     }
 }
 

@@ -9,7 +9,7 @@ use tcpguard_common::{
 };
 use tracing::{debug, warn};
 
-use super::{Pins, object::PinnedObject, unpin};
+use super::{OF, Pins, object::PinnedObject, unpin};
 use crate::{datapath::DatapathError, fault};
 
 /// What the programs expect of a map.
@@ -84,7 +84,7 @@ impl Pins {
                 None => {}
             }
         }
-        for name in super::names(&self.maps_folder()).iter().filter(|name| !kept.contains(name)) {
+        for name in super::names(&self.maps_folder()).iter().filter(|name| !kept.contains(name) && !name.contains(OF)) {
             fault::point("removing the pin of a map");
             unpin(&self.maps_folder().join(name));
         }

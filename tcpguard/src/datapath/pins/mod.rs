@@ -18,7 +18,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::programs::links::{FdLink, PinnedLink};
+use aya::{
+    maps::MapData,
+    programs::links::{FdLink, PinnedLink},
+};
 use tcpguard_common::instance::Carried;
 use tracing::{debug, info, warn};
 
@@ -30,8 +33,12 @@ pub(super) use object::PinnedObject;
 
 const MAPS: &str = "maps";
 const LINKS: &str = "links";
+/// Between the name of a map that belongs to one datapath alone, and that datapath's generation.
+pub(super) const OF: &str = "-of-";
 /// What is not in force yet ends so. (bpffs takes no names with dots.)
 const NEXT: &str = "-next";
+/// What is about to be renamed ends so.
+const NEW: &str = "-new";
 
 /// The pins of this network namespace, which nobody else may touch while this lives.
 #[derive(Debug)]
@@ -64,6 +71,24 @@ impl Pins {
     /// Where a map is pinned.
     pub(super) fn map_path(&self, carried: Carried) -> PathBuf {
         self.maps_folder().join(file_name(carried))
+    }
+
+    /// Pins a map that belongs to one datapath alone. The kernel empties an array of programs once no descriptor and no pin
+    /// of it is left, whatever still uses it: without, what is left attached would hand on to nobody.
+    pub(super) fn add_map_of(&self, generation: u64, name: &str, map: &MapData) -> Result<(), PinError> {
+        let path = self.maps_folder().join(format!("{name}{OF}{generation}"));
+        unpin(&path);
+        fault::point("pinning a map of one datapath");
+        map.pin(&path).map_err(|error| PinError::Folder { path, source: io::Error::other(error) })
+    }
+
+    /// Removes the maps of datapaths that are replaced.
+    pub(super) fn keep_only_maps_of(&self, generation: u64) {
+        let ours = format!("{OF}{generation}");
+        for name in names(&self.maps_folder()).iter().filter(|name| name.contains(OF) && !name.ends_with(&ours)) {
+            fault::point("removing a map of a datapath that is replaced");
+            unpin(&self.maps_folder().join(name));
+        }
     }
 
     /// Whether a daemon before this one has left something attached.
@@ -129,12 +154,23 @@ impl Pins {
             .filter(|object| object.number("prog_id").is_some() && object.link_type().is_none())
     }
 
-    /// Pins a program, in the place of one that is pinned there.
-    pub(super) fn add_program(&self, name: &str, program: BorrowedFd<'_>) -> Result<(), PinError> {
-        self.remove_link(name);
+    /// Pins a program, in the place of one that is pinned there; true where it was not there before.
+    pub(super) fn add_program(&self, name: &str, program: BorrowedFd<'_>) -> Result<bool, PinError> {
         let path = self.link_path(name);
+        let failed = |source| PinError::Folder { path: path.clone(), source };
+        let object = program.try_clone_to_owned().and_then(PinnedObject::of).map_err(failed)?;
+        let pinned = self.program(name);
+        if pinned.is_some_and(|pinned| pinned.number("prog_id") == object.number("prog_id")) {
+            return Ok(false);
+        }
+        // There is no moment at which neither is there.
+        let new = self.link_path(&format!("{name}{NEW}"));
+        unpin(&new);
         fault::point("pinning a program");
-        object::pin(program, &path).map_err(|source| PinError::Folder { path, source })
+        object::pin(program, &new).map_err(failed)?;
+        fault::point("a program is pinned beside the old one");
+        fs::rename(&new, &path).map_err(failed)?;
+        Ok(true)
     }
 
     /// The names of all that is pinned beside maps.
@@ -157,7 +193,13 @@ impl Pins {
     }
 
     /// Removes everything: attachments first, so that whatever is left of it does nothing.
+    ///
+    /// What stands for something that could not be put back stays, for the next time.
     pub fn remove_all(self) {
+        if self.link_names().iter().any(|name| outlasts_pin(name)) {
+            self.keep_only_links(&[]);
+            return;
+        }
         clear(self.folder.path());
     }
 
@@ -199,6 +241,12 @@ pub enum Scope {
 /// Where a daemon runs; what others have left is removed all the same.
 pub fn remove(root: &Path, scope: Scope) -> Result<usize, PinError> {
     let ours = folder::netns_cookie().map(|cookie| root.join(format!("{PREFIX}{cookie}")))?;
+    match fs::read_dir(root) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(PinError::Folder { path: root.to_owned(), source });
+        }
+        _ => {}
+    }
     let (mut removed, mut taken) = (0, None);
     for path in namespaces(root).into_iter().filter(|path| scope == Scope::EveryNamespace || *path == ours) {
         match Folder::lock(path) {
@@ -234,9 +282,11 @@ fn clear(folder: &Path) {
     remove_folder(folder);
 }
 
-/// A daemon that died in the middle of taking over has left these; they were never in force.
+/// A daemon that died in the middle of taking over has left these. Its tracepoints may count already: what completes
+/// until this one's do is missed.
 fn remove_next(links: &Path) {
-    for name in names(links).iter().filter(|name| name.ends_with(NEXT) && !outlasts_pin(name)) {
+    let is_over = |name: &str| name.ends_with(NEW) || name.ends_with(NEXT) && !outlasts_pin(name);
+    for name in names(links).iter().filter(|name| is_over(name)) {
         unpin(&links.join(name));
     }
 }
