@@ -34,6 +34,7 @@ const TEST_TOOLS: &[Tool] = &[
     ("dpkg-deb", "dpkg"),
     ("ldd", "libc-bin"),
     ("modinfo", "kmod"),
+    ("faketime", "faketime"),
     ("nmap", "nmap"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),

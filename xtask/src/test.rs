@@ -69,7 +69,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     // An emulated machine takes one processor; unit tests leave one, and do not mind.
     let kernels = if wanted(Part::Kernels) { Some(background("other kernels", run_bin("kernels"))?) } else { None };
     if wanted(Part::Unit) {
-        let mut tests = cargo(["test", "--workspace", "--exclude", "tests", "--quiet"]);
+        // Examples in docs there are none, and looking for them takes a while.
+        let mut tests = cargo(["test", "--workspace", "--exclude", "tests", "--quiet", "--lib", "--bins", "--tests"]);
         step("unit and property tests", &mut tests)?;
     }
     if let Some(kernels) = kernels {

@@ -94,7 +94,7 @@ fn attachment(link: &Link, config: &Config, stats: Option<&Stats>) -> Finding {
         (None, Some((id, _))) => match program_name(id) {
             Some(name) if name == program::GUARD => finding(format!("tcpguard's own program, with the id {id}")),
             name => finding(format!("taken by the program {} with the id {id}", name.unwrap_or_default()))
-                .fix("end what that program belongs to, or leave the interface out of `interfaces`"),
+                .fix("`coexist = \"chain\"` has tcpguard run before it, `attach = \"tc\"` beside it; or leave the interface out of `interfaces`"),
         },
         (None, None) => finding("free; the mode shows once `tcpguard run` is attached".to_owned()),
     }

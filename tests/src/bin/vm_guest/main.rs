@@ -132,6 +132,16 @@ fn before_reboot() -> Result<Next> {
             eventually("it is ready", || Ok(service.stats().is_ok()), |ready| *ready)
         })
     })?;
+    step("a daemon that hangs is ended by the watchdog, and started again", || {
+        let before = service.process()?;
+        kill(Pid::from_raw(before as i32), Signal::SIGSTOP).context("it cannot be stopped")?;
+        let hung = Instant::now();
+        while [0, before].contains(&service.process()?) {
+            ensure!(hung.elapsed() < Duration::from_secs(30), "it still hangs");
+            thread::sleep(Duration::from_millis(200));
+        }
+        eventually("it is ready", || Ok(service.stats().is_ok()), |ready| *ready)
+    })?;
     step("a stop takes everything off, a start puts it back", || {
         run("systemctl stop tcpguard")?;
         machine::nothing_is_attached()?;
