@@ -1,10 +1,13 @@
 //! What judgements are made from, tick by tick: written down by binaries with debug assertions, for simulations.
 
+#[cfg(any(test, debug_assertions))]
 use serde::{Deserialize, Serialize};
 
+#[cfg(any(test, debug_assertions))]
 use crate::monitor::{Readings, SourceReading};
 
 /// One tick.
+#[cfg(any(test, debug_assertions))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Recorded {
     /// What thresholds are compared with.

@@ -205,7 +205,8 @@ fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let _entered = runtime.enter();
-    let (datapath, mut maps) = Datapath::load(&options)?;
+    let (mut datapath, mut maps) = Datapath::load(&options)?;
+    datapath.take_effect()?;
     set_standing(case, &datapath, &mut maps)?;
     let guard = datapath.guard()?.fd()?.try_clone()?;
     let (mut ebpf, template) = flood::load(spec)?;
