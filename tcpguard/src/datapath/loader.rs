@@ -26,7 +26,7 @@ use tracing::warn;
 use super::{
     Datapath, DatapathError, Inheritance, Maps, Tracepoint, btf, log,
     maps::take,
-    pins::{Expected, PinError, Pins},
+    pins::{Expected, Found, PinError, Pins},
 };
 use crate::{
     config::{Hook, OnExit},
@@ -155,9 +155,8 @@ impl Datapath {
         let mut preliminary = Preliminary::new(pins.map(open_pins).transpose()?.flatten());
         let pins = preliminary.pins.as_ref();
         let sizes = [(map::SOURCES, entries), (map::KNOWN_SOURCES, filter_blocks)];
-        let estate = Estate::take_over(pins, options, &sizes)?;
+        let estate = take_over(pins, options, &sizes)?;
         preliminary.is_first &= estate.instance.is_none();
-        let pins = preliminary.pins.as_ref();
         let hash_key = match (purpose, estate.instance) {
             (Purpose::Explaining { hash_key }, _) => hash_key,
             (Purpose::Guarding, Some(instance)) => instance.hash_key,
@@ -235,7 +234,7 @@ impl Datapath {
             log::start(&mut ebpf);
         }
         let maps = Maps::take(&mut ebpf, hash_key, filter_blocks, ticks_per_second, options)?;
-        let inheritance = estate.inheritance();
+        let inheritance = Inheritance::from(estate);
         let pins = preliminary.pins.take();
         let datapath = Self {
             ebpf,
@@ -291,37 +290,28 @@ impl Drop for Preliminary {
     }
 }
 
-/// What a daemon before this one has left.
-#[derive(Default)]
-struct Estate {
-    instance: Option<Instance>,
-    dropped: Vec<&'static str>,
+/// Keeps what fits of what a daemon before this one has left, and removes the rest.
+fn take_over(pins: Option<&Pins>, options: &DatapathOptions, sizes: &[(&str, u32)]) -> Result<Found, DatapathError> {
+    let Some(pins) = pins else { return Ok(Found::default()) };
+    let mut expected = Expected::of_object(object_for(options.hook))?;
+    for (name, entries) in sizes {
+        if let Some(expected) = expected.get_mut(*name) {
+            expected.max_entries = *entries;
+        }
+    }
+    let wanted = Instance::new(0, options.prefix_v4, options.prefix_v6);
+    let found = pins.keep_fitting_maps(&expected, |instance, name| {
+        name != map::PREFIXES || instance.prefix_lengths == wanted.prefix_lengths
+    });
+    let instance = found.instance.map(|instance| Instance { prefix_lengths: wanted.prefix_lengths, ..instance });
+    Ok(Found { instance, ..found })
 }
 
-impl Estate {
-    /// Keeps of it what fits, and removes the rest.
-    fn take_over(pins: Option<&Pins>, options: &DatapathOptions, sizes: &[(&str, u32)]) -> Result<Self, DatapathError> {
-        let Some(pins) = pins else { return Ok(Self::default()) };
-        let mut expected = Expected::of_object(object_for(options.hook))?;
-        for (name, entries) in sizes {
-            if let Some(expected) = expected.get_mut(*name) {
-                expected.max_entries = *entries;
-            }
-        }
-        let wanted = Instance::new(0, options.prefix_v4, options.prefix_v6);
-        let found = pins.keep_fitting_maps(&expected, |instance, name| {
-            name != map::PREFIXES || instance.prefix_lengths == wanted.prefix_lengths
-        });
-        Ok(Self {
-            instance: found.instance.map(|instance| Instance { prefix_lengths: wanted.prefix_lengths, ..instance }),
-            dropped: found.dropped,
-        })
-    }
-
-    fn inheritance(self) -> Inheritance {
-        match self.instance {
-            Some(_) => Inheritance::Maps { dropped: self.dropped },
-            None => Inheritance::Nothing,
+impl From<Found> for Inheritance {
+    fn from(found: Found) -> Self {
+        match found.instance {
+            Some(_) => Self::Maps { dropped: found.dropped },
+            None => Self::Nothing,
         }
     }
 }

@@ -13,7 +13,7 @@ use aya::{
     programs::{Xdp, loaded_programs},
 };
 use aya_obj::programs::XdpAttachType;
-use tcpguard_common::layout::{MOST_CHAINED, map, program};
+use tcpguard_common::layout::{MOST_CHAINED, map};
 use tracing::{info, warn};
 
 use super::{AttachMode, Attachment, Hold, Target, attach_error, program_name};
@@ -127,9 +127,7 @@ impl Datapath {
     }
 
     fn guard_fd(&self) -> Result<OwnedFd, DatapathError> {
-        let program = self.xdp(program::GUARD)?;
-        let fd = program.fd().map_err(DatapathError::program(program::GUARD))?;
-        fd.as_fd().try_clone_to_owned().map_err(host)
+        self.guard_program_fd()?.try_clone_to_owned().map_err(host)
     }
 
     /// True where it was not pinned there before.

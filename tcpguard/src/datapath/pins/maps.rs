@@ -62,7 +62,7 @@ pub(in crate::datapath) struct Found {
 
 impl Pins {
     /// Looks through the maps that are pinned, and leaves those there that fit: what is expected of them, and what
-    /// `is_wanted` says of what they were made with.
+    /// `fits` says of what they were made with.
     pub(in crate::datapath) fn keep_fitting_maps(
         &self,
         expected: &BTreeMap<String, Expected>,

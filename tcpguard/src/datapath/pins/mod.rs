@@ -28,7 +28,7 @@ use tracing::{debug, info, warn};
 use crate::fault;
 pub use folder::PinError;
 use folder::{Folder, PREFIX};
-pub(super) use maps::{Expected, read_instance};
+pub(super) use maps::{Expected, Found, read_instance};
 pub(super) use object::PinnedObject;
 
 const MAPS: &str = "maps";
