@@ -35,6 +35,16 @@ pub fn binary() -> Result<PathBuf> {
         .context("there is no tcpguard beside the tests: `cargo xtask test` builds it first")
 }
 
+/// All that a command has printed, errors last.
+pub fn said(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
+}
+
+/// SYNs that the daemon has counted, by `/stats`; 0 where it does not say.
+pub fn syn(stats: &Value) -> u64 {
+    stats["totals"]["syn"].as_u64().unwrap_or_default()
+}
+
 /// What a daemon is started with.
 pub struct Setup {
     lab: Lab,

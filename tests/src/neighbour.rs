@@ -52,6 +52,14 @@ impl Neighbour {
     }
 }
 
+/// Whether an interface of the server's has an XDP program.
+///
+/// # Errors
+/// Where `ip` cannot be run.
+pub fn has_xdp(lab: &Lab, interface: &str) -> Result<bool> {
+    Ok(program_on(lab, interface)?.is_some())
+}
+
 /// The id of the XDP program on an interface of the server's, where there is one.
 ///
 /// # Errors

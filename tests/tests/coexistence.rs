@@ -1,10 +1,11 @@
 //! Interfaces that others use too: programs that were there before, a place beside them, and everything back in the end.
 
-use std::{net::Ipv4Addr, process::Output, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::{
     Client, Daemon, Flood, FloodSpec, Lab, Neighbour, Setup, Sources,
+    daemon::{said, syn},
     flood::ReplyPath,
     neighbour::program_on,
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE},
@@ -12,19 +13,6 @@ use lab::{
     server::Nginx,
 };
 use nix::sys::signal::Signal;
-use serde_json::Value;
-
-fn one_source(port: u16) -> FloodSpec {
-    FloodSpec::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 1, 1).into(), 1), port)
-}
-
-fn said(output: &Output) -> String {
-    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
-}
-
-fn syn(stats: &Value) -> u64 {
-    stats["totals"]["syn"].as_u64().unwrap_or_default()
-}
 
 fn chaining(lab: &Lab) -> Result<Setup> {
     Ok(Setup::new(lab)?.config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\ncoexist = \"chain\"")))
@@ -45,7 +33,7 @@ fn what_passes_is_handed_on_and_the_place_given_back() -> Result<()> {
     let after_client = neighbour.seen()?;
     ensure!(after_client >= before + 4, "a connection passes by both: {before}, {after_client}");
     ensure!(daemon.tcpguard(&["block", "198.18.1.1"])?.status.success());
-    Flood::new(&lab, &one_source(80))?.send(50)?;
+    Flood::new(&lab, &FloodSpec::one_source(80))?.send(50)?;
     let stats = daemon.stats_when("all is counted", |stats| syn(stats) == 51)?;
     ensure!(stats["drops"]["denied"] == 50, "{}", stats["drops"]);
     ensure!(neighbour.seen()? < after_client + 50, "what is dropped goes no further");
@@ -120,14 +108,14 @@ fn what_a_link_holds_cannot_be_displaced_and_tc_guards_beside_it() -> Result<()>
     ensure!(stats["interfaces"][0]["xdp_mode"] == "tc", "{}", stats["interfaces"]);
     Client::new(&lab).fetch(WEB)?;
     ensure!(daemon.tcpguard(&["block", "198.18.1.1"])?.status.success());
-    Flood::new(&lab, &one_source(80))?.send(50)?;
+    Flood::new(&lab, &FloodSpec::one_source(80))?.send(50)?;
     daemon.stats_when("it counts and drops", |stats| syn(stats) == 51 && stats["drops"]["denied"] == 50)?;
     daemon.restart(Signal::SIGKILL)?;
-    Flood::new(&lab, &one_source(80))?.send(50)?;
+    Flood::new(&lab, &FloodSpec::one_source(80))?.send(50)?;
     daemon.stats_when("and goes on after a crash", |stats| syn(stats) == 101 && stats["drops"]["denied"] == 100)?;
     daemon.end(Signal::SIGTERM)?;
     ensure!(program_on(&lab, SERVER_INTERFACE)? == before, "the other one was never touched");
-    Flood::new(&lab, &one_source(80))?.send(5)?;
+    Flood::new(&lab, &FloodSpec::one_source(80))?.send(5)?;
     Client::new(&lab).fetch(WEB).map(drop)
 }
 

@@ -17,10 +17,6 @@ use serde_json::Value;
 
 const SERVER: Ipv4Addr = lab::network::SERVER_IPV4;
 
-fn one_source(port: u16) -> FloodSpec {
-    FloodSpec::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 1, 1).into(), 1), port)
-}
-
 fn many_sources(port: u16) -> FloodSpec {
     FloodSpec::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 4, 0).into(), 1024), port)
 }
@@ -150,7 +146,7 @@ fn the_first_drop_comes_within_300_ms() -> Result<()> {
     for _ in 0..20 {
         let lab = Lab::new()?;
         let daemon = Setup::new(&lab)?.start()?;
-        let mut flood = Flood::new(&lab, &one_source(9))?;
+        let mut flood = Flood::new(&lab, &FloodSpec::one_source(9))?;
         for _ in 0..10 {
             flood.send(50)?;
         }
@@ -190,7 +186,7 @@ fn watching_only_changes_nothing_and_tells_what_it_would() -> Result<()> {
     let scene = Scene::new("syn_attack_protect = 0\n[lists]\ndeny = [\"198.18.50.0/24\"]")?;
     let mut denied = scene.flood(&FloodSpec::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 50, 1).into(), 1), 80))?;
     denied.send(7)?;
-    let attack = scene.attack(&one_source(80), 50_000, Duration::from_secs(2))?;
+    let attack = scene.attack(&FloodSpec::one_source(80), 50_000, Duration::from_secs(2))?;
     ensure!(attack.seen.states.contains(&"attack".to_owned()), "{:?}", attack.seen.states);
     let stats = scene.daemon.stats_when("what would have been dropped is counted", |stats| {
         stats["would_drop"]["denied"] == 7 && stats["would_drop"]["blocked"].as_u64() > Some(10_000)
@@ -210,7 +206,7 @@ fn watching_only_changes_nothing_and_tells_what_it_would() -> Result<()> {
 #[test]
 fn level_1_changes_kernel_settings_and_drops_nothing() -> Result<()> {
     let scene = Scene::new("syn_attack_protect = 1")?;
-    let attack = scene.attack(&one_source(80), 20_000, Duration::from_secs(2))?;
+    let attack = scene.attack(&FloodSpec::one_source(80), 20_000, Duration::from_secs(2))?;
     ensure!(attack.seen.settings.contains("net.ipv4.tcp_synack_retries=1"), "{:?}", attack.seen.settings);
     ensure!(attack.seen.last["totals"]["dropped"] == 0, "{}", attack.seen.last["drops"]);
     scene.back_to_calm(attack.ended)
@@ -244,7 +240,7 @@ fn a_stopped_daemon_lets_everything_pass_and_goes_on_when_continued() -> Result<
         let values = text.lines().filter_map(|line| line.strip_prefix("Tcp: ")).nth(1).context("no counters of TCP")?;
         values.split_whitespace().nth(13).and_then(|value| value.parse().ok()).context("no OutRsts")
     };
-    let mut flood = scene.flood(&one_source(9))?;
+    let mut flood = scene.flood(&FloodSpec::one_source(9))?;
     flood.during(20_000, || {
         eventually("the source is blocked", || scene.blocked(), |blocked| blocked.contains("198.18.1.1"))?;
         let before = answers()?;
@@ -287,7 +283,7 @@ fn a_killed_daemon_s_settings_come_back_and_protection_resumes() -> Result<()> {
     let start = || Setup::new(&lab)?.whole_config(&config).listening_on(&socket).start();
     let mut daemon = start()?;
     lab.receive_without_daemon()?;
-    let mut flood = Flood::new(&lab, &one_source(9))?;
+    let mut flood = Flood::new(&lab, &FloodSpec::one_source(9))?;
     let daemon = flood.during(20_000, || {
         eventually("the setting is changed", retries, |retries| retries == "1")?;
         daemon.end(Signal::SIGKILL)?;
@@ -316,7 +312,7 @@ fn a_killed_daemon_s_settings_come_back_and_protection_resumes() -> Result<()> {
 #[test]
 fn settings_come_back_when_the_daemon_ends() -> Result<()> {
     let mut scene = Scene::new("")?;
-    let mut flood = scene.flood(&one_source(80))?;
+    let mut flood = scene.flood(&FloodSpec::one_source(80))?;
     flood.send_at(50_000, Duration::from_millis(500))?;
     scene.daemon.stats_when("the setting is changed", |stats| {
         stats["measures"]["kernel_settings"].to_string().contains("tcp_synack_retries")
@@ -330,7 +326,7 @@ fn settings_come_back_when_the_daemon_ends() -> Result<()> {
 #[test]
 fn a_repeat_is_blocked_for_twice_as_long() -> Result<()> {
     let scene = Scene::new("[source]\nblock_for = \"2s\"")?;
-    let mut flood = scene.flood(&one_source(80))?;
+    let mut flood = scene.flood(&FloodSpec::one_source(80))?;
     flood.during(20_000, || {
         let lasts = |times: u64| {
             scene.daemon.stats_when("it was blocked again", |stats| stats["state"] == "attack").and_then(|_| {

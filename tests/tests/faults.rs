@@ -3,9 +3,7 @@
 
 use std::{
     fs,
-    net::Ipv4Addr,
     os::unix::fs::{PermissionsExt, chown},
-    process::Output,
     thread,
     time::Duration,
 };
@@ -16,31 +14,20 @@ use aya::{
     programs::{loaded_links, loaded_programs},
 };
 use lab::{
-    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, eventually,
+    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
+    daemon::{said, syn},
+    eventually,
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE},
     scene::WEB,
     server::Nginx,
 };
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 /// Nobody in particular.
 const USER: u32 = 23_456;
 /// Debian has it in the package faketime.
 fn faketime() -> String {
     format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH)
-}
-
-fn one_source(port: u16) -> FloodSpec {
-    FloodSpec::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 1, 1).into(), 1), port)
-}
-
-fn said(output: &Output) -> String {
-    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
-}
-
-fn syn(stats: &Value) -> u64 {
-    stats["totals"]["syn"].as_u64().unwrap_or_default()
 }
 
 fn guarding(rest: &str) -> String {
@@ -68,7 +55,7 @@ fn a_user_with_three_capabilities_can_run_it_and_one_is_not_enough_less() -> Res
     }
     let setup = given_to_user(Setup::new(&lab)?.config(&config))?.unprivileged(USER, "bpf,net_admin,perfmon");
     let mut daemon = setup.start()?;
-    Flood::new(&lab, &one_source(9))?.send(20)?;
+    Flood::new(&lab, &FloodSpec::one_source(9))?.send(20)?;
     daemon.stats_when("it guards", |stats| syn(stats) == 20)?;
     // bpffs lets only root in here: it says so, and goes on without pins.
     ensure!(daemon.log()?.contains("a restart begins anew"), "{}", daemon.log()?);
@@ -118,7 +105,7 @@ fn a_disk_that_is_read_only_or_full_costs_the_memory_of_it_and_nothing_else() ->
         let daemon = setup.after(&format!("mount -t tmpfs -o {options} none {}", folder.display())).start()?;
         ensure!(daemon.tcpguard(&["block", "198.18.1.1"])?.status.success(), "{options}: the block holds");
         let before = syn(&daemon.json("/stats")?);
-        Flood::new(&lab, &one_source(9))?.send(20)?;
+        Flood::new(&lab, &FloodSpec::one_source(9))?.send(20)?;
         daemon.stats_when("it drops", |stats| {
             syn(stats) == before + 20 && stats["drops"]["denied"].as_u64() >= Some(20)
         })?;
@@ -144,7 +131,7 @@ fn a_clock_that_is_set_back_a_day_is_told_of_and_harms_nothing() -> Result<()> {
             .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
     };
     let mut daemon = fake(setup).start()?;
-    let mut flood = Flood::new(&lab, &one_source(9))?;
+    let mut flood = Flood::new(&lab, &FloodSpec::one_source(9))?;
     for _ in 0..3 {
         flood.send(40)?;
     }

@@ -22,6 +22,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use lab::{
     Client, Flood, FloodSpec, Lab, Setup, Sources,
+    neighbour::has_xdp,
     network::{SERVER_INTERFACE, SERVER_IPV4},
     server::listen,
 };
@@ -75,8 +76,7 @@ impl Bench {
     }
 
     fn has_xdp(&self) -> Result<bool> {
-        let output = self.lab.server.command("ip").args(["-d", "link", "show", SERVER_INTERFACE]).output()?;
-        Ok(String::from_utf8_lossy(&output.stdout).contains("prog/xdp"))
+        has_xdp(&self.lab, SERVER_INTERFACE)
     }
 
     /// All that changes something, once. The daemon may be killed anywhere in it. True where it has said that an address

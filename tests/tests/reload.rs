@@ -1,10 +1,13 @@
 //! Another configuration for a running daemon: what is different is taken up, and nothing else is touched.
 
-use std::{net::Ipv4Addr, process::Output, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, eventually,
+    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
+    daemon::said,
+    eventually,
+    neighbour::program_on,
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE},
     scene::WEB,
     server::Nginx,
@@ -15,24 +18,13 @@ use nix::{
 };
 use serde_json::Value;
 
-fn one_source(port: u16) -> FloodSpec {
-    FloodSpec::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 1, 1).into(), 1), port)
-}
-
-fn said(output: &Output) -> String {
-    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
-}
-
 fn config(rest: &str) -> String {
     format!("interfaces = [\"{SERVER_INTERFACE}\"]\n{rest}")
 }
 
 /// The id of the XDP program on the guarded interface.
-fn program(lab: &Lab) -> Result<String> {
-    let output = lab.server.command("ip").args(["-d", "link", "show", SERVER_INTERFACE]).output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let id = text.split("prog/xdp id ").nth(1).and_then(|rest| rest.split_whitespace().next());
-    id.map(str::to_owned).with_context(|| format!("no program: {text}"))
+fn program(lab: &Lab) -> Result<u32> {
+    program_on(lab, SERVER_INTERFACE)?.context("no program")
 }
 
 fn reload(daemon: &mut Daemon, text: &str) -> Result<String> {
@@ -48,7 +40,7 @@ fn what_is_different_is_shown_and_taken_up_and_the_rest_stays() -> Result<()> {
     let mut daemon = Setup::new(&lab)?.config(&config("[thresholds]\nmax_half_open = 40")).start()?;
     let before = program(&lab)?;
     ensure!(daemon.tcpguard(&["block", "203.0.113.9"])?.status.success());
-    let mut flood = Flood::new(&lab, &one_source(9))?;
+    let mut flood = Flood::new(&lab, &FloodSpec::one_source(9))?;
     flood.send(30)?;
     daemon.stats_when("they are counted", |stats| stats["totals"]["syn"] == 30)?;
     ensure!(reload(&mut daemon, &config("[thresholds]\nmax_half_open = 40"))?.contains("nothing is different"));
@@ -112,7 +104,7 @@ fn a_signal_does_it_too_for_services_lists_and_notifications() -> Result<()> {
     let (list, told) = (setup.file("deny.txt"), setup.file("told"));
     std::fs::write(&list, "198.51.100.0/24\n")?;
     let mut daemon = setup.config(&config("[[service]]\nports = [80]\nmax_half_open = 5000")).start()?;
-    let mut flood = Flood::new(&lab, &one_source(443))?;
+    let mut flood = Flood::new(&lab, &FloodSpec::one_source(443))?;
     flood.send(20)?;
     daemon.stats_when("they are counted", |stats| stats["totals"]["syn"] == 20)?;
     let command = format!("[\"/bin/sh\", \"-c\", \"cat >> {}\"]", told.display());
@@ -154,7 +146,7 @@ fn interfaces_are_taken_in_and_let_go() -> Result<()> {
     daemon.stats_when("both are guarded", |stats| {
         names(stats) == [SERVER_INTERFACE, SECOND_SERVER_INTERFACE] && stats["interfaces"][1]["xdp_mode"] == "native"
     })?;
-    let mut flood = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &one_source(9))?;
+    let mut flood = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &FloodSpec::one_source(9))?;
     flood.send(5)?;
     daemon.stats_when("the second one counts", |stats| stats["totals"]["syn"] == 5)?;
     reload(&mut daemon, &config(""))?;

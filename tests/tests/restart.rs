@@ -2,11 +2,9 @@
 
 use std::{
     fs,
-    net::Ipv4Addr,
     os::unix::fs::PermissionsExt,
     panic::resume_unwind,
     path::{Path, PathBuf},
-    process::Output,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -14,7 +12,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Client, Connections, Daemon, Flood, FloodSpec, Lab, Setup, Sources, eventually,
+    Client, Connections, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
+    daemon::{said, syn},
+    eventually,
+    neighbour::has_xdp,
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE, SERVER_IPV4},
     scene::WEB,
     server::Nginx,
@@ -23,14 +24,6 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 const PINS: &str = "/sys/fs/bpf/tcpguard";
-
-fn one_source(port: u16) -> FloodSpec {
-    FloodSpec::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 1, 1).into(), 1), port)
-}
-
-fn said(output: &Output) -> String {
-    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
-}
 
 /// The folder of pins that belongs to the lab's server.
 fn pins(lab: &Lab) -> Result<Option<PathBuf>> {
@@ -42,15 +35,6 @@ fn pins(lab: &Lab) -> Result<Option<PathBuf>> {
     let mut ours: Vec<PathBuf> = folders.filter(|path| path.join(format!("links/xdp-{index}")).exists()).collect();
     ours.sort_by_key(|path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok());
     Ok(ours.pop())
-}
-
-fn has_xdp(lab: &Lab, interface: &str) -> Result<bool> {
-    let output = lab.server.command("ip").args(["-d", "link", "show", interface]).output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).contains("prog/xdp"))
-}
-
-fn syn(stats: &Value) -> u64 {
-    stats["totals"]["syn"].as_u64().unwrap_or_default()
 }
 
 #[test]
@@ -109,7 +93,7 @@ fn blocks_lists_and_counters_survive_a_crash() -> Result<()> {
     ensure!(daemon.tcpguard(&["allow", "192.0.2.7"])?.status.success());
     ensure!(daemon.tcpguard(&["block", "203.0.113.99"])?.status.success());
     ensure!(daemon.tcpguard(&["unblock", "203.0.113.99"])?.status.success());
-    let mut flood = Flood::new(&lab, &one_source(9))?;
+    let mut flood = Flood::new(&lab, &FloodSpec::one_source(9))?;
     for _ in 0..12 {
         flood.send(50)?;
     }
@@ -143,7 +127,7 @@ fn kept_it_counts_and_lets_everything_in_until_it_is_detached() -> Result<()> {
     daemon.end(Signal::SIGTERM)?;
     ensure!(has_xdp(&lab, SERVER_INTERFACE)?, "it is still attached");
     thread::sleep(Duration::from_millis(1500));
-    Flood::new(&lab, &one_source(80))?.send(5)?;
+    Flood::new(&lab, &FloodSpec::one_source(80))?.send(5)?;
     Client::new(&lab).fetch(WEB)?;
     daemon.start_again()?;
     let stats = daemon.stats_when("what came meanwhile is counted", |stats| syn(stats) == 6)?;
@@ -206,7 +190,7 @@ fn only_one_daemon_guards_a_network_namespace() -> Result<()> {
 fn what_does_not_fit_is_dropped_and_said() -> Result<()> {
     let lab = Lab::new()?;
     let mut daemon = Setup::new(&lab)?.start()?;
-    Flood::new(&lab, &one_source(9))?.send(20)?;
+    Flood::new(&lab, &FloodSpec::one_source(9))?.send(20)?;
     daemon.stats_when("they are counted", |stats| syn(stats) == 20)?;
     let larger =
         format!("interfaces = [\"{SERVER_INTERFACE}\"]\n[limits]\nmax_sources = 4096\n[source]\nprefix_v4 = 16");
@@ -218,7 +202,7 @@ fn what_does_not_fit_is_dropped_and_said() -> Result<()> {
     for lost in ["what is known of each source", "the accounts of networks"] {
         ensure!(log.contains(lost), "{lost}: {log}");
     }
-    Flood::new(&lab, &one_source(9))?.send(5)?;
+    Flood::new(&lab, &FloodSpec::one_source(9))?.send(5)?;
     daemon.stats_when("and all goes on", |stats| syn(stats) == 25 && stats["sources"][0]["syn"] == 5)?;
     Ok(())
 }
@@ -245,7 +229,7 @@ fn pins_that_are_not_tcpguards_are_not_trusted() -> Result<()> {
     daemon.start_again()?;
     ensure!(daemon.log()?.contains("is not taken over"), "{}", daemon.log()?);
     ensure!(has_xdp(&lab, SERVER_INTERFACE)?);
-    Flood::new(&lab, &one_source(9))?.send(5)?;
+    Flood::new(&lab, &FloodSpec::one_source(9))?.send(5)?;
     daemon.stats_when("it guards", |stats| syn(stats) == 5)?;
     Ok(())
 }

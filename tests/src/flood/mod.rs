@@ -105,6 +105,11 @@ impl FloodSpec {
         }
     }
 
+    /// The same from the first address of the pool of sources alone.
+    pub fn one_source(port: u16) -> Self {
+        Self::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 1, 1).into(), 1), port)
+    }
+
     /// The frame that all are made from.
     pub fn template(&self) -> Frame {
         let first = self.sources.first();

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Image, Kernel};
+use super::{Image, Kernel, qemu, run_to_end};
 
 /// What the machine is to have beside Debian's least.
 const PACKAGES: &str = "adduser,ethtool,iproute2,kmod,nginx-light,systemd-sysv,udev";
@@ -111,38 +111,12 @@ impl Debian {
         image.add_modules(kernel, &MODULES)?;
         let first = self.cache.join("first-steps.cpio");
         image.write_to_boot_from("/dev/vda", &first)?;
-        let console = self.cache.join("console");
-        let output = fs::File::create(&console).context("cannot make the machine's console")?;
         let start = Instant::now();
-        let mut machine = Command::new("timeout")
-            .arg(PATIENCE.as_secs().to_string())
-            .args([
-                "qemu-system-x86_64",
-                "-machine",
-                "accel=tcg",
-                "-cpu",
-                "max",
-                "-smp",
-                "2",
-                "-m",
-                "2048",
-                "-nographic",
-            ])
-            .args(["-nic", "none", "-kernel"])
-            .arg(&kernel.image)
-            .arg("-initrd")
-            .arg(&first)
-            .arg("-drive")
+        let mut qemu = qemu(kernel, &first, PATIENCE);
+        qemu.args(["-smp", "2", "-m", "2048", "-drive"])
             .arg(format!("file={},if=virtio,format=raw,cache=unsafe", disk.display()))
-            .args(["-append", "console=ttyS0 panic=-1 quiet systemd.show_status=0 loglevel=3"])
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().context("cannot share the machine's console")?)
-            .stderr(output)
-            .spawn()
-            .context("cannot start qemu: Debian has it in the package qemu-system-x86")?;
-        machine.wait().context("cannot wait for the machine")?;
-        let text =
-            String::from_utf8_lossy(&fs::read(&console).context("cannot read the machine's console")?).into_owned();
+            .args(["-append", "console=ttyS0 panic=-1 quiet systemd.show_status=0 loglevel=3"]);
+        let text = run_to_end(&mut qemu, &self.cache.join("console"))?;
         let outcome = text.lines().filter_map(|line| line.split_once(OUTCOME)).next_back();
         match outcome {
             Some((_, outcome)) if outcome.trim() == "passed" => Ok(text),
