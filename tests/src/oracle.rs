@@ -23,6 +23,19 @@ pub fn syn_recv(namespace: &Namespace) -> Result<Vec<SynRecv>> {
     Ok(rows)
 }
 
+/// How many SYNs the kernel of this namespace had to send again, by its own count (TCPSynRetrans).
+///
+/// # Errors
+/// Where it does not say.
+pub fn repeated_syns(namespace: &Namespace) -> Result<u64> {
+    let path = "/proc/thread-self/net/netstat";
+    let text = namespace.within(|| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}")))?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, numbers) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let count = names.split(' ').zip(numbers.split(' ')).find(|(name, _)| *name == "TCPSynRetrans");
+    count.and_then(|(_, number)| number.parse().ok()).with_context(|| format!("{path} has no TCPSynRetrans"))
+}
+
 /// `0 0 198.18.0.1:80 198.18.0.9:4000 timer:(on,900ms,0)`
 fn parse(line: &str) -> Option<SynRecv> {
     let mut fields = line.split_whitespace().skip(2);

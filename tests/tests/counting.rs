@@ -3,7 +3,10 @@
 
 #![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use anyhow::{Result, ensure};
 use lab::{
@@ -56,24 +59,30 @@ fn counts_are_exact(family: &Family) -> Result<()> {
     let half_open = SOURCES * SYNS_PER_SOURCE;
     flood.send(half_open as u32)?;
     let completed = family.clients.len() as u64 * CONNECTIONS_PER_CLIENT;
+    // A slow machine answers late, and the client's kernel then sends a SYN again.
+    let mut syns_of_clients = HashMap::new();
     for client in family.clients {
         lab.add_client_address(client)?;
+        let repeated_before = oracle::repeated_syns(&lab.client)?;
         for _ in 0..CONNECTIONS_PER_CLIENT {
             Client::new(&lab).from(client).fetch(family.server)?;
         }
+        let repeated = oracle::repeated_syns(&lab.client)? - repeated_before;
+        syns_of_clients.insert(client, CONNECTIONS_PER_CLIENT + repeated);
     }
+    let syns = half_open + syns_of_clients.values().sum::<u64>();
 
     let stats = daemon.stats_when("all SYNs and completions are counted", |stats| {
-        stats["totals"]["syn"] == half_open + completed
+        stats["totals"]["syn"] == syns
             && stats["totals"]["completed"] == completed
             && stats["half_open"]["datapath"] == half_open
             && stats["half_open"]["kernel"] == half_open
-            && stats["ports"].as_array().is_some_and(|ports| {
-                ports.iter().any(|port| port["port"] == 80 && port["syn"] == half_open + completed)
-            })
+            && stats["ports"]
+                .as_array()
+                .is_some_and(|ports| ports.iter().any(|port| port["port"] == 80 && port["syn"] == syns))
     })?;
     ensure!(stats["totals"]["packets"] == stats["totals"]["passed"], "nothing is dropped: {stats}");
-    ensure!(stats["totals"]["syn_repeated"] == 0, "no SYN was sent twice: {stats}");
+    ensure!(stats["totals"]["syn_repeated"] == syns - half_open - completed, "those sent twice: {stats}");
     ensure!(stats["tracking"]["syn_untracked"] == 0, "in calm every source has an entry: {stats}");
 
     let sources = daemon.json("/sources?limit=100")?;
@@ -81,10 +90,9 @@ fn counts_are_exact(family: &Family) -> Result<()> {
     ensure!(rows.len() as u64 == SOURCES + family.clients.len() as u64, "{sources}");
     for row in rows {
         let address: IpAddr = row["source"].as_str().unwrap_or_default().parse()?;
-        let expected = if family.clients.contains(&address) {
-            (CONNECTIONS_PER_CLIENT, CONNECTIONS_PER_CLIENT, 0, true)
-        } else {
-            (SYNS_PER_SOURCE, 0, SYNS_PER_SOURCE, false)
+        let expected = match syns_of_clients.get(&address) {
+            Some(syns) => (*syns, CONNECTIONS_PER_CLIENT, 0, true),
+            None => (SYNS_PER_SOURCE, 0, SYNS_PER_SOURCE, false),
         };
         let counted = (
             number(&row["syn"]),
@@ -97,7 +105,7 @@ fn counts_are_exact(family: &Family) -> Result<()> {
 
     let port = &stats["ports"].as_array().expect("an array").iter().find(|port| port["port"] == 80);
     let port = port.expect("nginx listens on port 80");
-    ensure!(port["syn"] == half_open + completed && port["completed"] == completed, "{port}");
+    ensure!(port["syn"] == syns && port["completed"] == completed, "{port}");
     ensure!(port["half_open"] == half_open && number(&port["backlog"]) > 0, "{port}");
 
     network_is_accounted(&daemon, half_open)?;
@@ -126,8 +134,11 @@ fn kernel_rows_are_those_of_ss(lab: &Lab, daemon: &Daemon, half_open: u64) -> Re
     };
     let all_retried = |rows: &[oracle::SynRecv]| rows.len() as u64 == half_open && rows.iter().all(|row| row.2 > 0);
     let (ss, report, stats, _) = eventually("every SYN-ACK was sent again, and that is shown", look, |seen| {
-        // What ss shows must not have changed while the daemon was asked.
-        seen.0 == seen.3 && all_retried(&seen.0) && seen.2["half_open"]["kernel_retried"] == half_open
+        // What ss shows must not have changed while the daemon was asked, whose two answers may be of two readings.
+        seen.0 == seen.3
+            && all_retried(&seen.0)
+            && seen.1["retried"] == half_open
+            && seen.2["half_open"]["kernel_retried"] == half_open
     })?;
     let mut rows: Vec<oracle::SynRecv> = report["rows"]
         .as_array()

@@ -188,7 +188,12 @@ fn a_daemon_says_what_it_would_do_and_why() -> Result<()> {
     // Under attack: some are blocked, and strangers are challenged.
     let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.66.1".parse()?, 3), 80))?;
     flood.send(3000)?;
-    daemon.stats_when("they are blocked", |stats| stats["measures"]["blocks"].as_u64() >= Some(3))?;
+    daemon.stats_when("they are blocked, and all their SYNs counted", |stats| {
+        let totals = |name: &str| stats["totals"][name].as_u64().unwrap_or_default();
+        stats["measures"]["blocks"].as_u64() >= Some(3)
+            && totals("syn") == 1 + 3000
+            && totals("packets") == totals("passed") + totals("dropped")
+    })?;
     expect(&daemon, "198.18.66.1", ("block", "drop", "its source is blocked until"))?;
     let why = command(&daemon, &["why", "198.18.66.1"])?;
     ensure!(why.contains("198.18.66.1 is blocked") && why.contains("tcpguard unblock 198.18.66.1"), "{why}");

@@ -146,10 +146,11 @@ fn names_of_lab_tests() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// `cargo`, for the whole of it: without the dashboard a build fails, and says why.
+/// `cargo`, for the whole of it: without the dashboard a build fails, and says why. Errors of the lab's tests say what
+/// they saw; where they arose in thirty frames of the test harness would bury that in a log that is cut.
 fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) -> Command {
     let mut cargo = command::cargo(arguments);
-    cargo.env(xtask::dashboard::VARIABLE, "require");
+    cargo.env(xtask::dashboard::VARIABLE, "require").env("RUST_LIB_BACKTRACE", "0");
     cargo
 }
 
