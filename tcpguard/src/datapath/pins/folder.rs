@@ -3,10 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::{
-        fd::AsRawFd,
-        unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
-    },
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -14,16 +11,13 @@ use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
-    sys::{
-        socket::{AddressFamily, SockFlag, SockType, socket},
-        statfs::{BPF_FS_MAGIC, statfs},
-    },
+    sys::statfs::{BPF_FS_MAGIC, statfs},
     unistd::geteuid,
 };
 use thiserror::Error;
 use tracing::info;
 
-use crate::fault;
+use crate::{datapath::network_namespace_cookie, fault};
 
 /// Where bpffs is mounted, by convention.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -72,18 +66,10 @@ fn process(id: Option<u32>) -> String {
     id.map_or_else(String::new, |id| format!(" (process {id})"))
 }
 
-/// `SO_NETNS_COOKIE` (Linux 5.14): a number that no other network namespace has, or had since the host started.
-pub(super) fn netns_cookie() -> Result<u64, PinError> {
-    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
-    let socket = socket.map_err(PinError::NoCookie)?;
-    let mut cookie = 0u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes, as many as `cookie` has.
-    let result = unsafe {
-        let value = (&raw mut cookie).cast();
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, value, &raw mut length)
-    };
-    Errno::result(result).map(|_| cookie).map_err(PinError::NoCookie)
+/// The folder of this network namespace under `root`.
+pub(super) fn folder_path(root: &Path) -> Result<PathBuf, PinError> {
+    let cookie = network_namespace_cookie().map_err(PinError::NoCookie)?;
+    Ok(root.join(format!("{PREFIX}{cookie}")))
 }
 
 /// A folder, locked for as long as this lives: the kernel unlocks it however the daemon ends.
@@ -97,7 +83,7 @@ impl Folder {
     /// Makes the folder of this network namespace under `root`, or takes over the one that is there.
     pub fn open(root: &Path) -> Result<Self, PinError> {
         ensure_bpffs(root)?;
-        let path = root.join(format!("{PREFIX}{}", netns_cookie()?));
+        let path = folder_path(root)?;
         loop {
             for folder in [root, &path] {
                 make(folder)?;

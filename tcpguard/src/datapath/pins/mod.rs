@@ -240,7 +240,7 @@ pub enum Scope {
 /// # Errors
 /// Where a daemon runs; what others have left is removed all the same.
 pub fn remove(root: &Path, scope: Scope) -> Result<usize, PinError> {
-    let ours = folder::netns_cookie().map(|cookie| root.join(format!("{PREFIX}{cookie}")))?;
+    let ours = folder::folder_path(root)?;
     match fs::read_dir(root) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             return Err(PinError::Folder { path: root.to_owned(), source });

@@ -1,20 +1,22 @@
 //! Kernel settings (sysctl) that are changed for as long as an attack lasts. What they were is written down
 //! first, so that they come back whatever becomes of the daemon: on leaving, at its end, or at its next start.
 
+mod journal;
+
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     ops::Range,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use self::journal::Journal;
 use crate::{
     challenge::{COOKIES_SETTING, TIMESTAMPS_SETTING},
+    datapath::network_namespace_cookie,
     fault,
 };
 
@@ -45,16 +47,6 @@ pub enum SettingError {
     Journal(PathBuf, io::Error),
 }
 
-#[derive(Default, Serialize, Deserialize)]
-struct Journal {
-    /// Settings belong to a network namespace.
-    namespace: u64,
-    settings: Vec<ChangedSetting>,
-    /// Until when, in jiffies, SYN cookies are good that depend on [`KEPT_FOR_COOKIES`].
-    #[serde(default)]
-    cookies_until: u64,
-}
-
 /// What must stay until the last SYN cookie is good for nothing.
 const KEPT_FOR_COOKIES: [&str; 2] = [COOKIES_SETTING, TIMESTAMPS_SETTING];
 
@@ -83,21 +75,20 @@ pub enum Restored {
 /// Changes settings, and puts them back.
 pub struct KernelSettings {
     root: PathBuf,
-    journal: PathBuf,
-    namespace: u64,
+    journal: Journal,
     changed: Vec<ChangedSetting>,
     cookies_until: u64,
 }
 
 impl KernelSettings {
-    /// With a journal in `folder`. What a daemon that died has left changed is put back, but for what SYN cookies
-    /// depend on that it has sent and that are still good at `jiffies`.
+    /// With a journal in `folder`, where it cannot be in a folder that no configuration moves. What a daemon that died
+    /// has left changed is put back, but for what SYN cookies depend on that it has sent and that are still good at
+    /// `jiffies`.
     ///
     /// # Errors
     /// Where the network namespace cannot be told.
     pub fn open(folder: &Path, jiffies: u64, most_jiffies: u64) -> io::Result<(Self, Vec<Restored>)> {
-        let namespace = fs::metadata("/proc/self/ns/net")?.ino();
-        Ok(Self::open_at(Path::new(SYSCTL), folder, namespace, jiffies..jiffies + most_jiffies))
+        Ok(Self::open_at(Path::new(SYSCTL), journal_in(folder)?, jiffies..jiffies + most_jiffies))
     }
 
     /// Puts back what a daemon that does not run any more has left changed.
@@ -111,21 +102,13 @@ impl KernelSettings {
 
     /// Whether a daemon has left settings of this network namespace changed.
     pub fn has_left(folder: &Path) -> bool {
-        let namespace = fs::metadata("/proc/self/ns/net").map(|metadata| metadata.ino());
-        namespace.is_ok_and(|namespace| journal_path(folder, namespace).exists())
+        journal_in(folder).is_ok_and(|journal| journal.is_there())
     }
 
-    fn open_at(root: &Path, folder: &Path, namespace: u64, still_good: Range<u64>) -> (Self, Vec<Restored>) {
-        let journal = journal_path(folder, namespace);
-        let left = fs::read(&journal).ok().and_then(|bytes| serde_json::from_slice::<Journal>(&bytes).ok());
-        let left = left.filter(|journal| journal.namespace == namespace).unwrap_or_default();
-        let mut settings = Self {
-            root: root.to_owned(),
-            journal,
-            namespace,
-            changed: left.settings,
-            cookies_until: left.cookies_until,
-        };
+    fn open_at(root: &Path, journal: Journal, still_good: Range<u64>) -> (Self, Vec<Restored>) {
+        let left = journal.read();
+        let mut settings =
+            Self { root: root.to_owned(), journal, changed: left.settings, cookies_until: left.cookies_until };
         let keeps = settings.cookies_until != 0 && still_good.contains(&settings.cookies_until);
         if !keeps {
             settings.cookies_until = 0;
@@ -262,11 +245,7 @@ impl KernelSettings {
         self.changed = kept.into_iter().chain(failed).collect();
         // What could not be put back stays written down, for the next time.
         if self.changed.is_empty() {
-            if let Err(error) = fs::remove_file(&self.journal)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!("the journal {} cannot be removed: {error}", self.journal.display());
-            }
+            self.journal.remove();
         } else if let Err(error) = self.write_journal() {
             tracing::warn!("{error}");
         }
@@ -277,23 +256,14 @@ impl KernelSettings {
         path(&self.root, name)
     }
 
-    /// Written whole, and brought to the disk, before anything is changed.
     fn write_journal(&self) -> Result<(), SettingError> {
-        let failed = |error: io::Error| SettingError::Journal(self.journal.clone(), error);
-        let journal =
-            Journal { namespace: self.namespace, settings: self.changed.clone(), cookies_until: self.cookies_until };
-        fault::point("writing the journal");
-        let bytes = serde_json::to_vec_pretty(&journal).map_err(|error| failed(error.into()))?;
-        let temporary = self.journal.with_extension("new");
-        let mut file = File::create(&temporary).map_err(failed)?;
-        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
-        fault::point("the journal is written beside the old one");
-        fs::rename(&temporary, &self.journal).map_err(failed)
+        let written = self.journal.write(&self.changed, self.cookies_until);
+        written.map_err(|(path, error)| SettingError::Journal(path, error))
     }
 }
 
-fn journal_path(folder: &Path, namespace: u64) -> PathBuf {
-    folder.join(format!("kernel-settings.{namespace}.json"))
+fn journal_in(folder: &Path) -> io::Result<Journal> {
+    Ok(Journal::new(&[Path::new(journal::HOME), folder], network_namespace_cookie()?))
 }
 
 fn path(root: &Path, name: &str) -> PathBuf {
@@ -340,7 +310,13 @@ mod tests {
         }
 
         fn open_when(&self, jiffies: u64) -> (KernelSettings, Vec<Restored>) {
-            KernelSettings::open_at(&self.root(), self.folder.path(), 7, jiffies..jiffies + 1000)
+            self.open_in(&[""], 7, jiffies)
+        }
+
+        fn open_in(&self, folders: &[&str], namespace: u64, jiffies: u64) -> (KernelSettings, Vec<Restored>) {
+            let folders: Vec<PathBuf> = folders.iter().map(|folder| self.folder.path().join(folder)).collect();
+            let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+            KernelSettings::open_at(&self.root(), Journal::new(&folders, namespace), jiffies..jiffies + 1000)
         }
 
         fn set(&self, name: &str, value: &str) {
@@ -363,7 +339,7 @@ mod tests {
         assert_eq!(bench.get("net.ipv4.tcp_synack_retries"), "1");
         assert_eq!(settings.restore().len(), 1);
         assert_eq!(bench.get("net.ipv4.tcp_synack_retries"), "5");
-        assert!(!settings.journal.exists());
+        assert!(!settings.journal.is_there());
     }
 
     #[test]
@@ -397,15 +373,34 @@ mod tests {
         let bench = Bench::new();
         let (mut settings, _) = bench.open();
         settings.change("net.ipv4.tcp_synack_retries", "1").expect("changed");
-        let (_, restored) = KernelSettings::open_at(&bench.root(), bench.folder.path(), 8, 0..1);
+        let (_, restored) = bench.open_in(&[""], 8, 0);
         assert!(restored.is_empty());
         assert_eq!(bench.get("net.ipv4.tcp_synack_retries"), "1");
     }
 
     #[test]
+    fn a_daemon_with_other_folders_finds_what_was_left() {
+        let bench = Bench::new();
+        let (retries, cookies) = ("net.ipv4.tcp_synack_retries", COOKIES_SETTING);
+        fs::create_dir(bench.folder.path().join("home")).expect("a folder");
+        // One that cannot write to the first place writes to the second; the next one reads both, and writes to the first.
+        let (mut settings, _) = bench.open_in(&["missing", ""], 7, 0);
+        settings.bring_to(&[(retries, 1), (cookies, 2)].into());
+        settings.note_cookies(500);
+        drop(settings);
+        let (settings, restored) = bench.open_in(&["home", ""], 7, 400);
+        assert_eq!((restored.len(), bench.get(retries)), (1, "5".into()));
+        drop(settings);
+        let (settings, restored) = bench.open_in(&["home", "elsewhere"], 7, 501);
+        assert_eq!((restored.len(), bench.get(cookies)), (1, "0".into()));
+        assert!(!settings.journal.is_there());
+        assert!(!Journal::new(&[bench.folder.path()], 7).is_there());
+    }
+
+    #[test]
     fn nothing_is_changed_that_cannot_be_written_down() {
         let bench = Bench::new();
-        let (mut settings, _) = KernelSettings::open_at(&bench.root(), &bench.folder.path().join("missing"), 7, 0..1);
+        let (mut settings, _) = bench.open_in(&["missing"], 7, 0);
         assert!(matches!(settings.change("net.ipv4.tcp_synack_retries", "1"), Err(SettingError::Journal(..))));
         assert_eq!(bench.get("net.ipv4.tcp_synack_retries"), "5");
         let (mut settings, _) = bench.open();
@@ -427,7 +422,7 @@ mod tests {
         assert_eq!((bench.get(retries), bench.get(cookies)), ("5".into(), "2".into()));
         settings.bring_to(&BTreeMap::new());
         assert_eq!(bench.get(cookies), "0");
-        assert!(!settings.journal.exists());
+        assert!(!settings.journal.is_there());
     }
 
     #[test]
