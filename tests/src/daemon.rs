@@ -137,6 +137,13 @@ impl Setup {
         self
     }
 
+    /// Without this argument, if it has it.
+    #[must_use]
+    pub fn without_argument(mut self, argument: &str) -> Self {
+        self.arguments.retain(|present| present != argument);
+        self
+    }
+
     /// With an empty folder in place of this one, as on a kernel that does not have it.
     #[must_use]
     pub fn hiding(self, folder: &str) -> Self {

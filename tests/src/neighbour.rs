@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData},
-    programs::Xdp,
+    programs::{SchedClassifier, TcAttachType, Xdp},
 };
 
 use crate::{flood::OBJECT, network::Lab};
@@ -69,4 +69,16 @@ pub fn program_on(lab: &Lab, interface: &str) -> Result<Option<u32>> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let id = text.split("prog/xdp id ").nth(1).and_then(|rest| rest.split_whitespace().next());
     id.map(|id| id.parse().context("no number")).transpose()
+}
+
+/// How many programs an interface of the server's has at traffic control (TCX), on its way in.
+///
+/// # Errors
+/// Where the kernel does not say.
+pub fn programs_at_tc(lab: &Lab, interface: &str) -> Result<usize> {
+    lab.server.within(|| {
+        let (_, programs) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress)
+            .with_context(|| format!("cannot tell what {interface} has at traffic control"))?;
+        Ok(programs.len())
+    })
 }

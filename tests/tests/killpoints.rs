@@ -21,8 +21,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::{
-    Client, Flood, FloodSpec, Lab, Setup, Sources,
-    neighbour::has_xdp,
+    Client, Flood, FloodSpec, Lab, Neighbour, Setup, Sources,
+    neighbour::{program_on, programs_at_tc},
     network::{SERVER_INTERFACE, SERVER_IPV4},
     server::listen,
 };
@@ -35,39 +35,62 @@ use nix::{
 const AT_ONCE: usize = 4;
 /// More points than any run has.
 const MOST_POINTS: u32 = 600;
+const HAND_OVER: &str = "--hand-over";
 const SETTINGS: [(&str, &str); 3] =
     [("net.ipv4.tcp_syncookies", "1"), ("net.ipv4.tcp_timestamps", "1"), ("net.ipv4.tcp_synack_retries", "5")];
 
-/// SYN cookies from the start on, so that their settings are changed at once; a threshold that a handful exceeds.
-fn config(threshold: u32) -> String {
-    format!(
-        "interfaces = [\"{SERVER_INTERFACE}\"]\n[thresholds]\nmax_half_open = {threshold}\nhold = \"1s\"\n[source]\n\
-         max_half_open = 5\nblock_for = \"1s\"\n[challenge]\nmode = \"always\"\n"
-    )
+/// What is special about a daemon that is to be killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Case {
+    /// It finds nothing.
+    FreshStart,
+    /// It finds what another one left that was killed before it.
+    AnothersEstate,
+    /// It runs before another XDP program.
+    BeforeAnotherProgram,
+    /// It is attached at traffic control.
+    AtTrafficControl,
+    /// It leaves everything to the next one at its end.
+    HandingOver,
 }
 
-/// What the daemon that is to be killed finds.
-#[derive(Clone, Copy, Debug)]
-enum Found {
-    /// Nothing.
-    Nothing,
-    /// What another one left that was killed before it.
-    AnothersEstate,
+impl Case {
+    /// SYN cookies from the start on, so that their settings are changed at once; a threshold that a handful exceeds.
+    fn config(self) -> String {
+        let key = match self {
+            Self::BeforeAnotherProgram => "coexist = \"chain\"",
+            Self::AtTrafficControl => "attach = \"tc\"",
+            Self::FreshStart | Self::AnothersEstate | Self::HandingOver => "",
+        };
+        format!(
+            "interfaces = [\"{SERVER_INTERFACE}\"]\n{key}\n[thresholds]\nmax_half_open = 20\nhold = \"1s\"\n\
+             [source]\nmax_half_open = 5\nblock_for = \"1s\"\n[challenge]\nmode = \"always\"\n"
+        )
+    }
 }
 
 struct Bench {
     lab: Lab,
+    case: Case,
+    neighbour: Option<Neighbour>,
     _listener: TcpListener,
 }
 
 impl Bench {
-    fn new() -> Result<Self> {
+    fn new(case: Case) -> Result<Self> {
         let lab = Lab::new()?;
         let listener = listen(&lab.server, SERVER_IPV4.into(), 80)?;
         for (name, value) in SETTINGS {
             lab.server.sysctl(name, value)?;
         }
-        Ok(Self { lab, _listener: listener })
+        if case == Case::AtTrafficControl {
+            lab.receive_without_daemon()?;
+        }
+        let neighbour = match case {
+            Case::BeforeAnotherProgram => Some(Neighbour::attach(&lab, SERVER_INTERFACE)?),
+            _ => None,
+        };
+        Ok(Self { lab, case, neighbour, _listener: listener })
     }
 
     fn setting(&self, name: &str) -> Result<String> {
@@ -75,8 +98,10 @@ impl Bench {
         self.lab.server.within(|| Ok(fs::read_to_string(&path).context("no setting")?.trim().to_owned()))
     }
 
-    fn has_xdp(&self) -> Result<bool> {
-        has_xdp(&self.lab, SERVER_INTERFACE)
+    /// Nobody is attached but whoever was before.
+    fn is_as_before(&self) -> Result<bool> {
+        let before = self.neighbour.as_ref().map(|neighbour| neighbour.id);
+        Ok(program_on(&self.lab, SERVER_INTERFACE)? == before && programs_at_tc(&self.lab, SERVER_INTERFACE)? == 0)
     }
 
     /// All that changes something, once. The daemon may be killed anywhere in it. True where it has said that an address
@@ -121,10 +146,12 @@ impl Bench {
     }
 
     /// One run that is killed at point `number`; false where it has no such point.
-    fn is_killed_at(&self, number: u32, found: Found) -> Result<bool> {
-        let mut setup = Setup::new(&self.lab)?.config(&config(20));
-        if let Found::AnothersEstate = found {
-            setup = self.after_another(setup)?;
+    fn is_killed_at(&self, number: u32) -> Result<bool> {
+        let mut setup = Setup::new(&self.lab)?.config(&self.case.config());
+        match self.case {
+            Case::AnothersEstate => setup = self.after_another(setup)?,
+            Case::HandingOver => setup = setup.argument(HAND_OVER),
+            Case::FreshStart | Case::BeforeAnotherProgram | Case::AtTrafficControl => {}
         }
         let setup = setup.environment("TCPGUARD_KILL_AT", &number.to_string());
         let points = setup.file("points");
@@ -159,7 +186,7 @@ impl Bench {
 
     /// The next start goes on from what was left, comes to calm, and leaves nothing.
     fn recovers(&self, setup: Setup, is_allowed: bool) -> Result<()> {
-        let mut daemon = setup.environment("TCPGUARD_KILL_AT", "").start()?;
+        let mut daemon = setup.environment("TCPGUARD_KILL_AT", "").without_argument(HAND_OVER).start()?;
         Client::new(&self.lab).connect((SERVER_IPV4, 80).into()).context("unreachable after the restart")?;
         daemon.stats_when("it is calm", |stats| stats["state"] == "calm" && stats["attack"].is_null())?;
         let lists = daemon.json("/lists")?.to_string();
@@ -169,7 +196,7 @@ impl Bench {
         for (name, value) in SETTINGS {
             ensure!(self.setting(name)? == value, "{name} is {}: {}", self.setting(name)?, daemon.log()?);
         }
-        ensure!(!self.has_xdp()?, "the program is still attached");
+        ensure!(self.is_as_before()?, "what is attached is not what was before");
         ensure!(!daemon.socket().exists(), "the socket is still there");
         Ok(())
     }
@@ -184,7 +211,7 @@ fn said(setup: &Setup, arguments: &[&str]) -> Result<String> {
 }
 
 /// Kills at every `step`-th point; how many there were.
-fn kill_at_every(step: u32, found: Found) -> Result<u32> {
+fn kill_at_every(step: u32, case: Case) -> Result<u32> {
     let (next, killed) = (AtomicU32::new(1), AtomicU32::new(0));
     let problems = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
@@ -192,7 +219,7 @@ fn kill_at_every(step: u32, found: Found) -> Result<u32> {
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(step, Ordering::Relaxed);
-                    match Bench::new().and_then(|bench| bench.is_killed_at(number, found)) {
+                    match Bench::new(case).and_then(|bench| bench.is_killed_at(number)) {
                         Ok(true) => drop(killed.fetch_add(1, Ordering::Relaxed)),
                         Ok(false) => return next.store(MOST_POINTS, Ordering::Relaxed),
                         Err(error) => {
@@ -212,7 +239,7 @@ fn kill_at_every(step: u32, found: Found) -> Result<u32> {
     let problems = problems.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     if !problems.is_empty() {
         let told: Vec<String> = problems.iter().map(|(number, problem)| format!("{number}: {problem}")).collect();
-        bail!("finding {found:?}, at {} points:\n{}", problems.len(), told.join("\n"));
+        bail!("{case:?}, at {} points:\n{}", problems.len(), told.join("\n"));
     }
     Ok(killed.into_inner())
 }
@@ -220,15 +247,30 @@ fn kill_at_every(step: u32, found: Found) -> Result<u32> {
 #[test]
 #[ignore = "takes minutes: cargo xtask test faults"]
 fn at_every_point() -> Result<()> {
-    let killed = kill_at_every(1, Found::Nothing)? + kill_at_every(1, Found::AnothersEstate)?;
-    println!("killed at {killed} points");
-    ensure!(killed >= 100, "only {killed} points");
+    let cases =
+        [Case::FreshStart, Case::AnothersEstate, Case::BeforeAnotherProgram, Case::AtTrafficControl, Case::HandingOver];
+    let mut all = 0;
+    for case in cases {
+        let killed = kill_at_every(1, case)?;
+        println!("{case:?}: killed at {killed} points");
+        all += killed;
+    }
+    ensure!(all >= 100, "only {all} points");
     Ok(())
 }
 
 #[test]
 fn at_some_points() -> Result<()> {
-    let killed = kill_at_every(25, Found::Nothing)? + kill_at_every(35, Found::AnothersEstate)?;
-    ensure!(killed >= 5, "only {killed} points");
+    let cases = [
+        (35, Case::FreshStart),
+        (45, Case::AnothersEstate),
+        (45, Case::BeforeAnotherProgram),
+        (45, Case::AtTrafficControl),
+        (45, Case::HandingOver),
+    ];
+    for (step, case) in cases {
+        let killed = kill_at_every(step, case)?;
+        ensure!(killed >= 2, "{case:?}: only {killed} points");
+    }
     Ok(())
 }
