@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use lab::{FloodSpec, Lab, Scene, Setup, Sources, scene::WEB, soak::settings_come_back};
+use lab::{
+    Flood, FloodSpec, Lab, Scene, Setup, Sources, daemon::syn, network::SERVER_INTERFACE, scene::WEB,
+    soak::settings_come_back,
+};
 
 #[test]
 #[ignore = "it takes two minutes: `cargo xtask test` runs it beside the others"]
@@ -43,4 +46,25 @@ fn who_takes_nothing_of_an_answer_is_hung_up_on() -> Result<()> {
         "it was not hung up on"
     );
     Ok(())
+}
+
+#[test]
+#[ignore = "it takes a minute: `cargo xtask test` runs it beside the others"]
+fn an_interface_that_is_down_for_a_minute_stays_guarded() -> Result<()> {
+    let lab = Lab::new()?;
+    let daemon = Setup::new(&lab)?.start()?;
+    let link = |state: &str| lab.server.ip(&format!("link set {SERVER_INTERFACE} {state}"));
+    // No client beside it, either: SYNs to a port that nobody listens on complete no handshake.
+    let counts = |expected: u64| {
+        Flood::new(&lab, &FloodSpec::one_source(80))?.send(50)?;
+        daemon.stats_when("it counts", |stats| {
+            syn(stats) == expected && stats["state"] == "calm" && stats["interfaces"][0]["xdp_mode"] == "native"
+        })
+    };
+    counts(50)?;
+    link("down")?;
+    thread::sleep(Duration::from_secs(60));
+    link("up")?;
+    lab.restore_routes(SERVER_INTERFACE)?;
+    counts(100).map(drop)
 }
