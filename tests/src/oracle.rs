@@ -23,17 +23,24 @@ pub fn syn_recv(namespace: &Namespace) -> Result<Vec<SynRecv>> {
     Ok(rows)
 }
 
-/// How many SYNs the kernel of this namespace had to send again, by its own count (TCPSynRetrans).
+/// How many SYNs the TCP of this namespace has sent, by its kernel's own count: one for each connection that was begun
+/// (ActiveOpens), and those that it had to send again (TCPSynRetrans).
 ///
 /// # Errors
 /// Where it does not say.
-pub fn repeated_syns(namespace: &Namespace) -> Result<u64> {
-    let path = "/proc/thread-self/net/netstat";
-    let text = namespace.within(|| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}")))?;
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+pub fn syns_sent(namespace: &Namespace) -> Result<u64> {
+    Ok(counter(namespace, "snmp", "Tcp: ", "ActiveOpens")?
+        + counter(namespace, "netstat", "TcpExt: ", "TCPSynRetrans")?)
+}
+
+/// One of a file of pairs of lines: names, and numbers.
+fn counter(namespace: &Namespace, file: &str, group: &str, name: &str) -> Result<u64> {
+    let path = format!("/proc/thread-self/net/{file}");
+    let text = namespace.within(|| std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}")))?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(group));
     let (names, numbers) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    let count = names.split(' ').zip(numbers.split(' ')).find(|(name, _)| *name == "TCPSynRetrans");
-    count.and_then(|(_, number)| number.parse().ok()).with_context(|| format!("{path} has no TCPSynRetrans"))
+    let count = names.split(' ').zip(numbers.split(' ')).find(|(found, _)| *found == name);
+    count.and_then(|(_, number)| number.parse().ok()).with_context(|| format!("{path} has no {name}"))
 }
 
 /// `0 0 198.18.0.1:80 198.18.0.9:4000 timer:(on,900ms,0)`

@@ -19,6 +19,7 @@ use crate::{
     daemon::{Daemon, Setup},
     flood::{Flood, FloodSpec},
     network::{Lab, SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE, SERVER_IPV4},
+    oracle,
     server::{self, Nginx},
 };
 
@@ -47,6 +48,7 @@ pub struct Scene {
     /// nginx.
     pub nginx: Option<Nginx>,
     ssh: (TcpStream, TcpStream),
+    syns_before: u64,
 }
 
 impl Scene {
@@ -62,12 +64,21 @@ impl Scene {
         let listener = server::listen(&lab.server, SERVER_IPV4.into(), SSH_PORT)?;
         let client = Client::new(&lab).from(SSH_PEER.into()).connect((SERVER_IPV4, SSH_PORT).into())?;
         let (server, _) = listener.accept().context("no SSH session")?;
+        let syns_before = oracle::syns_sent(&lab.client)?;
         // The configuration of a daemon begins with what stands in no section.
         let interfaces = format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]\n");
         let hold =
             if config.contains("hold =") { String::new() } else { format!("[thresholds]\nhold = \"{HOLD:?}\"\n") };
         let daemon = Setup::new(&lab)?.config(&format!("{interfaces}{config}\n{hold}")).start()?;
-        Ok(Self { lab, daemon, nginx: Some(nginx), ssh: (client, server) })
+        Ok(Self { lab, daemon, nginx: Some(nginx), ssh: (client, server), syns_before })
+    }
+
+    /// How many SYNs clients have sent since the daemon started, by their kernel's count.
+    ///
+    /// # Errors
+    /// Where it does not say.
+    pub fn syns_of_clients(&self) -> Result<u64> {
+        Ok(oracle::syns_sent(&self.lab.client)? - self.syns_before)
     }
 
     /// Whether the SSH session still carries something, both ways.

@@ -71,7 +71,7 @@ pub fn run_phases(phase: Duration, rounds: u32) -> Result<Scene> {
     println!("{} SYNs; {} connections, {:.3} % served", attack.sent, attack.client.tried, share * 100.0);
     ensure!(share >= LEAST_SERVED, "{share:.4} of {} were served", attack.client.tried);
     ensure!(scene.blocked()?.contains("198.18.1.1"), "{:?}", scene.blocked()?);
-    adds_up(&scene, attack.sent, attack.client.tried.into())?;
+    adds_up(&scene, attack.sent)?;
     scene.back_to_calm(attack.ended)?;
     let memory = scene.daemon.resident_kib()?;
     ensure!(memory < memory_before + GROWTH_KIB, "{memory_before} KiB became {memory}");
@@ -100,7 +100,8 @@ pub fn settings_come_back(scene: &mut Scene) -> Result<()> {
 ///
 /// # Errors
 /// Where it is not.
-pub fn adds_up(scene: &Scene, sent: u64, from_client: u64) -> Result<()> {
+pub fn adds_up(scene: &Scene, sent: u64) -> Result<()> {
+    let from_client = scene.syns_of_clients()?;
     let number = |value: &Value| value.as_u64().unwrap_or(0);
     let is_settled = |stats: &Value| number(&stats["totals"]["syn"]) >= sent + from_client;
     let stats = scene.daemon.stats_when("all are counted", is_settled)?;

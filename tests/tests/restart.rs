@@ -17,6 +17,7 @@ use lab::{
     eventually,
     neighbour::has_xdp,
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE, SERVER_IPV4},
+    oracle,
     scene::WEB,
     server::Nginx,
 };
@@ -69,7 +70,7 @@ fn under_flood_no_syn_is_uncounted_and_no_client_fails() -> Result<()> {
     ensure!(client.served() == client.tried, "{} of {} connections served", client.served(), client.tried);
     let slowest = client.quantile(1.0);
     ensure!(slowest < Duration::from_millis(900), "no SYN was lost and sent again: {slowest:?}");
-    let sent = flood.delivered()? + u64::from(client.tried);
+    let sent = flood.delivered()? + oracle::syns_sent(&lab.client)?;
     daemon.stats_when("every SYN of all three daemons is counted", |stats| syn(stats) == sent)?;
     let stats = daemon.stats_when("the attack is over", |stats| stats["state"] == "calm")?;
     ensure!(stats["totals"]["completed"] == client.tried, "{}: {}", client.tried, stats["totals"]);
@@ -152,21 +153,46 @@ fn detach_needs_no_sound_configuration_and_puts_settings_back() -> Result<()> {
     let listener = lab::server::listen(&lab.server, SERVER_IPV4.into(), 80)?;
     let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\non_exit = \"keep\"\n[challenge]\nmode = \"always\"");
     let mut daemon = Setup::new(&lab)?.argument("--hand-over").config(&config).start()?;
-    let cookies = || -> Result<String> {
-        lab.server.within(|| fs::read_to_string("/proc/sys/net/ipv4/tcp_syncookies").context("no setting"))
-    };
-    eventually("cookies are to be taken", cookies, |cookies| cookies.trim() == "2")?;
+    let cookies = || cookies_setting(&lab);
+    eventually("cookies are to be taken", cookies, |cookies| cookies == "2")?;
     daemon.end(Signal::SIGTERM)?;
-    ensure!(cookies()?.trim() == "2", "the next daemon would go on");
+    ensure!(cookies()? == "2", "the next daemon would go on");
     // As systemd does after a stop: on_exit says that it stays attached, and nothing more.
     let kept = daemon.tcpguard(&["detach", "--unless-restarting", "tcpguard-lab.service"])?;
-    ensure!(kept.status.success() && cookies()?.trim() == "1", "{}", said(&kept));
+    ensure!(kept.status.success() && cookies()? == "1", "{}", said(&kept));
     ensure!(has_xdp(&lab, SERVER_INTERFACE)?, "it was to stay");
     daemon.set_config("this is no configuration")?;
     let done = daemon.tcpguard(&["detach"])?;
     ensure!(done.status.success() && said(&done).contains("detached"), "{}", said(&done));
     ensure!(!has_xdp(&lab, SERVER_INTERFACE)?);
     drop(listener);
+    Ok(())
+}
+
+const COOKIES: &str = "net.ipv4.tcp_syncookies";
+
+fn cookies_setting(lab: &Lab) -> Result<String> {
+    let path = format!("/proc/sys/{}", COOKIES.replace('.', "/"));
+    lab.server.within(|| Ok(fs::read_to_string(path).context("no setting")?.trim().to_owned()))
+}
+
+#[test]
+fn settings_come_back_though_the_next_daemon_has_other_paths() -> Result<()> {
+    let lab = Lab::new()?;
+    let _listener = lab::server::listen(&lab.server, SERVER_IPV4.into(), 80)?;
+    let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\n[challenge]\nmode = \"always\"");
+    let mut daemon = Setup::new(&lab)?.config(&config).start()?;
+    eventually("cookies are to be taken", || cookies_setting(&lab), |cookies| cookies == "2")?;
+    daemon.end(Signal::SIGKILL)?;
+    // It has a folder of its own, for its socket and its store.
+    let mut next = Setup::new(&lab)?.start()?;
+    // For as long as cookies are good that were sent before.
+    next.stats_when("it knows what is to come back", |stats| {
+        let changed = stats["measures"]["kernel_settings"].as_array();
+        changed.into_iter().flatten().any(|setting| setting["name"] == COOKIES && setting["original"] == "1")
+    })?;
+    next.end(Signal::SIGTERM)?;
+    ensure!(cookies_setting(&lab)? == "1", "it has to come back: {}", next.log()?);
     Ok(())
 }
 

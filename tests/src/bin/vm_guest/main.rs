@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{Client, Connections, Flood, FloodSpec, Lab, Sources, eventually, machine::OUTCOME, scene::WEB};
+use lab::{Client, Connections, Flood, FloodSpec, Lab, Sources, eventually, machine::OUTCOME, oracle, scene::WEB};
 
 use machine::{lines, run};
 use nix::{
@@ -204,7 +204,7 @@ fn all_served(client: &Connections) -> Result<()> {
 
 /// Whether `work` goes by without a SYN uncounted, or a client that fails.
 fn uninterrupted<T>(lab: &Lab, service: &Service, work: impl FnOnce() -> Result<T>) -> Result<()> {
-    let before = service.syn()?;
+    let (before, by_client) = (service.syn()?, oracle::syns_sent(&lab.client)?);
     let mut flood = spoofed(lab)?;
     let (client, _) = beside(lab, &mut flood, || {
         eventually("it is an attack", || service.stats(), |stats| stats["state"] == "attack")?;
@@ -213,7 +213,7 @@ fn uninterrupted<T>(lab: &Lab, service: &Service, work: impl FnOnce() -> Result<
         Ok(result)
     })?;
     all_served(&client)?;
-    let sent = before + flood.delivered()? + u64::from(client.tried);
+    let sent = before + flood.delivered()? + oracle::syns_sent(&lab.client)? - by_client;
     eventually("every SYN is counted", || service.syn(), |syn| *syn == sent).map(drop)
 }
 
