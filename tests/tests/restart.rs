@@ -21,7 +21,10 @@ use lab::{
     scene::WEB,
     server::Nginx,
 };
-use nix::sys::signal::Signal;
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::signal::Signal,
+};
 use serde_json::Value;
 
 const PINS: &str = "/sys/fs/bpf/tcpguard";
@@ -210,6 +213,26 @@ fn only_one_daemon_guards_a_network_namespace() -> Result<()> {
     // One beside it, in another namespace, is not in its way.
     let other = Lab::new()?;
     Setup::new(&other)?.start().map(drop)
+}
+
+#[test]
+fn who_starts_waits_for_others_that_look_through_the_pins() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut daemon = Setup::new(&lab)?.start()?;
+    let folder = pins(&lab)?.context("nothing is pinned")?;
+    daemon.end(Signal::SIGKILL)?;
+    // As a daemon of another network namespace does at its start.
+    let lock = |path: &Path| {
+        let file = fs::File::open(path)?;
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| anyhow::Error::from(error))
+    };
+    let turn = lock(Path::new(PINS))?;
+    let looked_at = lock(&folder)?;
+    let starts = thread::spawn(move || daemon.into_setup().start());
+    thread::sleep(Duration::from_millis(500));
+    ensure!(!starts.is_finished(), "it did not wait");
+    drop((looked_at, turn));
+    starts.join().unwrap_or_else(|panic| resume_unwind(panic)).map(drop)
 }
 
 #[test]

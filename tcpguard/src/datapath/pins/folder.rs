@@ -72,6 +72,37 @@ pub(super) fn folder_path(root: &Path) -> Result<PathBuf, PinError> {
     Ok(root.join(format!("{PREFIX}{cookie}")))
 }
 
+/// The folder above all of them, locked for a moment: whoever starts, or takes off what others have left, looks through
+/// the folders of all network namespaces, and locks those that nobody seems to need. One at a time, so that none of
+/// them takes another one's look for a daemon.
+#[derive(Debug)]
+pub(super) struct Turn {
+    _lock: Flock<File>,
+}
+
+impl Turn {
+    /// Waits for it; makes the folder, where there is none.
+    pub fn to_start(root: &Path) -> Result<Self, PinError> {
+        ensure_bpffs(root)?;
+        make(root)?;
+        check_owner(root)?;
+        Self::wait(root)
+    }
+
+    /// Waits for it.
+    pub fn wait(root: &Path) -> Result<Self, PinError> {
+        let failed = |source: io::Error| PinError::Folder { path: root.to_owned(), source };
+        let mut file = File::open(root).map_err(failed)?;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusive) {
+                Ok(lock) => return Ok(Self { _lock: lock }),
+                Err((unlocked, Errno::EINTR)) => file = unlocked,
+                Err((_, error)) => return Err(failed(error.into())),
+            }
+        }
+    }
+}
+
 /// A folder, locked for as long as this lives: the kernel unlocks it however the daemon ends.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -80,46 +111,28 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder of this network namespace under `root`, or takes over the one that is there.
+    /// Makes the folder of this network namespace under `root`, or takes over the one that is there. `root` must be there:
+    /// see [`Turn`].
     pub fn open(root: &Path) -> Result<Self, PinError> {
-        ensure_bpffs(root)?;
         let path = folder_path(root)?;
         loop {
-            for folder in [root, &path] {
-                make(folder)?;
-                check_owner(folder)?;
-            }
-            let folder = Self::lock_among_others(&path)?;
-            // Whoever had it locked before may have taken it for one that nobody needs.
+            make(&path)?;
+            check_owner(&path)?;
+            let folder = Self::lock(path.clone())?;
+            // Whoever had it locked before may have removed it at its end.
             if folder.is_still_there() {
                 return Ok(folder);
             }
         }
     }
 
-    /// Locks the folder at `path`, of another network namespace.
+    /// Locks the folder at `path`.
     pub fn lock(path: PathBuf) -> Result<Self, PinError> {
         let file = File::open(&path).map_err(|source| PinError::Folder { path: path.clone(), source })?;
-        Self::try_lock(&path, file, FlockArg::LockExclusiveNonblock)
-    }
-
-    /// Locks that of this network namespace. Daemons of others look through what is there when they start, and lock it
-    /// for a moment: that is waited for.
-    fn lock_among_others(path: &Path) -> Result<Self, PinError> {
-        let open = || File::open(path).map_err(|source| PinError::Folder { path: path.to_owned(), source });
-        match Self::try_lock(path, open()?, FlockArg::LockExclusiveNonblock) {
-            Err(PinError::Taken(Some(process))) if is_of_another_namespace(process) => {
-                Self::try_lock(path, open()?, FlockArg::LockExclusive)
-            }
-            locked_or_not => locked_or_not,
-        }
-    }
-
-    fn try_lock(path: &Path, file: File, how: FlockArg) -> Result<Self, PinError> {
-        match Flock::lock(file, how) {
-            Ok(lock) => Ok(Self { path: path.to_owned(), lock }),
-            Err((_, Errno::EWOULDBLOCK)) => Err(PinError::Taken(holder(path))),
-            Err((_, error)) => Err(PinError::Folder { path: path.to_owned(), source: error.into() }),
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self { path, lock }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(PinError::Taken(holder(&path))),
+            Err((_, error)) => Err(PinError::Folder { path, source: error.into() }),
         }
     }
 
@@ -178,17 +191,6 @@ fn check_owner(folder: &Path) -> Result<(), PinError> {
         return untrusted("can be written by others".to_owned());
     }
     Ok(())
-}
-
-/// Whether a process is in another network namespace than this one; false where that cannot be told.
-fn is_of_another_namespace(process: u32) -> bool {
-    let namespace = |process: &str| fs::metadata(format!("/proc/{process}/ns/net")).map(|metadata| metadata.ino());
-    match (namespace(&process.to_string()), namespace("self")) {
-        (Ok(theirs), Ok(ours)) => theirs != ours,
-        // It has ended meanwhile, and what it had locked is free.
-        (Err(error), _) => error.kind() == io::ErrorKind::NotFound,
-        (Ok(_), Err(_)) => false,
-    }
 }
 
 /// The process that has locked the folder, by /proc/locks, where that tells.

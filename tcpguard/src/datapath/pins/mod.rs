@@ -27,7 +27,7 @@ use tracing::{debug, info, warn};
 
 use crate::fault;
 pub use folder::PinError;
-use folder::{Folder, PREFIX};
+use folder::{Folder, PREFIX, Turn};
 pub(super) use maps::{Expected, Found, read_instance};
 pub(super) use object::PinnedObject;
 
@@ -53,6 +53,7 @@ impl Pins {
     /// # Errors
     /// Where another daemon has them, or they cannot be had.
     pub fn open(root: &Path) -> Result<Self, PinError> {
+        let _turn = Turn::to_start(root)?;
         let pins = Self { folder: Folder::open(root)? };
         for name in [MAPS, LINKS] {
             let path = pins.folder.path().join(name);
@@ -241,12 +242,11 @@ pub enum Scope {
 /// Where a daemon runs; what others have left is removed all the same.
 pub fn remove(root: &Path, scope: Scope) -> Result<usize, PinError> {
     let ours = folder::folder_path(root)?;
-    match fs::read_dir(root) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(PinError::Folder { path: root.to_owned(), source });
-        }
-        _ => {}
-    }
+    let _turn = match Turn::wait(root) {
+        // Nothing was ever pinned.
+        Err(PinError::Folder { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(0),
+        turn => turn?,
+    };
     let (mut removed, mut taken) = (0, None);
     for path in namespaces(root).into_iter().filter(|path| scope == Scope::EveryNamespace || *path == ours) {
         match Folder::lock(path) {
