@@ -4,6 +4,7 @@
 mod daemon;
 mod defence;
 mod packets;
+mod places;
 mod spoofed;
 mod transfer;
 
@@ -18,7 +19,7 @@ struct Arguments {
     /// Few repetitions: shows that the benchmark runs, not what things cost
     #[arg(long)]
     short: bool,
-    /// Only packets whose description contains this, or one of floods and transfer; may be repeated
+    /// Only packets whose description contains this, or one of places, floods and transfer; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
 }
@@ -29,6 +30,7 @@ fn main() -> Result<()> {
     let _entered = runtime.enter();
     let effort = if arguments.short { Effort::SHORT } else { Effort::FULL };
     match arguments.only.as_slice() {
+        [only] if only == "places" => return places::costs(&effort),
         [only] if only == "floods" => return spoofed::compare(&effort),
         [only] if only == "transfer" => return transfer::compare(&effort),
         _ => {}
@@ -37,6 +39,7 @@ fn main() -> Result<()> {
         return packets::costs(&effort, &arguments.only);
     }
     packets::costs(&effort, &[])?;
+    places::costs(&effort)?;
     daemon::costs(&effort)?;
     defence::compare(&effort)?;
     spoofed::compare(&effort)?;

@@ -28,7 +28,7 @@ use tcpguard_common::{
 use super::Effort;
 
 /// A kind of traffic whose cost is measured.
-struct Case {
+pub struct Case {
     name: &'static str,
     spec: FloodSpec,
     /// What it may cost, in nanoseconds.
@@ -45,7 +45,7 @@ const PORT: u16 = 443;
 
 /// What the datapath has against the source.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
+pub enum Standing {
     Nothing,
     /// Nothing, but so many /24 networks are on a list.
     OthersListed(u32),
@@ -66,12 +66,21 @@ impl Standing {
 }
 
 impl Case {
-    fn new(name: &'static str, limit: impl Into<Option<f64>>, spec: FloodSpec) -> Self {
+    pub fn new(name: &'static str, limit: impl Into<Option<f64>>, spec: FloodSpec) -> Self {
         Self { name, spec, limit: limit.into(), standing: Standing::Nothing }
     }
 
-    fn with(self, standing: Standing) -> Self {
+    pub fn with(self, standing: Standing) -> Self {
         Self { standing, ..self }
+    }
+
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its first frame.
+    pub fn frame(&self) -> Vec<u8> {
+        self.spec.template().build().bytes
     }
 }
 
@@ -155,14 +164,14 @@ struct Cost {
     insert_each: Statistic,
 }
 
-struct Statistic {
+pub struct Statistic {
     least: f64,
-    median: f64,
+    pub median: f64,
     most: f64,
 }
 
 impl Statistic {
-    fn of(mut values: Vec<f64>) -> Self {
+    pub fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
         Self { least: at(0), median: at(values.len() / 2), most: at(values.len().saturating_sub(1)) }
@@ -243,7 +252,7 @@ fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
 const IPV4_BITS: u8 = 96;
 
 /// Gives the datapath leave to act, as a daemon does, and something against the case's sources.
-fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result<()> {
+pub fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result<()> {
     let mut flags = flag::DROP | flag::LIMIT;
     let deny = Rule { denied_until: FOREVER, is_whole: 1, ..Rule::default() };
     let mut deny_consecutive = |networks: u32, first: u32| -> Result<()> {

@@ -1,0 +1,124 @@
+//! What the same packets cost at each place that the datapath may have: XDP, XDP before another program, traffic
+//! control. One frame is run again and again, so that these are less than those of packets that vary.
+
+use std::net::IpAddr;
+
+use anyhow::Result;
+use aya::programs::TestRunOptions;
+use lab::{FloodSpec, Lab, Neighbour, Sources, frame};
+use tcpguard::{
+    config::{Coexist, Config, Hook, XdpMode},
+    datapath::{AttachMode, Attachment, Datapath, DatapathOptions, PinScope, Target, remove_pins},
+};
+use tokio::runtime::Runtime;
+
+use super::{
+    Effort,
+    packets::{Case, Standing, Statistic, set_standing},
+};
+
+/// Where frames without an interface of their own come in by (BPF_PROG_TEST_RUN).
+const LOOPBACK: (&str, u32) = ("lo", 1);
+
+#[derive(Clone, Copy)]
+enum Place {
+    Xdp,
+    /// The other one counts, and passes everything.
+    BeforeAnother,
+    TrafficControl,
+}
+
+/// The datapath, with what keeps it where it is.
+struct Placed {
+    datapath: Datapath,
+    other: Option<(Neighbour, Attachment)>,
+}
+
+impl Placed {
+    fn take_off(self) -> Result<()> {
+        let Self { mut datapath, other } = self;
+        if let Some((_, attachment)) = other {
+            datapath.let_go(attachment);
+            drop(datapath);
+            remove_pins(&Config::default().pins.path, PinScope::ThisNamespace)?;
+        }
+        Ok(())
+    }
+}
+
+pub fn costs(effort: &Effort) -> Result<()> {
+    println!("What one frame costs where the datapath is: ns, by BPF_PROG_TEST_RUN; medians, and the ratio to XDP");
+    println!("{:<36} {:>6} {:>22} {:>22}", "", "XDP", "XDP, before another", "traffic control");
+    let source: IpAddr = [10, 0, 0, 1].into();
+    let syn = FloodSpec::syn(Sources::InTurn(source, 1), 443);
+    let data = FloodSpec { flags: frame::ACK, payload: 100, ..syn.clone() };
+    let cases = [
+        Case::new("data of an established connection", None, data),
+        Case::new("SYN of a known source", None, syn.clone()),
+        Case::new("SYN of a blocked source", None, syn).with(Standing::Blocked),
+    ];
+    for case in cases {
+        let [xdp, before_another, traffic_control] = measure(&case, effort)?;
+        let (chained, tc) = (before_another / xdp, traffic_control / xdp);
+        let name = case.name();
+        println!(
+            "{name:<36} {xdp:>6.0} {before_another:>12.0} ({chained:>5.2} x) {traffic_control:>12.0} ({tc:>5.2} x)"
+        );
+    }
+    println!();
+    Ok(())
+}
+
+/// In turn, so that a change of the machine's speed meets all.
+fn measure(case: &Case, effort: &Effort) -> Result<[f64; 3]> {
+    let lab = Lab::new()?;
+    let places = [Place::Xdp, Place::BeforeAnother, Place::TrafficControl];
+    let mut costs = [const { Vec::new() }; 3];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let placed = places.map(|place| load(&lab, case, place, &runtime));
+    for _ in 0..effort.rounds {
+        for (placed, costs) in placed.iter().zip(&mut costs) {
+            let placed = placed.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+            costs.push(lab.server.within(|| run(&placed.datapath, case, effort))?);
+        }
+    }
+    for placed in placed.into_iter().flatten() {
+        lab.server.within(|| placed.take_off())?;
+    }
+    Ok(costs.map(|costs| Statistic::of(costs).median))
+}
+
+fn run(datapath: &Datapath, case: &Case, effort: &Effort) -> Result<f64> {
+    let frame = case.frame();
+    let options = TestRunOptions { data_in: Some(&frame), repeat: effort.repeat, ..TestRunOptions::new() };
+    Ok(datapath.run_guard(options)?.duration.as_nanos() as f64)
+}
+
+fn load(lab: &Lab, case: &Case, place: Place, runtime: &Runtime) -> Result<Placed> {
+    let (hook, chains) = match place {
+        Place::Xdp => (Hook::Xdp, false),
+        Place::BeforeAnother => (Hook::Xdp, true),
+        Place::TrafficControl => (Hook::Tc, false),
+    };
+    let neighbour = if chains { Some(Neighbour::attach(lab, LOOPBACK.0)?) } else { None };
+    lab.server.within(|| {
+        let _entered = runtime.enter();
+        // Whoever was there before is pinned.
+        let pins = chains.then(|| Config::default().pins.path);
+        let options =
+            DatapathOptions { max_sources: 262_144, prefix_v4: 24, prefix_v6: 64, hook, chains, pins, log_level: None };
+        let (mut datapath, mut maps) = Datapath::load(&options)?;
+        datapath.take_effect()?;
+        set_standing(case, &datapath, &mut maps)?;
+        let other = match neighbour {
+            Some(neighbour) => {
+                let (name, index) = LOOPBACK;
+                let target = Target { name, index, program: Some((neighbour.id, Some(AttachMode::Generic))) };
+                let attachment = datapath.attach(target, XdpMode::Auto, Coexist::Chain)?;
+                Some((neighbour, attachment))
+            }
+            None => None,
+        };
+        Ok(Placed { datapath, other })
+    })
+}
