@@ -10,6 +10,7 @@ use std::{
     fs,
     net::TcpListener,
     os::unix::process::ExitStatusExt,
+    panic::resume_unwind,
     process::Child,
     sync::{
         Mutex,
@@ -53,6 +54,11 @@ enum Case {
     /// It leaves everything to the next one at its end.
     HandingOver,
 }
+
+const CASES: [Case; 5] =
+    [Case::FreshStart, Case::AnothersEstate, Case::BeforeAnotherProgram, Case::AtTrafficControl, Case::HandingOver];
+/// In short, of so many points one.
+const STEP: u32 = 35;
 
 impl Case {
     /// SYN cookies from the start on, so that their settings are changed at once; a threshold that a handful exceeds.
@@ -210,12 +216,12 @@ fn said(setup: &Setup, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&setup.tcpguard(arguments)?.stdout).into_owned())
 }
 
-/// Kills at every `step`-th point; how many there were.
-fn kill_at_every(step: u32, case: Case) -> Result<u32> {
+/// Kills at every `step`-th point, in so many labs at once; how many points there were.
+fn kill_at_every(step: u32, case: Case, at_once: usize) -> Result<u32> {
     let (next, killed) = (AtomicU32::new(1), AtomicU32::new(0));
     let problems = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..at_once {
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(step, Ordering::Relaxed);
@@ -247,11 +253,9 @@ fn kill_at_every(step: u32, case: Case) -> Result<u32> {
 #[test]
 #[ignore = "takes minutes: cargo xtask test faults"]
 fn at_every_point() -> Result<()> {
-    let cases =
-        [Case::FreshStart, Case::AnothersEstate, Case::BeforeAnotherProgram, Case::AtTrafficControl, Case::HandingOver];
     let mut all = 0;
-    for case in cases {
-        let killed = kill_at_every(1, case)?;
+    for case in CASES {
+        let killed = kill_at_every(1, case, AT_ONCE)?;
         println!("{case:?}: killed at {killed} points");
         all += killed;
     }
@@ -261,16 +265,12 @@ fn at_every_point() -> Result<()> {
 
 #[test]
 fn at_some_points() -> Result<()> {
-    let cases = [
-        (35, Case::FreshStart),
-        (45, Case::AnothersEstate),
-        (45, Case::BeforeAnotherProgram),
-        (45, Case::AtTrafficControl),
-        (45, Case::HandingOver),
-    ];
-    for (step, case) in cases {
-        let killed = kill_at_every(step, case)?;
-        ensure!(killed >= 2, "{case:?}: only {killed} points");
-    }
-    Ok(())
+    thread::scope(|scope| {
+        let cases = CASES.map(|case| (case, scope.spawn(move || kill_at_every(STEP, case, 1))));
+        cases.into_iter().try_for_each(|(case, killed)| {
+            let killed = killed.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            ensure!(killed >= 2, "{case:?}: only {killed} points");
+            Ok(())
+        })
+    })
 }
