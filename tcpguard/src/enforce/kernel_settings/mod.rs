@@ -398,6 +398,27 @@ mod tests {
     }
 
     #[test]
+    fn whoever_may_only_put_files_into_the_folder_is_not_believed() {
+        use std::os::unix::fs::chown;
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: only root can give files away");
+            return;
+        }
+        let bench = Bench::new();
+        let retries = "net.ipv4.tcp_synack_retries";
+        let give = |path: &Path| chown(path, Some(23_456), None).expect("given away");
+        let (mut settings, _) = bench.open();
+        settings.change(retries, "1").expect("changed");
+        give(&bench.folder.path().join("kernel-settings.7.json"));
+        let journal = Journal::new(&[bench.folder.path()], 7);
+        assert!(journal.read().settings.is_empty());
+        // A service's user has its folder to itself, and root puts back what it has changed.
+        give(bench.folder.path());
+        let (_, restored) = bench.open();
+        assert_eq!((restored.len(), bench.get(retries)), (1, "5".into()));
+    }
+
+    #[test]
     fn nothing_is_changed_that_cannot_be_written_down() {
         let bench = Bench::new();
         let (mut settings, _) = bench.open_in(&["missing"], 7, 0);
