@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use nix::net::if_::if_nametoindex;
 
 use crate::{flood::ReplyPath, namespace::Namespace};
 
@@ -130,19 +131,21 @@ impl Lab {
         Ok(())
     }
 
-    /// Lets the server receive floods without a daemon: veth takes live frames only where it has NAPI,
+    /// Lets the server receive floods without XDP, by each cable there is: veth takes live frames only where it has NAPI,
     /// which an XDP program brings, or else GRO.
     ///
     /// # Errors
     /// Where ethtool is not installed.
     pub fn receive_without_daemon(&self) -> Result<()> {
-        let status = self
-            .server
-            .command("ethtool")
-            .args(["-K", SERVER_INTERFACE, "gro", "on"])
-            .status()
-            .context("cannot run ethtool: Debian has it in the package ethtool")?;
-        ensure!(status.success(), "ethtool cannot turn GRO on");
+        for interface in [SERVER_INTERFACE, SECOND_SERVER_INTERFACE] {
+            if self.server.within(|| Ok(if_nametoindex(interface).is_err()))? {
+                continue;
+            }
+            let mut ethtool = self.server.command("ethtool");
+            let status = ethtool.args(["-K", interface, "gro", "on"]).status();
+            let status = status.context("cannot run ethtool: Debian has it in the package ethtool")?;
+            ensure!(status.success(), "ethtool cannot turn GRO on");
+        }
         Ok(())
     }
 

@@ -13,7 +13,8 @@ use lab::{
     Client, Connections, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
     bridge::Bridge,
     daemon::tcpguard,
-    network::{SERVER_INTERFACE, SERVER_IPV4},
+    network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE, SERVER_IPV4},
+    oracle,
     server::Nginx,
 };
 use serde_json::Value;
@@ -26,15 +27,17 @@ const PHASE: Duration = Duration::from_secs(5);
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(SERVER_IPV4), 80);
 
 fn main() -> Result<()> {
-    say("A lab is set up: two network namespaces with a cable between them, without any uplink.");
+    say("A lab is set up: two network namespaces with two cables between them, without any uplink.");
     let lab = Lab::new()?;
+    lab.lay_second_cable()?;
     let _nginx = Nginx::start(&lab, &[80])?;
     say(&format!(
-        "In one of them nginx serves port 80 of {SERVER_IPV4}; in the other live its clients, and later a flood."
+        "In one of them nginx serves port 80 of {SERVER_IPV4}; in the other live its clients, and later a flood, which comes by the second cable."
     ));
-    let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\n[thresholds]\nhold = \"3s\"");
+    let config =
+        format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]\n[thresholds]\nhold = \"3s\"");
     let daemon = Setup::new(&lab)?.config(&config).start()?;
-    say("tcpguard guards the server's end of the cable. From another shell you can look as well:");
+    say("tcpguard guards the server's ends of the cables. From another shell you can look as well:");
     println!("    target/release/tcpguard status --socket {}", daemon.socket().display());
     println!("    target/release/tcpguard top --socket {}", daemon.socket().display());
     let dashboard = dashboard(&lab)?;
@@ -151,11 +154,14 @@ fn random_sources(lab: &Lab, daemon: &Daemon) -> Result<Phase> {
 /// A flood with the client beside it, and `/stats` from the midst of it.
 fn flood(lab: &Lab, daemon: &Daemon, name: &'static str, spec: &FloodSpec) -> Result<(Phase, Value)> {
     let before = syn_total(&daemon.json("/stats")?);
+    let by_client = oracle::syns_sent(&lab.client)?;
     let (sent, client, during) = attack(lab, spec, || daemon.json("/stats"))?;
     let least = sent + u64::from(client.tried);
     let stats = daemon.stats_when("every SYN of the flood is counted", |stats| syn_total(stats) - before >= least)?;
-    let counted = syn_total(&stats) - before;
-    Ok((Phase { name, sent: least, counted: Some(counted), client }, during.unwrap_or_default()))
+    let counted = Some(syn_total(&stats) - before);
+    // Those among them that the client's kernel had to send again.
+    let sent = sent + oracle::syns_sent(&lab.client)? - by_client;
+    Ok((Phase { name, sent, counted, client }, during.unwrap_or_default()))
 }
 
 fn flood_without_tcpguard(lab: &Lab) -> Result<Phase> {
@@ -177,7 +183,8 @@ fn attack(lab: &Lab, spec: &FloodSpec, look: impl Fn() -> Result<Value>) -> Resu
         let client =
             scope.spawn(|| Client::new(lab).run(SERVER, CLIENT_RATE, PHASE * 2, || !is_over.load(Ordering::Relaxed)));
         let flood = scope.spawn(|| -> Result<u64> {
-            let sent = Flood::new(lab, spec).and_then(|mut flood| flood.send_at(FLOOD_RATE, PHASE));
+            let sent = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, spec)
+                .and_then(|mut flood| flood.send_at(FLOOD_RATE, PHASE));
             is_over.store(true, Ordering::Relaxed);
             sent
         });
