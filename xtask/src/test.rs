@@ -13,6 +13,8 @@ use crate::{
 
 /// The lab tests that do little but wait.
 const PATIENT: &str = "patient";
+/// These mostly wait for Prometheus, at a rate that another load does not disturb.
+const PROMETHEUS: &str = "prometheus";
 /// The lab tests that nothing else on the machine disturbs: no daemon runs in them.
 const UNDISTURBED: &[&str] = &["answers", "packet_tables"];
 /// With the features that each is compiled with.
@@ -118,10 +120,15 @@ fn lab() -> Result<()> {
     )?;
     // They begin with a flood, and with a handshake that every daemon of the machine sees: these do not mind.
     step("packet tables", &mut lab_tests(UNDISTURBED.iter().map(|name| (*name).to_owned())))?;
-    let others =
-        names_of_lab_tests()?.into_iter().filter(|name| name != PATIENT && !UNDISTURBED.contains(&name.as_str()));
-    step("lab tests", &mut lab_tests(others))?;
-    patient.finish()
+    let apart = |name: &str| [PATIENT, PROMETHEUS].contains(&name) || UNDISTURBED.contains(&name);
+    step("lab tests", &mut lab_tests(names_of_lab_tests()?.into_iter().filter(|name| !apart(name))))?;
+    patient.finish()?;
+    let blocks = background(
+        "a hundred thousand blocks, beside Prometheus",
+        cargo(["test", "--quiet", "-p", "tests", "--test", "lists", "--", "--ignored"]),
+    )?;
+    step("Prometheus", &mut lab_tests([PROMETHEUS.to_owned()].into_iter()))?;
+    blocks.finish()
 }
 
 fn lab_tests(names: impl Iterator<Item = String>) -> Command {
