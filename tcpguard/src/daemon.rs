@@ -6,7 +6,7 @@ use std::{
 };
 
 use tcpguard_common::{
-    control::Control,
+    control::{Control, flag},
     drops::DropReason,
     event::{Event, kind},
 };
@@ -200,8 +200,21 @@ impl Daemon {
             Order::Lift { network, lifted } => {
                 lifted.send(self.enforcer.lift(network, &self.datapath, self.judge.now())).ok();
             }
+            Order::HeedLists { heeded } => {
+                if let Err(error) = self.heed_lists() {
+                    warn!("the lists hold from the next tick on: {error}");
+                }
+                heeded.send(()).ok();
+            }
             Order::Reload { done } => drop(done.send(self.reload(source).await)),
         }
+    }
+
+    /// Gives the daemon's last word again, with the lists as they are now; it is good for no longer than it was.
+    fn heed_lists(&mut self) -> Result<(), DatapathError> {
+        let word = self.control.read()?;
+        let flags = if self.lists.is_empty() { word.flags & !flag::RULES } else { word.flags | flag::RULES };
+        self.control.give(&Control { flags, generation: self.lists.generation(), ..word })
     }
 
     async fn reload_unasked(&mut self, source: Option<&ConfigSource>) {

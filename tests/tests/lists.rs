@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Client, Daemon, FloodSpec, Lab, Setup, Sources, daemon::tcpguard, eventually, http, network::SERVER_IPV4,
+    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, daemon::tcpguard, eventually, http, network::SERVER_IPV4,
     server::Nginx,
 };
 use serde_json::{Value, json};
@@ -107,7 +107,7 @@ fn an_entry_ends_when_its_time_is_over() -> Result<()> {
 fn a_block_by_judgement_can_be_lifted() -> Result<()> {
     let bench = bench("")?;
     let source = Ipv4Addr::new(198, 18, 1, 1);
-    let mut flood = lab::Flood::new(&bench.lab, &FloodSpec::syn(Sources::InTurn(source.into(), 1), 9))?;
+    let mut flood = Flood::new(&bench.lab, &FloodSpec::syn(Sources::InTurn(source.into(), 1), 9))?;
     flood.send_at(20_000, Duration::from_millis(500))?;
     eventually("it is blocked", || bench.networks("blocks"), |blocked| *blocked == [source.to_string()])?;
     let row = bench.daemon.source("198.18.1.1")?.context("no row")?;
@@ -334,4 +334,23 @@ fn events_can_be_followed() -> Result<()> {
     let (status, answer) = bench.daemon.get("/events?limit=100000")?;
     ensure!(status == 400 && answer.contains("at most"), "{status} {answer}");
     Ok(())
+}
+
+#[test]
+fn what_is_answered_for_holds_for_the_next_packet() -> Result<()> {
+    const ROUNDS: u64 = 10;
+    let lab = Lab::new()?;
+    let daemon = Setup::new(&lab)?.start()?;
+    let mut flood = Flood::new(&lab, &FloodSpec::one_source(9))?;
+    for _ in 0..ROUNDS {
+        ensure!(daemon.tcpguard(&["block", "198.18.1.1"])?.status.success());
+        flood.send(5)?;
+        ensure!(daemon.tcpguard(&["unblock", "198.18.1.1"])?.status.success());
+        flood.send(3)?;
+    }
+    daemon
+        .stats_when("what was sent while it was listed is dropped, and no more", |stats| {
+            stats["totals"]["syn"] == ROUNDS * 8 && stats["drops"]["denied"] == ROUNDS * 5
+        })
+        .map(drop)
 }

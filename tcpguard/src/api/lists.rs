@@ -158,7 +158,9 @@ pub(super) async fn add(
     let clock = state.report()?.snapshot.clock;
     let lists = state.lists.clone();
     let entry = blocking(move || lists.add(list, network, addition.reason.as_deref(), addition.lasts, addition.force));
-    Ok((StatusCode::CREATED, Json(row(&entry.await??, &clock))))
+    let entry = entry.await??;
+    heed_lists(&state).await;
+    Ok((StatusCode::CREATED, Json(row(&entry, &clock))))
 }
 
 /// Take a network off a list
@@ -189,7 +191,17 @@ pub(super) async fn remove(
     let lifted = if list == ListName::Deny { lift(&state, network).await? } else { 0 };
     let lists = state.lists.clone();
     blocking(move || lists.remove(list, network, lifted)).await??;
+    heed_lists(&state).await;
     Ok(Json(Removed { network: network.to_string(), blocks_lifted: lifted }))
+}
+
+/// What is answered for is in force: whoever asked may rely on it with the next packet. A daemon that is about to end
+/// leaves it to the next one.
+async fn heed_lists(state: &ApiState) {
+    let (heeded, answer) = oneshot::channel();
+    if state.orders.send(Order::HeedLists { heeded }).await.is_ok() {
+        answer.await.unwrap_or_default();
+    }
 }
 
 /// Has the daemon lift the blocks by judgement within `network`; how many there were.

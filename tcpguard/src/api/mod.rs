@@ -95,6 +95,11 @@ pub enum Order {
         /// Is told how many there were.
         lifted: oneshot::Sender<usize>,
     },
+    /// To have the datapath go by the lists as they are now, which it would do from the next tick on.
+    HeedLists {
+        /// Is told when it does.
+        heeded: oneshot::Sender<()>,
+    },
     /// To read its configuration anew.
     Reload {
         /// Is told what changed.
