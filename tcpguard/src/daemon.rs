@@ -6,7 +6,7 @@ use std::{
 };
 
 use tcpguard_common::{
-    control::{Control, flag},
+    control::Control,
     drops::DropReason,
     event::{Event, kind},
 };
@@ -19,6 +19,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     Manner, Report,
     api::Order,
+    challenge::COOKIES_UNDER_WAY,
     clock_watch::{ClockWatch, Reading},
     config::{Config, OnExit},
     cost::CostMeter,
@@ -73,8 +74,6 @@ pub(crate) struct Daemon {
 
 /// Events taken from the ring at once, so that a flood of them does not hold up the rest.
 const EVENTS_AT_ONCE: usize = 256;
-/// For how long clients may take to bring a cookie back, when the daemon ends.
-const UNDER_WAY: Duration = Duration::from_millis(300);
 /// Time between two reviews of all interfaces; changes are heard of at once.
 const REVIEW: Duration = Duration::from_secs(10);
 
@@ -176,7 +175,7 @@ impl Daemon {
             warn!("{error}");
         }
         tokio::task::block_in_place(|| self.enforcer.stop_cookies());
-        sleep(UNDER_WAY).await;
+        sleep(COOKIES_UNDER_WAY).await;
     }
 
     /// What the datapath tells at once.
@@ -213,8 +212,7 @@ impl Daemon {
     /// Gives the daemon's last word again, with the lists as they are now; it is good for no longer than it was.
     fn heed_lists(&mut self) -> Result<(), DatapathError> {
         let word = self.control.read()?;
-        let flags = if self.lists.is_empty() { word.flags & !flag::RULES } else { word.flags | flag::RULES };
-        self.control.give(&Control { flags, generation: self.lists.generation(), ..word })
+        self.control.give(&self.lists.within(word))
     }
 
     async fn reload_unasked(&mut self, source: Option<&ConfigSource>) {

@@ -107,6 +107,16 @@ impl Namespace {
         self.within(|| std::fs::write(&path, value).with_context(|| format!("cannot set {name} to {value}")))
     }
 
+    /// What a kernel parameter of this namespace is, by its name with dots.
+    ///
+    /// # Errors
+    /// Where the kernel has none of that name.
+    pub fn setting(&self, name: &str) -> Result<String> {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        let text = self.within(|| std::fs::read_to_string(&path).with_context(|| format!("cannot read {name}")))?;
+        Ok(text.trim().to_owned())
+    }
+
     /// The path by which other programs reach the namespace.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.raw())

@@ -176,9 +176,7 @@ impl Scene {
     /// # Errors
     /// Where it cannot be read.
     pub fn setting(&self, name: &str) -> Result<String> {
-        let path = format!("/proc/sys/{}", name.replace('.', "/"));
-        let read = || std::fs::read_to_string(&path).with_context(|| format!("cannot read {name}"));
-        Ok(self.lab.server.within(read)?.trim().to_owned())
+        self.lab.server.setting(name)
     }
 
     /// Waits for the daemon to be calm, within the time that it has for it after `ended`, with everything undone

@@ -266,12 +266,7 @@ fn a_stopped_daemon_lets_everything_pass_and_goes_on_when_continued() -> Result<
 #[test]
 fn a_killed_daemon_s_settings_come_back_and_protection_resumes() -> Result<()> {
     let lab = Lab::new()?;
-    let retries = || -> Result<String> {
-        lab.server.within(|| {
-            let text = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_synack_retries").context("no setting")?;
-            Ok(text.trim().to_owned())
-        })
-    };
+    let retries = || lab.server.setting("net.ipv4.tcp_synack_retries");
     lab.server.sysctl("net.ipv4.tcp_synack_retries", "4")?;
     let folder = tempfile::tempdir().context("no folder")?;
     let socket = folder.path().join("socket");

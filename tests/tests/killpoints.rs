@@ -99,11 +99,6 @@ impl Bench {
         Ok(Self { lab, case, neighbour, _listener: listener })
     }
 
-    fn setting(&self, name: &str) -> Result<String> {
-        let path = format!("/proc/sys/{}", name.replace('.', "/"));
-        self.lab.server.within(|| Ok(fs::read_to_string(&path).context("no setting")?.trim().to_owned()))
-    }
-
     /// Nobody is attached but whoever was before.
     fn is_as_before(&self) -> Result<bool> {
         let before = self.neighbour.as_ref().map(|neighbour| neighbour.id);
@@ -200,7 +195,8 @@ impl Bench {
         let status = daemon.end(Signal::SIGTERM)?;
         ensure!(status.success(), "{status}: {}", daemon.log()?);
         for (name, value) in SETTINGS {
-            ensure!(self.setting(name)? == value, "{name} is {}: {}", self.setting(name)?, daemon.log()?);
+            let now = self.lab.server.setting(name)?;
+            ensure!(now == value, "{name} is {now}: {}", daemon.log()?);
         }
         ensure!(self.is_as_before()?, "what is attached is not what was before");
         ensure!(!daemon.socket().exists(), "the socket is still there");

@@ -156,7 +156,7 @@ fn detach_needs_no_sound_configuration_and_puts_settings_back() -> Result<()> {
     let listener = lab::server::listen(&lab.server, SERVER_IPV4.into(), 80)?;
     let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\non_exit = \"keep\"\n[challenge]\nmode = \"always\"");
     let mut daemon = Setup::new(&lab)?.argument("--hand-over").config(&config).start()?;
-    let cookies = || cookies_setting(&lab);
+    let cookies = || lab.server.setting(COOKIES);
     eventually("cookies are to be taken", cookies, |cookies| cookies == "2")?;
     daemon.end(Signal::SIGTERM)?;
     ensure!(cookies()? == "2", "the next daemon would go on");
@@ -174,18 +174,13 @@ fn detach_needs_no_sound_configuration_and_puts_settings_back() -> Result<()> {
 
 const COOKIES: &str = "net.ipv4.tcp_syncookies";
 
-fn cookies_setting(lab: &Lab) -> Result<String> {
-    let path = format!("/proc/sys/{}", COOKIES.replace('.', "/"));
-    lab.server.within(|| Ok(fs::read_to_string(path).context("no setting")?.trim().to_owned()))
-}
-
 #[test]
 fn settings_come_back_though_the_next_daemon_has_other_paths() -> Result<()> {
     let lab = Lab::new()?;
     let _listener = lab::server::listen(&lab.server, SERVER_IPV4.into(), 80)?;
     let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\n[challenge]\nmode = \"always\"");
     let mut daemon = Setup::new(&lab)?.config(&config).start()?;
-    eventually("cookies are to be taken", || cookies_setting(&lab), |cookies| cookies == "2")?;
+    eventually("cookies are to be taken", || lab.server.setting(COOKIES), |cookies| cookies == "2")?;
     daemon.end(Signal::SIGKILL)?;
     // It has a folder of its own, for its socket and its store.
     let mut next = Setup::new(&lab)?.start()?;
@@ -195,7 +190,7 @@ fn settings_come_back_though_the_next_daemon_has_other_paths() -> Result<()> {
         changed.into_iter().flatten().any(|setting| setting["name"] == COOKIES && setting["original"] == "1")
     })?;
     next.end(Signal::SIGTERM)?;
-    ensure!(cookies_setting(&lab)? == "1", "it has to come back: {}", next.log()?);
+    ensure!(lab.server.setting(COOKIES)? == "1", "it has to come back: {}", next.log()?);
     Ok(())
 }
 

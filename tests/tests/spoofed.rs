@@ -169,9 +169,8 @@ fn a_killed_daemon_takes_up_where_it_was() -> Result<()> {
         // At its end it leaves nothing behind.
         daemon.end(Signal::SIGTERM)?;
         for (name, usual) in [("tcp_syncookies", "1"), ("tcp_timestamps", "1"), ("tcp_synack_retries", "5")] {
-            let read = || std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).context("no setting");
-            let value = lab.server.within(read)?;
-            ensure!(value.trim() == usual, "{name} is {value}");
+            let value = lab.server.setting(&format!("net.ipv4.{name}"))?;
+            ensure!(value == usual, "{name} is {value}");
         }
         Ok(())
     })

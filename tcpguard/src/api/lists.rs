@@ -14,7 +14,6 @@ use axum::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, de::Error};
-use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::{
@@ -188,7 +187,10 @@ pub(super) async fn remove(
     let text =
         removal.network.ok_or_else(|| ApiError::BadBody("which network? as in ?network=198.51.100.0/24".to_owned()))?;
     let network: Network = text.parse().map_err(crate::lists::ListError::from)?;
-    let lifted = if list == ListName::Deny { lift(&state, network).await? } else { 0 };
+    let lifted = match list {
+        ListName::Deny => state.order(|lifted| Order::Lift { network, lifted }).await?,
+        ListName::Allow => 0,
+    };
     let lists = state.lists.clone();
     blocking(move || lists.remove(list, network, lifted)).await??;
     heed_lists(&state).await;
@@ -198,18 +200,7 @@ pub(super) async fn remove(
 /// What is answered for is in force: whoever asked may rely on it with the next packet. A daemon that is about to end
 /// leaves it to the next one.
 async fn heed_lists(state: &ApiState) {
-    let (heeded, answer) = oneshot::channel();
-    if state.orders.send(Order::HeedLists { heeded }).await.is_ok() {
-        answer.await.unwrap_or_default();
-    }
-}
-
-/// Has the daemon lift the blocks by judgement within `network`; how many there were.
-async fn lift(state: &ApiState, network: Network) -> Result<usize, ApiError> {
-    let (lifted, answer) = oneshot::channel();
-    let ending = || ApiError::NotReady("the daemon is shutting down");
-    state.orders.send(Order::Lift { network, lifted }).await.map_err(|_| ending())?;
-    answer.await.map_err(|_| ending())
+    state.order(|heeded| Order::HeedLists { heeded }).await.unwrap_or_default();
 }
 
 fn name(text: &str) -> Result<ListName, ApiError> {

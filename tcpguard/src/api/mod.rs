@@ -124,6 +124,14 @@ impl ApiState {
         Arc::clone(&self.config.borrow())
     }
 
+    /// Has the daemon do something; what it says to it.
+    async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, ApiError> {
+        let (done, answer) = oneshot::channel();
+        let ending = || ApiError::NotReady("the daemon is shutting down");
+        self.orders.send(order(done)).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())
+    }
+
     fn report(&self) -> Result<Arc<Report>, ApiError> {
         self.report.borrow().clone().ok_or(ApiError::NotReady("the first snapshot has not been taken yet"))
     }

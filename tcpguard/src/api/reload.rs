@@ -1,7 +1,6 @@
 //! `POST /reload`.
 
 use axum::{Json, extract::State};
-use tokio::sync::oneshot;
 
 use super::{ApiError, ApiState, Order, access::MayChange, error::ReloadRefused};
 use crate::reload::Reloaded;
@@ -14,8 +13,5 @@ use crate::reload::Reloaded;
     post, path = "/reload", tag = "daemon", responses((status = OK, body = Reloaded), ReloadRefused)
 )]
 pub(super) async fn reload(_: MayChange, State(state): State<ApiState>) -> Result<Json<Reloaded>, ApiError> {
-    let (done, answer) = oneshot::channel();
-    let ending = || ApiError::NotReady("the daemon is shutting down");
-    state.orders.send(Order::Reload { done }).await.map_err(|_| ending())?;
-    Ok(Json(answer.await.map_err(|_| ending())??))
+    Ok(Json(state.order(|done| Order::Reload { done }).await??))
 }

@@ -47,6 +47,8 @@ use watchdog::{Family, Watchdog};
 /// The kernel takes cookies whoever sent them.
 pub const COOKIES_SETTING: &str = "net.ipv4.tcp_syncookies";
 const COOKIES_ALWAYS: u64 = 2;
+/// For how long clients may take to bring a cookie back, once no more are sent.
+pub(crate) const COOKIES_UNDER_WAY: Duration = Duration::from_millis(300);
 /// Timestamps without a random offset for each connection, from which the kernel reads what was agreed to.
 pub const TIMESTAMPS_SETTING: &str = "net.ipv4.tcp_timestamps";
 const TIMESTAMPS_PLAIN: u64 = 2;

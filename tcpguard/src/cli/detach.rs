@@ -5,7 +5,6 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -14,13 +13,11 @@ use serde::Serialize;
 
 use super::{load_config, print, print_json};
 use crate::{
+    challenge::COOKIES_UNDER_WAY,
     config::{Config, OnExit},
     datapath::{PinScope, remove_pins},
     enforce::{KernelSettings, Restored},
 };
-
-/// For how long clients may take to bring a cookie back.
-const UNDER_WAY: Duration = Duration::from_millis(300);
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -74,17 +71,12 @@ pub(super) fn detach(file: Option<&Path>, arguments: &Arguments) -> Result<()> {
     }
     let stays = unit.is_some() && config.on_exit == OnExit::Keep;
     let namespaces = if stays { 0 } else { take_off(&config, arguments)? };
-    if KernelSettings::has_left(folder_of_settings(&config)) {
+    if KernelSettings::has_left(socket) {
         // Cookies that were sent a moment ago come back before the kernel does not take them any more.
-        std::thread::sleep(UNDER_WAY);
+        std::thread::sleep(COOKIES_UNDER_WAY);
     }
     let done = Done { namespaces, settings: put_back_settings(&config)? };
     if arguments.json { print_json(&done) } else { print(&told(&done)) }
-}
-
-/// The folder that kernel settings are written down in.
-fn folder_of_settings(config: &Config) -> &Path {
-    config.listen.socket.parent().unwrap_or(Path::new("/"))
 }
 
 fn take_off(config: &Config, arguments: &Arguments) -> Result<usize> {
@@ -101,7 +93,7 @@ fn take_off(config: &Config, arguments: &Arguments) -> Result<usize> {
 
 fn put_back_settings(config: &Config) -> Result<Vec<Setting>> {
     let restored =
-        KernelSettings::put_back(folder_of_settings(config)).context("cannot tell which network namespace this is")?;
+        KernelSettings::put_back(&config.listen.socket).context("cannot tell which network namespace this is")?;
     let settings = restored.into_iter().map(|outcome| match outcome {
         Restored::Back(setting) => Setting { name: setting.name, value: setting.original, problem: None },
         Restored::LeftAlone(setting) => Setting {

@@ -109,10 +109,9 @@ impl Enforcer {
         events: EventLog,
         store: Store,
     ) -> Result<Self, DatapathError> {
-        let folder = config.listen.socket.parent().unwrap_or(std::path::Path::new("/"));
         let jiffies = datapath.jiffies()?;
         let good_until = challenge::good_until(jiffies, datapath.ticks_per_second);
-        let settings = match KernelSettings::open(folder, jiffies, good_until - jiffies + 1) {
+        let settings = match KernelSettings::open(&config.listen.socket, jiffies, good_until - jiffies + 1) {
             Ok((settings, restored)) => {
                 report::restored(&events, restored);
                 Some(settings)
@@ -247,13 +246,11 @@ impl Enforcer {
         // What a SYN costs comes back with its handshake's completion, where that is seen.
         set(datapath.features.sees_completions(), flag::LIMIT);
         set(self.level == 2, flag::DROP);
-        set(!self.lists.is_empty(), flag::RULES);
         set(self.drops_payload, flag::DROP_PAYLOAD);
         set(knows_local, flag::LOCAL_KNOWN);
         let (challenge_flags, timestamp_offset, most_load) = self.challenger.control();
         flags |= challenge_flags;
-        let generation = self.lists.generation();
-        Control { good_until, flags, generation, timestamp_offset, most_load, ..self.terms }
+        self.lists.within(Control { good_until, flags, timestamp_offset, most_load, ..self.terms })
     }
 
     /// Lifts the blocks by judgement within `network`; how many there were.

@@ -15,7 +15,10 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tcpguard_common::rule::FOREVER;
+use tcpguard_common::{
+    control::{Control, flag},
+    rule::FOREVER,
+};
 use thiserror::Error;
 use utoipa::ToSchema;
 
@@ -356,8 +359,14 @@ impl Lists {
         self.lock().entries_covering(network).iter().map(|(network, item)| entry(*network, item)).collect()
     }
 
+    /// The daemon's word, with the lists as they are now.
+    pub fn within(&self, word: Control) -> Control {
+        let flags = if self.is_empty() { word.flags & !flag::RULES } else { word.flags | flag::RULES };
+        Control { flags, generation: self.generation(), ..word }
+    }
+
     /// Whether there is anything to look up.
-    pub fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.try_lock().is_some_and(|book| book.is_empty())
     }
 

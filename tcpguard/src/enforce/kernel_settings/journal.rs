@@ -50,7 +50,7 @@ impl Journal {
         self.places.iter().any(|place| place.exists())
     }
 
-    /// What a daemon has left. Where two have, in two places, it is what was first that counts.
+    /// What a daemon has left. Where two have, in two places, the last place is that of the older one: what it found counts.
     pub fn read(&self) -> Entry {
         let mut entries: Vec<Entry> = self.places.iter().filter_map(|place| self.read_at(place)).collect();
         let Some(mut entry) = entries.pop() else { return Entry::default() };

@@ -81,28 +81,28 @@ pub struct KernelSettings {
 }
 
 impl KernelSettings {
-    /// With a journal in `folder`, where it cannot be in a folder that no configuration moves. What a daemon that died
+    /// With a journal beside `socket`, where it cannot be in a folder that no configuration moves. What a daemon that died
     /// has left changed is put back, but for what SYN cookies depend on that it has sent and that are still good at
     /// `jiffies`.
     ///
     /// # Errors
     /// Where the network namespace cannot be told.
-    pub fn open(folder: &Path, jiffies: u64, most_jiffies: u64) -> io::Result<(Self, Vec<Restored>)> {
-        Ok(Self::open_at(Path::new(SYSCTL), journal_in(folder)?, jiffies..jiffies + most_jiffies))
+    pub fn open(socket: &Path, jiffies: u64, most_jiffies: u64) -> io::Result<(Self, Vec<Restored>)> {
+        Ok(Self::open_at(Path::new(SYSCTL), journal_beside(socket)?, jiffies..jiffies + most_jiffies))
     }
 
     /// Puts back what a daemon that does not run any more has left changed.
     ///
     /// # Errors
     /// Where the network namespace cannot be told.
-    pub fn put_back(folder: &Path) -> io::Result<Vec<Restored>> {
+    pub fn put_back(socket: &Path) -> io::Result<Vec<Restored>> {
         // No cookie is good any more that depends on it.
-        Self::open(folder, 0, 0).map(|(_, restored)| restored)
+        Self::open(socket, 0, 0).map(|(_, restored)| restored)
     }
 
     /// Whether a daemon has left settings of this network namespace changed.
-    pub fn has_left(folder: &Path) -> bool {
-        journal_in(folder).is_ok_and(|journal| journal.is_there())
+    pub fn has_left(socket: &Path) -> bool {
+        journal_beside(socket).is_ok_and(|journal| journal.is_there())
     }
 
     fn open_at(root: &Path, journal: Journal, still_good: Range<u64>) -> (Self, Vec<Restored>) {
@@ -262,7 +262,8 @@ impl KernelSettings {
     }
 }
 
-fn journal_in(folder: &Path) -> io::Result<Journal> {
+fn journal_beside(socket: &Path) -> io::Result<Journal> {
+    let folder = socket.parent().unwrap_or(Path::new("/"));
     Ok(Journal::new(&[Path::new(journal::HOME), folder], network_namespace_cookie()?))
 }
 

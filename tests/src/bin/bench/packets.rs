@@ -1,6 +1,9 @@
 //! What a packet costs in the datapath, by BPF_PROG_TEST_RUN.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::{
+    net::{IpAddr, Ipv4Addr, TcpListener, TcpStream},
+    path::PathBuf,
+};
 
 use anyhow::{Context, Result};
 use aya::{
@@ -16,7 +19,10 @@ use lab::{
     namespace::Namespace,
     network::{SERVER_IPV4, SERVER_IPV6},
 };
-use tcpguard::datapath::{Datapath, DatapathOptions, Maps};
+use tcpguard::{
+    config::Hook,
+    datapath::{Datapath, DatapathOptions, Maps},
+};
 use tcpguard_common::{
     address::Address,
     bucket::Rate,
@@ -200,18 +206,16 @@ impl Host {
     }
 }
 
+/// As a daemon loads it without a configuration; with pins before programs that were on interfaces before.
+pub fn options(hook: Hook, pins: Option<PathBuf>) -> DatapathOptions {
+    let chains = pins.is_some();
+    DatapathOptions { max_sources: 262_144, prefix_v4: 24, prefix_v6: 64, hook, chains, pins, log_level: None }
+}
+
 /// Runs floor, tcpguard and the comparison in turn, so that a change of the machine's speed meets all.
 fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
     let spec = &case.spec;
-    let options = DatapathOptions {
-        max_sources: 262_144,
-        prefix_v4: 24,
-        prefix_v6: 64,
-        hook: tcpguard::config::Hook::Xdp,
-        chains: false,
-        pins: None,
-        log_level: None,
-    };
+    let options = options(Hook::Xdp, None);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let _entered = runtime.enter();
     let (mut datapath, mut maps) = Datapath::load(&options)?;

@@ -8,13 +8,13 @@ use aya::programs::TestRunOptions;
 use lab::{FloodSpec, Lab, Neighbour, Sources, frame};
 use tcpguard::{
     config::{Coexist, Config, Hook, XdpMode},
-    datapath::{AttachMode, Attachment, Datapath, DatapathOptions, PinScope, Target, remove_pins},
+    datapath::{AttachMode, Attachment, Datapath, PinScope, Target, remove_pins},
 };
 use tokio::runtime::Runtime;
 
 use super::{
     Effort,
-    packets::{Case, Standing, Statistic, set_standing},
+    packets::{Case, Standing, Statistic, options, set_standing},
 };
 
 /// Where frames without an interface of their own come in by (BPF_PROG_TEST_RUN).
@@ -75,16 +75,14 @@ fn measure(case: &Case, effort: &Effort) -> Result<[f64; 3]> {
     let places = [Place::Xdp, Place::BeforeAnother, Place::TrafficControl];
     let mut costs = [const { Vec::new() }; 3];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let placed = places.map(|place| load(&lab, case, place, &runtime));
+    let placed: Vec<Placed> =
+        places.into_iter().map(|place| load(&lab, case, place, &runtime)).collect::<Result<_>>()?;
     for _ in 0..effort.rounds {
         for (placed, costs) in placed.iter().zip(&mut costs) {
-            let placed = placed.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
             costs.push(lab.server.within(|| run(&placed.datapath, case, effort))?);
         }
     }
-    for placed in placed.into_iter().flatten() {
-        lab.server.within(|| placed.take_off())?;
-    }
+    placed.into_iter().try_for_each(|placed| lab.server.within(|| placed.take_off()))?;
     Ok(costs.map(|costs| Statistic::of(costs).median))
 }
 
@@ -95,19 +93,15 @@ fn run(datapath: &Datapath, case: &Case, effort: &Effort) -> Result<f64> {
 }
 
 fn load(lab: &Lab, case: &Case, place: Place, runtime: &Runtime) -> Result<Placed> {
-    let (hook, chains) = match place {
-        Place::Xdp => (Hook::Xdp, false),
-        Place::BeforeAnother => (Hook::Xdp, true),
-        Place::TrafficControl => (Hook::Tc, false),
+    let hook = if matches!(place, Place::TrafficControl) { Hook::Tc } else { Hook::Xdp };
+    // Whoever was there before is pinned.
+    let (neighbour, pins) = match place {
+        Place::BeforeAnother => (Some(Neighbour::attach(lab, LOOPBACK.0)?), Some(Config::default().pins.path)),
+        Place::Xdp | Place::TrafficControl => (None, None),
     };
-    let neighbour = if chains { Some(Neighbour::attach(lab, LOOPBACK.0)?) } else { None };
     lab.server.within(|| {
         let _entered = runtime.enter();
-        // Whoever was there before is pinned.
-        let pins = chains.then(|| Config::default().pins.path);
-        let options =
-            DatapathOptions { max_sources: 262_144, prefix_v4: 24, prefix_v6: 64, hook, chains, pins, log_level: None };
-        let (mut datapath, mut maps) = Datapath::load(&options)?;
+        let (mut datapath, mut maps) = Datapath::load(&options(hook, pins))?;
         datapath.take_effect()?;
         set_standing(case, &datapath, &mut maps)?;
         let other = match neighbour {
