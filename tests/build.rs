@@ -1,5 +1,8 @@
-//! Compiles the flood, which becomes part of the lab.
+//! Compiles the flood generator, which becomes part of the lab.
+
+use xtask::bpf::build::BpfCrate;
 
 fn main() {
-    xtask::bpf::build::build_script("tests/flood-ebpf", "flood", &[]);
+    let shared = &["tcpguard-common", "tests/src/flood/plan.rs"];
+    BpfCrate { folder: "tests/flood-ebpf", binary: "flood", variants: &[], shared }.build_script();
 }

@@ -92,6 +92,10 @@ use crate::{
     store::Store,
 };
 
+/// Identifies the sources that this library and its BPF programs were built from (`xtask::sources`). The lab compares it
+/// with the sources as they are, so that no test runs against a stale build.
+pub const BUILD_ID: &str = env!("TCPGUARD_BUILD_ID");
+
 /// Why the daemon could not start, or stopped.
 #[derive(Debug, Error)]
 pub enum RunError {

@@ -4,7 +4,7 @@ use std::{
     fmt, fs,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -17,28 +17,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
+    build::binary,
     http,
     network::{Lab, SERVER_INTERFACE},
+    process::{Finished, finish},
     wait::eventually,
 };
-
-/// The binary that was built beside the tests.
-///
-/// # Errors
-/// Where it has not been built.
-pub fn binary() -> Result<PathBuf> {
-    let here = std::env::current_exe().context("cannot tell where this runs from")?;
-    let candidates = here.ancestors().map(|folder| folder.join("tcpguard"));
-    candidates
-        .into_iter()
-        .find(|candidate| candidate.is_file())
-        .context("there is no tcpguard beside the tests: `cargo xtask test` builds it first")
-}
-
-/// All that a command has printed, errors last.
-pub fn said(output: &Output) -> String {
-    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
-}
 
 /// SYNs that the daemon has counted, by `/stats`; 0 where it does not say.
 pub fn syn(stats: &Value) -> u64 {
@@ -103,10 +87,9 @@ impl Setup {
     ///
     /// # Errors
     /// Where it cannot be run.
-    pub fn tcpguard(&self, arguments: &[&str]) -> Result<Output> {
+    pub fn tcpguard(&self, arguments: &[&str]) -> Result<Finished> {
         let mut command = self.lab.server.command(binary()?);
-        let output = command.arg("--config").arg(self.write_config()?).args(arguments).output();
-        output.context("cannot run tcpguard")
+        finish(command.arg("--config").arg(self.write_config()?).args(arguments))
     }
 
     /// With this as the whole configuration.
@@ -217,8 +200,8 @@ impl Setup {
     ///
     /// # Errors
     /// Where it cannot be run.
-    pub fn run_to_end(&self) -> Result<Output> {
-        self.command()?.output().context("cannot run tcpguard")
+    pub fn run_to_end(&self) -> Result<Finished> {
+        finish(&mut self.command()?)
     }
 
     /// Starts it, and waits for nothing. What it says is added to the log.
@@ -400,7 +383,7 @@ impl Daemon {
     ///
     /// # Errors
     /// Where it cannot be run.
-    pub fn again_with(&mut self, text: &str) -> Result<Output> {
+    pub fn again_with(&mut self, text: &str) -> Result<Finished> {
         self.setup.set_config(text);
         self.setup.run_to_end()
     }
@@ -409,7 +392,7 @@ impl Daemon {
     ///
     /// # Errors
     /// Where it cannot be run.
-    pub fn tcpguard(&self, arguments: &[&str]) -> Result<Output> {
+    pub fn tcpguard(&self, arguments: &[&str]) -> Result<Finished> {
         self.setup.tcpguard(arguments)
     }
 
@@ -444,6 +427,6 @@ impl Drop for Process {
 ///
 /// # Errors
 /// Where it cannot be run.
-pub fn tcpguard(arguments: &[&str], socket: &Path) -> Result<Output> {
-    Command::new(binary()?).args(arguments).arg("--socket").arg(socket).output().context("cannot run tcpguard")
+pub fn tcpguard(arguments: &[&str], socket: &Path) -> Result<Finished> {
+    finish(Command::new(binary()?).args(arguments).arg("--socket").arg(socket))
 }

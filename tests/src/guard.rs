@@ -1,11 +1,18 @@
 //! The loaded datapath, run on single frames without a network (BPF_PROG_TEST_RUN).
 
+use std::sync::Arc;
+
 use anyhow::{Result, ensure};
 use tcpguard::{
     config::{Config, Hook},
     datapath::{Datapath, DatapathOptions, Maps, maps::Totals},
 };
 use tcpguard_common::{challenge::PortChallenge, control::Control, counters::Counter};
+
+use crate::{
+    build::check_test,
+    machine_lock::{MachineLock, lock_machine},
+};
 
 const XDP_PASS: u32 = 2;
 
@@ -15,6 +22,7 @@ pub struct Guard {
     pub datapath: Datapath,
     /// Their maps.
     pub maps: Maps,
+    _machine: Option<Arc<MachineLock>>,
 }
 
 impl Guard {
@@ -31,6 +39,8 @@ impl Guard {
     /// # Errors
     /// Without root.
     pub fn load_at(hook: Hook) -> Result<Self> {
+        check_test()?;
+        let machine = lock_machine()?;
         let options = DatapathOptions {
             max_sources: 4096,
             prefix_v4: 24,
@@ -42,7 +52,7 @@ impl Guard {
         };
         let (mut datapath, maps) = Datapath::load(&options)?;
         datapath.take_effect()?;
-        Ok(Self { datapath, maps })
+        Ok(Self { datapath, maps, _machine: machine })
     }
 
     /// Gives the daemon's word, with these flags, for as long as the test lasts.

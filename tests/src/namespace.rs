@@ -19,9 +19,15 @@ use nix::{
     sys::{prctl::set_pdeathsig, signal::Signal},
 };
 
+use crate::machine_lock::{MachineLock, lock_machine};
+
 /// A network namespace.
 #[derive(Clone, Debug)]
-pub struct Namespace(Arc<File>);
+pub struct Namespace {
+    file: Arc<File>,
+    /// Other tests wait for as long as this test has a namespace.
+    _machine: Option<Arc<MachineLock>>,
+}
 
 impl Namespace {
     /// A new one, with its loopback interface up.
@@ -29,13 +35,14 @@ impl Namespace {
     /// # Errors
     /// Without root.
     pub fn new() -> Result<Self> {
+        let machine = lock_machine()?;
         let file = thread::spawn(|| -> Result<File> {
             unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace: the lab needs root")?;
             File::open("/proc/thread-self/ns/net").context("cannot open the new namespace")
         })
         .join()
         .map_err(|_| anyhow!("the thread that makes a namespace panicked"))??;
-        let namespace = Self(Arc::new(file));
+        let namespace = Self { file: Arc::new(file), _machine: machine };
         namespace.ip("link set lo up")?;
         Ok(namespace)
     }
@@ -53,7 +60,8 @@ impl Namespace {
     /// # Errors
     /// Where it cannot be opened.
     pub fn at(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self(Arc::new(File::open(path).context("cannot open the namespace")?)))
+        let file = File::open(path).context("cannot open the namespace")?;
+        Ok(Self { file: Arc::new(file), _machine: None })
     }
 
     /// Does `work` in this namespace, on a thread of its own.
@@ -64,7 +72,7 @@ impl Namespace {
         thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    setns(&self.0, CloneFlags::CLONE_NEWNET).context("cannot enter the namespace")?;
+                    setns(&self.file, CloneFlags::CLONE_NEWNET).context("cannot enter the namespace")?;
                     work()
                 })
                 .join()
@@ -79,7 +87,7 @@ impl Namespace {
         let enter = move || {
             // Or a server would outlive a lab that was killed, and keep its namespace.
             set_pdeathsig(Signal::SIGKILL)?;
-            setns(&namespace.0, CloneFlags::CLONE_NEWNET).map_err(Into::into)
+            setns(&namespace.file, CloneFlags::CLONE_NEWNET).map_err(Into::into)
         };
         // SAFETY: between fork and exec it makes two system calls and allocates nothing.
         unsafe { command.pre_exec(enter) };
@@ -127,10 +135,10 @@ impl Namespace {
     /// # Errors
     /// Where it cannot be read.
     pub fn inode(&self) -> Result<u64> {
-        Ok(self.0.metadata().context("cannot read the namespace's inode")?.ino())
+        Ok(self.file.metadata().context("cannot read the namespace's inode")?.ino())
     }
 
     fn raw(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.file.as_raw_fd()
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{
     env, fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -10,7 +11,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::bpf::toolchain::{target_folder, workspace};
+use crate::{
+    bpf::toolchain::{target_folder, workspace},
+    sources::hash_of,
+};
 
 /// `require` makes it an error where the dashboard cannot be built, and `skip` leaves it out.
 pub const VARIABLE: &str = "TCPGUARD_DASHBOARD";
@@ -32,11 +36,18 @@ pub fn build_script() {
 }
 
 fn write(wish: &str, out: &Path) -> Result<()> {
+    let sources = hash_of(&workspace(), &[FOLDER]).context("the dashboard's sources cannot be read")?;
+    let stamp = out.join("sources");
+    // The build script also runs for changes that are none of the dashboard's.
+    if fs::read_to_string(&stamp).is_ok_and(|built_from| built_from == sources) {
+        return Ok(());
+    }
     match bundle() {
         Ok(bundled) => {
             copy(&workspace().join(FOLDER).join("index.html"), &out.join("index.html"))?;
             copy(&bundled.join("app.js"), &out.join("app.js"))?;
-            copy(&bundled.join("app.css"), &out.join("app.css"))
+            copy(&bundled.join("app.css"), &out.join("app.css"))?;
+            fs::write(&stamp, sources).context("cannot write to OUT_DIR")
         }
         Err(error) if wish == "require" => Err(error),
         Err(error) => {
@@ -49,6 +60,11 @@ fn write(wish: &str, out: &Path) -> Result<()> {
 
 fn write_without(out: &Path) -> Result<()> {
     let folder = workspace().join(FOLDER);
+    // The next build tries again.
+    fs::remove_file(out.join("sources")).or_else(|error| match error.kind() {
+        ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    })?;
     copy(&folder.join("without.html"), &out.join("index.html"))?;
     copy(&folder.join("src/style.css"), &out.join("app.css"))?;
     fs::write(out.join("app.js"), "").context("cannot write to OUT_DIR")

@@ -2,15 +2,20 @@
 
 use anyhow::Result;
 
-use crate::{command, setup};
+use crate::{
+    command::{cargo, step},
+    setup,
+};
 
-/// Builds everything in release mode and runs the demonstration.
+/// Builds the daemon and the demonstration, and runs it. Nothing of it is optimised but the BPF programs, which always
+/// are: that takes minutes, and the daemon has little to compute.
+///
+/// # Errors
+/// Returns an error if something cannot be installed or built, or the demonstration fails.
 pub fn run() -> Result<()> {
     setup::for_lab()?;
     setup::for_building()?;
-    command::step(
-        "building tcpguard and the lab",
-        &mut command::cargo(["build", "--release", "-p", "tcpguard", "-p", "tests"]),
-    )?;
-    command::step("demonstration", &mut command::cargo(["run", "--quiet", "--release", "-p", "tests", "--bin", "demo"]))
+    let mut build = cargo(["build", "-p", "tcpguard", "-p", "tests", "--bin", "tcpguard", "--bin", "demo"]);
+    step("building tcpguard and the lab", &mut build)?;
+    step("demonstration", &mut cargo(["run", "--quiet", "-p", "tests", "--bin", "demo"]))
 }

@@ -1,4 +1,6 @@
-//! What the build scripts of this workspace share: finding a compiler for BPF, and using it.
+//! The part of xtask that build scripts and the lab use as well: compiling BPF programs and the dashboard, and the build
+//! id of the sources.
 
 pub mod bpf;
 pub mod dashboard;
+pub mod sources;

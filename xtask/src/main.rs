@@ -4,6 +4,8 @@ mod command;
 mod demo;
 mod dist;
 mod docs;
+mod imports;
+mod lab;
 mod setup;
 mod test;
 
@@ -29,6 +31,8 @@ enum Task {
     Dist(dist::Arguments),
     /// Show the main job for real: a web server, a client, a flood and the daemon, in namespaces of their own (needs root)
     Demo,
+    /// Run lab tests by name, with whatever they need built and installed (needs root)
+    Lab(lab::Arguments),
     /// Run every check and test (needs root)
     Test(test::Arguments),
     /// Write the pages that are made from the code: docs/reference, and manual pages and completions into target/docs
@@ -59,6 +63,7 @@ fn run(task: Task) -> Result<()> {
         Task::Build => build(),
         Task::Demo => demo::run(),
         Task::Dist(arguments) => dist::run(&arguments),
+        Task::Lab(arguments) => lab::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Docs => docs::write(),
         Task::Soak => soak(),
@@ -72,14 +77,14 @@ fn build() -> Result<()> {
 }
 
 fn soak() -> Result<()> {
-    setup::for_tests()?;
+    setup::for_bench()?;
     build()?;
     let mut soak = command::cargo(["run", "--quiet", "--release", "-p", "tests", "--bin", "soak"]);
     command::step("soak", &mut soak)
 }
 
 fn bench(arguments: &[String]) -> Result<()> {
-    setup::for_tests()?;
+    setup::for_bench()?;
     build()?;
     let mut bench = command::cargo(["run", "--quiet", "--release", "-p", "tests", "--bin", "bench", "--"]);
     command::step("benchmark", bench.args(arguments))

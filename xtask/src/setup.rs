@@ -22,28 +22,34 @@ const COMPILER_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf"];
 /// A program that is needed, and the Debian package it comes in.
 type Tool = (&'static str, &'static str);
 
+/// What each lab test needs.
 const LAB_TOOLS: &[Tool] = &[("ip", "iproute2"), ("nginx", "nginx-light"), ("ss", "iproute2"), ("ethtool", "ethtool")];
 
 /// What the dashboard is built with.
 const NODE: &[Tool] = &[("node", "nodejs"), ("npm", "npm")];
 
-const TEST_TOOLS: &[Tool] = &[
+/// What the lab tests of one module need beside [`LAB_TOOLS`].
+const MODULE_TOOLS: &[(&str, &[Tool])] = &[
+    ("answers", &[("tcpdump", "tcpdump")]),
+    ("dashboard", &[("chromium", "chromium"), ("node", "nodejs"), ("npm", "npm")]),
+    ("doctor", &[("sysctl", "procps")]),
+    ("faults", &[("faketime", "faketime")]),
+    ("hostile", &[("nmap", "nmap")]),
+    ("prometheus", &[("promtool", "prometheus"), ("prometheus", "prometheus")]),
+    ("reachability", &[("nft", "nftables")]),
+    ("web", &[("python3", "python3")]),
+];
+
+const BENCH_TOOLS: &[Tool] = &[("nft", "nftables"), ("xdp-filter", "xdp-tools")];
+
+/// What other kernels are booted with.
+const KERNEL_TOOLS: &[Tool] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
     ("dpkg-deb", "dpkg"),
     ("ldd", "libc-bin"),
     ("modinfo", "kmod"),
-    ("faketime", "faketime"),
-    ("nmap", "nmap"),
-    ("tcpdump", "tcpdump"),
-    ("nft", "nftables"),
-    ("chromium", "chromium"),
-    ("promtool", "prometheus"),
-    ("prometheus", "prometheus"),
-    ("python3", "python3"),
-    ("sysctl", "procps"),
-    ("xdp-filter", "xdp-tools"),
 ];
 
 /// What packages are examined and tried out with.
@@ -83,21 +89,54 @@ pub fn for_building() -> Result<()> {
     if may_install() { install_tools(NODE) } else { Ok(()) }
 }
 
-/// Makes sure that the lab can run: name spaces, a web server, and root to make them.
+/// Makes sure that the lab can run: network namespaces, a web server, and root to make them.
 pub fn for_lab() -> Result<()> {
     require_root("the lab makes network namespaces and loads BPF programs")?;
     install_tools(LAB_TOOLS)
 }
 
-/// Makes sure that every test can run.
-pub fn for_tests() -> Result<()> {
+/// Makes sure that the lab tests of these modules can run.
+pub fn for_lab_tests<'a>(modules: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let modules: Vec<&str> = modules.into_iter().collect();
+    let of_modules = MODULE_TOOLS.iter().filter(|(module, _)| modules.contains(module)).flat_map(|(_, tools)| *tools);
+    require_root("the lab makes network namespaces and loads BPF programs")?;
+    install_tools(&LAB_TOOLS.iter().chain(of_modules).copied().collect::<Vec<_>>())?;
+    if modules.contains(&"dashboard") {
+        install_browser_driver()?;
+    }
+    if modules.contains(&"web") {
+        install_schemathesis()?;
+    }
+    Ok(())
+}
+
+/// Makes sure that every lab test can run. All Debian packages are installed at once.
+pub fn for_all_lab_tests() -> Result<()> {
+    for_lab_tests(MODULE_TOOLS.iter().map(|(module, _)| *module))
+}
+
+/// Makes sure that the benchmark can run.
+pub fn for_bench() -> Result<()> {
     for_lab()?;
-    install_tools(TEST_TOOLS)?;
-    install_tools(NODE)?;
-    install_browser_driver()?;
-    install_schemathesis()?;
+    install_tools(BENCH_TOOLS)
+}
+
+/// Makes sure that other kernels can be booted.
+pub fn for_kernels() -> Result<()> {
+    for_lab()?;
+    install_tools(KERNEL_TOOLS)
+}
+
+/// Makes sure that clippy can look at the BPF programs, and that the dashboard's types can be checked.
+pub fn for_linting() -> Result<()> {
+    if may_install() {
+        install_tools(NODE)?;
+    }
     if matches!(Compiler::find(), Some(Compiler::ReadyMade { rustc }) if !rustc.with_file_name("cargo-clippy").exists())
     {
+        if !may_install() {
+            bail!("clippy for the BPF programs is missing; Debian has it in: apt-get install rust-web-clippy");
+        }
         install_packages(&["rust-web-clippy"])?;
     }
     Ok(())

@@ -1,22 +1,26 @@
 //! `cargo xtask test`: every check there is, in the order in which they are cheapest to fail.
 
-use std::{ffi::OsStr, fs, process::Command};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use xtask::bpf;
 
 use crate::{
-    command::{self, Background, announced, background, step},
-    dist, setup,
+    command::{Background, announced, background, step},
+    dist, imports,
+    lab::{self, LabTests, cargo},
+    setup,
 };
 
-/// The lab tests that do little but wait.
-const PATIENT: &str = "patient";
-/// These mostly wait for Prometheus, at a rate that another load does not disturb.
-const PROMETHEUS: &str = "prometheus";
-/// The lab tests that nothing else on the machine disturbs: no daemon runs in them.
-const UNDISTURBED: &[&str] = &["answers", "packet_tables"];
+/// Lab tests that do little but wait, in this module.
+const PATIENT: &str = "patient::";
+/// Lab tests that mostly wait for Prometheus, at a rate that another load does not disturb.
+const PROMETHEUS: &str = "prometheus::";
+/// Takes as long as those, and disturbs them as little.
+const BESIDE_PROMETHEUS: &str = "lists::a_hundred_thousand_blocks";
+/// Lab tests that nothing else on the machine disturbs: no daemon runs in them.
+const UNDISTURBED: [&str; 2] = ["answers::", "packet_tables::"];
 /// With the features that each is compiled with.
 const BPF_CRATES: &[(&str, &str)] = &[("tcpguard-ebpf", ""), ("tcpguard-ebpf", "tc"), ("tests/flood-ebpf", "")];
 
@@ -30,9 +34,7 @@ pub struct Arguments {
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
-    /// Formatting
-    Format,
-    /// Clippy for every crate, warnings as errors
+    /// Formatting, clippy for every crate with warnings as errors, and no import cycles
     Lint,
     /// Unit and property tests
     Unit,
@@ -53,51 +55,78 @@ enum Part {
 /// # Errors
 /// At the first part that fails.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    setup::for_tests()?;
-    setup::for_building()?;
-    let wanted = |part| arguments.only.is_none_or(|only| only == part);
-    if wanted(Part::Format) {
-        check_formatting()?;
-    }
-    if wanted(Part::Lint) {
-        lint()?;
-    }
-    let has_lab = [Part::Lab, Part::Kernels, Part::Faults].into_iter().any(wanted);
-    if has_lab {
-        // Built together, so that what both are made of is compiled once.
-        step("building the daemon", &mut cargo(["build", "-p", "tcpguard"]))?;
-        step("building the lab", &mut cargo(["test", "-p", "tests", "--no-run"]))?;
-    }
-    // An emulated machine takes one processor; unit tests leave one, and do not mind.
-    let kernels = if wanted(Part::Kernels) { Some(background("other kernels", run_bin("kernels"))?) } else { None };
-    if wanted(Part::Unit) {
-        // Examples in docs there are none, and looking for them takes a while.
-        let mut tests = cargo(["test", "--workspace", "--exclude", "tests", "--quiet", "--lib", "--bins", "--tests"]);
-        step("unit and property tests", &mut tests)?;
-    }
-    if let Some(kernels) = kernels {
-        kernels.finish()?;
-    }
-    if wanted(Part::Lab) {
-        lab()?;
-    }
-    if wanted(Part::Bench) {
-        step("the benchmark, in short", run_bin("bench").args(["--", "--short"]))?;
-    }
     match arguments.only {
-        Some(Part::Faults) => faults(),
-        Some(Part::Vm) => vm(),
-        _ => Ok(()),
+        None => run_all(),
+        Some(Part::Lint) => {
+            setup::for_building()?;
+            setup::for_linting()?;
+            lint()
+        }
+        Some(Part::Unit) => {
+            setup::for_building()?;
+            unit()
+        }
+        Some(Part::Lab) => {
+            prepare_lab()?;
+            lab(&lab::build()?)
+        }
+        Some(Part::Bench) => {
+            setup::for_building()?;
+            setup::for_bench()?;
+            lab::build()?;
+            bench()
+        }
+        Some(Part::Kernels) => {
+            setup::for_building()?;
+            setup::for_kernels()?;
+            lab::build()?;
+            step("other kernels", &mut run_bin("kernels"))
+        }
+        Some(Part::Faults) => {
+            prepare_lab()?;
+            faults(&lab::build()?)
+        }
+        Some(Part::Vm) => {
+            setup::for_building()?;
+            vm()
+        }
     }
 }
 
+/// Everything that belongs into each test run, what is cheapest to fail first.
+fn run_all() -> Result<()> {
+    prepare_lab()?;
+    setup::for_bench()?;
+    setup::for_kernels()?;
+    setup::for_linting()?;
+    lint()?;
+    let tests = lab::build()?;
+    // An emulated machine takes one processor; unit tests leave one, and do not mind.
+    let kernels = background("other kernels", run_bin("kernels"))?;
+    unit()?;
+    kernels.finish()?;
+    lab(&tests)?;
+    bench()
+}
+
+fn prepare_lab() -> Result<()> {
+    setup::for_all_lab_tests()?;
+    setup::for_building()
+}
+
+fn unit() -> Result<()> {
+    // Examples in docs there are none, and looking for them takes a while.
+    step("unit and property tests", &mut cargo(["test", "--quiet", "--lib", "--bins", "--tests"]))
+}
+
+fn bench() -> Result<()> {
+    step("the benchmark, in short", run_bin("bench").args(["--", "--short"]))
+}
+
 /// What takes too long for each test run: every kill point, and a hundred reloads and fifty restarts in a row.
-fn faults() -> Result<()> {
-    for name in ["killpoints", "faults"] {
-        let arguments = ["test", "-p", "tests", "--test", name, "--", "--ignored", "--nocapture", "--test-threads=1"];
-        step(&format!("{name}, at length"), &mut cargo(arguments))?;
-    }
-    Ok(())
+fn faults(tests: &LabTests) -> Result<()> {
+    let at_length = ["killpoints::at_every_point", "faults::a_hundred_reloads", "--ignored", "--nocapture"];
+    step("kill points and restarts, at length", tests.command().args(at_length))
 }
 
 /// Two versions of the package: one to install, one to upgrade to.
@@ -111,54 +140,22 @@ fn vm() -> Result<()> {
     step("a virtual machine", run_bin("vm").arg("--").args(packages))
 }
 
-/// The lab runs the daemon itself, as users do; and one test at a time, since they load the machine. Those that do
-/// little but wait go on beside them.
-fn lab() -> Result<()> {
-    let patient = background(
-        "patient tests, beside the others",
-        cargo(["test", "--quiet", "-p", "tests", "--test", PATIENT, "--", "--ignored"]),
-    )?;
+/// One test at a time, since they load the machine. Those that do little but wait go on beside them.
+fn lab(tests: &LabTests) -> Result<()> {
+    let mut waiting = tests.command();
+    waiting.args([PATIENT, "--ignored", "--test-threads=3"]);
+    let waiting = background("tests that wait, beside the others", waiting)?;
     // They begin with a flood, and with a handshake that every daemon of the machine sees: these do not mind.
-    step("packet tables", &mut lab_tests(UNDISTURBED.iter().map(|name| (*name).to_owned())))?;
-    let apart = |name: &str| [PATIENT, PROMETHEUS].contains(&name) || UNDISTURBED.contains(&name);
-    step("lab tests", &mut lab_tests(names_of_lab_tests()?.into_iter().filter(|name| !apart(name))))?;
-    patient.finish()?;
-    let blocks = background(
-        "a hundred thousand blocks, beside Prometheus",
-        cargo(["test", "--quiet", "-p", "tests", "--test", "lists", "--", "--ignored"]),
-    )?;
-    step("Prometheus", &mut lab_tests([PROMETHEUS.to_owned()].into_iter()))?;
+    step("packet tables", tests.command().args(UNDISTURBED))?;
+    let mut apart: Vec<&str> = vec![PATIENT, PROMETHEUS];
+    apart.extend(UNDISTURBED);
+    step("lab tests", tests.command().args(apart.iter().flat_map(|name| ["--skip", name])))?;
+    waiting.finish()?;
+    let mut blocks = tests.command();
+    blocks.args([BESIDE_PROMETHEUS, "--ignored"]);
+    let blocks = background("a hundred thousand blocks, beside Prometheus", blocks)?;
+    step("Prometheus", tests.command().arg(PROMETHEUS))?;
     blocks.finish()
-}
-
-fn lab_tests(names: impl Iterator<Item = String>) -> Command {
-    let mut command = cargo(["test", "-p", "tests", "--lib", "--no-fail-fast"]);
-    for name in names {
-        command.args(["--test", &name]);
-    }
-    command.args(["--", "--test-threads=1"]);
-    command
-}
-
-/// The files under `tests/tests`, without their ending.
-fn names_of_lab_tests() -> Result<Vec<String>> {
-    let folder = bpf::toolchain::workspace().join("tests/tests");
-    let files = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut names = Vec::new();
-    for file in files {
-        let path = file.context("cannot read the folder of tests")?.path();
-        names.extend(path.file_stem().and_then(|name| name.to_str()).map(str::to_owned));
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-/// `cargo`, for the whole of it: without the dashboard a build fails, and says why. Errors of the lab's tests say what
-/// they saw; where they arose in thirty frames of the test harness would bury that in a log that is cut.
-fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) -> Command {
-    let mut cargo = command::cargo(arguments);
-    cargo.env(xtask::dashboard::VARIABLE, "require").env("RUST_LIB_BACKTRACE", "0");
-    cargo
 }
 
 fn run_bin(name: &str) -> Command {
@@ -175,6 +172,8 @@ fn check_formatting() -> Result<()> {
 }
 
 fn lint() -> Result<()> {
+    check_formatting()?;
+    announced("import cycles", imports::check)?;
     announced("types of the dashboard", xtask::dashboard::check)?;
     // They have a compiler and a folder of their own.
     let others = BPF_CRATES.iter().map(|(folder, features)| {

@@ -41,9 +41,12 @@ pub const DEFAULT_CONFIG: &str = "/etc/tcpguard/tcpguard.toml";
 const FAILED: u8 = 1;
 const BAD_USAGE: u8 = 2;
 
+/// `tcpguard --version`: the version, and the build id that bug reports and the lab tell builds apart by.
+const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (build ", env!("TCPGUARD_BUILD_ID"), ")");
+
 /// Watches TCP handshakes and stops SYN floods before they cost anything
 #[derive(Parser)]
-#[command(name = "tcpguard", version, about, max_term_width = 100)]
+#[command(name = "tcpguard", version, long_version = LONG_VERSION, about, max_term_width = 100)]
 struct Arguments {
     /// Configuration file; without this, /etc/tcpguard/tcpguard.toml if it exists
     #[arg(long, global = true, value_name = "FILE")]

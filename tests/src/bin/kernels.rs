@@ -35,7 +35,7 @@ fn smoke(kernel: &Kernel, cache: &Path) -> Result<String> {
     let mut image = Image::new()?;
     let program = std::env::current_exe().context("cannot tell where this runs from")?.with_file_name("smoke");
     image.add_program(&program, "smoke")?;
-    image.add_program(&daemon::binary()?, "tcpguard")?;
+    image.add_program(&lab::build::binary()?, "tcpguard")?;
     image.add_tool("ip")?;
     image.add_tool("ethtool")?;
     image.add_modules(kernel, &MODULES)?;

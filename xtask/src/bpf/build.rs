@@ -14,6 +14,7 @@ use super::{
     TARGET,
     toolchain::{Compiler, linker_folder, target_folder, workspace},
 };
+use crate::sources::hash_of;
 
 /// Headers in a frame are aligned to two bytes; where whole words may be read and written all the same, a
 /// packet costs less. Without it the programs do the same with more instructions.
@@ -23,45 +24,67 @@ const TAKES_MISALIGNED_ACCESS: &[&str] = &["x86_64", "aarch64", "powerpc64", "s3
 
 const ARGUMENT_SEPARATOR: &str = "\x1f";
 
-/// For build scripts: compiles the crate in `folder` (relative to the workspace's root), copies its binary
-/// `binary` to `OUT_DIR/<binary>.bpf.o`, and tells cargo what that depends on. A failure ends the build with one sentence.
-///
-/// `variants` are features, each of which is compiled once more by itself, to `OUT_DIR/<binary>-<feature>.bpf.o`.
-pub fn build_script(folder: &str, binary: &str, variants: &[&str]) {
-    let folder = workspace().join(folder);
-    let all = std::iter::once(None).chain(variants.iter().copied().map(Some));
-    let result = all.into_iter().try_for_each(|variant| compile_for_build_script(&folder, binary, variant));
-    if let Err(error) = result {
-        println!("cargo::error={}", format!("{error:#}").replace('\n', " "));
-        std::process::exit(1);
-    }
+/// A BPF crate that a build script compiles into its `OUT_DIR`.
+pub struct BpfCrate<'a> {
+    /// The crate's folder, relative to the workspace's root.
+    pub folder: &'a str,
+    /// Name of its binary. The object becomes `OUT_DIR/<binary>.bpf.o`.
+    pub binary: &'a str,
+    /// Features. Each is compiled once more by itself, to `OUT_DIR/<binary>-<feature>.bpf.o`.
+    pub variants: &'a [&'a str],
+    /// Files and folders outside of the crate that it is compiled from, relative to the workspace's root.
+    pub shared: &'a [&'a str],
 }
 
-fn compile_for_build_script(folder: &Path, binary: &str, variant: Option<&str>) -> Result<()> {
-    for source in [folder.to_owned(), workspace().join("tcpguard-common"), workspace().join("tests/src/flood/plan.rs")]
-    {
-        println!("cargo::rerun-if-changed={}", source.display());
+impl BpfCrate<'_> {
+    /// Compiles the crate and tells cargo which sources that depends on. A failure ends the build with one sentence.
+    pub fn build_script(&self) {
+        let all = std::iter::once(None).chain(self.variants.iter().copied().map(Some));
+        let result = self.watch().and_then(|id| all.into_iter().try_for_each(|variant| self.compile(variant, &id)));
+        if let Err(error) = result {
+            println!("cargo::error={}", format!("{error:#}").replace('\n', " "));
+            std::process::exit(1);
+        }
     }
-    println!("cargo::rerun-if-env-changed={}", super::toolchain::RUSTC_VARIABLE);
-    let out_folder = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set: this is for build scripts")?);
-    let architecture = env::var("CARGO_CFG_TARGET_ARCH").context("CARGO_CFG_TARGET_ARCH is not set")?;
-    // One for all profiles and packages, or each would compile core's companions anew.
-    let target_folder = target_folder().join("bpf");
-    let mut cargo = cargo(folder, "build", &architecture)?;
-    cargo.arg("--target-dir").arg(&target_folder);
-    if let Some(feature) = variant {
-        cargo.args(["--features", feature]);
+
+    /// Has cargo watch the sources; returns their hash.
+    fn watch(&self) -> Result<String> {
+        println!("cargo::rerun-if-env-changed={}", super::toolchain::RUSTC_VARIABLE);
+        let inputs: Vec<&str> = [self.folder, "xtask/src/bpf"].iter().chain(self.shared).copied().collect();
+        for input in &inputs {
+            println!("cargo::rerun-if-changed={}", workspace().join(input).display());
+        }
+        hash_of(&workspace(), &inputs).context("the sources of the BPF programs cannot be read")
     }
-    let output = cargo.output().context("cannot run cargo")?;
-    if !output.status.success() {
-        bail!("the BPF programs in {} do not compile: {}", folder.display(), String::from_utf8_lossy(&output.stderr));
+
+    fn compile(&self, variant: Option<&str>, sources: &str) -> Result<()> {
+        let out_folder =
+            PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set: this is for build scripts")?);
+        let suffix = variant.map_or_else(String::new, |feature| format!("-{feature}"));
+        let copy = out_folder.join(format!("{}{suffix}.bpf.o", self.binary));
+        let stamp = copy.with_extension("sources");
+        // The build script also runs for changes that are none of the BPF crate's.
+        if copy.exists() && fs::read_to_string(&stamp).is_ok_and(|built_from| built_from == sources) {
+            return Ok(());
+        }
+        let architecture = env::var("CARGO_CFG_TARGET_ARCH").context("CARGO_CFG_TARGET_ARCH is not set")?;
+        // One for all profiles and packages, or each would compile core's companions anew.
+        let target_folder = target_folder().join("bpf");
+        let folder = workspace().join(self.folder);
+        let mut cargo = cargo(&folder, "build", &architecture)?;
+        cargo.arg("--target-dir").arg(&target_folder);
+        if let Some(feature) = variant {
+            cargo.args(["--features", feature]);
+        }
+        let output = cargo.output().context("cannot run cargo")?;
+        if !output.status.success() {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            bail!("the BPF programs in {} do not compile: {errors}", folder.display());
+        }
+        let object = target_folder.join(TARGET).join("release").join(self.binary);
+        fs::copy(&object, &copy).with_context(|| format!("cannot copy {} to {}", object.display(), copy.display()))?;
+        fs::write(&stamp, sources).with_context(|| format!("cannot write {}", stamp.display()))
     }
-    let object = target_folder.join(TARGET).join("release").join(binary);
-    let suffix = variant.map_or_else(String::new, |feature| format!("-{feature}"));
-    let copy = out_folder.join(format!("{binary}{suffix}.bpf.o"));
-    fs::copy(&object, &copy)
-        .with_context(|| format!("cannot copy {} to {}", object.display(), copy.display()))
-        .map(drop)
 }
 
 /// `cargo <verb> --release` for the BPF crate in `folder`, to run on hosts of `architecture` (Rust's name for it).

@@ -13,11 +13,11 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use lab::{
     Client, Connections, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
-    daemon::{said, syn},
+    daemon::syn,
     eventually,
     neighbour::has_xdp,
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE, SERVER_IPV4},
-    oracle,
+    oracle, said,
     scene::WEB,
     server::Nginx,
 };
@@ -139,12 +139,12 @@ fn kept_it_counts_and_lets_everything_in_until_it_is_detached() -> Result<()> {
     ensure!(stats["totals"]["completed"] == 1, "{}", stats["totals"]);
 
     let refused = daemon.tcpguard(&["detach"])?;
-    ensure!(refused.status.code() == Some(1), "a daemon runs: {}", said(&refused));
-    ensure!(said(&refused).contains("a daemon answers on"), "{}", said(&refused));
+    ensure!(refused.status.code() == Some(1), "a daemon runs: {refused}");
+    ensure!(said(&refused).contains("a daemon answers on"), "{refused}");
     daemon.end(Signal::SIGTERM)?;
     let folder = pins(&lab)?.context("nothing is pinned")?;
     let done = daemon.tcpguard(&["detach"])?;
-    ensure!(done.status.success() && said(&done).contains("detached"), "{}", said(&done));
+    ensure!(done.status.success() && said(&done).contains("detached"), "{done}");
     ensure!(!has_xdp(&lab, SERVER_INTERFACE)? && !folder.exists(), "something is left");
     ensure!(said(&daemon.tcpguard(&["detach"])?).contains("nothing was attached"), "and then there is nothing");
     Ok(())
@@ -162,11 +162,11 @@ fn detach_needs_no_sound_configuration_and_puts_settings_back() -> Result<()> {
     ensure!(cookies()? == "2", "the next daemon would go on");
     // As systemd does after a stop: on_exit says that it stays attached, and nothing more.
     let kept = daemon.tcpguard(&["detach", "--unless-restarting", "tcpguard-lab.service"])?;
-    ensure!(kept.status.success() && cookies()? == "1", "{}", said(&kept));
+    ensure!(kept.status.success() && cookies()? == "1", "{kept}");
     ensure!(has_xdp(&lab, SERVER_INTERFACE)?, "it was to stay");
     daemon.set_config("this is no configuration")?;
     let done = daemon.tcpguard(&["detach"])?;
-    ensure!(done.status.success() && said(&done).contains("detached"), "{}", said(&done));
+    ensure!(done.status.success() && said(&done).contains("detached"), "{done}");
     ensure!(!has_xdp(&lab, SERVER_INTERFACE)?);
     drop(listener);
     Ok(())
@@ -200,9 +200,9 @@ fn only_one_daemon_guards_a_network_namespace() -> Result<()> {
     let daemon = Setup::new(&lab)?.start()?;
     // Another socket, another store, another port.
     let second = Setup::new(&lab)?.run_to_end()?;
-    ensure!(second.status.code() == Some(1), "{}", said(&second));
+    ensure!(second.status.code() == Some(1), "{second}");
     let process = format!("another tcpguard (process {})", daemon.id());
-    ensure!(said(&second).contains(&process), "{}", said(&second));
+    ensure!(said(&second).contains(&process), "{second}");
     ensure!(daemon.get("/readyz")?.0 == 200, "the first one is not disturbed");
     ensure!(has_xdp(&lab, SERVER_INTERFACE)?);
     // One beside it, in another namespace, is not in its way.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lab::{Daemon, Lab, Setup, daemon::binary, eventually};
+use lab::{Daemon, Lab, Setup, build::binary, eventually};
 use nix::{
     libc::winsize,
     pty::openpty,

@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lab::{
     Client, Daemon, Flood, FloodSpec, Lab, Neighbour, Setup, Sources,
-    daemon::{said, syn},
+    daemon::syn,
     flood::ReplyPath,
     neighbour::program_on,
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE},
-    oracle,
+    oracle, said,
     scene::WEB,
     server::Nginx,
 };
@@ -69,7 +69,7 @@ fn a_crash_leaves_both_and_the_next_start_or_detach_goes_on_from_there() -> Resu
     daemon.end(Signal::SIGKILL)?;
     Client::new(&lab).fetch(WEB)?;
     let detached = daemon.tcpguard(&["detach"])?;
-    ensure!(detached.status.success(), "{}", said(&detached));
+    ensure!(detached.status.success(), "{detached}");
     ensure!(program_on(&lab, SERVER_INTERFACE)? == Some(neighbour.id), "it is back in its place");
 
     // Who wants traffic control instead gives it its place back too.
@@ -86,7 +86,7 @@ fn a_crash_leaves_both_and_the_next_start_or_detach_goes_on_from_there() -> Resu
     daemon.start_again()?;
     daemon.end(Signal::SIGKILL)?;
     let refusing = daemon.again_with(&format!("interfaces = [\"{SERVER_INTERFACE}\"]"))?;
-    ensure!(said(&refusing).contains("already has the XDP program"), "{}", said(&refusing));
+    ensure!(said(&refusing).contains("already has the XDP program"), "{refusing}");
     ensure!(program_on(&lab, SERVER_INTERFACE)? == Some(neighbour.id), "it is back in its place");
     Ok(())
 }
@@ -98,9 +98,9 @@ fn what_a_link_holds_cannot_be_displaced_and_tc_guards_beside_it() -> Result<()>
     let _other = lab.server.within(|| ReplyPath::attach(SERVER_INTERFACE))?;
     let before = program_on(&lab, SERVER_INTERFACE)?;
     let refused = chaining(&lab)?.run_to_end()?;
-    ensure!(refused.status.code() == Some(1), "{}", said(&refused));
+    ensure!(refused.status.code() == Some(1), "{refused}");
     for word in ["reply_path", "bpf_link", "attach = \"tc\""] {
-        ensure!(said(&refused).contains(word), "{word}: {}", said(&refused));
+        ensure!(said(&refused).contains(word), "{word}: {refused}");
     }
     ensure!(program_on(&lab, SERVER_INTERFACE)? == before, "it was not touched");
 

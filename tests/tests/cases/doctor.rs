@@ -3,11 +3,10 @@
 use std::{
     net::SocketAddr,
     os::fd::{AsRawFd, OwnedFd},
-    process::Output,
 };
 
 use anyhow::{Context, Result, ensure};
-use lab::{Daemon, Lab, Setup, daemon::binary, network::SERVER_IPV4};
+use lab::{Daemon, Finished, Lab, Setup, build::binary, finish, network::SERVER_IPV4};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, socket};
 use serde_json::Value;
 
@@ -18,13 +17,13 @@ const WRONG: [(&str, &str); 4] = [
     ("net.core.somaxconn", "128"),
 ];
 
-fn doctor(lab: &Lab, daemon: &Daemon, config: &str, arguments: &[&str]) -> Result<Output> {
+fn doctor(lab: &Lab, daemon: &Daemon, config: &str, arguments: &[&str]) -> Result<Finished> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("tcpguard.toml");
     std::fs::write(&file, config)?;
     let mut command = lab.server.command(binary()?);
     command.arg("--config").arg(&file).arg("doctor").arg("--socket").arg(daemon.socket()).args(arguments);
-    command.output().context("cannot run tcpguard")
+    finish(&mut command)
 }
 
 /// What it finds, and its exit code.
@@ -85,7 +84,7 @@ fn what_is_wrong_is_found_and_its_command_puts_it_right() -> Result<()> {
 fn what_cannot_be_is_said() -> Result<()> {
     let lab = Lab::new()?;
     let mut daemon = Setup::new(&lab)?.start()?;
-    let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = |output: &Finished| String::from_utf8_lossy(&output.stdout).into_owned();
     for (config, word) in [
         ("interfaces = [\"nothing0\"]\n", "nothing0: not there"),
         ("interfaces = 7\n", "invalid type"),

@@ -23,6 +23,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use lab::{
     Client, Flood, FloodSpec, Lab, Neighbour, Setup, Sources,
+    machine_lock::lock_machine,
     neighbour::{program_on, programs_at_tc},
     network::{SERVER_INTERFACE, SERVER_IPV4},
     server::listen,
@@ -214,6 +215,7 @@ fn said(setup: &Setup, arguments: &[&str]) -> Result<String> {
 
 /// Kills at every `step`-th point, in so many labs at once; how many points there were.
 fn kill_at_every(step: u32, case: Case, at_once: usize) -> Result<u32> {
+    let _machine = lock_machine()?;
     let (next, killed) = (AtomicU32::new(1), AtomicU32::new(0));
     let problems = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {

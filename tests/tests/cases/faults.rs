@@ -15,9 +15,10 @@ use aya::{
 };
 use lab::{
     Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
-    daemon::{said, syn},
+    daemon::syn,
     eventually,
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE},
+    said,
     scene::WEB,
     server::Nginx,
 };
@@ -50,8 +51,8 @@ fn a_user_with_three_capabilities_can_run_it_and_one_is_not_enough_less() -> Res
         let others: Vec<&str> = ["bpf", "net_admin", "perfmon"].into_iter().filter(|name| *name != missing).collect();
         let setup = given_to_user(Setup::new(&lab)?.config(&config))?.unprivileged(USER, &others.join(","));
         let output = setup.run_to_end()?;
-        ensure!(output.status.code() == Some(1), "without {missing}: {}", said(&output));
-        ensure!(said(&output).contains("CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"), "{}", said(&output));
+        ensure!(output.status.code() == Some(1), "without {missing}: {output}");
+        ensure!(said(&output).contains("CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"), "{output}");
     }
     let setup = given_to_user(Setup::new(&lab)?.config(&config))?.unprivileged(USER, "bpf,net_admin,perfmon");
     let mut daemon = setup.start()?;
@@ -82,7 +83,7 @@ fn a_folder_that_is_not_ones_own_is_named() -> Result<()> {
     };
     let setup = given_to_user(setup.whole_config(&config(&locked)))?;
     let output = setup.unprivileged(USER, "bpf,net_admin,perfmon").run_to_end()?;
-    ensure!(output.status.code() == Some(1) && said(&output).contains("cannot make the socket"), "{}", said(&output));
+    ensure!(output.status.code() == Some(1) && said(&output).contains("cannot make the socket"), "{output}");
 
     fs::create_dir_all("/tmp/tcpguard-lab-open")?;
     fs::set_permissions("/tmp/tcpguard-lab-open", fs::Permissions::from_mode(0o777))?;

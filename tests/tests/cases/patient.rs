@@ -8,13 +8,14 @@ use std::{
 
 use anyhow::{Result, ensure};
 use lab::{
-    Flood, FloodSpec, Lab, Scene, Setup, Sources, daemon::syn, network::SERVER_INTERFACE, scene::WEB,
+    Flood, FloodSpec, Lab, Scene, Setup, Sources, daemon::syn, network::SERVER_INTERFACE, scene::WEB, share_machine,
     soak::settings_come_back,
 };
 
 #[test]
 #[ignore = "it takes two minutes: `cargo xtask test` runs it beside the others"]
 fn settings_for_cookies_come_back_by_themselves() -> Result<()> {
+    share_machine();
     let mut scene = Scene::new("")?;
     // No client beside it: the other labs' clients have its address, and every daemon of the machine sees its handshakes.
     scene.flood(&FloodSpec::syn(Sources::RANDOM_IPV4, WEB.port()))?.send_at(100_000, Duration::from_secs(3))?;
@@ -27,6 +28,7 @@ fn settings_for_cookies_come_back_by_themselves() -> Result<()> {
 #[test]
 #[ignore = "it takes half a minute: `cargo xtask test` runs it beside the others"]
 fn who_takes_nothing_of_an_answer_is_hung_up_on() -> Result<()> {
+    share_machine();
     let lab = Lab::new()?;
     let daemon = Setup::new(&lab)?.start()?;
     let mut stream = daemon.connect()?;
@@ -51,6 +53,7 @@ fn who_takes_nothing_of_an_answer_is_hung_up_on() -> Result<()> {
 #[test]
 #[ignore = "it takes a minute: `cargo xtask test` runs it beside the others"]
 fn an_interface_that_is_down_for_a_minute_stays_guarded() -> Result<()> {
+    share_machine();
     let lab = Lab::new()?;
     let daemon = Setup::new(&lab)?.start()?;
     let link = |state: &str| lab.server.ip(&format!("link set {SERVER_INTERFACE} {state}"));

@@ -4,14 +4,13 @@ use std::{
     fmt::Write as _,
     fs,
     net::{IpAddr, Ipv4Addr, TcpStream},
-    process::Output,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, daemon::tcpguard, eventually, http, network::SERVER_IPV4,
-    server::Nginx,
+    Client, Daemon, Finished, Flood, FloodSpec, Lab, Setup, Sources, daemon::tcpguard, eventually, http,
+    network::SERVER_IPV4, server::Nginx, share_machine,
 };
 use serde_json::{Value, json};
 
@@ -29,13 +28,13 @@ fn bench(config: &str) -> Result<Bench> {
 }
 
 impl Bench {
-    fn command(&self, arguments: &[&str]) -> Result<Output> {
+    fn command(&self, arguments: &[&str]) -> Result<Finished> {
         tcpguard(arguments, &self.daemon.socket())
     }
 
     fn done(&self, arguments: &[&str]) -> Result<String> {
         let output = self.command(arguments)?;
-        ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "{output}");
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -270,6 +269,7 @@ fn two_hundred_thousand_networks_are_in_force_within_two_seconds() -> Result<()>
 #[test]
 #[ignore = "it takes a minute: `cargo xtask test` runs it beside Prometheus, which waits as long"]
 fn a_hundred_thousand_blocks_in_a_row_are_all_kept() -> Result<()> {
+    share_machine();
     let bench = bench("")?;
     let mut stream = bench.daemon.connect()?;
     let mut text = String::new();
@@ -301,7 +301,7 @@ fn a_hundred_thousand_blocks_in_a_row_are_all_kept() -> Result<()> {
 fn events_can_be_followed() -> Result<()> {
     use std::io::{BufRead, BufReader};
     let bench = bench("")?;
-    let mut follower = std::process::Command::new(lab::daemon::binary()?)
+    let mut follower = std::process::Command::new(lab::build::binary()?)
         .args(["events", "--follow", "--json", "--limit", "0", "--socket"])
         .arg(bench.daemon.socket())
         .stdout(std::process::Stdio::piped())

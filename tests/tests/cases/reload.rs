@@ -4,12 +4,10 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
-    daemon::said,
-    eventually,
+    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, eventually, finish,
     neighbour::program_on,
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE},
-    oracle,
+    oracle, said,
     scene::WEB,
     server::Nginx,
 };
@@ -31,7 +29,7 @@ fn program(lab: &Lab) -> Result<u32> {
 fn reload(daemon: &mut Daemon, text: &str) -> Result<String> {
     daemon.set_config(text)?;
     let output = daemon.tcpguard(&["reload"])?;
-    ensure!(output.status.success(), "{}", said(&output));
+    ensure!(output.status.success(), "{output}");
     Ok(said(&output))
 }
 
@@ -86,11 +84,11 @@ fn what_is_not_sound_changes_nothing() -> Result<()> {
     for (text, problem) in not_sound {
         daemon.set_config(&config(text))?;
         let output = daemon.tcpguard(&["reload"])?;
-        ensure!(output.status.code() == Some(2) && said(&output).contains(problem), "{}", said(&output));
+        ensure!(output.status.code() == Some(2) && said(&output).contains(problem), "{output}");
     }
     daemon.set_config(&format!("interfaces = [\"{SERVER_INTERFACE}\", \"nowhere0\"]\nsyn_attack_protect = 1"))?;
     let output = daemon.tcpguard(&["reload"])?;
-    ensure!(output.status.code() == Some(2) && said(&output).contains("no interface nowhere0"), "{}", said(&output));
+    ensure!(output.status.code() == Some(2) && said(&output).contains("no interface nowhere0"), "{output}");
     // Not by a signal either.
     kill(Pid::from_raw(daemon.id() as i32), Signal::SIGHUP).context("no signal")?;
     eventually("it says so", || daemon.log(), |log| log.contains("nothing was changed: there is no interface"))?;
@@ -179,8 +177,8 @@ fn what_matches_a_pattern_is_guarded_as_it_appears() -> Result<()> {
         lab.server.ip("link set pod1 master pod-bridge")?;
         lab.server.ip("link set pod-bridge up")?;
         thread::sleep(Duration::from_millis(500));
-        let bridge = lab.server.command("ip").args(["-d", "link", "show", "pod-bridge"]).output()?;
-        ensure!(!said(&bridge).contains("prog/xdp"), "{}", said(&bridge));
+        let bridge = finish(lab.server.command("ip").args(["-d", "link", "show", "pod-bridge"]))?;
+        ensure!(!said(&bridge).contains("prog/xdp"), "{bridge}");
         for name in ["pod1", "pod2", "other1", "pod-bridge"] {
             lab.server.ip(&format!("link del {name}"))?;
         }

@@ -1,11 +1,12 @@
 //! What `tcpguard explain` and `tcpguard why` say is so, and asking changes nothing.
 
-use std::{fs::File, io::Write, net::IpAddr, process::Output};
+use std::{fs::File, io::Write, net::IpAddr};
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
+    Client, Daemon, Finished, Flood, FloodSpec, Lab, Setup, Sources,
     daemon::tcpguard,
+    finish,
     fixtures::{drop_table, ipv4, ipv6, table},
     frame::Frame,
     guard::{Guard, challenge_terms},
@@ -117,7 +118,7 @@ fn explanations_know_what_is_remembered() -> Result<()> {
     Ok(())
 }
 
-fn said(output: &Output) -> (String, String) {
+fn said(output: &Finished) -> (String, String) {
     (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -301,7 +302,7 @@ fn without_a_daemon_the_configuration_alone_is_explained() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("tcpguard.toml");
     std::fs::write(&file, "[lists]\ndeny = [\"198.18.50.0/24\"]\n")?;
-    let mut command = lab.server.command(lab::daemon::binary()?);
+    let mut command = lab.server.command(lab::build::binary()?);
     command.arg("--config").arg(&file).args([
         "explain",
         "--socket",
@@ -309,7 +310,7 @@ fn without_a_daemon_the_configuration_alone_is_explained() -> Result<()> {
         "198.18.50.1:4000",
         "198.18.0.1:80",
     ]);
-    let output = command.output().context("cannot run tcpguard")?;
+    let output = finish(&mut command)?;
     let (text, error) = said(&output);
     ensure!(output.status.success(), "{error}");
     ensure!(text.contains("drop at rules: dropped: 198.18.50.0/24 is on the deny list, by configuration"), "{text}");

@@ -1,10 +1,13 @@
 //! The commands, as they are typed.
 
 use anyhow::{Result, ensure};
-use lab::{Client, Flood, FloodSpec, Lab, Setup, Sources, daemon::tcpguard, network::SERVER_IPV4, server::Nginx};
+use lab::{
+    Client, Finished, Flood, FloodSpec, Lab, Setup, Sources, build::binary, daemon::tcpguard, finish,
+    network::SERVER_IPV4, server::Nginx,
+};
 use serde_json::Value;
 
-fn stdout(output: &std::process::Output) -> String {
+fn stdout(output: &Finished) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -53,10 +56,10 @@ fn half_open_answers_without_a_daemon_too() -> Result<()> {
     lab.receive_without_daemon()?;
     let _nginx = Nginx::start(&lab, &[80])?;
     Flood::new(&lab, &FloodSpec::syn(Sources::RANDOM_IPV4, 80))?.send(200)?;
-    let output =
-        lab.server.command(lab::daemon::binary()?).args(["half-open", "--socket", "/nonexistent.sock"]).output()?;
+    let mut half_open = lab.server.command(binary()?);
+    let output = finish(half_open.args(["half-open", "--socket", "/nonexistent.sock"]))?;
     let text = stdout(&output);
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{output}");
     ensure!(text.contains("port 80: "), "{text}");
     ensure!(text.contains("the sources look random"), "{text}");
     Ok(())
@@ -67,14 +70,8 @@ fn check_prints_the_effective_configuration() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("x.toml");
     std::fs::write(&file, "[source]\nmax_half_open = 7\n")?;
-    let run = |arguments: &[&str]| {
-        std::process::Command::new(lab::daemon::binary()?)
-            .arg("--config")
-            .arg(&file)
-            .args(arguments)
-            .output()
-            .map_err(anyhow::Error::from)
-    };
+    let run =
+        |arguments: &[&str]| finish(std::process::Command::new(binary()?).arg("--config").arg(&file).args(arguments));
     let text = stdout(&run(&["check"])?);
     ensure!(text.contains("max_half_open = 7") && text.contains("hold = \"10s\""), "{text}");
     // What it prints is a configuration with the same effect.

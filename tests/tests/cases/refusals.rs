@@ -5,20 +5,15 @@ use std::{
     io::Write,
     net::{TcpListener, TcpStream},
     os::unix::{fs::PermissionsExt, process::CommandExt},
-    process::Output,
 };
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Lab, Setup,
-    daemon::{binary, tcpguard},
-    eventually,
-    flood::ReplyPath,
-    http,
+    Finished, Lab, Setup, build::binary, daemon::tcpguard, eventually, finish, flood::ReplyPath, http,
     network::SERVER_INTERFACE,
 };
 
-fn message(output: &Output) -> String {
+fn message(output: &Finished) -> String {
     String::from_utf8_lossy(&output.stderr).trim().lines().last().unwrap_or_default().to_owned()
 }
 
@@ -26,7 +21,7 @@ fn message(output: &Output) -> String {
 fn refuses(lab: &Lab, setup: &Setup, code: i32, words: &[&str]) -> Result<()> {
     let output = setup.run_to_end()?;
     let message = message(&output);
-    ensure!(output.status.code() == Some(code), "{}: {message}", output.status);
+    ensure!(output.status.code() == Some(code), "{output}");
     for word in words {
         ensure!(message.contains(word), "\"{word}\" is missing: {message}");
     }
@@ -59,12 +54,12 @@ fn bad_configuration_exits_with_2_and_names_the_place() -> Result<()> {
 #[test]
 fn bad_usage_exits_with_2() -> Result<()> {
     for arguments in [&["frobnicate"][..], &["status", "--colour"], &["sources", "--sort", "size"], &[]] {
-        let output = std::process::Command::new(binary()?).args(arguments).output()?;
-        ensure!(output.status.code() == Some(2), "{arguments:?}: {}", output.status);
+        let output = finish(std::process::Command::new(binary()?).args(arguments))?;
+        ensure!(output.status.code() == Some(2), "{output}");
         ensure!(!output.stderr.is_empty(), "{arguments:?} says nothing");
     }
-    let missing = std::process::Command::new(binary()?).args(["--config", "/nonexistent.toml", "check"]).output()?;
-    ensure!(missing.status.code() == Some(2), "{}", missing.status);
+    let missing = finish(std::process::Command::new(binary()?).args(["--config", "/nonexistent.toml", "check"]))?;
+    ensure!(missing.status.code() == Some(2), "{missing}");
     ensure!(message(&missing).contains("cannot read the configuration /nonexistent.toml"), "{}", message(&missing));
     Ok(())
 }
@@ -75,7 +70,7 @@ fn without_privilege_it_says_what_is_needed() -> Result<()> {
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
     let copy = folder.path().join("tcpguard");
     fs::copy(binary()?, &copy)?;
-    let output = std::process::Command::new(copy).arg("run").uid(65_534).gid(65_534).output().context("as nobody")?;
+    let output = finish(std::process::Command::new(copy).arg("run").uid(65_534).gid(65_534)).context("as nobody")?;
     ensure!(output.status.code() == Some(1), "{}", output.status);
     let message = message(&output);
     ensure!(message.contains("needs root") && message.contains("sudo"), "{message}");
@@ -260,8 +255,8 @@ fn bad_arguments_of_run_exit_with_2() -> Result<()> {
         (&["--interface", "no/name"], "cannot be the name of an interface"),
         (&["--socket", "relative.sock"], "must start with /"),
     ] {
-        let output = Setup::new(&lab)?.command()?.args(arguments).output()?;
-        ensure!(output.status.code() == Some(2), "{arguments:?}: {}", output.status);
+        let output = finish(Setup::new(&lab)?.command()?.args(arguments))?;
+        ensure!(output.status.code() == Some(2), "{output}");
         ensure!(message(&output).contains(words), "{}", message(&output));
     }
     Ok(())

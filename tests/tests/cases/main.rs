@@ -1,0 +1,30 @@
+//! The lab tests, one module for each subject. They need root; `cargo xtask lab [FILTER…]` builds what they run and
+//! installs what they need. `tests/README.md` says how to write one.
+
+mod answers;
+mod benign;
+mod coexistence;
+mod commands;
+mod cookies;
+mod counting;
+mod dashboard;
+mod doctor;
+mod enforcement;
+mod explain;
+mod faults;
+mod hostile;
+mod killpoints;
+mod lifecycle;
+mod lists;
+mod notify;
+mod packet_tables;
+mod patient;
+mod prometheus;
+mod reachability;
+mod refusals;
+mod reload;
+mod restart;
+mod spoofed;
+mod terminal;
+mod tracking;
+mod web;

@@ -1,0 +1,111 @@
+//! `cargo xtask lab`: lab tests by name. It builds whatever is stale and installs only what the selected tests need.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use xtask::bpf::toolchain::target_folder;
+
+use crate::{
+    command::{self, step},
+    setup,
+};
+
+/// Which lab tests to run, and how.
+#[derive(Args)]
+pub struct Arguments {
+    /// Run only tests whose names contain one of these, as in `counting` or `hostile::a_port_scan`
+    filters: Vec<String>,
+    /// Run the ignored tests as well: they take minutes
+    #[arg(long)]
+    include_ignored: bool,
+    /// Name the tests that the filters select, and run none
+    #[arg(long)]
+    list: bool,
+    /// Arguments for the test binary; `-- --help` lists them
+    #[arg(last = true)]
+    harness: Vec<String>,
+}
+
+/// Builds and runs the tests asked for.
+///
+/// # Errors
+/// Returns an error if something cannot be built or installed, no test is selected, or a test fails.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    setup::require_root("the lab makes network namespaces and loads BPF programs")?;
+    setup::for_building()?;
+    let tests = build()?;
+    let mut selection: Vec<&str> = arguments.filters.iter().map(String::as_str).collect();
+    if arguments.include_ignored {
+        selection.push("--include-ignored");
+    }
+    let names = tests.list(&selection)?;
+    ensure!(!names.is_empty(), "no lab test is called that: {}", arguments.filters.join(" "));
+    if arguments.list {
+        names.iter().for_each(|name| println!("{name}"));
+        return Ok(());
+    }
+    setup::for_lab_tests(modules(&names))?;
+    let mut command = tests.command();
+    command.args(&selection).args(&arguments.harness);
+    step(&format!("{} lab tests", names.len()), &mut command)
+}
+
+/// The test binary, and the daemon beside it.
+pub struct LabTests(PathBuf);
+
+/// Builds the daemon and the lab tests. They are built together, so that what both are made of is compiled once.
+///
+/// # Errors
+/// Returns an error if something does not compile.
+pub fn build() -> Result<LabTests> {
+    let target = ["--bin", "tcpguard", "--bin", "kernels", "--bin", "bench", "--bin", "smoke", "--test", "cases"];
+    let mut build = cargo(["build", "-p", "tcpguard", "-p", "tests"]);
+    step("building the daemon and the lab", build.args(target))?;
+    let mut locate = cargo(["test", "--quiet", "--no-run", "--message-format=json", "-p", "tests", "--test", "cases"]);
+    let output = locate.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let executable = messages.lines().rev().find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
+    match executable {
+        Some(path) => Ok(LabTests(PathBuf::from(path))),
+        None => bail!("cargo did not build the lab tests under {}", target_folder().display()),
+    }
+}
+
+impl LabTests {
+    /// Returns a command that runs tests, one at a time. Errors of the lab's tests say what they saw: a backtrace of the
+    /// test harness would bury that.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.0);
+        command.arg("--test-threads=1").env("RUST_LIB_BACKTRACE", "0");
+        command
+    }
+
+    /// Returns the names of the tests that the test binary selects by these arguments.
+    ///
+    /// # Errors
+    /// Returns an error if the binary cannot be run.
+    pub fn list(&self, selection: &[&str]) -> Result<Vec<String>> {
+        let mut list = Command::new(&self.0);
+        let output = list.args(["--list", "--format", "terse"]).args(selection).output();
+        let output = output.with_context(|| format!("cannot run {}", self.0.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+    }
+}
+
+fn modules(names: &[String]) -> BTreeSet<&str> {
+    names.iter().filter_map(|name| name.split("::").next()).collect()
+}
+
+/// `cargo`, for the whole product: without the dashboard a build fails, and says why.
+pub fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) -> Command {
+    let mut cargo = command::cargo(arguments);
+    cargo.env(xtask::dashboard::VARIABLE, "require").env("RUST_LIB_BACKTRACE", "0");
+    cargo
+}
