@@ -158,7 +158,7 @@ fn parse_ipv6(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Data
 }
 
 /// Returns the type of the header that follows the extension header of type `kind` at `offset`, and the
-/// extension's own length in bytes.
+/// extension's own length in bytes, or the reason why nothing after it can be read.
 #[inline(always)]
 fn parse_extension(bytes: &(impl PacketBytes + ?Sized), offset: usize, kind: u8) -> Result<(u8, usize), Unread> {
     if !matches!(kind, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS) {
