@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(Door::default().new_sources(START, 65_000), 65_000, "a burst");
         let mut door = Door::default();
         for epoch in START..START + 3000 {
-            assert_eq!(door.new_sources(epoch, 500), 500, "two thousand new clients a second");
+            assert_eq!(door.new_sources(epoch, 500), 500, "two thousand new clients per second");
         }
     }
 

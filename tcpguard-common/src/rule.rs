@@ -66,13 +66,13 @@ impl Rule {
 }
 
 /// The result of a lookup, cached for the next SYN of the same source, or of the same network if its rule is
-/// whole: a longest-prefix match walks a tree, and most SYNs of a flood come from the same few sources.
+/// whole: a longest-prefix match walks a tree, and a flood repeats the same few lookups.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CachedRule {
     /// The key: a source, or the first address of a network ([`cache_network`]).
     pub key: Address,
-    /// The rule.
+    /// The rule that was found.
     pub rule: Rule,
     /// The generation of the lists in which the rule was found; 0 if the entry is empty.
     pub generation: u64,

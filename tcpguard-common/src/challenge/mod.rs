@@ -92,9 +92,9 @@ impl PortChallenge {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Endpoint {
-    /// The address.
+    /// The address that the listener is bound to.
     pub address: crate::address::Address,
-    /// The port.
+    /// The port in host byte order.
     pub port: u64,
 }
 
