@@ -1,5 +1,5 @@
-//! Addresses and prefixes. An IPv4 address is kept as the IPv6 address that maps it
-//! (`::ffff:a.b.c.d`, RFC 4291 2.5.5.2), so that everything behind the parser is written once.
+//! IPv4 and IPv6 addresses and prefixes. An IPv4 address is stored as an IPv4-mapped IPv6 address
+//! (`::ffff:a.b.c.d`, RFC 4291 2.5.5.2), so that all code behind the parser handles a single type.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::packet::Be16;
 
-/// An IPv4 or IPv6 address, network byte order, as two words that hash and compare quickly.
+/// An IPv4 or IPv6 address in network byte order, as two words that are fast to hash and compare.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -16,25 +16,25 @@ pub struct Address {
     words: [u64; 2],
 }
 
-/// The second word of a mapped IPv4 address without the address itself: `::ffff:0:0`.
+/// The second word of an IPv4-mapped address, with the IPv4 address cleared: `::ffff:0:0`.
 const IPV4_MARK: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0]);
 const IPV4_MARK_MASK: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
 
 impl Address {
-    /// From the address field of an IPv4 header.
+    /// Creates an address from the address field of an IPv4 header.
     #[inline(always)]
     pub fn from_ipv4_fields(fields: [Be16; 2]) -> Self {
         Self { words: [0, word([Be16::new_raw(0), Be16::new_raw(0xffff), fields[0], fields[1]])] }
     }
 
-    /// From the address field of an IPv6 header.
+    /// Creates an address from the address field of an IPv6 header.
     #[inline(always)]
     pub fn from_ipv6_fields(f: [Be16; 8]) -> Self {
         Self { words: [word([f[0], f[1], f[2], f[3]]), word([f[4], f[5], f[6], f[7]])] }
     }
 
-    /// From the four bytes of an IPv4 address as the kernel keeps them: network byte order, read
-    /// as a number of the host's.
+    /// Creates an address from an IPv4 address as the kernel stores it: four bytes in network byte order, read
+    /// as a native integer.
     #[inline(always)]
     pub const fn from_ipv4_be(address: u32) -> Self {
         let bytes = address.to_ne_bytes();
@@ -42,65 +42,66 @@ impl Address {
         Self { words: [0, u64::from_ne_bytes(low)] }
     }
 
-    /// From two words in network byte order.
+    /// Creates an address from two words in network byte order.
     #[inline(always)]
     pub const fn from_words(words: [u64; 2]) -> Self {
         Self { words }
     }
 
-    /// The two words in network byte order.
+    /// Returns the address as two words in network byte order.
     #[inline(always)]
     pub const fn words(self) -> [u64; 2] {
         self.words
     }
 
-    /// Whether this is an IPv4 address.
+    /// Returns whether this is an IPv4 address.
     #[inline(always)]
     pub const fn is_ipv4(self) -> bool {
         self.words[0] == 0 && self.words[1] & IPV4_MARK_MASK == IPV4_MARK
     }
 
-    /// The address with the bits that `mask` lacks cleared.
+    /// Returns the address with all bits cleared that are not set in `mask`.
     #[inline(always)]
     pub const fn masked(self, mask: Self) -> Self {
         Self { words: [self.words[0] & mask.words[0], self.words[1] & mask.words[1]] }
     }
 
-    /// The eight 16-bit fields of an IPv6 header.
+    /// Returns the eight 16-bit fields of the address in an IPv6 header.
     #[inline(always)]
     pub const fn fields(self) -> [Be16; 8] {
         let (high, low) = (split(self.words[0]), split(self.words[1]));
         [high[0], high[1], high[2], high[3], low[0], low[1], low[2], low[3]]
     }
 
-    /// The two 16-bit fields of an IPv4 header.
+    /// Returns the two 16-bit fields of the address in an IPv4 header.
     #[inline(always)]
     pub const fn ipv4_fields(self) -> [Be16; 2] {
         let [_, _, high, low] = split(self.words[1]);
         [high, low]
     }
 
-    /// The sum of its words for a checksum ([`crate::checksum`]). The words that mark an IPv4 address add
-    /// nothing: 0xffff is zero in ones' complement.
+    /// Returns the sum of the address's words for a checksum ([`crate::checksum`]). The words that mark an IPv4
+    /// address add nothing: 0xffff is zero in ones' complement.
     #[inline(always)]
     pub const fn sum(self) -> u32 {
         const fn halves(word: u64) -> u64 {
             (word & 0xffff_ffff) + (word >> 32)
         }
         let sum = halves(self.words[0]) + halves(self.words[1]);
-        // Sums of 32-bit words, folded to 16 bits so that others can be added.
+        // The sum of 32-bit words is folded to 16 bits so that other sums can be added.
         let once = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
         once as u32
     }
 
-    /// The four bytes of an IPv4 address as the kernel keeps them.
+    /// Returns the IPv4 address as the kernel stores it: four bytes in network byte order, read as a native
+    /// integer.
     #[inline(always)]
     pub const fn ipv4_be(self) -> u32 {
         let [_, _, _, _, a, b, c, d] = self.words[1].to_ne_bytes();
         u32::from_ne_bytes([a, b, c, d])
     }
 
-    /// Four words in network byte order.
+    /// Returns the address as four words in network byte order.
     #[inline(always)]
     pub const fn quarters(self) -> [u32; 4] {
         const fn halves(word: u64) -> [u32; 2] {
@@ -111,13 +112,14 @@ impl Address {
         [first, second, third, fourth]
     }
 
-    /// The unspecified address of the same family.
+    /// Returns the unspecified address of the same family.
     #[inline(always)]
     pub const fn unspecified(self) -> Self {
         if self.is_ipv4() { Self { words: [0, IPV4_MARK] } } else { Self { words: [0, 0] } }
     }
 
-    /// Whether a packet from this address may be answered: it is one of a host's, on any network.
+    /// Returns whether a packet from this address may be answered. False for addresses that no remote host has:
+    /// 0.0.0.0/8, 127.0.0.0/8, IPv4 addresses from 224.0.0.0, IPv6 multicast, and ::/64.
     #[inline(always)]
     pub const fn may_be_answered(self) -> bool {
         if self.is_ipv4() {
@@ -125,11 +127,12 @@ impl Address {
             return first != 0 && first != 127 && first < 224;
         }
         const MULTICAST: u64 = u64::from_ne_bytes([0xff, 0, 0, 0, 0, 0, 0, 0]);
-        // The unspecified address and that of the host itself (::1) have nothing but zeros before.
+        // The first word of the unspecified address and of the loopback address (::1) is zero.
         self.words[0] != 0 && self.words[0] & MULTICAST != MULTICAST
     }
 
-    /// Whether it means something on one link only (fe80::/10): several interfaces may have the same.
+    /// Returns whether the address is link-local (fe80::/10): valid on one link only, so that several
+    /// interfaces may have the same address.
     #[inline(always)]
     pub const fn is_link_local(self) -> bool {
         const MASK: u64 = u64::from_ne_bytes([0xff, 0xc0, 0, 0, 0, 0, 0, 0]);
@@ -137,7 +140,7 @@ impl Address {
         self.words[0] & MASK == PREFIX
     }
 
-    /// The sixteen bytes in network byte order.
+    /// Returns the sixteen bytes in network byte order.
     pub const fn octets(self) -> [u8; 16] {
         let high = self.words[0].to_ne_bytes();
         let low = self.words[1].to_ne_bytes();
@@ -211,7 +214,8 @@ impl core::fmt::Display for Address {
     }
 }
 
-/// The mask of a prefix of `length` bits (0 to 128, more counts as 128). An IPv4 prefix has 96 bits more.
+/// Returns the mask of a prefix of `length` bits (0 to 128; greater values count as 128). The length of an IPv4
+/// prefix is 96 bits greater.
 pub const fn prefix_mask(length: u8) -> Address {
     Address { words: [mask_word(length), mask_word(length.saturating_sub(64))] }
 }

@@ -1,45 +1,45 @@
-//! Who gets an entry in the source table: in calm, everybody; under a flood of random sources only
-//! those that stand out in the sketch. Otherwise each spoofed source would cost an insertion
-//! (twenty times what the rest of the datapath does) and push a real one out of the table.
+//! Admission to the source table: normally, every source gets an entry; under a flood of random sources, only
+//! those that stand out in the sketch. Otherwise, each spoofed source would cost an insertion (twenty times as
+//! much as the rest of the datapath) and evict a real source from the table.
 //!
-//! There is an allowance of new entries, a token bucket that all CPUs share: it holds as many as a burst
-//! of new sources may take at once, and is filled again within half a minute. A flood of random sources
-//! empties it, and from then on turns the table over only as slowly as the bucket fills. Real clients do
-//! not depend on it: who completes a handshake gets an entry without being charged for.
+//! New entries are limited by an allowance, a token bucket that all CPUs share: it holds as many entries as a
+//! burst of new sources may take at once, and refills within half a minute. A flood of random sources empties
+//! it, and from then on replaces the table's entries only as fast as the bucket fills. Real clients do not
+//! depend on it: a source that completes a handshake gets an entry without being charged for it.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{atomic, sketch};
 
-/// Epochs in which an empty allowance is filled: about half a minute.
+/// The number of epochs in which an empty allowance fills: about half a minute.
 const EPOCHS_TO_FILL: u32 = 120;
-/// The part of a whole allowance that each CPU may give in one epoch to sources that stand out, once
-/// the allowance is used up.
+/// The divisor of the whole allowance that yields how many entries each CPU may give in one epoch to sources
+/// that stand out, once the allowance is used up.
 const HEAVY_SHARE: u32 = 16;
-/// A source stands out whose estimate is this far above the sketch's noise.
+/// A source stands out if its estimate reaches this value plus [`NOISE_FACTOR`] times the sketch's noise.
 const LEAST_HEAVY_ESTIMATE: u32 = 16;
-/// And this many times the noise.
+/// The weight of the sketch's noise in the estimate at which a source stands out.
 const NOISE_FACTOR: u32 = 3;
 
-/// The whole allowance for a table of `max_sources` entries: a burst may take a quarter of it, so that
-/// a flood leaves those that were there, and takes two minutes to turn all of it over.
+/// Returns the whole allowance for a table of `max_sources` entries: a burst may take a quarter of it, so that
+/// a flood leaves most existing entries, and takes two minutes to replace all of them.
 pub const fn whole_allowance(max_sources: u32) -> u32 {
     max_sources / 4
 }
 
-/// The allowance that all CPUs share.
+/// The allowance of new entries, shared by all CPUs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Allowance {
-    /// The epoch in which it was last filled; 0 before the first.
+    /// The epoch of the last fill; 0 before the first.
     epoch: u32,
-    /// New entries that may be given to anybody: as many as an `i32` says, since CPUs that take the last
-    /// one at the same time leave it below zero.
+    /// New entries that may be given to any source. To be read as an `i32`, because CPUs that take the last one
+    /// concurrently make it negative.
     left: u32,
 }
 
 impl Allowance {
-    /// Fills it, where an epoch has passed. CPUs that do so at the same time may fill it twice.
+    /// Refills the allowance if an epoch has passed. CPUs that do so concurrently may fill it twice.
     #[inline(always)]
     pub const fn fill(&mut self, epoch: u32, most: u32) {
         let elapsed = epoch.wrapping_sub(self.epoch);
@@ -52,7 +52,7 @@ impl Allowance {
         self.left = if filled < most { filled } else { most };
     }
 
-    /// Whether there is none left.
+    /// Returns whether the allowance is used up.
     #[inline(always)]
     pub const fn is_empty(&self) -> bool {
         self.left as i32 <= 0
@@ -64,22 +64,22 @@ impl Allowance {
     }
 }
 
-/// What one CPU knows of its load.
+/// The load of one CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Admission {
     /// The epoch of the last count.
     epoch: u32,
-    /// New entries given in this epoch to sources that stand out, once the allowance was used up.
+    /// Entries given in this epoch to sources that stand out, beyond the allowance.
     given_to_heavy: u32,
     /// SYNs counted in this epoch.
     load: u32,
-    /// SYNs counted in the epoch before.
+    /// SYNs counted in the previous epoch.
     last_load: u32,
 }
 
 impl Admission {
-    /// Notes one SYN, and starts a new epoch where it is due.
+    /// Counts one SYN, and starts a new epoch if one is due.
     #[inline(always)]
     pub const fn count(&mut self, epoch: u32) {
         if self.epoch != epoch {
@@ -91,15 +91,16 @@ impl Admission {
         self.load = self.load.wrapping_add(1);
     }
 
-    /// Whether a source of this estimate would be given an entry. `most` is the whole allowance. While SYNs are
-    /// challenged only sources that stand out are: whoever is real completes its handshake and gets one for that.
+    /// Returns whether a source with this estimate is given an entry. `most` is the whole allowance. While SYNs
+    /// are challenged, only sources that stand out are: a real client gets an entry when it completes its
+    /// handshake.
     #[inline(always)]
     pub const fn is_open_to(&self, allowance: &Allowance, estimate: u32, most: u32, is_challenged: bool) -> bool {
         !(is_challenged || allowance.is_empty())
             || self.stands_out(estimate) && self.given_to_heavy <= most / HEAVY_SHARE
     }
 
-    /// Notes that an entry was given.
+    /// Records that an entry was given.
     #[inline(always)]
     pub fn give(&mut self, allowance: &mut Allowance, is_challenged: bool) {
         if is_challenged || allowance.is_empty() {
@@ -112,8 +113,8 @@ impl Admission {
     #[inline(always)]
     const fn stands_out(&self, estimate: u32) -> bool {
         let load = if self.load > self.last_load { self.load } else { self.last_load };
-        // What a cell holds by chance: its share of this epoch's load and, halved and halved again,
-        // of those before.
+        // The count that a cell reaches by chance: its share of the load of this epoch and, halved with every
+        // epoch, of those before.
         let noise = 2 * load / sketch::LOAD_PER_COUNT;
         estimate >= LEAST_HEAVY_ESTIMATE + NOISE_FACTOR * noise
     }
@@ -153,7 +154,7 @@ mod tests {
             (0..sources).map(|_| u32::from(self.lets_in(epoch, 1))).sum()
         }
 
-        /// A flood of `rate` new sources an epoch for `epochs`; how many of them get an entry.
+        /// Sends `rate` new sources per epoch for `epochs`; returns how many of them get an entry.
         fn flood(&mut self, rate: u32, epochs: u32) -> u32 {
             (START..START + epochs).map(|epoch| self.new_sources(epoch, rate)).sum()
         }
@@ -164,14 +165,14 @@ mod tests {
         assert_eq!(Door::default().new_sources(START, 65_000), 65_000, "a burst");
         let mut door = Door::default();
         for epoch in START..START + 3000 {
-            assert_eq!(door.new_sources(epoch, 500), 500, "two thousand new clients a second");
+            assert_eq!(door.new_sources(epoch, 500), 500, "two thousand new clients per second");
         }
     }
 
     #[test]
     fn a_flood_turns_the_table_over_slowly_whatever_its_rate() {
         for rate in [5_000, 25_000, 250_000] {
-            // Half a minute of it may take the allowance twice.
+            // Within half a minute, a flood may take the allowance twice.
             let given = Door::default().flood(rate, EPOCHS_TO_FILL);
             assert!(given <= 2 * MOST + 1000, "{given} of {rate} an epoch");
         }

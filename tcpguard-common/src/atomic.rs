@@ -1,7 +1,7 @@
-//! Read-modify-write on words that several CPUs update at once.
+//! Read-modify-write operations on words that several CPUs update concurrently.
 //!
-//! Rust's atomics do not compile for the BPF target, so the instruction is spelled out there. On the
-//! host, where the same code runs in tests and on copies, one thread owns the word.
+//! Rust's atomics do not compile for the BPF target, so the instruction is written out there. On the host,
+//! where the same code runs in tests and on copies, a single thread owns the word.
 
 /// Adds `amount` to `word`, wrapping; to subtract, add the negated amount.
 #[inline(always)]

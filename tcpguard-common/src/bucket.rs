@@ -1,28 +1,28 @@
-//! A token bucket per source: how many SYNs it may send. A completed handshake gives its token back, so
-//! that a client whose handshakes complete never runs out, however many it opens.
+//! A token bucket per source that limits how many SYNs it may send. A completed handshake returns its token, so
+//! that a client whose handshakes complete never runs out, however many connections it opens.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// How a bucket fills. Tokens come in parts, as many to a SYN as there are jiffies in a second: a jiffy
-/// then adds a whole number of them.
+/// The rate at which a bucket fills. Tokens are divided into parts, as many per SYN as there are jiffies in a
+/// second, so that each jiffy adds a whole number of parts.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Rate {
-    /// Parts that a jiffy adds: SYNs a second.
+    /// Parts added per jiffy; equal to the SYNs permitted per second.
     pub per_jiffy: u32,
-    /// Parts that a SYN takes: jiffies a second.
+    /// Parts that a SYN takes; equal to the jiffies per second.
     pub per_syn: u32,
-    /// Parts that a full bucket holds: a second's worth.
+    /// Parts in a full bucket: one second's worth.
     pub most: u32,
-    /// Keeps what follows aligned.
+    /// Padding that keeps the following fields aligned.
     reserved: u32,
 }
 
 impl Rate {
-    /// Nothing may be sent.
+    /// All fields zero: no rate is set.
     pub const NONE: Self = Self { per_jiffy: 0, per_syn: 0, most: 0, reserved: 0 };
 
-    /// `syn_per_second` SYNs a second, as many of them at once as a second brings.
+    /// Creates a rate of `syn_per_second` SYNs per second, with bursts of up to one second's worth.
     pub const fn new(syn_per_second: u32, ticks_per_second: u32) -> Self {
         Self {
             per_jiffy: syn_per_second,
@@ -32,19 +32,19 @@ impl Rate {
         }
     }
 
-    /// Adds what `elapsed` jiffies bring to `tokens`.
+    /// Adds the parts of `elapsed` jiffies to `tokens`.
     #[inline(always)]
     pub const fn fill(&self, tokens: &mut u32, elapsed: u64) {
         if elapsed == 0 {
             return;
         }
-        // More than this fills any bucket, and keeps the product within 64 bits.
+        // A greater number fills any bucket as well; the limit keeps the product within 64 bits.
         let elapsed = if elapsed < 1 << 32 { elapsed } else { 1 << 32 };
         let filled = (self.per_jiffy as u64 * elapsed).saturating_add(*tokens as u64);
         *tokens = if filled < self.most as u64 { filled as u32 } else { self.most };
     }
 
-    /// Takes what a SYN costs; false where there is not enough.
+    /// Takes the parts of one SYN from `tokens`; returns false if there are too few.
     #[inline(always)]
     pub const fn take(&self, tokens: &mut u32) -> bool {
         if *tokens < self.per_syn {
@@ -54,7 +54,7 @@ impl Rate {
         true
     }
 
-    /// Gives back what a SYN cost.
+    /// Returns the parts of one SYN to `tokens`.
     #[inline(always)]
     pub const fn give_back(&self, tokens: &mut u32) {
         let filled = tokens.saturating_add(self.per_syn);

@@ -1,9 +1,9 @@
-//! The Internet checksum (RFC 1071). It comes out right whatever the byte order, as long as words are summed
-//! as they stand in memory.
+//! The Internet checksum (RFC 1071). The result is correct in either byte order, as long as words are summed as
+//! they are stored in memory.
 
 use crate::packet::Be16;
 
-/// The sum of words.
+/// Returns the sum of `words` as they are stored in memory, not yet folded to 16 bits.
 #[inline(always)]
 pub fn sum(words: &[Be16]) -> u32 {
     let mut sum = 0;
@@ -13,7 +13,7 @@ pub fn sum(words: &[Be16]) -> u32 {
     sum
 }
 
-/// The checksum field for a sum.
+/// Returns the value of the checksum field for a sum.
 #[inline(always)]
 pub const fn checksum(sum: u32) -> Be16 {
     let once = (sum & 0xffff) + (sum >> 16);

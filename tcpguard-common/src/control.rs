@@ -1,53 +1,55 @@
-//! What the datapath may do at this moment, by the daemon's word, which is good for some seconds only:
-//! the datapath of a daemon that has died, or hangs, passes everything.
+//! The lease: what the datapath is allowed to do. It expires after some seconds, so that the datapath passes
+//! everything if the daemon has died or hangs.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::bucket::Rate;
 
-/// The daemon's word, renewed with each of its ticks.
+/// The lease, renewed with each tick of the daemon.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Control {
-    /// The last moment, in jiffies, that it is good for. 0: there is none.
+    /// The last point in time, in jiffies, at which the lease is valid. 0: there is no lease.
     pub good_until: u64,
-    /// See [`flag`].
+    /// A combination of the bits in [`flag`].
     pub flags: u64,
-    /// Changes whenever a rule does; never 0.
+    /// The generation of the rules: changes whenever a rule does; never 0.
     pub generation: u64,
-    /// What a source may send, and what a new one's bucket holds.
+    /// The rate of SYNs permitted per source, and the capacity of its bucket.
     pub rate: Rate,
-    /// Half-open handshakes that a proven source may have, and pass unchallenged.
+    /// The number of half-open handshakes up to which a proven source passes unchallenged.
     pub most_half_open: u64,
-    /// For how many jiffies a completed handshake proves its source.
+    /// The number of jiffies for which a completed handshake proves its source.
     pub proven_ticks: u64,
-    /// What to add to the milliseconds of jiffies for the kernel's clock of TCP timestamps.
+    /// The offset to add to jiffies, converted to milliseconds, for the time of the kernel's TCP timestamp
+    /// clock.
     pub timestamp_offset: u64,
-    /// SYNs of unproven sources that may come to one port within a moment ([`crate::clock::Clock::moment`])
-    /// before the datapath challenges by itself. 0: any number.
+    /// The number of SYNs from unproven sources to one port within a slot ([`crate::clock::Clock::moment`])
+    /// above which the datapath challenges on its own. 0: no limit.
     pub most_load: u64,
 }
 
 /// Bits of [`Control::flags`].
 pub mod flag {
-    /// Frames are dropped. Without this, those that would be are counted.
+    /// Frames are dropped. Without this flag, frames that would be dropped are only counted.
     pub const DROP: u64 = 1;
     /// There are rules to look up.
     pub const RULES: u64 = 1 << 1;
-    /// SYNs with data are dropped, wherever no service has a policy of its own.
+    /// SYNs with data are dropped, except at ports of services with a policy of their own
+    /// ([`super::payload_policy`]).
     pub const DROP_PAYLOAD: u64 = 1 << 2;
-    /// The host's addresses are known; without this, every destination counts as the host's.
+    /// The host's addresses are known. Without this flag, every destination counts as one of the host's.
     pub const LOCAL_KNOWN: u64 = 1 << 3;
-    /// Sources are held to [`Control::rate`].
+    /// Sources are limited to [`Control::rate`].
     pub const LIMIT: u64 = 1 << 4;
-    /// Some ports are challenged, or may come to be.
+    /// Some ports are challenged, or will be once their load exceeds the limit.
     pub const CHALLENGE: u64 = 1 << 5;
-    /// Segments that belong to no connection are dropped, at ports that say so.
+    /// Stray segments are dropped, at ports whose [flags](crate::challenge::port_flag) say so.
     pub const GUARD: u64 = 1 << 6;
 }
 
 impl Control {
-    /// There is none: everything passes.
+    /// No lease: everything passes.
     pub const NONE: Self = Self {
         good_until: 0,
         flags: 0,
@@ -60,9 +62,9 @@ impl Control {
     };
 }
 
-/// What holds for SYNs with data to one port.
+/// How SYNs with data to one port are handled.
 pub mod payload_policy {
-    /// What holds for the host.
+    /// The host's policy applies ([`super::flag::DROP_PAYLOAD`]).
     pub const HOST: u32 = 0;
     /// They pass: the port's service is calm.
     pub const PASS: u32 = 1;

@@ -1,4 +1,4 @@
-//! What the datapath counts, per CPU, and the name of each count. The names are those of `/stats`.
+//! The counters of the datapath, kept per CPU, and their names. The names are those of `/stats`.
 
 #[cfg(doc)]
 use crate::drops::DropReason;
@@ -6,7 +6,7 @@ use crate::packet::{SegmentKind, Unread};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
-        /// A count; its number is its place in the map.
+        /// A counter; its number is its index in the map.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Counter {
@@ -14,10 +14,10 @@ macro_rules! counters {
         }
 
         impl Counter {
-            /// Every counter, in the order of its place.
+            /// All counters, in the order of their indices.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The name it is shown under.
+            /// Returns the name under which the counter is reported.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*
@@ -28,19 +28,19 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Frames seen.
+    /// Frames received.
     Packets => "packets",
-    /// SYNs that began a handshake, of sources that have an entry in the source table.
+    /// SYNs that began a handshake, from sources that have an entry in the source table.
     SynTracked => "syn_tracked",
-    /// SYNs whose source got no entry, because of a flood of new sources.
+    /// SYNs whose source got no entry because of a flood of new sources.
     SynUntracked => "syn_untracked",
-    /// SYN-ACKs: answers to connections that this host opened.
+    /// SYN-ACKs: answers to connections opened by this host.
     SynAck => "syn_ack",
-    /// Segments with ACK, and neither SYN nor RST.
+    /// Segments with ACK and neither SYN nor RST.
     Ack => "ack",
     /// Resets.
     Rst => "rst",
-    /// Segments with a combination of flags that no TCP sends.
+    /// Segments with an invalid combination of flags.
     BadFlags => "bad_flags",
     /// See [`Unread::NotIp`].
     NotIp => "not_ip",
@@ -58,31 +58,31 @@ counters! {
     TooManyExtensions => "too_many_extensions",
     /// SYNs that carried data.
     SynWithPayload => "syn_with_payload",
-    /// SYNs recognised as sent again, which began none.
+    /// SYNs recognised as retransmits, which began no handshake.
     SynRepeated => "syn_repeated",
     /// Resets that ended a half-open handshake.
     HandshakesReset => "handshakes_reset",
     /// Handshakes completed.
     Completed => "completed",
-    /// Of these, the ones whose source had no entry, because of a flood of new sources.
+    /// The subset of `completed` whose source had no entry because of a flood of new sources.
     CompletedUntracked => "completed_untracked",
-    /// SYN-ACKs that the kernel sent again.
+    /// SYN-ACKs that the kernel retransmitted.
     Retried => "retried",
-    /// Entries given in the source table.
+    /// Entries added to the source table.
     SourcesAdmitted => "sources_admitted",
-    /// Events that found the ring buffer full.
+    /// Events lost because the ring buffer was full.
     EventsLost => "events_lost",
-    /// SYNs that are for another host, and not judged here.
+    /// SYNs addressed to another host, which are not judged.
     SynForwarded => "syn_forwarded",
-    /// SYNs to a port whose listener closed a while ago (a restart, most likely), and not judged.
+    /// SYNs to a port whose listener closed recently (most likely a restart), which are not judged.
     SynClosed => "syn_closed",
-    /// SYNs that began a handshake, and were answered with a cookie.
+    /// SYNs that began a handshake and were answered with a cookie.
     SynChallenged => "syn_challenged",
-    /// SYNs recognised as sent again, and answered with a cookie again.
+    /// SYNs recognised as retransmits and answered with a cookie again.
     SynChallengedAgain => "syn_challenged_again",
-    /// Of both, the ones that could not be answered: they passed.
+    /// The subset of `syn_challenged` and `syn_challenged_again` that could not be answered and passed.
     ChallengeFailed => "challenge_failed",
-    /// Segments of no connection that brought a valid cookie back.
+    /// Segments of no connection that returned a valid cookie for the first time.
     CookiesReturned => "cookies_returned",
     /// See [`DropReason::BadFlags`].
     DropBadFlags => "drop_bad_flags",
@@ -138,10 +138,10 @@ counters! {
     WouldSpentCookie => "would_spent_cookie",
 }
 
-/// How many counters there are.
+/// The number of counters.
 pub const COUNTERS: usize = Counter::ALL.len();
 
-/// One CPU's counts as they stand in the map.
+/// The counters of one CPU as stored in the map.
 pub type Counts = [u64; COUNTERS];
 
 impl From<Unread> for Counter {

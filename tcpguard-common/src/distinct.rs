@@ -1,18 +1,19 @@
-//! How many different sources there were in a second, after HyperLogLog (Flajolet et al., 2007).
+//! The number of distinct sources in a second, after HyperLogLog (Flajolet et al., 2007).
 //!
-//! A register keeps the smallest hash that fell to it rather than the usual count of leading zeros:
-//! one comparison in the datapath, and the zeros are counted by the daemon. The period is part of the
-//! register, so none is ever cleared; two banks take turns, so that the last whole period can be read.
+//! A register keeps the smallest hash mapped to it instead of the usual count of leading zeros: this takes one
+//! comparison in the datapath, and the daemon counts the zeros. The period is part of the register, so that
+//! registers are never cleared; two banks alternate, so that the last complete period can be read.
 
-/// Registers of one bank; the estimate's standard error is 1.04 / √1024 = 3.3 %.
+/// Registers of one bank; the standard error of the estimate is 1.04 / √1024 = 3.3 %.
 pub const REGISTERS: usize = 1024;
 /// Registers of both banks.
 pub const BOTH_BANKS: usize = 2 * REGISTERS;
 
-/// Both banks of one CPU as they stand in the map.
+/// Both banks of one CPU as stored in the map.
 pub type Registers = [u64; BOTH_BANKS];
 
-/// The register of a source in `period`, and what it would hold: the greater value stays.
+/// Returns the register of a source in `period` and the source's value for it; a register keeps the greatest
+/// value.
 #[inline(always)]
 pub const fn observation(hash: u64, period: u32) -> (usize, u64) {
     let register = (hash >> 44) as usize & (REGISTERS - 1);
@@ -20,7 +21,7 @@ pub const fn observation(hash: u64, period: u32) -> (usize, u64) {
     (bank + register, (period as u64) << 32 | !(hash as u32) as u64)
 }
 
-/// The estimated number of distinct sources in `period`, over the registers of all CPUs.
+/// Returns the estimated number of distinct sources in `period`, over the registers of all CPUs.
 pub fn estimate<'a>(cpus: impl Iterator<Item = &'a Registers> + Clone, period: u32) -> f64 {
     let bank = (period as usize & 1) * REGISTERS;
     let mut sum = 0.0;
@@ -42,14 +43,15 @@ pub fn estimate<'a>(cpus: impl Iterator<Item = &'a Registers> + Clone, period: u
     if raw <= 2.5 * registers && untouched > 0 { linear_count(registers, f64::from(untouched)) } else { raw }
 }
 
-/// Few sources are better counted by the share of registers that none fell to: m · ln(m / untouched).
+/// Estimates a small number of sources from the share of untouched registers: m · ln(m / untouched).
 fn linear_count(registers: f64, untouched: f64) -> f64 {
-    // A whole number of registers on both sides, so a short series of logarithms does without libm.
+    // Both numbers of registers are whole, so a short series for the logarithm suffices, without libm.
     let ratio = registers / untouched;
     registers * natural_logarithm(ratio)
 }
 
-/// ln(x) for x from 1 to 1024: halvings for the exponent, then the area hyperbolic tangent's series.
+/// Returns ln(x) for x from 1 to 1024: halvings for the exponent, then the series of the inverse hyperbolic
+/// tangent.
 pub(crate) fn natural_logarithm(mut x: f64) -> f64 {
     let mut halvings = 0.0;
     while x > 1.5 {

@@ -1,31 +1,32 @@
-//! Why a frame is dropped: one name for each reason, which the counters, `/stats` and the docs share.
+//! Drop reasons. Each has one name, which the counters, `/stats` and the documentation share.
 
 use crate::counters::Counter;
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident => $name:literal, $drop:ident, $would:ident;)*) => {
-        /// Why a frame is dropped.
+        /// The reason why a frame is dropped.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum DropReason {
             $($(#[$doc])* $variant,)*
         }
 
         impl DropReason {
-            /// Every reason.
+            /// All reasons.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The name it is shown under.
+            /// Returns the name under which the reason is reported.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// Counts frames dropped for it.
+            /// Returns the counter of frames dropped for this reason.
             #[inline(always)]
             pub const fn counter(self) -> Counter {
                 match self { $(Self::$variant => Counter::$drop,)* }
             }
 
-            /// Counts frames that would have been dropped for it, if anything were dropped.
+            /// Returns the counter of frames that would have been dropped for this reason, if dropping were
+            /// enabled.
             #[inline(always)]
             pub const fn would_counter(self) -> Counter {
                 match self { $(Self::$variant => Counter::$would,)* }
@@ -35,38 +36,39 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Flags that no TCP sends together: SYN with FIN or RST, FIN with RST, or neither SYN, RST nor ACK.
+    /// An invalid combination of flags: SYN with FIN or RST, FIN with RST, or neither SYN, RST nor ACK.
     BadFlags => "bad_flags", DropBadFlags, WouldBadFlags;
     /// A TCP data offset of less than five words.
     BadDataOffset => "bad_data_offset", DropBadDataOffset, WouldBadDataOffset;
     /// A SYN from or to port 0.
     PortZero => "port_zero", DropPortZero, WouldPortZero;
-    /// A SYN with data, under attack, where no fast open is enabled.
+    /// A SYN with data during an attack, where TCP Fast Open is not enabled.
     SynPayload => "syn_payload", DropSynPayload, WouldSynPayload;
-    /// A SYN from a network that an operator denied.
+    /// A SYN from a network denied by an operator.
     Denied => "denied", DropDenied, WouldDenied;
-    /// A SYN from a source that is blocked for a while.
+    /// A SYN from a source that is temporarily blocked.
     Blocked => "blocked", DropBlocked, WouldBlocked;
-    /// A SYN from an unproven source of a network that is blocked for a while.
+    /// A SYN from an unproven source in a network that is temporarily blocked.
     BlockedPrefix => "blocked_prefix", DropBlockedPrefix, WouldBlockedPrefix;
-    /// A SYN beyond what one source may send.
+    /// A SYN above the rate limit of its source.
     RateLimit => "rate_limit", DropRateLimit, WouldRateLimit;
-    /// The first SYN of a connection, of a source that is not proven, where SYNs are challenged by waiting
-    /// for them to be sent again.
+    /// The first SYN of a connection from an unproven source, where SYNs are challenged by waiting for their
+    /// retransmit.
     FirstSyn => "first_syn", DropFirstSyn, WouldFirstSyn;
-    /// A segment with ACK that belongs to no connection and brings no valid cookie back, while its port is
+    /// A segment with ACK that belongs to no connection and returns no valid cookie, while its port is
     /// challenged.
     StrayAck => "stray_ack", DropStrayAck, WouldStrayAck;
-    /// The same with FIN.
+    /// A segment with FIN that belongs to no connection and returns no valid cookie, while its port is
+    /// challenged.
     StrayFin => "stray_fin", DropStrayFin, WouldStrayFin;
     /// A reset that belongs to no connection, while its port is challenged.
     StrayRst => "stray_rst", DropStrayRst, WouldStrayRst;
-    /// A segment that brings a cookie back by which a connection was made already.
+    /// A segment that returns a cookie which has already created a connection.
     SpentCookie => "spent_cookie", DropSpentCookie, WouldSpentCookie;
 }
 
 impl DropReason {
-    /// Whether it is SYNs that are dropped for it.
+    /// Returns whether the frames dropped for this reason are SYNs.
     pub const fn is_of_syn(self) -> bool {
         !matches!(
             self,
@@ -74,7 +76,7 @@ impl DropReason {
         )
     }
 
-    /// Whether it is a judgement that drops, rather than a list, or the frame's own fault.
+    /// Returns whether the reason results from a judgement rather than from a list or an invalid frame.
     pub const fn is_of_attack(self) -> bool {
         matches!(self, Self::SynPayload | Self::Blocked | Self::BlockedPrefix | Self::RateLimit | Self::FirstSyn)
     }

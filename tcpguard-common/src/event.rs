@@ -1,47 +1,48 @@
-//! What the datapath tells the daemon at once, through the ring buffer. Losing an event does no harm:
-//! the daemon finds the same facts when it next reads the table.
+//! Events that the datapath reports to the daemon at once, through the ring buffer. Losing an event does no
+//! harm: the daemon finds the same facts when it next reads the table.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{address::Address, packet::Be16};
 
-/// A source whose half-open handshakes of one period reached this many, or twice, four times … as many, is reported.
+/// A source is reported when its half-open handshakes of one period reach this number, or twice, four times …
+/// as many.
 pub const FIRST_BUSY_MARK: u32 = 16;
 
-/// Whether a source's half-open count of one period is one to report.
+/// Returns whether a source's half-open count of one period is to be reported.
 #[inline(always)]
 pub const fn is_busy_mark(count: u32) -> bool {
     count >= FIRST_BUSY_MARK && count & (count - 1) == 0
 }
 
-/// What the datapath has to tell.
+/// An event reported by the datapath.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Event {
-    /// What happened: one of [`kind`].
+    /// The kind of event: one of [`kind`].
     pub kind: u32,
-    /// [`kind::FIRST_DROP`]: the number of the reason among [`crate::drops::DropReason::ALL`].
-    /// [`kind::LISTENERS_CHANGED`] and [`kind::CHALLENGE_TRIGGERED`]: the port.
+    /// For [`kind::FIRST_DROP`], the index of the reason in [`crate::drops::DropReason::ALL`]; for
+    /// [`kind::LISTENERS_CHANGED`] and [`kind::CHALLENGE_TRIGGERED`], the port.
     pub reason: u32,
-    /// Who.
+    /// The source that the event is about; unspecified for events about ports.
     pub source: Address,
-    /// [`kind::SOURCE_BUSY`]: half-open handshakes that began in this period.
+    /// For [`kind::SOURCE_BUSY`], the half-open handshakes that began in the current period.
     pub half_open: u64,
 }
 
 /// Values of [`Event::kind`].
 pub mod kind {
-    /// A source became busy.
+    /// A source's half-open handshakes reached a mark ([`super::is_busy_mark`]).
     pub const SOURCE_BUSY: u32 = 1;
-    /// The first SYN of a source that has an entry was dropped.
+    /// A SYN of a source that has an entry was dropped for the first time.
     pub const FIRST_DROP: u32 = 2;
     /// A listener opened or closed.
     pub const LISTENERS_CHANGED: u32 = 3;
-    /// The datapath began to challenge the SYNs to a port by itself.
+    /// The datapath began to challenge SYNs to a port on its own.
     pub const CHALLENGE_TRIGGERED: u32 = 4;
 }
 
-/// What is asked of the program that blocks a source.
+/// The input of the program that blocks a source.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct BlockOrder {
@@ -50,7 +51,7 @@ pub struct BlockOrder {
 }
 
 impl BlockOrder {
-    /// That the SYNs of `source` are dropped until `until` (jiffies; 0 lifts a block).
+    /// Creates an order to drop the SYNs of `source` until `until`, in jiffies; 0 lifts a block.
     pub fn new(source: Address, until: u64) -> Self {
         let octets = source.octets();
         let field = |bytes: &[u8]| Be16::new_raw(u16::from_ne_bytes([bytes[0], bytes[1]]));
@@ -61,13 +62,13 @@ impl BlockOrder {
         }
     }
 
-    /// Who.
+    /// Returns the source to block.
     #[inline(always)]
     pub fn source(&self) -> Address {
         Address::from_ipv6_fields(self.source)
     }
 
-    /// Until when.
+    /// Returns the time at which the block ends, in jiffies; 0 lifts a block.
     #[inline(always)]
     pub const fn until(&self) -> u64 {
         let [a, b, c, d] = self.until;

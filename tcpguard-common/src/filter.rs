@@ -1,25 +1,27 @@
-//! A Bloom filter of the sources that have an entry, so that a flood of unknown ones is not looked
-//! up in the table at all. The three bits of a source lie in one word: one read decides.
+//! A Bloom filter of the sources that have an entry in the source table, so that a flood of unknown sources
+//! causes no table lookups. The three bits of a source lie in one word, so a single read decides.
 //!
-//! The datapath sets bits when it gives an entry; the daemon rebuilds the filter from the table now
-//! and then, since entries that were evicted leave their bits behind. A bit lost to a rebuild that
-//! runs at the same time is set again with the source's next SYN that is looked up.
+//! The datapath sets the bits of a source when it adds an entry. The daemon rebuilds the filter from the table
+//! from time to time, because evicted entries leave their bits behind. A bit lost to a concurrent rebuild is
+//! set again by the source's next SYN that is looked up.
 
-/// Words in one map element (4 KiB).
+/// The number of words in one map element (4 KiB).
 pub const WORDS_PER_BLOCK: usize = 512;
-/// Filter bits per entry of the source table; full, the filter lets through fewer than one unknown source in a hundred.
+/// Filter bits per entry of the source table. With a full table, the filter passes fewer than one unknown
+/// source in a hundred.
 pub const BITS_PER_ENTRY: u32 = 16;
 
 /// One map element.
 pub type Block = [u64; WORDS_PER_BLOCK];
 
-/// How many blocks a table of `max_sources` entries needs: a power of two.
+/// Returns the number of blocks for a table of `max_sources` entries, a power of two.
 pub const fn blocks(max_sources: u32) -> u32 {
     let bits = max_sources as u64 * BITS_PER_ENTRY as u64;
     (bits.div_ceil(64 * WORDS_PER_BLOCK as u64) as u32).next_power_of_two()
 }
 
-/// Where the bits of a source with this hash are, in a filter of `blocks` blocks: block, word and mask.
+/// Returns the block, the word within it and the bit mask of a source with this hash, in a filter of `blocks`
+/// blocks (a power of two).
 #[inline(always)]
 pub const fn position(hash: u64, blocks: u32) -> (u32, usize, u64) {
     let word = (hash >> 12) as u32;

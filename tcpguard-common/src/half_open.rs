@@ -1,33 +1,33 @@
-//! How many handshakes of a source are half open: asked for, and neither completed nor reset, within
-//! the lifetime of a request in the kernel.
+//! The number of a source's half-open handshakes: requested, and neither completed nor reset, within the
+//! lifetime of a request in the kernel.
 //!
-//! Requests are counted in slots by the period they began in. A slot expires with its period, so the
-//! count cannot drift whatever was lost; and it is only ever lowered while it is above zero.
+//! Handshakes are counted by the period in which they began. A period's count expires with the period, so the
+//! total cannot drift whatever was lost; and a count is only lowered while it is above zero.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{atomic, clock::WINDOW_PERIODS};
 
 const SLOTS: usize = WINDOW_PERIODS as usize;
-/// Minus one, for [`atomic::add_u32`].
+/// Minus one, as a wrapping amount for [`atomic::add_u32`].
 const ONE_LESS: u32 = u32::MAX;
 
-/// Half-open handshakes by the period they began in ([`crate::clock::Clock::window_period`]).
+/// Half-open handshakes by the period in which they began ([`crate::clock::Clock::window_period`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct HalfOpenWindow {
-    /// The last period that a handshake began in. The slots are those of this period and of the ones
-    /// before it.
+    /// The last period in which a handshake began. `slots` holds the counts of this period and of those before
+    /// it.
     latest: u32,
     slots: [u32; SLOTS],
 }
 
 impl HalfOpenWindow {
-    /// Nothing is half open.
+    /// A window without half-open handshakes.
     pub const EMPTY: Self = Self { latest: 0, slots: [0; SLOTS] };
 
-    /// Counts one more half-open handshake, which begins now, in `period`; returns how many have begun
-    /// in that period and are still half open.
+    /// Counts a half-open handshake that begins now, in `period`. Returns how many handshakes began in that
+    /// period and are still half open.
     #[inline(always)]
     pub fn open(&mut self, period: u32) -> u32 {
         if period != self.latest {
@@ -41,18 +41,18 @@ impl HalfOpenWindow {
         count.saturating_add(1)
     }
 
-    /// Whether nothing has begun in `period` yet.
+    /// Returns whether no handshake has begun in `period` yet.
     #[inline(always)]
     pub const fn is_new_period(&self, period: u32) -> bool {
         period != self.latest
     }
 
-    /// How many that began in `now` or in the period before are half open.
+    /// Returns the number of half-open handshakes that began in `now` or the period before it.
     pub fn count_recent(&self, now: u32) -> u64 {
         self.count_of(now, 2)
     }
 
-    /// Takes one that began in `period` back; nothing happens where that period has none left.
+    /// Removes a handshake that began in `period`; does nothing if none is left in that period.
     #[inline(always)]
     pub fn close(&mut self, period: u32) {
         if self.latest.wrapping_sub(period) < WINDOW_PERIODS {
@@ -60,7 +60,7 @@ impl HalfOpenWindow {
         }
     }
 
-    /// Takes back the newest one, for a handshake whose beginning is not remembered.
+    /// Removes the newest handshake, in place of one whose beginning is not remembered.
     #[inline(always)]
     pub fn close_newest(&mut self, now: u32) {
         for age in 0..WINDOW_PERIODS {
@@ -71,12 +71,12 @@ impl HalfOpenWindow {
         }
     }
 
-    /// How many are half open in period `now`.
+    /// Returns the number of half-open handshakes in period `now`.
     pub fn count(&self, now: u32) -> u64 {
         self.count_of(now, WINDOW_PERIODS)
     }
 
-    /// How many that began in the last `periods` periods, `now` among them, are half open.
+    /// Returns the number of half-open handshakes that began in the last `periods` periods, including `now`.
     fn count_of(&self, now: u32, periods: u32) -> u64 {
         (0..WINDOW_PERIODS)
             .map(|age| self.latest.wrapping_sub(age))
@@ -85,8 +85,8 @@ impl HalfOpenWindow {
             .sum()
     }
 
-    /// Makes `period` the latest: the slots of the periods since the last one are free again. A CPU that
-    /// does so at the same time may clear what was counted in between; that happens at most once a period.
+    /// Makes `period` the latest and clears the counts of the periods since the previous one. A CPU that does
+    /// so concurrently may clear what was counted in between; that happens at most once per period.
     #[inline(always)]
     fn advance(&mut self, period: u32) {
         let elapsed = period.wrapping_sub(self.latest);

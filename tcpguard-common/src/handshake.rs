@@ -1,35 +1,36 @@
-//! The handshakes that are half open, remembered one by one in a cache of sets of four.
+//! The individual half-open handshakes, in a cache of sets of four.
 //!
-//! It tells a SYN that is sent again from a new one, and a reset that ends a handshake from one that
-//! ends an established connection: by connection and initial sequence number. Only sources with an
-//! entry are remembered, so random sources cannot wash it out. A cell lost to another connection
-//! makes the account a little coarser, never wrong for longer than a handshake lives.
+//! The cache distinguishes a retransmitted SYN from a new one, and a reset that ends a handshake from one that
+//! ends an established connection, by connection and initial sequence number. Only handshakes of sources with
+//! an entry are remembered, so random sources cannot flush it. A cell lost to another connection makes the
+//! accounting slightly less accurate, never for longer than the handshake lifetime.
 
 use crate::clock::WINDOW_PERIODS;
 
-/// Sets in the cache.
+/// The number of sets.
 pub const SETS: u32 = 16_384;
-/// Cells of a set, within one cache line.
+/// Cells per set; a set fits in one cache line.
 pub const WAYS: usize = 4;
 
-/// One set as it stands in the map.
+/// One set as stored in the map.
 pub type Set = [u64; WAYS];
 
-/// One remembered handshake, never [`EMPTY`]: connection tag (32 bits), initial sequence number (16), period it began in (16).
+/// One remembered handshake, never [`EMPTY`]: connection tag (32 bits), folded initial sequence number (16) and
+/// the period in which it began (16).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Handshake(u64);
 
-/// The set that a connection of this hash is remembered in.
+/// Returns the index of the set in which a connection with this hash is remembered.
 #[inline(always)]
 pub const fn set(connection_hash: u64) -> u32 {
     connection_hash as u32 & (SETS - 1)
 }
 
-/// Remembers a handshake that begins now with a SYN of `sequence`. False where it is remembered already:
-/// the SYN was sent again. Where the set is full, one of the others is forgotten.
+/// Remembers a handshake that begins in period `now` with a SYN of `sequence`. Returns false if it is
+/// remembered already: the SYN is a retransmit. If the set is full, one of its other handshakes is forgotten.
 #[inline(always)]
 pub const fn begin(set: &mut Set, connection_hash: u64, sequence: u32, now: u32) -> bool {
-    // Bits that neither the set nor the tag is made of choose whom to forget.
+    // The handshake to forget is chosen by bits that neither the set nor the tag consists of.
     let mut place = (connection_hash >> 14) as usize % WAYS;
     let mut way = 0;
     while way < WAYS {
@@ -46,8 +47,8 @@ pub const fn begin(set: &mut Set, connection_hash: u64, sequence: u32, now: u32)
     true
 }
 
-/// Forgets the handshake of a connection, begun with `sequence` where that is known; the period it
-/// began in, where it was remembered.
+/// Forgets the handshake of a connection, begun with `sequence` if that is known. Returns the period in which
+/// it began, or `None` if it was not remembered.
 #[inline(always)]
 pub const fn end(set: &mut Set, connection_hash: u64, sequence: Option<u32>, now: u32) -> Option<u32> {
     let mut way = 0;
@@ -69,31 +70,31 @@ pub const fn end(set: &mut Set, connection_hash: u64, sequence: Option<u32>, now
 const EMPTY: u64 = 0;
 
 impl Handshake {
-    /// A handshake that began in `period` with a SYN of `sequence`.
+    /// Creates a handshake that began in `period` with a SYN of `sequence`.
     #[inline(always)]
     const fn new(connection_hash: u64, sequence: u32, period: u32) -> Self {
         Self(tag(connection_hash) | fold(sequence) << 16 | period as u64 & 0xffff)
     }
 
-    /// Whether this is the handshake of that connection, begun with `sequence` and still alive.
+    /// Returns whether this is the handshake of that connection, begun with `sequence` and still alive.
     #[inline(always)]
     const fn is(self, connection_hash: u64, sequence: u32, now: u32) -> bool {
         self.is_of(connection_hash, now) && self.0 >> 16 & 0xffff == fold(sequence)
     }
 
-    /// Whether this is a handshake of that connection, still alive.
+    /// Returns whether this is a handshake of that connection, still alive.
     #[inline(always)]
     const fn is_of(self, connection_hash: u64, now: u32) -> bool {
         self.0 & !0xffff_ffff == tag(connection_hash) && self.is_alive(now)
     }
 
-    /// Whether the kernel may still know it.
+    /// Returns whether the kernel may still hold the request.
     #[inline(always)]
     const fn is_alive(self, now: u32) -> bool {
         self.0 != EMPTY && self.age(now) < WINDOW_PERIODS as u64
     }
 
-    /// The period it began in, where that was at most 65,535 periods ago.
+    /// Returns the period in which it began, if that was at most 65,535 periods ago.
     #[inline(always)]
     const fn period(self, now: u32) -> u32 {
         now.wrapping_sub(self.age(now) as u32)
@@ -105,7 +106,7 @@ impl Handshake {
     }
 }
 
-/// The upper half of the hash, which the cell's index is not made of; never 0.
+/// Returns the upper half of the hash, which the set's index does not depend on; never 0.
 #[inline(always)]
 const fn tag(connection_hash: u64) -> u64 {
     connection_hash & !0xffff_ffff | 1 << 32
@@ -161,7 +162,7 @@ mod tests {
             assert!(begin(&mut set, *connection, 7, 100));
         }
         for connection in &connections[..4] {
-            assert!(!begin(&mut set, *connection, 7, 101), "it is sent again");
+            assert!(!begin(&mut set, *connection, 7, 101), "it is a retransmit");
         }
         assert!(begin(&mut set, connections[4], 7, 101));
         let remembered =

@@ -1,6 +1,6 @@
-//! Keyed hashing. The key is drawn by the daemon at each start, so that nobody outside can choose
-//! addresses that fall into the same cells. A 64-bit multiply-and-shift finaliser (splitmix64) is
-//! used: BPF has neither 128-bit multiplication nor AES, and helpers cost more than the sketch.
+//! Keyed hashing. The daemon draws the key at random, so that nobody outside can choose addresses that collide.
+//! The hash is a 64-bit multiply-and-shift finaliser (splitmix64): BPF has neither 128-bit multiplication nor
+//! AES, and helpers cost more than the sketch.
 
 use crate::address::Address;
 
@@ -13,7 +13,7 @@ const fn mix(mut word: u64) -> u64 {
     word ^ (word >> 31)
 }
 
-/// The hash of an address; its parts choose cells in every structure that is indexed by source.
+/// Returns the hash of an address. Its parts select the cells in every structure that is indexed by source.
 #[inline(always)]
 pub const fn address(key: u64, address: Address) -> u64 {
     let [high, low] = address.words();
@@ -22,16 +22,16 @@ pub const fn address(key: u64, address: Address) -> u64 {
     mix((high ^ key).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32) ^ low ^ (key >> 7))
 }
 
-/// The hash of one connection of a source that has `source_hash`.
+/// Returns the hash of one connection of a source whose hash is `source_hash`.
 #[inline(always)]
 pub const fn connection(source_hash: u64, source_port: u16, destination_port: u16) -> u64 {
-    // The source's hash is mixed already: one multiplication spreads the ports over the upper bits,
-    // and folding brings them down.
+    // The source's hash is mixed already: one multiplication spreads the ports over the upper bits, and folding
+    // brings them down.
     let product = (source_hash ^ ((source_port as u64) << 16 | destination_port as u64)).wrapping_mul(FIRST_MULTIPLIER);
     product ^ (product >> 32)
 }
 
-/// The hash of one SYN: a connection's, with its first sequence number.
+/// Returns the hash of one SYN: of its connection and initial sequence number.
 #[inline(always)]
 pub const fn syn(connection_hash: u64, sequence: u32) -> u64 {
     mix(connection_hash ^ (sequence as u64) << 16)
@@ -67,7 +67,7 @@ mod tests {
         let source = address(7, Ipv4Addr::new(198, 18, 0, 1).into());
         for bits in [0xffff_u64, 0xffff << 16, 0xffff << 40, 0xffff << 48] {
             let cells: HashSet<u64> = (0..4096u16).map(|port| connection(source, 1024 + port, 443) & bits).collect();
-            // 4,096 values thrown into 65,536 cells leave 3,970 of these taken, on average.
+            // 4,096 values in 65,536 cells occupy 3,970 of them on average.
             assert!(cells.len() > 3800, "{} of bits {bits:#x}", cells.len());
         }
     }

@@ -1,5 +1,5 @@
-//! Names and sizes of everything that both halves must agree on. A map's name stands here and at its
-//! definition in the datapath (a symbol cannot be computed); loading fails at once where they differ.
+//! Names and sizes that the daemon and the datapath must agree on. The name of a map is defined here and at its
+//! definition in the datapath (a symbol cannot be computed); loading fails immediately if the two differ.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -9,17 +9,17 @@ use crate::challenge::load::CpuLoad;
 pub mod program {
     /// The XDP program.
     pub const GUARD: &str = "tcpguard";
-    /// On tracepoint `inet_sock_set_state`.
+    /// Attached to tracepoint `inet_sock_set_state`.
     pub const HANDSHAKE_COMPLETED: &str = "handshake_completed";
-    /// On tracepoint `tcp_retransmit_synack`.
+    /// Attached to tracepoint `tcp_retransmit_synack`.
     pub const SYN_ACK_RETRIED: &str = "syn_ack_retried";
-    /// Never attached: the other one goes on with it where a SYN is to be answered.
+    /// Never attached: [`GUARD`] tail-calls it to answer a SYN.
     pub const ANSWER_SYN: &str = "answer_syn";
-    /// Never attached: tells the daemon what time the datapath has.
+    /// Never attached: reports datapath time to the daemon.
     pub const CLOCK: &str = "clock";
-    /// Never attached: blocks a source for a while ([`crate::event::BlockOrder`]).
+    /// Never attached: blocks a source temporarily ([`crate::event::BlockOrder`]).
     pub const BLOCK_SOURCE: &str = "block_source";
-    /// Never attached: makes a listener ready for cookies ([`crate::challenge::PrimeOrder`]).
+    /// Never attached: prepares a listener for cookies ([`crate::challenge::PrimeOrder`]).
     pub const PRIME_LISTENER: &str = "prime_listener";
 }
 
@@ -45,7 +45,7 @@ pub mod map {
     pub const SYN_BY_PORT: &str = "SYN_BY_PORT";
     /// Hash: local port to [`super::PortHandshakes`].
     pub const HANDSHAKES_BY_PORT: &str = "HANDSHAKES_BY_PORT";
-    /// Hash: indices of the interfaces whose handshakes count.
+    /// Hash: indices of the interfaces whose handshakes are counted.
     pub const GUARDED_INTERFACES: &str = "GUARDED_INTERFACES";
     /// One [`crate::control::Control`]: the section of the programs' variables, which holds nothing else.
     pub const CONTROL: &str = ".bss";
@@ -59,23 +59,23 @@ pub mod map {
     pub const PAYLOAD_POLICY: &str = "PAYLOAD_POLICY";
     /// Program array: [`super::program::ANSWER_SYN`].
     pub const ANSWER: &str = "ANSWER";
-    /// Array by port: how often its listeners changed.
+    /// Array by port: the number of changes to its listeners.
     pub const LISTENER_CHANGES: &str = "LISTENER_CHANGES";
     /// Array by port: [`crate::challenge::PortChallenge`].
     pub const CHALLENGES: &str = "CHALLENGES";
     /// Hash: [`crate::challenge::Endpoint`]s that have a listener.
     pub const ENDPOINTS: &str = "ENDPOINTS";
-    /// Array by port: SYNs of this moment.
+    /// Array by port: [`crate::challenge::load::PortLoad`].
     pub const PORT_LOADS: &str = "PORT_LOADS";
-    /// Array: handshakes that began of late ([`crate::handshake`]).
+    /// Array: recently begun handshakes ([`crate::handshake`]).
     pub const HANDSHAKES: &str = "HANDSHAKES";
-    /// Array: first SYNs of late ([`crate::challenge::first_syn`]).
+    /// Array: recent first SYNs ([`crate::challenge::first_syn`]).
     pub const FIRST_SYNS: &str = "FIRST_SYNS";
-    /// Array: cookies that came back ([`crate::challenge::spent`]).
+    /// Array: returned cookies ([`crate::challenge::spent`]).
     pub const RETURNED_COOKIES: &str = "RETURNED_COOKIES";
-    /// Program array: the programs that were on interfaces before. XDP only.
+    /// Program array: the programs that were attached to interfaces before. XDP only.
     pub const CHAINED: &str = "CHAINED";
-    /// Hash: index of an interface to its place in it. XDP only.
+    /// Hash: index of an interface to the place of its program in [`CHAINED`]. XDP only.
     pub const CHAINED_INTERFACES: &str = "CHAINED_INTERFACES";
     /// One [`crate::instance::Instance`].
     pub const INSTANCE: &str = "INSTANCE";
@@ -85,29 +85,30 @@ pub mod map {
     pub const LOG: &str = "AYA_LOGS";
 }
 
-/// Names of the values that the daemon sets before loading.
+/// Names of the variables that the daemon sets before loading.
 pub mod setting {
-    /// `u64`: secret of [`crate::hash`].
+    /// `u64`: key of [`crate::hash`].
     pub const HASH_KEY: &str = "HASH_KEY";
-    /// [`crate::address::Address`]: which IPv4 networks are accounted.
+    /// [`crate::address::Address`]: the mask of the prefix under which an IPv4 source is accounted.
     pub const PREFIX_MASK_IPV4: &str = "PREFIX_MASK_IPV4";
-    /// [`crate::address::Address`]: which IPv6 networks are accounted.
+    /// [`crate::address::Address`]: the mask of the prefix under which an IPv6 source is accounted.
     pub const PREFIX_MASK_IPV6: &str = "PREFIX_MASK_IPV6";
     /// [`crate::clock::Clock`].
     pub const CLOCK: &str = "CLOCK";
-    /// `u64`: jiffies a second.
+    /// `u64`: jiffies per second.
     pub const TICKS_PER_SECOND: &str = "TICKS_PER_SECOND";
     /// `u32`: the whole allowance of [`crate::admission`].
     pub const WHOLE_ALLOWANCE: &str = "WHOLE_ALLOWANCE";
-    /// `u32`: 1 where the kernel can make SYN cookies.
+    /// `u32`: 1 if the kernel can make SYN cookies.
     pub const CAN_MAKE_COOKIES: &str = "CAN_MAKE_COOKIES";
     /// `u32`: blocks of the filter of known sources, a power of two.
     pub const FILTER_BLOCKS: &str = "FILTER_BLOCKS";
-    /// `u32`: inode number of the network namespace that is guarded.
+    /// `u32`: inode number of the guarded network namespace.
     pub const NAMESPACE: &str = "NAMESPACE";
-    /// `u32`: 1 where frames that pass are handed on. XDP only.
+    /// `u32`: 1 if frames that pass are passed on to a chained program. XDP only.
     pub const CHAINS: &str = "CHAINS";
-    /// `u64`: which of the datapaths this is that share maps ([`crate::instance::Instance::generation`]).
+    /// `u64`: the generation of this datapath, among those that share maps
+    /// ([`crate::instance::Instance::generation`]).
     pub const GENERATION: &str = "GENERATION";
     /// [`super::SocketLayout`].
     pub const SOCKET_LAYOUT: &str = "SOCKET_LAYOUT";
@@ -115,63 +116,63 @@ pub mod setting {
     pub const LOG_LEVEL: &str = "AYA_LOG_LEVEL";
 }
 
-/// Ports in one element of `SYN_BY_PORT` (20 KiB; a per-CPU element may have 32).
+/// Ports in one element of `SYN_BY_PORT` (20 KiB; the maximum for an element of a per-CPU map is 32 KiB).
 pub const PORTS_PER_SLAB: usize = 512;
-/// Elements of `SYN_BY_PORT`.
+/// The number of elements of `SYN_BY_PORT`.
 pub const PORT_SLABS: usize = 128;
-/// SYNs by destination port.
+/// SYNs by destination port: one element of `SYN_BY_PORT`.
 pub type PortSlab = [PortSyns; PORTS_PER_SLAB];
 
 /// SYNs to one port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct PortSyns {
-    /// All of them.
+    /// All SYNs.
     pub syn: u64,
-    /// Of these, the ones that began no handshake to be judged: sent again, dropped, or for a port that
-    /// is closed for a moment.
+    /// The subset of `syn` that began no handshake to be judged: retransmitted, dropped, forwarded, or for a
+    /// port that is temporarily closed.
     pub not_begun: u64,
-    /// Of these, the ones that were dropped by judgement.
+    /// The subset of `not_begun` that was dropped by judgement ([`crate::drops::DropReason::is_of_attack`]).
     pub restrained: u64,
-    /// All that were to be answered with a cookie.
+    /// All SYNs that were to be answered with a cookie.
     pub challenged: u64,
-    /// Those of this moment whose sources are not proven.
+    /// SYNs of unproven sources in the current slot.
     pub load: CpuLoad,
 }
 
-/// Listeners that do not take what comes to any address: so many are known.
+/// The maximum number of [`crate::challenge::Endpoint`]s.
 pub const MOST_ENDPOINTS: u32 = 4096;
 
-/// Interfaces whose programs may be chained.
+/// The maximum number of interfaces with a chained program.
 pub const MOST_CHAINED: usize = 64;
 
-/// Rules that there may be.
+/// The maximum number of rules.
 pub const MOST_RULES: u32 = 524_288;
 
-/// What became of the handshakes of one local port.
+/// The outcome of the handshakes of one local port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct PortHandshakes {
-    /// Completed.
+    /// Handshakes completed.
     pub completed: u64,
-    /// SYN-ACKs sent again.
+    /// SYN-ACKs retransmitted.
     pub retried: u64,
-    /// Ended by a reset while half open.
+    /// Handshakes ended by a reset while half open.
     pub reset: u64,
-    /// Completed on this host by sources that were not proven.
+    /// Handshakes completed on this host by sources that were not proven before.
     pub proved: u64,
-    /// Completed on this host by IPv4; what containers complete is not.
+    /// Handshakes completed on this host over IPv4, without those completed by containers.
     pub here_ipv4: u64,
-    /// The same by IPv6.
+    /// Handshakes completed on this host over IPv6, without those completed by containers.
     pub here_ipv6: u64,
-    /// Cookies that came back by IPv4.
+    /// Cookies returned over IPv4.
     pub returned_ipv4: u64,
-    /// The same by IPv6.
+    /// Cookies returned over IPv6.
     pub returned_ipv6: u64,
 }
 
-/// Where the kernel keeps what the tracepoints need, in bytes from the start of each structure; taken
-/// from its BTF, since no two kernels agree.
+/// The offsets of the kernel's fields that the tracepoints read, in bytes from the start of each structure.
+/// They are taken from the kernel's BTF, because they differ between kernels.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct SocketLayout {
@@ -191,14 +192,14 @@ pub struct SocketLayout {
     pub namespace_inode: u32,
     /// `sock.sk_protocol`, 16 bits.
     pub protocol: u32,
-    /// `sock.sk_rx_dst_ifindex`, 32 bits: the interface that the socket last received by.
+    /// `sock.sk_rx_dst_ifindex`, 32 bits: the interface on which the socket last received.
     pub receive_interface: u32,
-    /// 1 where all of the above are known.
+    /// 1 if all of the above are known.
     pub known: u32,
 }
 
 impl SocketLayout {
-    /// Nothing is known: the tracepoints do nothing.
+    /// No offset is known: the tracepoints do nothing.
     pub const UNKNOWN: Self = Self {
         family: 0,
         remote_ipv4: 0,

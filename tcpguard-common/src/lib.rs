@@ -1,27 +1,27 @@
-//! What tcpguard's BPF programs and its daemon have in common: how packets are read, how sources
-//! are accounted, and the layout of everything that stands in a BPF map.
+//! Code that tcpguard's BPF programs and its daemon share: packet parsing, the accounting of sources, and the
+//! layout of everything stored in BPF maps.
 //!
-//! The crate is `no_std` and free of side effects, so that every decision the datapath takes is
-//! compiled for the host as well and tested there.
+//! The crate is `no_std` and free of side effects, so that every decision of the datapath compiles for the host
+//! as well and is tested there.
 //!
 //! | module | subject |
 //! | --- | --- |
-//! | [`packet`] | from bytes to a TCP segment, or the reason why not |
-//! | [`address`] | addresses and prefixes, IPv4 and IPv6 alike |
-//! | [`atomic`] | words that several CPUs update at once |
-//! | [`clock`] | jiffies, and the periods the accounting is built on |
+//! | [`packet`] | parsing a frame into a TCP segment, or the reason why that fails |
+//! | [`address`] | IPv4 and IPv6 addresses and prefixes |
+//! | [`atomic`] | words that several CPUs update concurrently |
+//! | [`clock`] | jiffies, and the periods used for accounting |
 //! | [`hash`] | keyed hashing of sources and connections |
-//! | [`sketch`], [`admission`] | who earns an entry in the source table |
-//! | [`source`], [`half_open`], [`handshake`] | what is remembered of one source |
-//! | [`prefix`] | what is remembered of one network |
-//! | [`distinct`] | how many sources there are |
-//! | [`filter`] | whether a source may have an entry, without looking it up |
-//! | [`control`] | what the datapath may do at this moment |
-//! | [`rule`], [`bucket`], [`local`], [`listening`] | what the stages of a SYN ask |
-//! | [`challenge`], [`checksum`] | answering SYNs with cookies, and waiting for them to come again |
-//! | [`counters`], [`drops`] | what is counted, and under what name |
-//! | [`event`] | what the datapath tells the daemon at once |
-//! | [`instance`] | what one daemon leaves to the next |
+//! | [`sketch`], [`admission`] | which sources get an entry in the source table |
+//! | [`source`], [`half_open`], [`handshake`] | the state kept for a source |
+//! | [`prefix`] | the state kept for a network |
+//! | [`distinct`] | the number of distinct sources |
+//! | [`filter`] | whether a source may have an entry, without a table lookup |
+//! | [`control`] | the lease: what the datapath is allowed to do |
+//! | [`rule`], [`bucket`], [`local`], [`listening`] | what a SYN is checked against |
+//! | [`challenge`], [`checksum`] | answering SYNs with cookies, or waiting for their retransmits |
+//! | [`counters`], [`drops`] | counters and drop reasons, and their names |
+//! | [`event`] | events that the datapath reports to the daemon at once |
+//! | [`instance`] | the state carried over from one daemon to the next |
 //! | [`layout`] | names and sizes of maps, programs and settings |
 
 #![cfg_attr(not(test), no_std)]

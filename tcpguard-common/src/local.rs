@@ -1,17 +1,17 @@
-//! The host's own addresses, in sets of four: one cache line tells whether a packet is for the host or
-//! only passes through it.
+//! The host's own addresses, in sets of four: one cache line decides whether a packet is addressed to the host
+//! or forwarded by it.
 
 use crate::address::Address;
 
-/// Sets.
+/// The number of sets.
 pub const SETS: usize = 256;
-/// Addresses of a set, within one cache line.
+/// Addresses per set; a set fits in one cache line.
 pub const WAYS: usize = 4;
 
-/// One set as it stands in the map; places that are not taken hold the unspecified address.
+/// One set as stored in the map. Unused places hold the unspecified address.
 pub type Set = [Address; WAYS];
 
-/// The set that an address would be in.
+/// Returns the index of the set that `address` belongs to.
 #[inline(always)]
 pub const fn set(address: Address) -> u32 {
     let [high, low] = address.words();
@@ -19,13 +19,13 @@ pub const fn set(address: Address) -> u32 {
     ((high ^ low).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u32
 }
 
-/// Whether it is in its set.
+/// Returns whether `set` contains `address`.
 #[inline(always)]
 pub fn contains(set: &Set, address: Address) -> bool {
     set.contains(&address)
 }
 
-/// All sets for these addresses; `None` where one of the sets has no room for all that belong there.
+/// Returns the sets that hold `addresses`, or `None` if a set has no room for all addresses that belong to it.
 pub fn sets(addresses: impl IntoIterator<Item = Address>) -> Option<[Set; SETS]> {
     let unspecified = Address::default();
     let mut sets = [[unspecified; WAYS]; SETS];

@@ -1,4 +1,4 @@
-//! Leave for aya to copy these types between the daemon and the kernel.
+//! Implementations of `Pod`, which allow aya to copy these types between the daemon and the kernel.
 
 use aya::Pod;
 use zerocopy::{FromBytes, IntoBytes};
@@ -15,14 +15,14 @@ use crate::{
     source::SourceEntry,
 };
 
-/// Holds only for types without padding, every bit pattern of which is a value.
+/// Compiles only for types without padding for which every bit pattern is a valid value.
 const fn is_plain_data<T: FromBytes + IntoBytes + Copy + 'static>() {}
 
 macro_rules! pod {
     ($($kind:ty),*) => {
         $(
             const _: () = is_plain_data::<$kind>();
-            // SAFETY: the line above holds at compile time.
+            // SAFETY: the assertion above compiles only for types without padding and invalid bit patterns.
             unsafe impl Pod for $kind {}
         )*
     };

@@ -1,27 +1,29 @@
-//! What is remembered of one network: the /24 or /64 (by default) that sources lie in.
+//! The accounting of networks: the /24 or /64 (by default) that sources belong to.
 //!
-//! Networks are kept in a fixed array per CPU, one cell per hash, after the heavy part of the Elastic
-//! Sketch (Yang et al., SIGCOMM 2018): whoever holds a cell keeps it as long as it is busier than all
-//! others that want it together, and standing halves with each epoch. So a busy network stays however
-//! many others pass by, at one memory access per SYN.
+//! Networks are kept in a fixed array per CPU, one cell per hash, modelled on the heavy part of the Elastic
+//! Sketch (Yang et al., SIGCOMM 2018): a network keeps its cell as long as it is busier than all others that
+//! hash to the cell together, and its standing halves with each epoch. A busy network therefore keeps its cell
+//! however many others appear, at the cost of one memory access per SYN.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::address::Address;
 
-/// Cells in one map element (32 KiB, the most that a per-CPU element may have).
+/// Cells in one map element (32 KiB, the maximum for an element of a per-CPU map).
 pub const CELLS_PER_SLAB: usize = 512;
-/// Map elements.
+/// The number of map elements.
 pub const SLABS: usize = 4;
 
-/// A holder loses its cell to that many times as many SYNs of others (λ in the paper). One would do
-/// for fairness; more keeps cells from changing hands all the time under a flood, which costs.
+/// A network loses its cell after this many times as many SYNs of other networks (λ in the paper). A factor of
+/// one would be fair; a greater one keeps cells from changing hands constantly under a flood, which is
+/// expensive.
 const CLAIMS_PER_STANDING: u32 = 8;
 
-/// Enough to be safe from others for a while, and to be lost within seconds of silence.
+/// The maximum standing: high enough to protect a cell for a while, low enough to lose it within seconds of
+/// silence.
 const MOST_STANDING: u32 = 1 << 20;
 
-/// One CPU's cells as they stand in a map element.
+/// The cells of one CPU in one map element.
 pub type Slab = [PrefixCell; CELLS_PER_SLAB];
 
 /// The account of one network on one CPU.
@@ -30,13 +32,13 @@ pub type Slab = [PrefixCell; CELLS_PER_SLAB];
 pub struct PrefixCell {
     /// The network's first address.
     pub network: Address,
-    /// SYNs since it got the cell.
+    /// SYNs since the network got the cell.
     pub syn: u64,
-    /// Handshakes completed or reset since then.
+    /// Handshakes completed or reset since the network got the cell.
     pub ended: u64,
-    /// When it got the cell, in jiffies.
+    /// The time at which the network got the cell, in jiffies.
     pub first_seen: u64,
-    /// When it last counted, in jiffies.
+    /// The time of the last count, in jiffies.
     pub last_seen: u64,
     epoch: u32,
     standing: u32,
@@ -44,7 +46,7 @@ pub struct PrefixCell {
     reserved: u32,
 }
 
-/// The element and the cell within it for a network of this hash.
+/// Returns the element and the cell within it for a network with this hash.
 #[inline(always)]
 pub const fn position(hash: u64) -> (u32, usize) {
     let cell = (hash >> 20) as usize & (CELLS_PER_SLAB * SLABS - 1);
@@ -52,7 +54,7 @@ pub const fn position(hash: u64) -> (u32, usize) {
 }
 
 impl PrefixCell {
-    /// Counts a SYN from `network`.
+    /// Counts a SYN from `network`, unless another network keeps the cell.
     #[inline(always)]
     pub fn count_syn(&mut self, network: Address, jiffies: u64, epoch: u32) {
         if self.is_won_by(network, jiffies, epoch) {
@@ -60,8 +62,8 @@ impl PrefixCell {
         }
     }
 
-    /// Counts the end of a handshake from `network`. It may happen on another CPU than the beginning, so
-    /// it gives a claim to that CPU's cell as well.
+    /// Counts the end of a handshake from `network`, unless another network keeps the cell. The end may be
+    /// processed on another CPU than the beginning, so it counts as a claim to that CPU's cell as well.
     #[inline(always)]
     pub fn count_end(&mut self, network: Address, jiffies: u64, epoch: u32) {
         if self.is_won_by(network, jiffies, epoch) {

@@ -1,42 +1,42 @@
-//! What the lists say of a network: looked up by the longest prefix that matches. The daemon has already
-//! resolved what several entries say of the same address, so that one look-up decides.
+//! The rule for a network, found by longest-prefix match. The daemon resolves overlapping entries beforehand,
+//! so that one lookup decides.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::address::{Address, prefix_mask};
 
-/// What holds for a network. Times are jiffies: from then on it does not hold any more.
+/// The rule for a network. Times are in jiffies; from that time on, the entry no longer applies.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Rule {
-    /// Not 0: it is always let in, whatever else is said of it.
+    /// Not 0: the network is allowed, whatever else applies to it.
     pub is_allowed: u32,
-    /// Not 0: nothing else is said of any part of it, so that what holds for one address holds for all.
+    /// Not 0: no other rule applies to any part of the network, so that a result for one address holds for all.
     pub is_whole: u32,
-    /// Until when its SYNs are dropped, by an operator's word. [`FOREVER`] for no end.
+    /// SYNs are dropped until this time because of an operator's entry. [`FOREVER`] if it does not expire.
     pub denied_until: u64,
-    /// Until when the SYNs of its unproven sources are dropped, by judgement.
+    /// SYNs of unproven sources are dropped until this time because of a block.
     pub blocked_until: u64,
 }
 
-/// No end.
+/// The expiry of an entry that does not expire.
 pub const FOREVER: u64 = u64::MAX;
 
-/// What a rule says of a source at some moment.
+/// The effect of a rule on a source at one point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Nothing.
+    /// No entry applies.
     Ordinary,
-    /// It is always let in.
+    /// SYNs always pass.
     Allowed,
-    /// It is not let in.
+    /// SYNs are dropped.
     Denied,
-    /// It is not let in, unless it has completed a handshake.
+    /// SYNs are dropped unless the source is proven.
     Suspended,
 }
 
 impl Rule {
-    /// What holds where both are said.
+    /// Returns the rule that combines both.
     #[must_use]
     pub const fn joined(&self, other: &Self) -> Self {
         const fn later(left: u64, right: u64) -> u64 {
@@ -50,7 +50,7 @@ impl Rule {
         }
     }
 
-    /// What it says at this moment.
+    /// Returns the effect of the rule at this time.
     #[inline(always)]
     pub const fn standing(&self, jiffies: u64) -> Standing {
         if self.is_allowed != 0 {
@@ -65,48 +65,48 @@ impl Rule {
     }
 }
 
-/// What a look-up found, remembered for the next SYN of the same source, or of the same network where that
-/// is whole: the longest prefix takes a walk through a tree, and a flood comes from the same few again.
+/// The result of a lookup, cached for the next SYN of the same source, or of the same network if its rule is
+/// whole: a longest-prefix match walks a tree, and a flood repeats the same few lookups.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CachedRule {
-    /// Whom it holds for: a source, or the first address of a network ([`cache_network`]).
+    /// The key: a source, or the first address of a network ([`cache_network`]).
     pub key: Address,
-    /// The rule.
+    /// The rule that was found.
     pub rule: Rule,
-    /// The generation of the lists that it was found in; 0 for none.
+    /// The generation of the lists in which the rule was found; 0 if the entry is empty.
     pub generation: u64,
-    /// Keeps entries to whole cache lines.
+    /// Padding to a whole cache line.
     padding: [u64; 2],
 }
 
 const _: () = assert!(size_of::<CachedRule>() == 64);
 
 impl CachedRule {
-    /// That this rule was found for `key`.
+    /// Creates an entry for `rule`, found for `key`.
     #[inline(always)]
     pub const fn new(key: Address, rule: Rule, generation: u64) -> Self {
         Self { key, rule, generation, padding: [0; 2] }
     }
 }
 
-/// Entries in one map element (32 KiB, the most that a per-CPU element may have).
+/// Entries in one map element (32 KiB, the maximum for an element of a per-CPU map).
 pub const CACHE_PER_SLAB: usize = 512;
-/// Map elements.
+/// The number of map elements.
 pub const CACHE_SLABS: usize = 16;
-/// One CPU's entries as they stand in a map element.
+/// The entries of one CPU in one map element.
 pub type CacheSlab = [CachedRule; CACHE_PER_SLAB];
 
-/// Networks that are remembered as one: /24 for IPv4, /64 for IPv6.
+/// Prefix lengths of the networks that are cached as one: /24 for IPv4, /64 for IPv6.
 pub const CACHED_LENGTHS: (u8, u8) = (96 + 24, 64);
 
-/// The network that an address is remembered under, where a rule holds for all of it.
+/// Returns the network under which an address is cached if one rule applies to all of it.
 #[inline(always)]
 pub const fn cache_network(address: Address) -> Address {
     address.masked(prefix_mask(if address.is_ipv4() { CACHED_LENGTHS.0 } else { CACHED_LENGTHS.1 }))
 }
 
-/// The element and the entry within it for this key.
+/// Returns the element and the entry within it for `key`.
 #[inline(always)]
 pub const fn cache_position(key: Address) -> (u32, usize) {
     let [high, low] = key.words();

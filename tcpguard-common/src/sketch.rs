@@ -1,40 +1,40 @@
-//! A count-min sketch of SYNs by source, one per CPU, that ages by itself.
+//! A count-min sketch of SYNs by source, one per CPU, whose counts decay over time.
 //!
-//! A source's three cells lie in one 64-byte line, so counting costs one cache miss whatever the
-//! number of sources. Sharing a line makes the cells of different sources meet more often than in
-//! the textbook's independent rows; what the sketch decides (who earns an entry in the source
-//! table) tolerates that, since the threshold follows the load.
+//! The three cells of a source lie in one 64-byte line, so that counting costs one cache miss whatever the
+//! number of sources. Sharing a line makes the cells of different sources collide more often than in the
+//! independent rows of the textbook version. Admission to the source table, which is based on the sketch,
+//! tolerates that, because its threshold follows the load.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_mut};
 
-/// Lines in one map element (32 KiB, the most that a per-CPU element may have).
+/// Lines in one map element (32 KiB, the maximum for an element of a per-CPU map).
 pub const LINES_PER_SLAB: usize = 512;
-/// Map elements.
+/// The number of map elements.
 pub const SLABS: usize = 8;
-/// Lines of one CPU's sketch.
+/// Lines in the sketch of one CPU.
 pub const LINES: usize = LINES_PER_SLAB * SLABS;
-/// Cells of a line that one source counts in.
+/// Cells of a line in which one source is counted.
 pub const CELLS_PER_SOURCE: u32 = 3;
 
-/// Cells of a line; the first holds the epoch of the last count.
+/// Cells of a line; the first one holds the epoch of the last count.
 const CELLS: usize = 32;
-/// SYNs of random sources that raise each cell by one on average.
+/// The number of SYNs from random sources that raises each cell by one on average.
 pub const LOAD_PER_COUNT: u32 = (LINES * CELLS) as u32 / CELLS_PER_SOURCE;
 const CELL_BITS: u32 = u16::BITS;
 /// A word with the lowest bit of each of its four cells set.
 const EVERY_CELL: u64 = 0x0001_0001_0001_0001;
 
-/// One CPU's lines as they stand in a map element.
+/// The lines of one CPU in one map element.
 pub type Slab = [Line; LINES_PER_SLAB];
 
-/// Three rows of 16-bit cells; the first cell of all holds the epoch of the last count.
+/// Three rows of 16-bit cells; the first cell of the line holds the epoch of the last count.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Line {
     cells: [u16; CELLS],
 }
 
-/// The element and the line within it that a source of this hash counts in.
+/// Returns the element and the line within it in which a source with this hash is counted.
 #[inline(always)]
 pub const fn position(hash: u64) -> (u32, usize) {
     let line = hash as usize & (LINES - 1);
@@ -42,14 +42,14 @@ pub const fn position(hash: u64) -> (u32, usize) {
 }
 
 impl Line {
-    /// Counts one SYN and returns how many the source has sent of late: never less than it really
-    /// did since the last ageing, and more where others share all three cells. Counts halve with
-    /// every epoch; they saturate at 65,535.
+    /// Counts one SYN and returns the estimated number of recent SYNs from the source: never less than the
+    /// number since the last ageing, and more if others share all three cells. Counts halve with every epoch
+    /// and saturate at 65,535.
     #[inline(always)]
     pub fn count(&mut self, hash: u64, epoch: u32) -> u32 {
         self.age(epoch as u16);
         let bits = hash >> 32;
-        // Rows of seven (the epoch has the eighth), eight and sixteen cells.
+        // Rows of seven (the eighth cell holds the epoch), eight and sixteen cells.
         let chosen =
             [1 + (((bits & 0xff) * 7) >> 8) as usize, 8 + (bits >> 8 & 7) as usize, 16 + (bits >> 11 & 15) as usize];
         let mut least = u16::MAX;
@@ -61,7 +61,7 @@ impl Line {
         least.into()
     }
 
-    /// Halves every cell once for each epoch since the line was last counted in.
+    /// Halves every cell once per epoch since the line's last count.
     #[inline(always)]
     fn age(&mut self, epoch: u16) {
         let elapsed = u32::from(epoch.wrapping_sub(self.cells[0]));

@@ -1,57 +1,58 @@
-//! What is remembered of one source.
+//! The state kept for one source.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::half_open::HalfOpenWindow;
 
-/// The entry of one source in the source table. Times are jiffies.
+/// The entry of one source in the source table. Times are in jiffies.
 ///
-/// What every SYN changes comes first and fills one cache line: the kernel puts a value of the table 64
-/// bytes behind the start of its element, and with this size elements are three lines long.
+/// The fields that every SYN changes come first and fill one cache line: the kernel stores a value of the table
+/// 64 bytes after the start of its element, and with this size elements are three cache lines long.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct SourceEntry {
-    /// SYNs received, those sent again among them.
+    /// SYNs received, including retransmits.
     pub syn: u64,
-    /// When it last sent a SYN or completed a handshake.
+    /// The time of the last SYN or completed handshake.
     pub last_seen: u64,
-    /// Until when its SYNs are dropped.
+    /// SYNs are dropped until this time; 0 if the source is not blocked.
     pub blocked_until: u64,
-    /// Handshakes that are half open.
+    /// Half-open handshakes.
     pub half_open: HalfOpenWindow,
-    /// What is left of what it may send ([`crate::bucket`]).
+    /// Token parts left in the source's bucket ([`crate::bucket`]).
     pub tokens: u32,
-    /// Handshakes completed, by the kernel's word.
+    /// Handshakes that the kernel completed.
     pub completed: u64,
-    /// How many of them of late.
+    /// Handshakes completed recently.
     pub recent: RecentCompletions,
-    /// The ports it asked for in this period of half-open windows.
+    /// Destination ports of its SYNs in the current period of half-open windows.
     pub ports: PortSet,
-    /// SYN-ACKs that the kernel sent to it again.
+    /// SYN-ACKs that the kernel retransmitted to the source.
     pub retried: u32,
     /// Resets received.
     pub resets: u32,
-    /// Until when it counts as one that completes its handshakes.
+    /// The source counts as proven until this time.
     pub proven_until: u64,
     /// SYNs dropped.
     pub dropped: u64,
-    /// SYNs answered with a challenge.
+    /// SYNs answered with a cookie.
     pub challenged: u64,
-    /// When the entry was made.
+    /// The time at which the entry was created.
     pub first_seen: u64,
 }
 
 const _: () = assert!(size_of::<SourceEntry>() == 128);
 
 impl SourceEntry {
-    /// Whether it passes unchallenged: it has completed a handshake of late, and has no more than
-    /// `most_half_open` that it did not. An address that has proved itself may be forged.
+    /// Returns whether the source passes unchallenged: it completed a handshake recently and has at most
+    /// `most_half_open` half-open handshakes. The limit exists because the address of a proven source may be
+    /// forged.
     #[inline(always)]
     pub fn is_proven(&self, jiffies: u64, period: u32, most_half_open: u64) -> bool {
         jiffies < self.proven_until && self.half_open.count(period) <= most_half_open
     }
 
-    /// Nothing is known of the source yet.
+    /// An entry of a source of which nothing is known yet.
     pub const EMPTY: Self = Self {
         syn: 0,
         last_seen: 0,
@@ -69,15 +70,15 @@ impl SourceEntry {
         first_seen: 0,
     };
 
-    /// It is first seen now, and its bucket is full.
+    /// Starts the entry of a source that is first seen now, with `tokens` in its bucket.
     #[inline(always)]
     pub const fn begin(&mut self, jiffies: u64, tokens: u32) {
         (self.last_seen, self.first_seen, self.tokens) = (jiffies, jiffies, tokens);
     }
 }
 
-/// Handshakes completed in this period of half-open windows and in the one before: the period (32
-/// bits), and each count (16 bits, which saturate).
+/// Handshakes completed in the current and the previous period of half-open windows: the number of the period
+/// (32 bits) and the two counts (16 bits each, saturating).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct RecentCompletions(u64);
@@ -85,7 +86,7 @@ pub struct RecentCompletions(u64);
 impl RecentCompletions {
     const NONE: Self = Self(0);
 
-    /// Counts one. CPUs that do so at the same time may lose one of theirs.
+    /// Counts one completed handshake. CPUs that do so concurrently may lose a count.
     #[inline(always)]
     pub const fn add(&mut self, period: u32) {
         let (this, last) = self.counts(period);
@@ -93,7 +94,7 @@ impl RecentCompletions {
         self.0 = (period as u64) << 32 | this << 16 | last;
     }
 
-    /// How many there were in the two periods up to `period`.
+    /// Returns the number of handshakes completed in `period` and the period before it.
     pub const fn count(self, period: u32) -> u64 {
         let (this, last) = self.counts(period);
         this + last
@@ -110,8 +111,8 @@ impl RecentCompletions {
     }
 }
 
-/// The destination ports of one period, as a set of 64 bits that several ports share: enough to tell one
-/// port from many.
+/// The destination ports of one period, as a set of 64 bits that several ports share: enough to tell one port
+/// from many.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct PortSet(u64);
@@ -119,7 +120,7 @@ pub struct PortSet(u64);
 impl PortSet {
     const EMPTY: Self = Self(0);
 
-    /// Adds a port; a new period begins with an empty set.
+    /// Adds a port. If a new period begins, the set is cleared first.
     #[inline(always)]
     pub const fn add(&mut self, port: u16, is_new_period: bool) {
         let kept = if is_new_period { 0 } else { self.0 };
@@ -127,9 +128,9 @@ impl PortSet {
         self.0 = kept | 1 << bit;
     }
 
-    /// Roughly how many ports there are, up to some 300: 64 · ln(64 / clear) (linear counting).
+    /// Returns the approximate number of ports, up to about 310: 64 · ln(64 / clear) (linear counting).
     pub fn estimate(self) -> u32 {
-        /// 64 · ln(64 / clear) for 0 clear bits (as if half a bit were) and more.
+        /// 64 · ln(64 / clear) with no clear bit, counted as half a clear bit.
         const MOST: f64 = 64.0 * 4.85;
         let clear = self.0.count_zeros();
         if clear == 0 {

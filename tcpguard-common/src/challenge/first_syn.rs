@@ -1,34 +1,36 @@
-//! Which SYNs were sent before: a TCP sends its SYN again after a second, what floods does not.
+//! Detection of retransmitted SYNs: a TCP client retransmits its SYN after a second; floods do not.
 //!
-//! SYNs are remembered in sets of four cells of four bytes: which connection, and when. Whoever is pushed out
-//! by others sends again once more.
+//! SYNs are remembered in sets of four cells of four bytes, which hold the connection and the time. A client
+//! whose cell was evicted has to retransmit once more.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Cells of a set, within a quarter of a cache line.
+/// Cells per set; a set fits in a quarter of a cache line.
 pub const WAYS: usize = 4;
 /// Sets in one map element.
 pub const SETS_PER_SLAB: usize = 256;
-/// Map elements: half a million sets, so that of two million SYNs in a second most are still known after it.
+/// The number of map elements. With half a million sets in all, most of two million SYNs sent within a second
+/// are still known at its end.
 pub const SLABS: u32 = 2048;
 
 /// One map element.
 pub type Slab = [Set; SETS_PER_SLAB];
 
-/// One set as it stands in the map.
+/// One set as stored in the map.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Set([u32; WAYS]);
 
-/// Bits of a cell that say when, in moments ([`crate::clock::Clock::moment`], about an eighth of a second).
+/// Bits of a cell that hold the time, in slots ([`crate::clock::Clock::moment`], about 1/8 s).
 const TIME_BITS: u32 = 10;
 const TIME_MASK: u32 = (1 << TIME_BITS) - 1;
-/// A SYN that comes again earlier was not sent by a TCP: it waits for a second at first (RFC 6298 2.1).
+/// A repeat after fewer slots is not a TCP retransmit: the first one is sent after a second (RFC 6298 2.1).
 const LEAST_AGE: u32 = 4;
-/// One that comes later was forgotten: the second repeat comes three seconds after the first SYN.
+/// A repeat after more slots counts as a new SYN: the second retransmit is sent three seconds after the first
+/// SYN.
 const MOST_AGE: u32 = 40;
 
-/// The element and the set within it for a SYN of this hash ([`crate::hash::syn`]).
+/// Returns the element and the set within it for a SYN with this hash ([`crate::hash::syn`]).
 #[inline(always)]
 pub const fn position(hash: u64) -> (u32, usize) {
     let set = hash as u32;
@@ -36,8 +38,8 @@ pub const fn position(hash: u64) -> (u32, usize) {
 }
 
 impl Set {
-    /// Remembers a SYN that comes at this moment; true where it is one that was sent before, and comes again
-    /// when a TCP would send it again.
+    /// Remembers a SYN received in slot `moment`. Returns true if the same SYN was received before, at an
+    /// interval at which a TCP client retransmits.
     #[inline(always)]
     pub fn is_repeat(&mut self, hash: u64, moment: u32) -> bool {
         let tag = (hash >> 32) as u32 & !TIME_MASK;

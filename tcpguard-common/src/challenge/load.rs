@@ -1,27 +1,28 @@
-//! How many SYNs of unproven sources come to a port at this moment, so that the datapath can start to
-//! challenge before the daemon's next look.
+//! The number of SYNs from unproven sources per port in the current slot, so that the datapath can start to
+//! challenge before the daemon's next tick.
 //!
-//! Each CPU counts for itself and adds what it has to the sum of all now and then: a word that every CPU
-//! writes with every SYN would cost more than the SYN.
+//! Each CPU counts separately and adds its count to a shared sum in portions: a word written by every CPU with
+//! every SYN would cost more than the rest of the SYN's processing.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::atomic;
 
-/// A CPU adds to the sum of all after so many.
+/// A CPU adds to the shared sum after this many SYNs.
 pub const PORTION: u32 = 32;
 
-/// What all CPUs share, for one port.
+/// The load of one port, shared by all CPUs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct PortLoad {
-    /// The moment (upper half; [`crate::clock::Clock::moment`]), and how many came in it (lower half).
+    /// The slot (upper half; [`crate::clock::Clock::moment`]) and the number of SYNs received in it (lower
+    /// half).
     sum: u64,
-    /// Until when, in jiffies, the datapath challenges by itself.
+    /// The datapath challenges on its own until this time, in jiffies.
     pub challenged_until: u64,
 }
 
-/// What one CPU counts, for one port.
+/// The load of one port, as counted by one CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct CpuLoad {
@@ -30,7 +31,7 @@ pub struct CpuLoad {
 }
 
 impl CpuLoad {
-    /// Counts one; true where a portion is full and has to be added to the sum.
+    /// Counts one SYN. Returns true if a portion is complete and has to be added to the shared sum.
     #[inline(always)]
     pub const fn count(&mut self, moment: u32) -> bool {
         if self.moment != moment {
@@ -42,8 +43,8 @@ impl CpuLoad {
 }
 
 impl PortLoad {
-    /// Adds a portion, and tells how many have come in this moment. CPUs that begin a moment at the same time
-    /// may lose a portion.
+    /// Adds a portion and returns the number of SYNs in this slot. CPUs that begin a slot concurrently may lose
+    /// a portion.
     #[inline(always)]
     pub fn add(&mut self, moment: u32) -> u32 {
         if (self.sum >> 32) as u32 != moment {

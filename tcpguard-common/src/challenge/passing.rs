@@ -1,28 +1,29 @@
-//! Connections whose segments pass at this moment: looking a connection up in the kernel costs more than the rest
-//! of a packet's way, and the next segment of the same one comes soon.
+//! Connections that segments were found to belong to recently: looking a connection up in the kernel costs more
+//! than the rest of a packet's processing, and the next segment of the same connection usually follows soon.
 
-/// Connections that one CPU remembers (32 KiB, the most that a per-CPU element may have).
+/// Connections that one CPU remembers (32 KiB, the maximum for an element of a per-CPU map).
 pub const CELLS: usize = 4096;
 
-/// One CPU's cells as they stand in the map: a connection's hash, but for the lowest bits, which say when.
+/// The cells of one CPU as stored in the map: a connection's hash, with its lowest 16 bits replaced by the
+/// time.
 pub type Cells = [u64; CELLS];
 
 const TIME: u64 = 0xffff;
 
-/// The cell of a connection of this hash.
+/// Returns the cell of a connection with this hash.
 #[inline(always)]
 pub const fn position(connection_hash: u64) -> usize {
-    // Of bits that the cell does not hold.
+    // The index consists of bits that the cell does not hold.
     connection_hash as usize & (CELLS - 1)
 }
 
-/// What a cell holds for a connection that was found in this second ([`crate::clock::Clock::second`]).
+/// Returns the cell's value for a connection found in this second ([`crate::clock::Clock::second`]).
 #[inline(always)]
 pub const fn cell(connection_hash: u64, second: u32) -> u64 {
     connection_hash & !TIME | second as u64 & TIME
 }
 
-/// Whether a cell holds this connection, found in this second or the one before.
+/// Returns whether a cell holds this connection, found in this second or the previous one.
 #[inline(always)]
 pub const fn holds(cell: u64, connection_hash: u64, second: u32) -> bool {
     cell & !TIME == connection_hash & !TIME && (second as u64).wrapping_sub(cell) & TIME <= 1

@@ -1,44 +1,44 @@
-//! Which cookies a connection was made by. The kernel would make another one by the same cookie for as long as
-//! it is valid, once the first connection is closed.
+//! Cookies that have already created a connection. Once that connection is closed, the kernel would create
+//! another one from the same cookie for as long as the cookie is valid.
 //!
-//! A cookie that comes back is noted; the kernel's word that the handshake is complete makes it spent. One
-//! that the kernel had no room for is still good, as its client sends it again.
+//! A returned cookie is noted; it is spent once the kernel reports the handshake as completed. A cookie for
+//! whose connection the kernel had no room remains usable, because the client sends it again.
 
 use crate::clock::COOKIE_SECONDS;
 
-/// Sets.
+/// The number of sets.
 pub const SETS: u32 = 16_384;
-/// Cells of a set, within one cache line.
+/// Cells per set; a set fits in one cache line.
 pub const WAYS: usize = 4;
 
-/// One set as it stands in the map.
+/// One set as stored in the map.
 pub type Set = [u64; WAYS];
 
-/// A cell: connection tag (32 bits), what the segment acknowledged (16), whether it is spent (1), and when it
-/// came, in periods of about a second (15).
+/// The bit of a cell that marks a spent cookie. A cell holds the connection tag (32 bits), the folded
+/// acknowledgement number (16), this bit (1) and the time of the return, in periods of about a second (15).
 const SPENT: u64 = 1 << 15;
 const TIME: u64 = SPENT - 1;
-/// Periods of about a second within which a client's first segments come.
+/// The number of periods (about 1 s each) within which a client's first segments arrive.
 const FOLLOWS_WITHIN: u64 = 2;
 
-/// The set that a connection of this hash is noted in.
+/// Returns the index of the set in which a connection with this hash is noted.
 #[inline(always)]
 pub const fn set(connection_hash: u64) -> u32 {
     connection_hash as u32 & (SETS - 1)
 }
 
-/// What is known of a cookie that came back.
+/// The state of a returned cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Returned {
-    /// It came for the first time.
+    /// It was returned for the first time.
     First,
-    /// It came before.
+    /// It was returned before, but its handshake has not been completed.
     Again,
-    /// A connection was made by it.
+    /// It has already created a connection.
     Spent,
 }
 
-/// Notes a cookie that came back in `acknowledgement`.
+/// Notes a cookie returned by a segment with this acknowledgement number, and returns the cookie's state.
 #[inline(always)]
 pub const fn note(set: &mut Set, connection_hash: u64, acknowledgement: u32, second: u32) -> Returned {
     let name = name(connection_hash, acknowledgement);
@@ -58,8 +58,9 @@ pub const fn note(set: &mut Set, connection_hash: u64, acknowledgement: u32, sec
     Returned::First
 }
 
-/// Whether a segment follows one that brought its cookie back a moment ago: the kernel makes the connection only
-/// when it gets to see that one, and what a client sends with it may come in the same batch.
+/// Returns whether a segment follows one that returned its cookie a moment ago. The kernel creates the
+/// connection only when it processes the first segment, and the client's next segments may arrive in the same
+/// batch.
 #[inline(always)]
 pub const fn follows(set: &Set, connection_hash: u64, acknowledgement: u32, second: u32) -> bool {
     let name = name(connection_hash, acknowledgement);
@@ -73,8 +74,8 @@ pub const fn follows(set: &Set, connection_hash: u64, acknowledgement: u32, seco
     false
 }
 
-/// Whether a segment acknowledges what one did that brought its cookie back: the connection may be gone that was
-/// made by it.
+/// Returns whether a segment has the acknowledgement number of one that returned its cookie. The connection
+/// that the cookie created may no longer exist.
 #[inline(always)]
 pub const fn acknowledges(set: &Set, connection_hash: u64, acknowledgement: u32) -> bool {
     let name = name(connection_hash, acknowledgement);
@@ -94,7 +95,7 @@ const fn name(connection_hash: u64, acknowledgement: u32) -> u64 {
     tag(connection_hash) | (folded as u64) << 16 & 0xffff_0000
 }
 
-/// Its handshake is complete.
+/// Marks the cookies of a connection as spent, because its handshake was completed.
 #[inline(always)]
 pub const fn spend(set: &mut Set, connection_hash: u64) {
     let mut way = 0;
@@ -111,7 +112,7 @@ const fn age(cell: u64, second: u32) -> u64 {
     (second as u64).wrapping_sub(cell) & TIME
 }
 
-/// The upper half of the hash, which the place is not made of; never 0.
+/// Returns the upper half of the hash, which the cell's index does not depend on; never 0.
 #[inline(always)]
 const fn tag(connection_hash: u64) -> u64 {
     connection_hash & !0xffff_ffff | 1 << 32

@@ -1,21 +1,21 @@
-//! The timestamp of an answer with a cookie. It says what time it is and, in its lowest bits, what the SYN
-//! asked for: the client sends it back, and the kernel takes it for one of its own (`cookie_init_timestamp`
-//! and `cookie_timestamp_decode` in net/ipv4/syncookies.c, with `net.ipv4.tcp_timestamps` = 2).
+//! The timestamp of an answer with a cookie. It holds the time and, in its lowest bits, the negotiated options:
+//! the client echoes it, and the kernel decodes it like a timestamp of its own (`cookie_init_timestamp` and
+//! `cookie_timestamp_decode` in net/ipv4/syncookies.c, with `net.ipv4.tcp_timestamps` = 2).
 
-/// Bits that say what was asked for.
+/// The number of low bits that hold the negotiated options.
 const BITS: u32 = 6;
 const SACK: u32 = 1 << 4;
 const ECN: u32 = 1 << 5;
 const NO_WINDOW_SCALE: u32 = 0xf;
 
-/// What was agreed to.
+/// The options negotiated for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreed {
-    /// The client's window scale.
+    /// The client's window scale; `None` if windows are not scaled.
     pub window_scale: Option<u8>,
-    /// Selective acknowledgements.
+    /// Whether selective acknowledgements are permitted.
     pub sack: bool,
-    /// Explicit congestion notification.
+    /// Whether explicit congestion notification (ECN) is used.
     pub ecn: bool,
 }
 
@@ -30,7 +30,8 @@ impl Agreed {
     }
 }
 
-/// The latest timestamp up to `milliseconds` (the kernel's clock of TCP timestamps) that says this.
+/// Returns the latest timestamp not after `milliseconds` (of the kernel's TCP timestamp clock) that holds these
+/// options.
 #[inline(always)]
 pub const fn timestamp(milliseconds: u32, agreed: Agreed) -> u32 {
     let bits = agreed.bits();

@@ -1,4 +1,4 @@
-//! The answer to a SYN: a SYN-ACK with a cookie for its sequence number, laid out as the kernel lays it out
+//! The answer to a SYN: a SYN-ACK with a cookie as its sequence number, in the layout that the kernel uses
 //! (`tcp_synack_options` and `tcp_options_write` in net/ipv4/tcp_output.c).
 
 use super::{
@@ -12,17 +12,17 @@ use crate::{
     packet::{Be16, Flags, Segment, TCP_HEADER_LENGTH, TCP_PROTOCOL},
 };
 
-/// What an IPv4 header has that carries no options.
+/// The length of an IPv4 header without options, in bytes.
 pub const IPV4_HEADER_LENGTH: usize = 20;
-/// What an IPv6 header has that is followed by no extensions.
+/// The length of an IPv6 header without extension headers, in bytes.
 pub const IPV6_HEADER_LENGTH: usize = 40;
-/// The shortest frame that Ethernet carries, less its check sequence.
+/// The minimum length of an Ethernet frame without its check sequence, in bytes.
 pub const SHORTEST_FRAME: usize = 60;
-/// Length of a TCP header with nothing but the MSS.
+/// The length of a TCP header with only the MSS option, in bytes.
 pub const PLAIN_LENGTH: usize = 24;
-/// Length of one with timestamps, and without a window scale.
+/// The length of a TCP header with timestamps but no window scale, in bytes.
 pub const UNSCALED_LENGTH: usize = 36;
-/// Length of one with timestamps and a window scale.
+/// The length of a TCP header with timestamps and a window scale, in bytes.
 pub const FULL_LENGTH: usize = 40;
 
 const DO_NOT_FRAGMENT: u16 = 0x4000;
@@ -33,30 +33,30 @@ const TWO_FILLING_BYTES: u16 = 0x0101;
 const FILLING_BYTE_AND_SCALE: u16 = 0x0103;
 const SCALE_LENGTH: u16 = 0x0300;
 
-/// What the kernel makes of a SYN.
+/// The cookie that the kernel generates for a SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cookie {
-    /// The sequence number to answer with.
+    /// The sequence number of the answer.
     pub sequence: u32,
-    /// The largest segment that the cookie stands for.
+    /// The MSS that the cookie encodes, in bytes.
     pub mss: u16,
 }
 
-/// A TCP header with options, as it stands in a packet: in parts, of which the last ones may be missing.
+/// A TCP header with options, as sent in a packet. It is divided into parts, the last of which may be unused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SynAck {
-    /// The fixed header, and the MSS.
+    /// The fixed header and the MSS option.
     pub head: [Be16; PLAIN_LENGTH / 2],
-    /// Selective acknowledgements, and timestamps.
+    /// The SACK-permitted option (or padding) and the timestamps option.
     pub stamps: [Be16; (UNSCALED_LENGTH - PLAIN_LENGTH) / 2],
-    /// The window scale.
+    /// The window scale option.
     pub scale: [Be16; (FULL_LENGTH - UNSCALED_LENGTH) / 2],
-    /// Bytes of it.
+    /// The length of the header in bytes.
     pub length: usize,
 }
 
 impl SynAck {
-    /// The answer to `segment`, at this moment (`milliseconds` of the kernel's clock of TCP timestamps).
+    /// Creates the answer to `segment`. `milliseconds` is the current time of the kernel's TCP timestamp clock.
     #[inline(always)]
     pub fn new(
         segment: &Segment,
@@ -68,7 +68,7 @@ impl SynAck {
         const NOTHING: Be16 = Be16::new(0);
         let mut answer = Self { head: [NOTHING; 12], stamps: [NOTHING; 6], scale: [NOTHING; 2], length: PLAIN_LENGTH };
         let mut flags = Flags::SYN | Flags::ACK;
-        // Without timestamps there is nothing that would remind the kernel of the other options.
+        // Without timestamps, the kernel could not recover the other options.
         if terms.has(port_flag::TIMESTAMPS)
             && let Some(echo) = options.timestamp()
         {
@@ -129,7 +129,7 @@ const fn halves(value: u32) -> [Be16; 2] {
     [Be16::new((value >> 16) as u16), Be16::new(value as u16)]
 }
 
-/// The IPv4 header of a packet with `payload` bytes behind it, as the kernel's SYN-ACKs have it.
+/// Returns the IPv4 header of a packet with `payload` bytes after it, as in the kernel's SYN-ACKs.
 #[inline(always)]
 pub fn ipv4_header(source: Address, destination: Address, payload: usize, time_to_live: u8) -> [Be16; 10] {
     let (source, destination) = (source.ipv4_fields(), destination.ipv4_fields());
@@ -149,16 +149,15 @@ pub fn ipv4_header(source: Address, destination: Address, payload: usize, time_t
     words
 }
 
-/// What stands before the addresses in the IPv6 header of a packet with `payload` bytes behind it.
+/// Returns the fields before the addresses in the IPv6 header of a packet with `payload` bytes after it.
 #[inline(always)]
 pub const fn ipv6_head(payload: usize, hop_limit: u8) -> [Be16; 4] {
     let protocol_and_hops = (TCP_PROTOCOL as u16) << 8 | hop_limit as u16;
     [Be16::new(0x6000), Be16::new(0), Be16::new(payload as u16), Be16::new(protocol_and_hops)]
 }
 
-/// Whether a SYN asks for explicit congestion notification as RFC 3168 has it: by both flags, in a packet
-/// that is itself not capable of it, or by the flags that more accurate feedback has added
-/// (`tcp_ecn_create_request`).
+/// Returns whether a SYN requests explicit congestion notification: both flags are set (RFC 3168), and either
+/// the packet itself is not ECN-capable or the bits added by accurate ECN are set (`tcp_ecn_create_request`).
 #[inline(always)]
 pub const fn asks_for_ecn(segment: &Segment) -> bool {
     const BOTH: u8 = Flags::ECE | Flags::CWR;
@@ -166,7 +165,7 @@ pub const fn asks_for_ecn(segment: &Segment) -> bool {
     segment.flags.0 & BOTH == BOTH && (segment.service & CAPABLE == 0 || segment.reserved != 0)
 }
 
-/// Length of the fixed header before the options.
+/// The layout above assumes a fixed header of 20 bytes.
 const _: () = assert!(TCP_HEADER_LENGTH == 20);
 
 #[cfg(test)]
@@ -239,7 +238,7 @@ mod tests {
         let answer = bytes(&SynAck::new(&segment, unscaled, COOKIE, &terms(), 64));
         assert_eq!(answer[12..14], [0x90, 0x52]);
         assert_eq!(answer[20..], [2, 4, 5, 0xa0, 1, 1, 8, 10, 0, 0, 0, 0x2f, 0, 0, 0, 77]);
-        // Nothing but the MSS without timestamps: the kernel would not remember the rest.
+        // Without timestamps, only the MSS: the kernel could not recover the other options.
         let plain = SynOptions::default().with_mss(1460).with_window_scale(10).with_sack();
         let answer = bytes(&SynAck::new(&segment, plain, COOKIE, &terms(), 64));
         assert_eq!((&answer[12..14], &answer[20..]), (&[0x60, 0x12][..], &[2, 4, 5, 0xa0][..]));
@@ -276,7 +275,7 @@ mod tests {
         };
         assert!(asks(0xc2, 0, 0));
         assert!(!asks(0x42, 0, 0));
-        assert!(!asks(0xc2, 2, 0), "a packet that is capable itself");
-        assert!(asks(0xc2, 2, 1), "accurate feedback");
+        assert!(!asks(0xc2, 2, 0), "the packet itself is ECN-capable");
+        assert!(asks(0xc2, 2, 1), "accurate ECN");
     }
 }

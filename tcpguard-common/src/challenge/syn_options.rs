@@ -1,4 +1,4 @@
-//! The TCP options of a SYN, as far as an answer depends on them.
+//! The TCP options of a SYN that an answer depends on.
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -10,23 +10,24 @@ const MSS: u8 = 2;
 const WINDOW_SCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
 const TIMESTAMPS: u8 = 8;
-/// RFC 2385.
+/// The TCP MD5 signature option (RFC 2385).
 const MD5_SIGNATURE: u8 = 19;
-/// RFC 5925.
+/// The TCP authentication option (RFC 5925).
 const AUTHENTICATION: u8 = 29;
 
-/// Most bytes of options that a header can have.
+/// The maximum length of a header's options, in bytes.
 const MOST_BYTES: usize = 40;
-/// Options that are read, filling bytes among them: no system sends more than eight.
+/// The maximum number of options read, padding included: no system sends more than eight.
 const MOST_OPTIONS: usize = 16;
-/// A larger one counts as this (RFC 7323 2.3).
+/// The maximum window scale; greater values count as this one (RFC 7323 2.3).
 const LARGEST_WINDOW_SCALE: u8 = 14;
 
-/// What a SYN asks for, as one number: MSS (16 bits, 0 where it does not say), window scale and one more (4),
-/// whether it takes selective acknowledgements (1), has a timestamp (1), is signed (1), and which timestamp (the
-/// upper 32).
+/// The options of a SYN, packed into one number: MSS (16 bits, 0 if absent), window scale plus one (4), whether
+/// selective acknowledgements are permitted (1), whether there is a timestamp (1), whether the segment is
+/// signed (1), and the timestamp (upper 32).
 ///
-/// Of a number the verifier knows nothing, and need not follow what it was put together from.
+/// The verifier knows nothing about the value of a packed number, and does not have to track how it was
+/// assembled.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct SynOptions(u64);
 
@@ -39,13 +40,13 @@ const SIGNED_BIT: u64 = 1 << 22;
 const TIMESTAMP_SHIFT: u32 = 32;
 
 impl SynOptions {
-    /// The largest segment that it takes; 0 where it does not say.
+    /// Returns the MSS in bytes; 0 if the SYN has none.
     #[inline(always)]
     pub const fn mss(self) -> u16 {
         self.0 as u16
     }
 
-    /// Its window scale (RFC 7323).
+    /// Returns the window scale (RFC 7323), 0 to 14.
     #[inline(always)]
     pub const fn window_scale(self) -> Option<u8> {
         match (self.0 & SCALE_MASK) >> SCALE_SHIFT {
@@ -54,44 +55,45 @@ impl SynOptions {
         }
     }
 
-    /// Whether it takes selective acknowledgements (RFC 2018).
+    /// Returns whether selective acknowledgements are permitted (RFC 2018).
     #[inline(always)]
     pub const fn sack(self) -> bool {
         self.0 & SACK_BIT != 0
     }
 
-    /// Its timestamp (RFC 7323).
+    /// Returns the timestamp value (RFC 7323).
     #[inline(always)]
     pub const fn timestamp(self) -> Option<u32> {
         if self.0 & TIMESTAMP_BIT != 0 { Some((self.0 >> TIMESTAMP_SHIFT) as u32) } else { None }
     }
 
-    /// Whether it is signed: only the kernel can answer it, since the answer has to be signed too.
+    /// Returns whether the SYN is signed. Only the kernel can answer it, because the answer has to be signed
+    /// too.
     #[inline(always)]
     pub const fn is_signed(self) -> bool {
         self.0 & SIGNED_BIT != 0
     }
 
-    /// As a number.
+    /// Returns the options as one number.
     #[inline(always)]
     pub const fn packed(self) -> u64 {
         self.0
     }
 
-    /// From such a number.
+    /// Creates options from a number returned by [`SynOptions::packed`].
     #[inline(always)]
     pub const fn from_packed(packed: u64) -> Self {
         Self(packed)
     }
 
-    /// With this MSS.
+    /// Returns the options with this MSS, in bytes.
     #[inline(always)]
     #[must_use]
     pub const fn with_mss(self, mss: u16) -> Self {
         Self(self.0 & !MSS_MASK | mss as u64)
     }
 
-    /// With this window scale; one above 14 counts as 14 (RFC 7323 2.3).
+    /// Returns the options with this window scale; values above 14 count as 14 (RFC 7323 2.3).
     #[inline(always)]
     #[must_use]
     pub const fn with_window_scale(self, scale: u8) -> Self {
@@ -99,14 +101,14 @@ impl SynOptions {
         Self(self.0 & !SCALE_MASK | (scale as u64 + 1) << SCALE_SHIFT)
     }
 
-    /// With selective acknowledgements.
+    /// Returns the options with selective acknowledgements permitted.
     #[inline(always)]
     #[must_use]
     pub const fn with_sack(self) -> Self {
         Self(self.0 | SACK_BIT)
     }
 
-    /// With this timestamp.
+    /// Returns the options with this timestamp value.
     #[inline(always)]
     #[must_use]
     pub const fn with_timestamp(self, timestamp: u32) -> Self {
@@ -126,7 +128,8 @@ impl core::fmt::Debug for SynOptions {
     }
 }
 
-/// What Linux and Android send: MSS, SACK, timestamps, a filling byte and the window scale.
+/// The options that Linux and Android send: MSS, SACK permitted, timestamps, a padding byte and the window
+/// scale.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
 struct LinuxOptions {
@@ -164,8 +167,8 @@ impl LinuxOptions {
 }
 
 impl SynOptions {
-    /// Of the SYN whose TCP header starts at `tcp_offset` and has `header_length` bytes, where they are laid
-    /// out as most are.
+    /// Reads the options of the SYN whose TCP header starts at `tcp_offset` and is `header_length` bytes long,
+    /// if they are in the most common layout.
     #[inline(always)]
     pub fn read_usual(bytes: &(impl PacketBytes + ?Sized), tcp_offset: usize, header_length: usize) -> Option<Self> {
         if header_length != TCP_HEADER_LENGTH + size_of::<LinuxOptions>() {
@@ -174,8 +177,7 @@ impl SynOptions {
         bytes.read::<LinuxOptions>(tcp_offset + TCP_HEADER_LENGTH)?.understand()
     }
 
-    /// The same, however they are laid out. What follows an option that contradicts itself is not read, as in
-    /// the kernel.
+    /// Reads the options of a SYN in any layout. Like the kernel, it stops at a malformed option.
     #[inline(always)]
     pub fn read(bytes: &(impl PacketBytes + ?Sized), tcp_offset: usize, header_length: usize) -> Self {
         let mut rest =
@@ -212,11 +214,11 @@ impl SynOptions {
     }
 }
 
-/// What is left of the options: the next byte is the first word's highest, and behind the last there are
-/// zeros. An option that the header cuts off therefore counts as if zeros followed.
+/// The options not yet read: the next byte is the first word's highest, and the last option is followed by
+/// zeros. An option that is cut off by the end of the header is therefore read as if zeros followed.
 ///
-/// They are kept in registers, and shifted: the verifier follows an index into memory value by value, and
-/// gives up after a million instructions.
+/// The words are kept in registers and shifted: the verifier checks each value of an index into memory
+/// separately, and gives up after a million instructions.
 struct Rest([u64; MOST_BYTES / 8]);
 
 impl Rest {
@@ -233,19 +235,19 @@ impl Rest {
         Self(words)
     }
 
-    /// One of the next eight bytes.
+    /// Returns one of the next eight bytes.
     #[inline(always)]
     const fn byte(&self, index: usize) -> u8 {
         (self.0[0] >> (56 - 8 * index)) as u8
     }
 
-    /// The two bytes behind kind and size.
+    /// Returns the two bytes after kind and length.
     #[inline(always)]
     const fn after_head(&self) -> u64 {
         self.0[0] >> 32 & 0xffff
     }
 
-    /// The four bytes behind kind and size.
+    /// Returns the four bytes after kind and length.
     #[inline(always)]
     const fn after_timestamp_head(&self) -> u32 {
         (self.0[0] >> 16) as u32
@@ -263,7 +265,8 @@ impl Rest {
         }
         let shift = 8 * (bytes & 7) as u32;
         let [first, second, third, fourth, fifth] = self.0;
-        // What comes up from the word behind; in two steps, since nothing may be shifted by all its bits.
+        // The bits shifted in from the next word; in two steps, since no value may be shifted by all of its
+        // bits.
         let from = |word: u64| word >> 1 >> (63 - shift);
         self.0 = [
             first << shift | from(second),
@@ -328,7 +331,7 @@ mod tests {
         assert_eq!(read(&[0, 0, 0, 0, 2, 4, 5, 0xb4]), SynOptions::default());
         assert_eq!(read(&[3, 3, 200, 1]), options(0, Some(14), false, None));
         assert_eq!(read(&[1; 40]), SynOptions::default());
-        // An option of a wrong size is skipped.
+        // An option with a wrong length is skipped.
         assert_eq!(read(&[2, 3, 5, 1, 4, 2, 1, 1]), options(0, None, true, None));
     }
 

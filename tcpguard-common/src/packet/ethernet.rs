@@ -1,10 +1,10 @@
-//! Ethernet II, IEEE 802.1Q and 802.1ad.
+//! Ethernet II, IEEE 802.1Q and 802.1ad headers.
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::{Be16, PacketBytes, Unread};
 
-/// VLAN tags that are looked through: one customer tag within one service tag (QinQ).
+/// The maximum number of VLAN tags that are skipped: one customer tag within one service tag (QinQ).
 pub const MAX_VLAN_TAGS: usize = 2;
 
 const IPV4: u16 = 0x0800;
@@ -28,7 +28,7 @@ struct VlanTag {
     kind: Be16,
 }
 
-/// What an Ethernet frame carries, and at which offset.
+/// The type of IP packet that an Ethernet frame carries, and its offset in bytes.
 pub(super) enum Payload {
     Ipv4(usize),
     Ipv6(usize),

@@ -1,4 +1,4 @@
-//! IPv4 (RFC 791) and IPv6 (RFC 8200), as far as it takes to find the TCP header.
+//! IPv4 (RFC 791) and IPv6 (RFC 8200) headers, as far as needed to find the TCP header.
 
 use core::mem::offset_of;
 
@@ -7,11 +7,11 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 use super::{Be16, PacketBytes, Unread, ethernet::Payload};
 use crate::address::Address;
 
-/// IPv6 extension headers that are followed. Real traffic has none or one; Linux itself drops a
-/// packet only when a header repeats, so a longer chain passes uncounted as a handshake.
+/// The maximum number of IPv6 extension headers that are parsed. Real traffic has none or one; Linux itself
+/// drops a packet only if a header repeats, so a longer chain passes without being counted as a handshake.
 pub const MAX_EXTENSION_HEADERS: usize = 6;
 
-/// TCP's protocol number.
+/// The IP protocol number of TCP.
 pub const TCP: u8 = 6;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -26,13 +26,13 @@ const IPV6_FRAGMENT_OFFSET_MASK: u16 = 0xfff8;
 pub(super) struct Datagram {
     pub source: Address,
     pub destination: Address,
-    /// Type of service, or traffic class.
+    /// Type of service (IPv4) or traffic class (IPv6).
     pub service: u8,
-    /// Where the IP header starts, in bytes from the start of the frame.
+    /// Offset of the IP header from the start of the frame, in bytes.
     pub ip_offset: usize,
-    /// Where the TCP header starts.
+    /// Offset of the TCP header from the start of the frame, in bytes.
     pub tcp_offset: usize,
-    /// Bytes of TCP header and payload by the IP header's account.
+    /// Bytes of TCP header and payload, according to the IP header.
     pub tcp_length: u16,
 }
 
@@ -63,7 +63,7 @@ struct Ipv6Header {
     destination: [Be16; 8],
 }
 
-/// The first eight bytes of any extension header that is followed.
+/// The first eight bytes of an extension header of any type that is parsed.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
 struct ExtensionHeader {
@@ -81,7 +81,7 @@ pub(super) fn parse(bytes: &(impl PacketBytes + ?Sized), payload: Payload) -> Re
     }
 }
 
-/// What the IP header at `offset` says, which has been parsed before, of addresses.
+/// Reads the addresses from the IP header at `offset`, which has been parsed before.
 #[inline(always)]
 pub(super) fn at(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Option<Datagram> {
     let version: Be16 = bytes.read(offset)?;
@@ -142,8 +142,8 @@ fn parse_ipv6(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Data
     let tcp_length = header.payload_length.get().checked_sub(extensions_length as u16).ok_or(Unread::Truncated)?;
     let (source, destination) =
         (Address::from_ipv6_fields(header.source), Address::from_ipv6_fields(header.destination));
-    // An IPv4 address has no place in an IPv6 header (RFC 4291 2.5.5.2 is about sockets): it would be taken for
-    // that of somebody else. The kernel drops these.
+    // An IPv4-mapped address is invalid in an IPv6 header (RFC 4291 2.5.5.2 is about sockets) and would be
+    // mistaken for the IPv4 address of another host. The kernel drops these packets.
     if source.is_ipv4() || destination.is_ipv4() {
         return Err(Unread::BadIpHeader);
     }
@@ -157,8 +157,8 @@ fn parse_ipv6(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Data
     })
 }
 
-/// The header that follows the extension header of type `kind` at `offset`, and the extension's
-/// own length in bytes, or why nothing that follows can be read.
+/// Returns the type of the header that follows the extension header of type `kind` at `offset`, and the
+/// extension's own length in bytes, or the reason why nothing after it can be read.
 #[inline(always)]
 fn parse_extension(bytes: &(impl PacketBytes + ?Sized), offset: usize, kind: u8) -> Result<(u8, usize), Unread> {
     if !matches!(kind, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS) {
@@ -170,7 +170,7 @@ fn parse_extension(bytes: &(impl PacketBytes + ?Sized), offset: usize, kind: u8)
             return Err(Unread::LaterFragment);
         }
         FRAGMENT => size_of::<ExtensionHeader>(),
-        // RFC 4302 counts in 4-byte words and leaves two of them out.
+        // RFC 4302: the length is given in 4-byte words, minus two.
         AUTHENTICATION => (extension.length as usize + 2) * 4,
         _ => (extension.length as usize + 1) * 8,
     };

@@ -1,7 +1,7 @@
-//! Reading a frame: Ethernet, up to two VLAN tags, IPv4 or IPv6, TCP.
+//! Frame parsing: Ethernet, up to two VLAN tags, IPv4 or IPv6, TCP.
 //!
-//! There is one parser. It reads through [`PacketBytes`], which a byte slice implements on the host
-//! and the XDP context in the kernel, so what is tested here is what runs there.
+//! There is a single parser. It reads through [`PacketBytes`], which is implemented by byte slices on the host
+//! and by frames in the datapath, so that the code tested here is the code that runs in the kernel.
 
 mod ethernet;
 mod ip;
@@ -15,12 +15,12 @@ pub use wire::{Be16, Be32, PacketBytes};
 
 use crate::address::Address;
 
-/// A TCP segment as far as its headers tell.
+/// The header fields of a TCP segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Who claims to have sent it.
+    /// Source address; it may be forged.
     pub source: Address,
-    /// Whom it is for.
+    /// Destination address.
     pub destination: Address,
     /// Source port, host byte order.
     pub source_port: u16,
@@ -32,28 +32,28 @@ pub struct Segment {
     pub acknowledgement: u32,
     /// TCP flags.
     pub flags: Flags,
-    /// The bits between data offset and flags, of which one belongs to accurate congestion notification.
+    /// The four bits between data offset and flags, one of which belongs to accurate ECN.
     pub reserved: u8,
-    /// Type of service, or traffic class.
+    /// Type of service (IPv4) or traffic class (IPv6).
     pub service: u8,
-    /// Bytes behind the TCP header by the IP header's account.
+    /// Bytes after the TCP header, according to the IP header.
     pub payload_length: u16,
-    /// Where the IP header starts, in bytes from the start of the frame.
+    /// Offset of the IP header from the start of the frame, in bytes.
     pub ip_offset: usize,
-    /// Where the TCP header starts.
+    /// Offset of the TCP header from the start of the frame, in bytes.
     pub tcp_offset: usize,
-    /// Bytes of the TCP header, options among them.
+    /// Length of the TCP header in bytes, including options.
     pub header_length: usize,
 }
 
 impl Segment {
-    /// Where it was found, as one number.
+    /// Packs the offsets of both headers and the length of the TCP header into one number.
     #[inline(always)]
     pub const fn place(&self) -> u64 {
         self.ip_offset as u64 | (self.header_length as u64) << 8 | (self.tcp_offset as u64) << 16
     }
 
-    /// Reads it again, from where it was found ([`Segment::place`]), without its lengths.
+    /// Reads the segment again at a place returned by [`Segment::place`], without its lengths.
     #[inline(always)]
     pub fn at(bytes: &(impl PacketBytes + ?Sized), place: u64) -> Option<Self> {
         let ip_offset = (place & 0xfe) as usize;
@@ -62,35 +62,37 @@ impl Segment {
     }
 }
 
-/// Where the TCP header starts, and how long it is, by [`Segment::place`]. The masks tell the verifier how
-/// large these can be at most.
+/// Returns offset and length of the TCP header from [`Segment::place`]. The masks give the verifier upper
+/// bounds of both.
 #[inline(always)]
 pub const fn tcp_at(place: u64) -> (usize, usize) {
     ((place >> 16 & 0x7ffe) as usize, (place >> 8 & 0x3c) as usize)
 }
 
-/// Why a frame holds no TCP segment that could be read. All of these pass to the kernel untouched.
+/// The reason why a frame holds no readable TCP segment. Such frames pass to the kernel unchanged, except those
+/// with a bad data offset, which may be dropped ([`crate::drops::DropReason::BadDataOffset`]).
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unread {
-    /// Neither IPv4 nor IPv6: ARP, more than two VLAN tags, anything else.
+    /// Neither IPv4 nor IPv6: ARP, more than two VLAN tags, or anything else.
     NotIp,
-    /// IP, but another protocol than TCP.
+    /// IP, but with another protocol than TCP.
     NotTcp,
-    /// A fragment other than the first: its ports are in the first.
+    /// A fragment other than the first, which alone holds the ports.
     LaterFragment,
-    /// It ends within its headers, or its length fields say so.
+    /// The frame ends within its headers, or its length fields imply that it does.
     Truncated,
-    /// An IP header that contradicts itself: wrong version, or a header length under 20 bytes.
+    /// An invalid IP header: wrong version, a header length under 20 bytes, or an IPv4-mapped address in an
+    /// IPv6 header.
     BadIpHeader,
     /// A TCP data offset of less than five words.
     BadDataOffset,
-    /// More IPv6 extension headers than are followed (see [`MAX_EXTENSION_HEADERS`]).
+    /// More IPv6 extension headers than are parsed (see [`MAX_EXTENSION_HEADERS`]).
     TooManyExtensions,
 }
 
 impl Unread {
-    /// Every reason, in the order of its number.
+    /// All reasons, in the order of their numbers.
     pub const ALL: [Self; 7] = [
         Self::NotIp,
         Self::NotTcp,
@@ -102,10 +104,10 @@ impl Unread {
     ];
 }
 
-/// Reads the frame in `bytes` down to its TCP header.
+/// Parses the frame in `bytes` up to its TCP header.
 ///
 /// # Errors
-/// Says why there is none to read; see [`Unread`].
+/// Returns an error if the frame holds no readable TCP segment; see [`Unread`].
 #[inline(always)]
 pub fn parse(bytes: &(impl PacketBytes + ?Sized)) -> Result<Segment, Unread> {
     let payload = ethernet::payload(bytes)?;

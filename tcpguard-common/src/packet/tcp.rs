@@ -1,11 +1,11 @@
-//! TCP (RFC 9293), the fixed header.
+//! The fixed TCP header (RFC 9293).
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::{Be16, Be32, PacketBytes, Segment, Unread, ip::Datagram};
 
 const MINIMUM_DATA_OFFSET: u16 = 5;
-/// Bytes of a TCP header without options.
+/// The length of a TCP header without options, in bytes.
 pub const HEADER_LENGTH: usize = 20;
 
 #[repr(C)]
@@ -27,41 +27,41 @@ struct TcpHeader {
 pub struct Flags(pub u8);
 
 impl Flags {
-    /// No more data from the sender.
+    /// The sender has no more data.
     pub const FIN: u8 = 0x01;
-    /// Synchronise sequence numbers.
+    /// Synchronises sequence numbers.
     pub const SYN: u8 = 0x02;
-    /// Reset the connection.
+    /// Resets the connection.
     pub const RST: u8 = 0x04;
-    /// Push.
+    /// The data is to be passed to the application without delay.
     pub const PSH: u8 = 0x08;
-    /// The acknowledgement number counts.
+    /// The acknowledgement number is valid.
     pub const ACK: u8 = 0x10;
-    /// The urgent pointer counts.
+    /// The urgent pointer is valid.
     pub const URG: u8 = 0x20;
-    /// Congestion was experienced (RFC 3168).
+    /// The receiver echoes experienced congestion (RFC 3168).
     pub const ECE: u8 = 0x40;
-    /// The congestion window was reduced (RFC 3168).
+    /// The sender has reduced its congestion window (RFC 3168).
     pub const CWR: u8 = 0x80;
 }
 
-/// What a segment is to a handshake.
+/// The role of a segment in a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentKind {
-    /// Asks for a connection.
+    /// Requests a connection.
     Syn,
     /// Answers a SYN.
     SynAck,
     /// Aborts a connection or a handshake.
     Rst,
-    /// Acknowledges: data, the end of a connection, or the last step of a handshake.
+    /// Acknowledges data, the end of a connection, or the last step of a handshake.
     Ack,
-    /// A combination that no TCP sends: SYN with FIN or RST, RST with FIN, or neither SYN, RST nor ACK.
+    /// An invalid combination: SYN with FIN or RST, RST with FIN, or neither SYN, RST nor ACK.
     BadFlags,
 }
 
 impl Flags {
-    /// Sorts the combinations of flags into what tcpguard counts.
+    /// Classifies the combinations of flags into the kinds that are counted.
     #[inline(always)]
     pub const fn kind(self) -> SegmentKind {
         match self.0 & (Self::FIN | Self::SYN | Self::RST | Self::ACK) {
@@ -74,7 +74,7 @@ impl Flags {
     }
 }
 
-/// The segment whose header starts at `tcp_offset` and has been parsed before, without its lengths.
+/// Reads the segment at `tcp_offset`, whose header has been parsed before, without its lengths.
 #[inline(always)]
 pub(super) fn read(bytes: &(impl PacketBytes + ?Sized), tcp_offset: usize, datagram: &Datagram) -> Option<Segment> {
     let header: TcpHeader = bytes.read(tcp_offset)?;
@@ -108,7 +108,7 @@ pub(super) fn parse(bytes: &(impl PacketBytes + ?Sized), datagram: &Datagram) ->
         return Err(Unread::BadDataOffset);
     }
     if data_offset > MINIMUM_DATA_OFFSET {
-        // The last word of the options: all of the header must be there.
+        // If the last word of the options can be read, the whole header is present.
         let last_word = datagram.tcp_offset + data_offset as usize * 4 - size_of::<Be32>();
         bytes.read::<Be32>(last_word).ok_or(Unread::Truncated)?;
     }

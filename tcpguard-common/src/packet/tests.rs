@@ -1,5 +1,5 @@
-//! Frames are put together here by hand, field by field, so that the parser is not tested against
-//! its own idea of a header.
+//! Frames are assembled here by hand, field by field, so that the parser is not tested against its own
+//! definition of a header.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -75,7 +75,7 @@ fn parse_bytes(frame: &[u8]) -> Result<Segment, Unread> {
     parse(&Bytes(frame)).map(unplaced)
 }
 
-/// What is expected is told without where it stands.
+/// Clears the fields that expected segments do not specify.
 fn unplaced(segment: Segment) -> Segment {
     Segment { service: 0, reserved: 0, ip_offset: 0, tcp_offset: 0, header_length: 0, ..segment }
 }
@@ -160,7 +160,7 @@ fn ipv6_extension_headers() {
     ] {
         assert_eq!(parse_bytes(&frame(&[0x86dd], ipv6(first, &datagram))), Ok(expected_ipv6(Flags::SYN)));
     }
-    // Authentication header: four-byte units, less two.
+    // Authentication header: the length is in 4-byte words, minus two.
     let mut authenticated = vec![6, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     authenticated.extend(&segment);
     assert_eq!(parse_bytes(&frame(&[0x86dd], ipv6(51, &authenticated))), Ok(expected_ipv6(Flags::SYN)));
