@@ -51,7 +51,7 @@ pub enum ApiError {
     /// The configuration was not reloaded.
     #[error(transparent)]
     Reload(#[from] ReloadError),
-    /// The daemon is starting or shutting down.
+    /// The daemon cannot answer at present: it is starting, shutting down, or not attached to any interface.
     #[error("not ready: {0}")]
     NotReady(&'static str),
     /// A map of the datapath could not be read.
@@ -97,7 +97,7 @@ impl From<QueryRejection> for ApiError {
 /// OpenAPI responses of paths that need a snapshot.
 #[derive(IntoResponses)]
 pub(super) enum NotReadyYet {
-    /// The daemon is starting or shutting down
+    /// The daemon is not ready
     #[response(status = SERVICE_UNAVAILABLE)]
     #[expect(dead_code, reason = "only used for the OpenAPI description")]
     NotReady(Problem),

@@ -32,7 +32,7 @@ pub(super) enum DeliveryError {
     CannotRun(io::Error),
     #[error("the command failed: {0}")]
     CommandFailed(String),
-    #[error("it took longer than notify.timeout ({0:?})")]
+    #[error("delivery took longer than notify.timeout ({0:?})")]
     TooSlow(Duration),
     #[error("{0}")]
     Refused(String),

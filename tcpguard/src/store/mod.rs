@@ -271,7 +271,7 @@ fn write_all(connection: &Connection, orders: &Receiver<Order>) {
         }
         for order in batch {
             if let Order::Flush(done) = order {
-                // An error means that nobody waits any more.
+                // An error means that the caller no longer waits.
                 done.send(()).ok();
             }
         }

@@ -1,5 +1,5 @@
 //! Persistent time: points in time that remain meaningful after a restart. Within one boot of the host they are
-//! compared by the monotonic clock, which nobody sets; after a reboot by the wall clock.
+//! compared by the monotonic clock, which cannot be set; after a reboot by the wall clock.
 
 use std::{fs, sync::LazyLock, time::Duration};
 
