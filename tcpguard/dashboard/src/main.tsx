@@ -1,4 +1,4 @@
-// The page from the top: what is the matter, what is done, who gets through, who it is.
+// The page, from top to bottom: state and measures, rates, sources, ports, events, host.
 
 import "uplot/dist/uPlot.min.css";
 import "./style.css";
@@ -30,7 +30,7 @@ function Page() {
       <main class={connection === "lost" ? "stale" : ""}>
         {stats === null ? (
           <p class="plain" role="status">
-            {connection === "lost" ? "The daemon does not answer. It is asked again every second." : "Asking the daemon …"}
+            {connection === "lost" ? "The daemon does not respond. Retrying every second." : "Connecting to the daemon …"}
           </p>
         ) : (
           <>

@@ -1,4 +1,4 @@
-//! Who may do what: whatever changes something needs the Unix socket, which only root can open.
+//! Access control: requests that change something must come over the Unix socket, which only root can open.
 
 use std::convert::Infallible;
 
@@ -10,17 +10,17 @@ use axum::{
 
 use super::ApiError;
 
-/// How a request came in.
+/// What a request may do, by the listener it came in on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Over TCP: it may only read.
+    /// It came over TCP: it may only read.
     Read,
-    /// Over the Unix socket: it may change something as well.
+    /// It came over the Unix socket: it may also change something.
     Change,
 }
 
 impl Access {
-    /// How a request came in; whatever does not say so may only read.
+    /// Returns the access of a request; `Read` if the listener did not set it.
     pub(super) fn of(parts: &Parts) -> Self {
         parts.extensions.get().copied().unwrap_or(Self::Read)
     }
@@ -34,7 +34,7 @@ impl<S: Sync> FromRequestParts<S> for Access {
     }
 }
 
-/// Leave to change something: a handler that asks for it is not run without.
+/// Permission to change something. Extracting it fails for requests over TCP, so the handler does not run.
 pub(super) struct MayChange;
 
 impl<S: Sync> FromRequestParts<S> for MayChange {
@@ -48,7 +48,7 @@ impl<S: Sync> FromRequestParts<S> for MayChange {
     }
 }
 
-/// A request's body, where it was not too long.
+/// Returns the request's body, or an error if it was too long or could not be read.
 pub(super) fn body(received: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
     received.map_err(|rejection| match rejection.status() {
         axum::http::StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLong,

@@ -1,4 +1,4 @@
-//! `GET /`: the dashboard, which is part of the binary.
+//! `GET /`: the dashboard, which is compiled into the binary.
 
 use axum::{
     extract::Path,
@@ -14,12 +14,12 @@ macro_rules! built {
     };
 }
 
-/// The page.
+/// Serves the page.
 pub(super) async fn page() -> Response {
     file("text/html; charset=utf-8", built!("index.html"))
 }
 
-/// What belongs to it.
+/// Serves the page's script and style sheet.
 pub(super) async fn asset(Path(name): Path<String>) -> Result<Response, ApiError> {
     match name.as_str() {
         "app.js" => Ok(file("text/javascript; charset=utf-8", built!("app.js"))),

@@ -1,4 +1,4 @@
-//! What can be wrong with a request, each with its status and a sentence.
+//! The errors of requests, each with an HTTP status and a message.
 
 use axum::{
     Json,
@@ -12,20 +12,20 @@ use utoipa::IntoResponses;
 use super::{model::Problem, protection::Foreign};
 use crate::{datapath::DatapathError, lists::ListError, reload::ReloadError};
 
-/// Why a request has no answer.
+/// Why a request failed.
 #[derive(Debug, Error)]
 pub enum ApiError {
-    /// The query is not understood.
+    /// The query string is invalid.
     #[error("{0}")]
     BadQuery(String),
-    /// The body is not understood.
+    /// The body is invalid.
     #[error("the request's body is not understood: {0}")]
     BadBody(String),
     /// The body is too long.
-    #[error("the request's body is too long: it may have 64 KiB, and 1 MiB for /explain")]
+    #[error("the request's body is too long: the limit is 64 KiB, and 1 MiB for /explain")]
     TooLong,
-    /// What changes something needs the socket.
-    #[error("whatever changes something, or takes long, needs the Unix socket; over TCP one can only read")]
+    /// The request is only allowed over the Unix socket.
+    #[error("this request is only allowed over the Unix socket; over TCP the API is read-only")]
     NeedsSocket,
     /// There is no such list.
     #[error("there is no list \"{0}\": the lists are allow and deny")]
@@ -34,27 +34,27 @@ pub enum ApiError {
     #[error(transparent)]
     List(#[from] ListError),
     /// There is no such path.
-    #[error("there is nothing here: /openapi.json describes the paths there are, and / is the dashboard")]
+    #[error("no such path: /openapi.json describes all paths, and / is the dashboard")]
     NoSuchPath,
-    /// A page of another site, or a name that is not ours.
+    /// The request came from a page of another site, or names a host that is not this server.
     #[error(transparent)]
     Foreign(#[from] Foreign),
-    /// It is no address.
-    #[error("\"{0}\" is no address: as in 198.51.100.7 or 2001:db8::7")]
+    /// The text is not an IP address.
+    #[error("\"{0}\" is not an IP address such as 198.51.100.7 or 2001:db8::7")]
     NotAnAddress(String),
-    /// An answer cannot be written.
-    #[error("the answer cannot be written as JSON: {0}")]
+    /// The response could not be serialized.
+    #[error("the response cannot be written as JSON: {0}")]
     Unwritable(serde_json::Error),
-    /// The path does not change anything.
-    #[error("this path does not take that method")]
+    /// The path does not support the method.
+    #[error("this path does not support that method")]
     WrongMethod,
-    /// Nothing was reloaded.
+    /// The configuration was not reloaded.
     #[error(transparent)]
     Reload(#[from] ReloadError),
-    /// Not yet, or not any more.
+    /// The daemon cannot answer at present: it is starting, shutting down, or not attached to any interface.
     #[error("not ready: {0}")]
     NotReady(&'static str),
-    /// The datapath could not be read.
+    /// A map of the datapath could not be read.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
 }
@@ -94,53 +94,53 @@ impl From<QueryRejection> for ApiError {
     }
 }
 
-/// For the description of a path that answers from the latest snapshot.
+/// OpenAPI responses of paths that need a snapshot.
 #[derive(IntoResponses)]
 pub(super) enum NotReadyYet {
-    /// Not yet, or not any more
+    /// The daemon is not ready
     #[response(status = SERVICE_UNAVAILABLE)]
-    #[expect(dead_code, reason = "for the description alone")]
+    #[expect(dead_code, reason = "only used for the OpenAPI description")]
     NotReady(Problem),
 }
 
-/// For the description of a path that takes a query.
+/// OpenAPI responses of paths that take a query.
 #[derive(IntoResponses)]
 pub(super) enum QueryRefused {
-    /// The request is not understood
+    /// The request is invalid
     #[response(status = BAD_REQUEST)]
-    #[expect(dead_code, reason = "for the description alone")]
+    #[expect(dead_code, reason = "only used for the OpenAPI description")]
     BadQuery(Problem),
 }
 
-/// For the description of a path that changes something.
+/// OpenAPI responses of paths that change the lists.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "for the description alone")]
+#[expect(dead_code, reason = "only used for the OpenAPI description")]
 pub(super) enum ChangeRefused {
-    /// The request is not understood
+    /// The request is invalid
     #[response(status = BAD_REQUEST)]
     BadRequest(Problem),
-    /// It did not come by the Unix socket
+    /// The request did not come over the Unix socket
     #[response(status = FORBIDDEN)]
     NeedsSocket(Problem),
-    /// There is no such list, or nothing on it to remove
+    /// There is no such list, or the network is not on it
     #[response(status = NOT_FOUND)]
     NotFound(Problem),
     /// The body is too long
     #[response(status = PAYLOAD_TOO_LARGE)]
     TooLong(Problem),
-    /// There is no room for more
+    /// The lists are full
     #[response(status = INSUFFICIENT_STORAGE)]
     Full(Problem),
 }
 
-/// For the description of reading the configuration anew.
+/// OpenAPI responses of `POST /reload`.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "for the description alone")]
+#[expect(dead_code, reason = "only used for the OpenAPI description")]
 pub(super) enum ReloadRefused {
-    /// It did not come by the Unix socket
+    /// The request did not come over the Unix socket
     #[response(status = FORBIDDEN)]
     NeedsSocket(Problem),
-    /// The configuration is not sound, or names what is not there: nothing was changed
+    /// The configuration is invalid or names an interface that does not exist; nothing was changed
     #[response(status = UNPROCESSABLE_ENTITY)]
     NotSound(Problem),
     /// The daemon is shutting down
@@ -148,14 +148,14 @@ pub(super) enum ReloadRefused {
     NotReady(Problem),
 }
 
-/// For the description of what takes long, and changes nothing.
+/// OpenAPI responses of `POST /explain`.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "for the description alone")]
+#[expect(dead_code, reason = "only used for the OpenAPI description")]
 pub(super) enum ExplanationRefused {
-    /// The request is not understood
+    /// The request is invalid
     #[response(status = BAD_REQUEST)]
     BadRequest(Problem),
-    /// It did not come by the Unix socket
+    /// The request did not come over the Unix socket
     #[response(status = FORBIDDEN)]
     NeedsSocket(Problem),
     /// The body is too long

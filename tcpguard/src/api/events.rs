@@ -29,10 +29,11 @@ const DEFAULT_LIMIT: usize = 100;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
-    /// Only those after this id, or after this time; then the first of these, instead of the last of all.
+    /// Only events after this id or time. The limit then keeps the first of these; without `since` it keeps the last
+    /// events.
     #[param(value_type = Option<IdOrTime>, inline)]
     since: Option<String>,
-    /// How many; 100 without it.
+    /// Maximum number of events; default 100.
     #[param(maximum = 10_000)]
     limit: Option<usize>,
 }
@@ -43,9 +44,9 @@ impl Parameters {
     }
 }
 
-/// What happened
+/// Events
 ///
-/// The last events, the oldest first.
+/// The oldest first. Without `since`, the latest events.
 #[utoipa::path(get, path = "/events", tag = "reading", params(Parameters), responses((status = OK, body = Vec<Event>), QueryRefused))]
 pub(super) async fn list(
     State(state): State<ApiState>,
@@ -62,7 +63,8 @@ pub(super) async fn list(
     .await
 }
 
-/// Events as they come; with `since`, or where a browser connects again (`Last-Event-ID`), those it missed first.
+/// Streams events as they are recorded. With `since`, or when a browser reconnects (`Last-Event-ID`), starts with the
+/// missed ones.
 pub(super) async fn follow(
     State(state): State<ApiState>,
     query: Result<Query<Parameters>, QueryRejection>,
@@ -80,13 +82,13 @@ pub(super) async fn follow(
         loop {
             match followed.recv().await {
                 Ok(event) => return Some((event, followed)),
-                // Whoever reads too slowly misses some, and can ask for them by their ids.
+                // A client that reads too slowly misses events; it can request them by id.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
             }
         }
     });
-    // What was recorded between following and listing comes twice, and is sent once.
+    // Events recorded between subscribing and listing are in both; send them once.
     let coming = coming.filter(move |event| std::future::ready(event.id > last));
     let events = stream::iter(missed).chain(coming).map(|event| Ok(message(&event, event.kind.name())));
     let shutdown = state.shutdown.clone();
@@ -94,8 +96,8 @@ pub(super) async fn follow(
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
 }
 
-/// An event as a message of this name.
+/// Returns a server-sent event called `name` with `event` as its data.
 pub(super) fn message(event: &Event, name: &str) -> sse::Event {
     let message = sse::Event::default().id(event.id.to_string()).event(name);
-    message.json_data(event).unwrap_or_else(|_| sse::Event::default().comment("an event that cannot be shown"))
+    message.json_data(event).unwrap_or_else(|_| sse::Event::default().comment("an event cannot be written as JSON"))
 }

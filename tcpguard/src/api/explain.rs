@@ -1,4 +1,4 @@
-//! `POST /explain`: what would become of packets, and why.
+//! `POST /explain`: what would happen to given packets, and why.
 
 use std::net::IpAddr;
 
@@ -22,25 +22,25 @@ use crate::{
     lists::Network,
 };
 
-/// Packets that are explained at once.
+/// Maximum number of packets per request.
 pub const MOST_FRAMES: usize = 1000;
-/// Room for as many, in hexadecimal digits.
+/// Maximum length of the body, in bytes: room for that many frames in hexadecimal.
 pub(super) const LONGEST_BODY: usize = MOST_FRAMES * (2 * LONGEST_FRAME + 16);
 
-/// Packets to explain, one after the other: the connections that one begins count for the next; the times between them, and
-/// handshakes that complete meanwhile, do not.
+/// Packets to explain, one after the other. Handshakes begun by one packet count for the next ones; the time between
+/// packets, and completions in the meantime, are not simulated.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Packets {
-    /// Ethernet frames, in hexadecimal digits; of each the first 512 bytes are looked at.
+    /// Ethernet frames in hexadecimal; only the first 512 bytes of each are examined.
     #[schema(value_type = Vec<super::schema::FrameDigits>, max_items = 1000)]
     pub frames: Vec<String>,
 }
 
-/// What would become of packets, and why
+/// What would happen to packets, and why
 ///
-/// Over the Unix socket only, since it takes a while. They are run through a twin of the loaded programs, with a copy of
-/// their state: nothing is counted, and nothing changes.
+/// Unix socket only, because it takes a while. The packets run through a second instance of the loaded programs with
+/// a copy of their state: nothing is counted and nothing changes.
 #[utoipa::path(
     post, path = "/explain", tag = "reading", request_body = Packets,
     responses((status = OK, body = Vec<Explanation>), ExplanationRefused, NotReadyYet)
@@ -55,7 +55,7 @@ pub(super) async fn explain(
         serde_json::from_slice(&body(received)?).map_err(|error| ApiError::BadBody(error.to_string()))?;
     let frames = packets.frames.iter().map(|digits| frame(digits)).collect::<Result<Vec<_>, _>>()?;
     if frames.len() > MOST_FRAMES {
-        return Err(ApiError::BadBody(format!("there are {} frames, and may be {MOST_FRAMES} at once", frames.len())));
+        return Err(ApiError::BadBody(format!("there are {} frames, but the limit is {MOST_FRAMES}", frames.len())));
     }
     let (live, lists) = (state.live.clone(), state.lists.clone());
     heavy::answer(Some(turn), move || {
@@ -67,11 +67,11 @@ pub(super) async fn explain(
 }
 
 fn frame(digits: &str) -> Result<Vec<u8>, ApiError> {
-    let bytes = hex::decode(digits)
-        .map_err(|error| ApiError::BadBody(format!("a frame is not in hexadecimal digits: {error}")))?;
+    let bytes =
+        hex::decode(digits).map_err(|error| ApiError::BadBody(format!("a frame is not valid hexadecimal: {error}")))?;
     if bytes.len() < SHORTEST_FRAME {
         return Err(ApiError::BadBody(format!(
-            "a frame has at least {SHORTEST_FRAME} bytes, and this has {}",
+            "a frame needs at least {SHORTEST_FRAME} bytes, but this one has {}",
             bytes.len()
         )));
     }

@@ -1,4 +1,4 @@
-//! `GET /half-open`: what `netstat -n -p TCP | grep SYN_RECV` shows, and what it means.
+//! `GET /half-open`: what `netstat -n -p TCP | grep SYN_RECV` shows, with an interpretation.
 
 use axum::{
     extract::{Query, State, rejection::QueryRejection},
@@ -18,14 +18,14 @@ use crate::kernel::{HalfOpenTable, Spread};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
-    /// Only those of this local port.
+    /// Only handshakes of this local port.
     #[param(maximum = 65_535)]
     port: Option<u16>,
 }
 
-/// The handshakes that are half open in the kernel
+/// Half-open handshakes in the kernel
 ///
-/// What `netstat -n -p TCP | grep SYN_RECV` shows, by port, and whether the sources look random.
+/// What `netstat -n -p TCP | grep SYN_RECV` shows, with counts by port and whether the sources look random.
 #[utoipa::path(
     get, path = "/half-open", tag = "reading", params(Parameters),
     responses((status = OK, body = HalfOpenReport), QueryRefused, NotReadyYet)
@@ -40,7 +40,7 @@ pub(super) async fn half_open(
     heavy::answer(Some(turn), move || Ok(self::report(&report.snapshot.kernel_half_open, parameters.port))).await
 }
 
-/// The report of all rows, or of those of one local port.
+/// Returns the report of all rows, or of the rows of one local port.
 pub fn report(table: &HalfOpenTable, port: Option<u16>) -> HalfOpenReport {
     let is_wanted = |candidate: u16| port.is_none_or(|port| port == candidate);
     let ports: Vec<HalfOpenPort> = table

@@ -1,5 +1,5 @@
-//! Answers that take a while, or much room. They are made and written on threads where nobody waits for them, and
-//! only so many at a time: whoever hangs up, or reads slowly, does not get another one made meanwhile.
+//! Responses that take long or need much memory. They are built and serialized on blocking threads, and only a few at
+//! a time: a client that disconnects or reads slowly cannot have further ones built meanwhile.
 
 use std::{
     convert::Infallible,
@@ -21,10 +21,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Access, ApiError, ApiState};
 
-/// How many there are at a time, of each of both ways in.
+/// Maximum number of such responses at a time, for each kind of access.
 const AT_ONCE: usize = 2;
 
-/// Whose turn it is. Readers by TCP do not keep the administrator waiting.
+/// Semaphores that limit such responses. Requests over TCP and over the Unix socket have one each, so that readers
+/// over TCP do not delay the administrator.
 #[derive(Clone)]
 pub struct Turns {
     read: Arc<Semaphore>,
@@ -38,11 +39,11 @@ impl Default for Turns {
     }
 }
 
-/// Leave to make one such answer, until it has been sent.
-pub(super) struct Turn(#[expect(dead_code, reason = "it is held, not looked at")] OwnedSemaphorePermit);
+/// Permission to build one such response, held until it has been sent.
+pub(super) struct Turn(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
 impl Turns {
-    /// Waits for a turn.
+    /// Waits for a permit.
     pub(super) async fn take(&self, access: Access) -> Result<Turn, ApiError> {
         let turns = match access {
             Access::Read => &self.read,
@@ -53,7 +54,7 @@ impl Turns {
     }
 }
 
-/// A handler that asks for it waits for its turn first.
+/// A handler with a `Turn` argument waits for a permit first.
 impl FromRequestParts<ApiState> for Turn {
     type Rejection = ApiError;
 
@@ -62,7 +63,7 @@ impl FromRequestParts<ApiState> for Turn {
     }
 }
 
-/// The JSON of what `work` returns. `turn` ends when the last of it has been sent.
+/// Returns the JSON of the result of `work`. `turn` is released when the response has been sent.
 pub(super) async fn answer<T: Serialize>(
     turn: Option<Turn>,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
@@ -75,7 +76,7 @@ pub(super) async fn answer<T: Serialize>(
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// A body with the turn that it was made in.
+/// A body together with the permit it was built under.
 struct Held {
     body: Full<Bytes>,
     _turn: Option<Turn>,

@@ -6,7 +6,7 @@ use super::{ApiState, model::HistoryReport};
 
 /// The last fifteen minutes
 ///
-/// A sample a second. Each list has one value for each of them, the oldest first.
+/// One sample per second. Every list has one value per sample, the oldest first.
 #[utoipa::path(get, path = "/history", tag = "reading", responses((status = OK, body = HistoryReport)))]
 pub(super) async fn history(State(state): State<ApiState>) -> Json<HistoryReport> {
     let mut report = HistoryReport::default();

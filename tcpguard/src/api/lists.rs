@@ -32,22 +32,22 @@ use crate::{
     monitor::WallClock,
 };
 
-/// More than the lists have room for.
+/// More entries than the lists have room for.
 const MOST_ENTRIES: usize = 1_000_000;
 
-/// What is to be added to a list.
+/// An entry to add to a list.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Addition {
-    /// An address, or a network in CIDR form; one wider than /8 (IPv6: /16) must be insisted on with `force`.
+    /// An address, or a network in CIDR notation. A network wider than /8 (IPv6: /16) needs `force`.
     #[schema(value_type = AnyNetwork)]
     #[serde(alias = "cidr", alias = "address", alias = "prefix", alias = "source")]
     network: String,
-    /// Why; 200 characters at most.
+    /// The reason; at most 200 characters.
     #[serde(default)]
     #[schema(max_length = 200)]
     reason: Option<String>,
-    /// How long it lasts: seconds, or a text such as "10m"; without it, until it is removed.
+    /// Lifetime of the entry, in seconds or as a text such as "10m". Without it, the entry stays until it is removed.
     #[serde(
         default,
         rename = "for",
@@ -62,7 +62,7 @@ pub(super) struct Addition {
     )]
     #[schema(value_type = LengthOfTime, required = false)]
     lasts: Option<Duration>,
-    /// Insists on a network so wide that it may be a mistake.
+    /// Accepts a network so wide that it may be a mistake.
     #[serde(default)]
     force: bool,
 }
@@ -71,23 +71,23 @@ pub(super) struct Addition {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
-    /// How many entries; all without it.
+    /// Maximum number of entries; default all.
     #[param(maximum = 1_000_000)]
     limit: Option<usize>,
 }
 
-/// What a `DELETE` asks for, in its query or in its body.
+/// The arguments of a `DELETE`, from its query or its body.
 #[derive(Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Removal {
-    /// Which network, in CIDR form.
+    /// The network, in CIDR notation.
     #[param(value_type = AnyNetwork, inline)]
     #[serde(alias = "cidr", alias = "address", alias = "prefix", alias = "source")]
     network: Option<String>,
 }
 
-/// Seconds, or a text such as "10m", or a moment such as "2026-11-20T08:00:00Z".
+/// Parses seconds, a text such as "10m", or a point in time such as "2026-11-20T08:00:00Z".
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -110,7 +110,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
     }
 }
 
-/// Who is always let in, who never, and who is blocked
+/// Allow list, deny list and blocks
 #[utoipa::path(
     get, path = "/lists", tag = "lists", params(Parameters),
     responses((status = OK, body = ListReport), QueryRefused, NotReadyYet)
@@ -139,7 +139,7 @@ pub(super) async fn show(
 
 /// Add a network to a list
 ///
-/// Over the Unix socket only.
+/// Unix socket only.
 #[utoipa::path(
     post, path = "/lists/{list}", tag = "lists", params(("list" = ListName, Path, description = "allow or deny")),
     request_body = Addition, responses((status = CREATED, body = ListEntry), ChangeRefused, NotReadyYet)
@@ -162,10 +162,10 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, Json(row(&entry, &clock))))
 }
 
-/// Take a network off a list
+/// Remove a network from a list
 ///
-/// Over the Unix socket only. What a command or an SSH session added can be removed; `deny` also lifts blocks by
-/// judgement within the network.
+/// Unix socket only. Entries added by a command or for an SSH session can be removed; `deny` also lifts blocks within
+/// the network.
 #[utoipa::path(
     delete, path = "/lists/{list}", tag = "lists",
     params(("list" = ListName, Path, description = "allow or deny"), Removal),
@@ -184,8 +184,9 @@ pub(super) async fn remove(
     if removal.network.is_none() && !bytes.is_empty() {
         removal = serde_json::from_slice(&bytes).map_err(|error| ApiError::BadBody(error.to_string()))?;
     }
-    let text =
-        removal.network.ok_or_else(|| ApiError::BadBody("which network? as in ?network=198.51.100.0/24".to_owned()))?;
+    let text = removal
+        .network
+        .ok_or_else(|| ApiError::BadBody("which network? For example: ?network=198.51.100.0/24".to_owned()))?;
     let network: Network = text.parse().map_err(crate::lists::ListError::from)?;
     let lifted = match list {
         ListName::Deny => state.order(|lifted| Order::Lift { network, lifted }).await?,
@@ -197,8 +198,8 @@ pub(super) async fn remove(
     Ok(Json(Removed { network: network.to_string(), blocks_lifted: lifted }))
 }
 
-/// What is answered for is in force: whoever asked may rely on it with the next packet. A daemon that is about to end
-/// leaves it to the next one.
+/// Waits until the lists are in force, so that the response holds for the next packet. If the daemon is shutting
+/// down, the next daemon applies them.
 async fn heed_lists(state: &ApiState) {
     state.order(|heeded| Order::HeedLists { heeded }).await.unwrap_or_default();
 }

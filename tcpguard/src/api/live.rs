@@ -1,4 +1,4 @@
-//! `GET /live`: what the dashboard and `tcpguard top` follow.
+//! `GET /live`: the stream behind the dashboard and `tcpguard top`.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -15,11 +15,12 @@ use tokio::sync::{
 use super::{ApiState, events};
 use crate::{Report, events::Event};
 
-/// Server-sent events: `stats` with `/stats` once a second and whenever the state changes, and `event` with
-/// each event as it is recorded. Who reads slowly is sent less, never late.
+/// Streams server-sent events: `stats`, with the content of `/stats`, once a second and whenever the state changes;
+/// and `event`, with each event as it is recorded. A client that reads slowly misses messages instead of falling
+/// behind.
 pub(super) async fn live(State(state): State<ApiState>) -> Sse<impl Stream<Item = Result<Message, Infallible>>> {
     let mut beat = state.beat.clone();
-    // What there is already comes at once.
+    // The latest report is sent immediately.
     beat.mark_changed();
     let shutdown = state.shutdown.clone();
     let follower = Follower { beat, events: state.events.follow(), state };
@@ -41,7 +42,7 @@ impl Follower {
                 changed = self.beat.changed() => {
                     changed.ok()?;
                     self.beat.borrow_and_update();
-                    // Before the first snapshot there is nothing to tell.
+                    // Before the first snapshot there is nothing to send.
                     if let Ok(rendered) = self.state.stats().await
                         && let Ok(text) = std::str::from_utf8(&rendered.json)
                     {

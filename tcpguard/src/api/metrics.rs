@@ -17,7 +17,7 @@ impl AsRef<Stats> for Rendered {
 
 /// Metrics for Prometheus
 ///
-/// OpenMetrics where the `Accept` header asks for it, else Prometheus' text format.
+/// OpenMetrics if the `Accept` header asks for it, the Prometheus text format otherwise.
 #[utoipa::path(
     get, path = "/metrics", tag = "reading",
     responses((status = OK, body = String, content_type = "text/plain; version=0.0.4; charset=utf-8"), NotReadyYet)

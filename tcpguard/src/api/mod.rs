@@ -1,4 +1,4 @@
-//! The HTTP interface: read-only over loopback; over the Unix socket also what changes something.
+//! The HTTP API: read-only over TCP; over the Unix socket it also accepts changes.
 
 mod access;
 mod dashboard;
@@ -54,77 +54,77 @@ pub use protection::Foreign;
 pub use serve::{ListenError, Listeners};
 pub use stats::StatsCache;
 
-/// What answers are made from.
+/// What handlers need to build responses.
 #[derive(Clone)]
 pub struct ApiState {
-    /// The latest report; `None` before the first.
+    /// The latest report; `None` before the first tick.
     pub report: watch::Receiver<Option<Arc<Report>>>,
-    /// The same once a second, and whenever the state changes.
+    /// The same, but updated only once a second and whenever the state changes.
     pub beat: watch::Receiver<Option<Arc<Report>>>,
-    /// The last fifteen minutes.
+    /// Samples of the last fifteen minutes.
     pub history: History,
-    /// `/stats` as it was last written.
+    /// The latest rendered `/stats`.
     pub stats_cache: StatsCache,
     /// The source table.
     pub sources: SourceMap,
-    /// What a twin of the datapath is made from.
+    /// The state of the datapath from which `/explain` creates its second instance.
     pub live: LiveState,
-    /// What does not change while the daemon runs.
+    /// Facts that do not change while the daemon runs.
     pub about: Arc<About>,
-    /// The configuration that it goes by.
+    /// The configuration in effect.
     pub config: watch::Receiver<Arc<Config>>,
-    /// Whose turn it is to be answered what takes a while.
+    /// Limits how many expensive responses are built at a time.
     pub turns: Turns,
-    /// Who is always let in, and who never.
+    /// The allow and deny lists.
     pub lists: Lists,
-    /// What happened.
+    /// The event log.
     pub events: EventLog,
-    /// What the daemon is asked to do.
+    /// Sends commands to the main loop.
     pub orders: mpsc::Sender<Order>,
-    /// Ends what would go on for ever.
+    /// Ends streams at shutdown.
     pub shutdown: CancellationToken,
 }
 
-/// What the daemon is asked to do.
+/// A command: a request that the main loop executes.
 #[derive(Debug)]
 pub enum Order {
-    /// To lift the blocks by judgement within a network.
+    /// Lifts the blocks within a network.
     Lift {
         /// The network.
         network: Network,
-        /// Is told how many there were.
+        /// Receives the number of lifted blocks.
         lifted: oneshot::Sender<usize>,
     },
-    /// To have the datapath go by the lists as they are now, which it would do from the next tick on.
+    /// Applies the present lists to the datapath, instead of at the next tick.
     HeedLists {
-        /// Is told when it does.
+        /// Receives `()` once they are applied.
         heeded: oneshot::Sender<()>,
     },
-    /// To read its configuration anew.
+    /// Reloads the configuration.
     Reload {
-        /// Is told what changed.
+        /// Receives what changed.
         done: oneshot::Sender<Result<Reloaded, ReloadError>>,
     },
 }
 
-/// The longest body of a request, in bytes.
+/// Maximum length of a request's body, in bytes.
 const LONGEST_BODY: usize = 64 * 1024;
 
-/// What does not change while the daemon runs.
+/// Facts that do not change while the daemon runs.
 pub struct About {
-    /// Since when it runs.
+    /// When the daemon started.
     pub started: Instant,
-    /// What the kernel allows.
+    /// Kernel features that are available.
     pub features: Features,
 }
 
 impl ApiState {
-    /// The configuration that the daemon goes by now.
+    /// Returns the configuration in effect.
     fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.borrow())
     }
 
-    /// Has the daemon do something; what it says to it.
+    /// Sends a command to the main loop and waits for the reply.
     async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, ApiError> {
         let (done, answer) = oneshot::channel();
         let ending = || ApiError::NotReady("the daemon is shutting down");
@@ -137,20 +137,20 @@ impl ApiState {
     }
 }
 
-/// How many rows are asked for; no more than `most`.
+/// Returns the requested number of rows, or an error if it is more than `most`.
 fn limit(typed: Option<usize>, default: usize, most: usize) -> Result<usize, ApiError> {
     match typed.unwrap_or(default) {
-        limit if limit > most => Err(ApiError::BadQuery(format!("limit is {limit}, and may be {most} at most"))),
+        limit if limit > most => Err(ApiError::BadQuery(format!("limit is {limit}, but may be {most} at most"))),
         limit => Ok(limit),
     }
 }
 
-/// Runs what makes system calls, or waits, on a thread where nobody waits for it.
+/// Runs `work`, which makes system calls or waits, on a blocking thread.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::NotReady("the daemon is shutting down"))
 }
 
-/// Every path there is.
+/// Returns the router of all paths.
 pub fn router(state: ApiState) -> Router {
     let (described, _) = described().split_for_parts();
     described
@@ -165,7 +165,7 @@ pub fn router(state: ApiState) -> Router {
         .with_state(state)
 }
 
-/// The paths for programs, each with its description.
+/// Returns the routes that are part of the OpenAPI description.
 fn described() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(openapi::Description::openapi())
         .routes(routes!(stats::stats))
@@ -184,12 +184,12 @@ fn described() -> OpenApiRouter<ApiState> {
         .routes(routes!(openapi::openapi))
 }
 
-/// The OpenAPI description of every path for programs, as JSON.
+/// Returns the OpenAPI description, as JSON.
 pub fn description() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
     TEXT.get_or_init(|| {
         let (_, description) = described().split_for_parts();
-        // It is made of constants: a test sees to it that it can be written.
+        // The description is constant, and a test checks that it can be written.
         description.to_pretty_json().unwrap_or_default()
     })
 }

@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: what all this is, for programs.
+//! `GET /openapi.json`: the description of the API.
 
 use axum::{
     http::header,
@@ -6,28 +6,28 @@ use axum::{
 };
 use utoipa::OpenApi;
 
-/// What stands above the paths.
+/// The parts of the OpenAPI description that do not belong to a path.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "tcpguard",
-        description = "What tcpguard sees and does. Over TCP one can only read; whatever changes something needs the Unix \
-            socket. Requests must be for an address, for localhost, or for one of `listen.hosts`; pages of other sites are \
-            refused with 403. Two paths stream server-sent events, which this description has no words for: `/live` \
-            (`stats`, once a second and whenever the state changes, and `event`) and `/events/stream?since=` (one for each \
-            event, named after its kind; `Last-Event-ID` is understood)."
+        description = "The state of tcpguard, and commands to it. Over TCP the API is read-only; requests that change something \
+            need the Unix socket. The `Host` of a request must be an IP address, localhost, or one of `listen.hosts`; \
+            requests from pages of other sites are refused with 403. Two paths stream server-sent events, which OpenAPI \
+            cannot describe: `/live` (`stats`, once a second and whenever the state changes, and `event`) and \
+            `/events/stream?since=` (one message per event, named after its kind; `Last-Event-ID` is supported)."
     ),
     servers((url = "/")),
     components(schemas(super::model::Problem)),
     tags(
-        (name = "reading", description = "How things stand, and what happened"),
-        (name = "lists", description = "Who is always let in, and who never"),
-        (name = "health", description = "For supervisors")
+        (name = "reading", description = "State and events"),
+        (name = "lists", description = "Allow and deny lists"),
+        (name = "health", description = "Health checks")
     )
 )]
 pub(super) struct Description;
 
-/// This description.
+/// This description
 #[utoipa::path(get, path = "/openapi.json", tag = "reading", responses((status = OK, body = serde_json::Value)))]
 pub(super) async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], super::description()).into_response()

@@ -1,5 +1,6 @@
-//! What keeps web pages of others out: a browser on the operator's machine reaches this address too. Requests
-//! must be for a name of ours and not from another site's page; answers say how little they may be used for.
+//! Protection against web pages of other sites: a browser on the operator's machine can reach this address too. The
+//! `Host` of a request must be a name of this server, the request must not come from another site's page, and
+//! responses carry headers that restrict how a browser may use them.
 
 use std::net::IpAddr;
 
@@ -13,20 +14,20 @@ use thiserror::Error;
 
 use super::{Access, ApiError, ApiState};
 
-/// Why a request is not answered that a browser may have been talked into.
+/// Why a request that a browser may have been tricked into is refused.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum Foreign {
-    /// It is for another host: a name that was made to point here (DNS rebinding).
+    /// The `Host` is not a name of this server: it may be a name made to resolve to it (DNS rebinding).
     #[error(
         "\"{0}\" is not a name of this server: use its address or localhost, or add the name to `listen.hosts` in the configuration"
     )]
     Host(String),
-    /// It comes from another site's page.
-    #[error("pages of other sites ({0}) have no access")]
+    /// The request comes from another site's page.
+    #[error("requests from pages of other sites ({0}) are refused")]
     Origin(String),
 }
 
-/// Only what comes with the page itself: its script, its style, its connection back.
+/// Allows the page only its own script, style sheet and images, and connections to this server.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
      img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -40,7 +41,7 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
 ];
 
-/// Checks each request before anything else, and adds to each answer what a browser should hold to.
+/// Checks each request before anything else, and adds the protective headers to each response.
 pub(super) async fn protect(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let is_by_tcp = request.extensions().get() != Some(&Access::Change);
     let mut response = match check(request.headers(), is_by_tcp, &state.config().listen.hosts) {
@@ -61,12 +62,12 @@ fn check(headers: &HeaderMap, is_by_tcp: bool, names: &[String]) -> Result<(), F
         return Err(Foreign::Host(shortened(host)));
     }
     match text(&header::ORIGIN) {
-        // "null" is what a page in a sandbox sends.
+        // A sandboxed page sends "null".
         Some(origin) if !is_same_site(&origin, &host) => return Err(Foreign::Origin(shortened(origin))),
         _ => {}
     }
-    // Browsers say so themselves where a page wants an image or a script, which has no origin (Fetch Metadata, W3C). Whoever
-    // follows a link to the dashboard is welcome.
+    // Browsers mark requests of a page for an image or a script, which have no `Origin`, with Fetch Metadata (W3C).
+    // Following a link to the dashboard is allowed.
     match text(&HeaderName::from_static("sec-fetch-site")).as_deref() {
         Some(site @ ("cross-site" | "same-site")) if !is_navigation(headers) => Err(Foreign::Origin(site.to_owned())),
         _ => Ok(()),
@@ -77,7 +78,7 @@ fn is_navigation(headers: &HeaderMap) -> bool {
     headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate")
 }
 
-/// Whether this is an address, which no name can be made to point away from, or a name that is ours.
+/// Returns whether `host` is an IP address, which cannot be made to resolve elsewhere, or a name of this server.
 fn is_ours(host: &str, names: &[String]) -> bool {
     let name = without_port(host);
     let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
@@ -93,7 +94,8 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// Whether a page from `origin` was served by `host`: a proxy before us may have made HTTPS of it.
+/// Returns whether a page from `origin` was served by `host`. HTTPS is accepted too, for a proxy in front of
+/// tcpguard.
 fn is_same_site(origin: &str, host: &str) -> bool {
     let of = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     of.is_some_and(|of| of.eq_ignore_ascii_case(host))

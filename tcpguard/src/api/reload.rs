@@ -5,10 +5,10 @@ use axum::{Json, extract::State};
 use super::{ApiError, ApiState, Order, access::MayChange, error::ReloadRefused};
 use crate::reload::Reloaded;
 
-/// Read the configuration anew
+/// Reload the configuration
 ///
-/// Over the Unix socket only. What is different is taken up at once, but for what only a start reads, which the answer
-/// names. A configuration that is not sound changes nothing.
+/// Unix socket only. Changes apply at once, except for keys that are only read at startup; the response names them.
+/// An invalid configuration changes nothing.
 #[utoipa::path(
     post, path = "/reload", tag = "daemon", responses((status = OK, body = Reloaded), ReloadRefused)
 )]

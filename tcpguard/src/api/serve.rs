@@ -1,5 +1,5 @@
-//! Listening on loopback and on the Unix socket, and serving with bounds: so many connections, so
-//! long for a request's head, so large a head.
+//! Listening on TCP and on the Unix socket, and serving with limits on the number of connections and on the time and
+//! size of a request's head.
 
 use std::{
     fs, io,
@@ -32,35 +32,36 @@ use crate::config::Listen;
 const MOST_CONNECTIONS: usize = 256;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const LARGEST_HEAD: usize = 16 * 1024;
-/// Who takes nothing of an answer for so long is hung up on, or a few would keep all others out.
+/// A connection whose client reads nothing of a response for this long is closed; otherwise a few such clients could
+/// keep all others out.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const SOCKET_MODE: u32 = 0o660;
 
 /// Why the daemon cannot listen.
 #[derive(Debug, Error)]
 pub enum ListenError {
-    /// Not on that address.
+    /// The TCP address cannot be bound.
     #[error("cannot listen on http://{address}: {source}; set `listen.http` to another address or port")]
     Http {
         /// The address.
         address: SocketAddr,
-        /// The reason.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// Another daemon does.
+    /// Another daemon listens on the socket.
     #[error("another tcpguard is running: it answers on {}", .0.display())]
     AlreadyRunning(PathBuf),
-    /// The socket cannot be made.
+    /// The Unix socket cannot be created.
     #[error("cannot make the socket {}: {source}; set `listen.socket` to a path that can be written", path.display())]
     Socket {
         /// Its path.
         path: PathBuf,
-        /// The reason.
+        /// The error of the system call.
         source: io::Error,
     },
 }
 
-/// Where the daemon listens. Dropping this removes the Unix socket.
+/// The daemon's listening sockets. Dropping this removes the Unix socket's file.
 pub struct Listeners {
     http: TcpListener,
     unix: UnixListener,
@@ -78,10 +79,10 @@ impl Drop for SocketFile {
 }
 
 impl Listeners {
-    /// Starts to listen. A socket that a killed daemon left behind is replaced.
+    /// Starts to listen. A socket file left behind by a killed daemon is replaced.
     ///
     /// # Errors
-    /// Where an address or path is taken, or cannot be had.
+    /// Returns an error if an address or path is in use or cannot be bound.
     pub async fn bind(listen: &Listen) -> Result<Self, ListenError> {
         let http = TcpListener::bind(listen.http)
             .await
@@ -91,12 +92,12 @@ impl Listeners {
         Ok(Self { http, unix, _socket_file: SocketFile(listen.socket.clone()) })
     }
 
-    /// Serves until `shutdown`, and then until the requests under way are answered.
+    /// Serves until `shutdown`, then until the pending requests are answered, for at most one second.
     pub async fn serve(self, router: Router, shutdown: CancellationToken) {
         let server = Server { shutdown: shutdown.clone(), connections: TaskTracker::new() };
         let (read_only, full) =
             (router.clone().layer(Extension(Access::Read)), router.layer(Extension(Access::Change)));
-        // Who fills the one with idle connections does not keep the administrator out of the other.
+        // Idle connections that use up one limit do not keep the administrator out of the other listener.
         let http_permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         let unix_permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         loop {
@@ -126,7 +127,7 @@ fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
         Ok(metadata) if std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()) => {
             fs::remove_file(path).map_err(failed)?;
         }
-        Ok(_) => return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, "something else is there"))),
+        Ok(_) => return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, "it exists and is not a socket"))),
         Err(_) => {}
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
@@ -134,14 +135,14 @@ fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
     Ok(listener)
 }
 
-/// Whoever may write to the folder may put a socket of their own in the place of this one.
+/// Warns if other users may write to the socket's directory: they could replace the socket with one of their own.
 fn warn_of_open_folder(socket: &Path) {
     const STICKY: u32 = 0o1000;
     let Some(folder) = socket.parent() else { return };
     let mode = fs::metadata(folder).map_or(0, |metadata| metadata.permissions().mode());
     if mode & 0o022 != 0 && mode & STICKY == 0 {
         warn!(
-            "others may write to {}, and put something else in the place of tcpguard's socket: `chmod go-w {}`",
+            "others may write to {} and could replace tcpguard's socket: `chmod go-w {}`",
             folder.display(),
             folder.display()
         );
@@ -154,7 +155,7 @@ struct Server {
 }
 
 impl Server {
-    /// Serves one more connection; one too many is closed at once.
+    /// Serves one more connection, or closes it if there are too many.
     async fn take<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         accepted: io::Result<S>,
@@ -165,12 +166,12 @@ impl Server {
             Ok(stream) => stream,
             Err(error) => {
                 warn!("a connection could not be accepted: {error}");
-                // Out of file descriptors, most likely: there is no use in asking again at once.
+                // Most likely out of file descriptors: retrying immediately would fail again.
                 return tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
         let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
-            return debug!("more than {MOST_CONNECTIONS} connections: one was closed");
+            return debug!("more than {MOST_CONNECTIONS} connections: closed the newest");
         };
         let (router, shutdown) = (router.clone(), self.shutdown.clone());
         self.connections.spawn(async move {
@@ -187,7 +188,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) {
     let mut stream = TimeoutWriter::new(stream);
     stream.set_timeout(Some(WRITE_TIMEOUT));
-    // The timer is pinned within it.
+    // `TimeoutWriter` contains a pinned timer.
     let stream = Box::pin(stream);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -203,6 +204,6 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
     };
     if let Err(error) = result {
-        debug!("a connection ended: {error}");
+        debug!("a connection failed: {error}");
     }
 }

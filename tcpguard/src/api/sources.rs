@@ -41,18 +41,18 @@ enum Sort {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Parameters {
-    /// By what: SYNs without it.
+    /// Sort order; default `syn`.
     #[serde(default)]
     #[param(inline)]
     sort: Sort,
-    /// How many; 20 without it. With more than 256 the whole table is read.
+    /// Maximum number of sources; default 20. With more than 256, the whole table is read.
     #[param(maximum = 100_000)]
     limit: Option<usize>,
 }
 
-/// The top sources
+/// Top sources
 ///
-/// Each is read from the source table when asked for.
+/// The counters are read from the source table on request.
 #[utoipa::path(
     get, path = "/sources", tag = "reading", params(Parameters),
     responses((status = OK, body = Vec<Source>), QueryRefused, NotReadyYet)
@@ -76,7 +76,7 @@ pub(super) async fn sources(
     heavy::answer(turn, move || Ok(top(&report.snapshot, &state.sources, order, limit, drops)?)).await
 }
 
-/// The first `limit` sources in this order, as they stand now. Blocks are shown where anything `drops`.
+/// Returns the first `limit` sources in this order, with their present counters. Blocks are only shown if `drops`.
 pub(super) fn top(
     snapshot: &Snapshot,
     table: &SourceMap,
@@ -100,13 +100,13 @@ pub(super) fn top(
 fn entries_of(sources: &[Address], table: &SourceMap) -> Result<Vec<(Address, SourceEntry)>, DatapathError> {
     let mut entries = Vec::with_capacity(sources.len());
     for source in sources {
-        // One that was evicted meanwhile is left out.
+        // A source that was evicted in the meantime is omitted.
         entries.extend(table.get(*source)?.map(|entry| (*source, entry)));
     }
     Ok(entries)
 }
 
-/// The first `limit` entries of the whole table in this order. No more than these are ever held.
+/// Returns the first `limit` entries of the whole table in this order, holding no more than that in memory.
 fn all_entries(
     table: &SourceMap,
     order: SourceOrder,
@@ -123,7 +123,7 @@ fn all_entries(
     Ok(leaders.into_iter().map(|Reverse(leader)| (leader.source, leader.entry)).collect())
 }
 
-/// An entry that is compared by its weight.
+/// An entry, ordered by its weight.
 struct Weighed {
     weight: u64,
     source: Address,

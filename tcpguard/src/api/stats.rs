@@ -31,13 +31,13 @@ use crate::{
 
 const TOP: usize = 20;
 
-/// `/stats` as of one report, which all who ask before the next one share.
+/// `/stats` of one report, shared by all requests until the next report.
 pub(super) struct Rendered {
     pub stats: Stats,
     pub json: Bytes,
 }
 
-/// The last one.
+/// The latest rendered `/stats`. Clones share it.
 #[derive(Clone, Default)]
 pub struct StatsCache(Arc<Mutex<Option<Cached>>>);
 
@@ -47,7 +47,7 @@ struct Cached {
 }
 
 impl ApiState {
-    /// `/stats` as of the latest report.
+    /// Returns `/stats` of the latest report.
     pub(super) async fn stats(&self) -> Result<Arc<Rendered>, ApiError> {
         let report = self.report()?;
         let mut last = self.stats_cache.0.lock().await;
@@ -69,9 +69,9 @@ fn render(report: &Report, state: &ApiState) -> Result<Rendered, ApiError> {
     Ok(Rendered { stats, json })
 }
 
-/// How things stand
+/// State and counters
 ///
-/// One snapshot; there is a new one ten times a second.
+/// One snapshot; a new one is taken ten times a second.
 #[utoipa::path(get, path = "/stats", tag = "reading", responses((status = OK, body = Stats), NotReadyYet))]
 pub(super) async fn stats(State(state): State<ApiState>) -> Result<Response, ApiError> {
     let json = state.stats().await?.json.clone();

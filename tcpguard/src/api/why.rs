@@ -1,4 +1,5 @@
-//! `GET /sources/{address}`: everything that is known of one source, in words too, and how to let it in.
+//! `GET /sources/{address}`: everything known about one source, with a summary in words and the commands that let it
+//! in.
 
 use std::net::IpAddr;
 
@@ -23,13 +24,13 @@ use crate::{
     lists::{Entry, ListName, Network},
 };
 
-/// Events about it that are shown, the latest.
+/// Number of events shown; the latest ones.
 const MOST_EVENTS: usize = 20;
 
-/// Everything that is known of one source
+/// Everything known about one source
 ///
-/// Its entry, the lists and blocks that it falls under, its half-open handshakes in the kernel and what happened; in words
-/// too, with the commands that let it in.
+/// Its entry in the source table, the list entries and blocks that cover it, its half-open handshakes in the kernel
+/// and its events; with a summary in words and the commands that let it in.
 #[utoipa::path(
     get, path = "/sources/{address}", tag = "reading",
     params(("address" = inline(AnyAddress), Path, description = "An IPv4 or IPv6 address", example = "198.51.100.7")),
@@ -72,7 +73,7 @@ fn gather(address: IpAddr, report: &Report, state: &ApiState) -> Result<Why, Api
     })
 }
 
-/// The latest events about a source, or a network that it is in.
+/// Returns the latest events about a source or a network that contains it; the oldest first.
 fn events_about(network: Network, state: &ApiState) -> Vec<Event> {
     let is_about = |event: &Event| {
         let subject = event.subject.as_deref().and_then(|subject| subject.parse::<Network>().ok());
@@ -90,7 +91,7 @@ fn events_about(network: Network, state: &ApiState) -> Vec<Event> {
     events
 }
 
-/// What there is to say.
+/// What is known about a source.
 struct Facts<'a> {
     address: IpAddr,
     source: Option<&'a Source>,
@@ -110,17 +111,18 @@ impl Facts<'_> {
         self.listed.iter().filter(|entry| entry.list == ListName::Deny)
     }
 
-    /// Whether it is not challenged; see `SourceEntry::is_proven`.
+    /// Returns whether the source is exempt from challenges; see `SourceEntry::is_proven`.
     fn is_proven(&self) -> bool {
         self.source.is_some_and(|source| source.proven && source.half_open <= self.limits.max_half_open.into())
     }
 
-    /// Some of its SYNs were dropped, and nothing is against it now.
+    /// Returns whether some of its SYNs were dropped. Only meaningful if no deny entry or block applies now.
     fn was_held_back(&self) -> bool {
         self.source.is_some_and(|source| source.dropped > 0)
     }
 
-    /// The blocks that hold for it: a client that has proved itself does not answer for its neighbours.
+    /// Returns the blocks that apply to the source: a block of a prefix does not apply to a source that completed a
+    /// handshake.
     fn effective_blocks(&self) -> impl Iterator<Item = &BlockEntry> {
         let (own, is_exempt) = (self.address.to_string(), self.source.is_some_and(|source| source.completed > 0));
         self.blocks.iter().filter(move |block| block.network == own || !is_exempt)
@@ -129,25 +131,30 @@ impl Facts<'_> {
     fn summary(&self) -> Vec<String> {
         let mut lines = vec![self.verdict()];
         match self.source {
-            None => lines.push("It has no entry in the source table: it has sent no SYN of late, or only ones that were dropped or challenged.".to_owned()),
+            None => lines.push("It has no entry in the source table: it sent no SYN recently, or only SYNs that were dropped or challenged.".to_owned()),
             Some(source) => {
                 lines.push(format!(
                     "It sent {} SYNs, completed {} handshakes, and has {} half open; {} of its SYNs were dropped and {} challenged.",
                     source.syn, source.completed, source.half_open, source.dropped, source.challenged
                 ));
-                lines.push(format!("Seen from {:.0} to {:.0}.", source.first_seen, source.last_seen));
+                lines.push(format!("First seen {:.0}, last seen {:.0}.", source.first_seen, source.last_seen));
             }
         }
         if self.half_open > 0 {
-            lines.push(format!("The kernel holds {} handshakes of it in SYN_RECV.", self.half_open));
+            lines.push(format!("The kernel has {} of its handshakes in SYN_RECV.", self.half_open));
         }
         for entry in self.listed {
             let reason = entry.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
-            lines.push(format!("{} is on the {} list, by {}{reason}.", entry.network, entry.list.name(), entry.origin));
+            lines.push(format!(
+                "{} is on the {} list (origin: {}){reason}.",
+                entry.network,
+                entry.list.name(),
+                entry.origin
+            ));
         }
         for block in self.blocks {
             lines.push(format!(
-                "{} is blocked until {:.0}, for the {}. time.",
+                "{} is blocked until {:.0} (block number {}).",
                 block.network, block.expires, block.times
             ));
         }
@@ -156,7 +163,7 @@ impl Facts<'_> {
 
     fn verdict(&self) -> String {
         if let Some(entry) = self.allowed() {
-            return format!("It is let in, whatever else is said: {} is on the allow list.", entry.network);
+            return format!("Its SYNs always pass: {} is on the allow list.", entry.network);
         }
         let obstacle = self.denied().next().map(|entry| format!("{} is on the deny list", entry.network));
         let obstacle =
@@ -164,17 +171,17 @@ impl Facts<'_> {
         match obstacle {
             Some(obstacle) if self.drops => format!("Its SYNs are dropped: {obstacle}."),
             Some(obstacle) => {
-                format!("Its SYNs would be dropped ({obstacle}), if anything were: syn_attack_protect is not 2.")
+                format!("Its SYNs would be dropped ({obstacle}), but syn_attack_protect is not 2.")
             }
             None if self.was_held_back() => format!(
-                "It is let in, up to {} SYNs a second (source.syn_per_second). Some of its SYNs were dropped, for that or for a \
-                 block that is over.",
+                "Its SYNs pass, up to {} SYNs a second (source.syn_per_second). Some were dropped because of that limit or of a \
+                 block that has ended.",
                 self.limits.syn_per_second
             ),
             None if self.is_proven() => {
-                "It is let in, and not challenged: it completed a handshake of late.".to_owned()
+                "Its SYNs pass and are not challenged: it completed a handshake of late.".to_owned()
             }
-            None => "It is let in; where SYNs are challenged, it has to prove itself first.".to_owned(),
+            None => "Its SYNs pass; on challenged ports they are challenged first.".to_owned(),
         }
     }
 
@@ -242,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_proven_source_with_too_much_half_open_has_to_prove_itself_again() {
-        for (half_open, word) in [(64, "not challenged"), (65, "has to prove itself")] {
+        for (half_open, word) in [(64, "not challenged"), (65, "challenged first")] {
             let client = Source { half_open, ..source(3) };
             let verdict = facts(&[], &[], Some(&client)).verdict();
             assert!(verdict.contains(word), "{half_open}: {verdict}");
@@ -254,7 +261,7 @@ mod tests {
         let listed = [entry("198.51.0.0/16", ListName::Allow, "ssh"), entry("198.51.100.7", ListName::Deny, "manual")];
         let blocks = [block("198.51.100.7")];
         let facts = facts(&listed, &blocks, None);
-        assert!(facts.verdict().starts_with("It is let in, whatever else"), "{}", facts.verdict());
+        assert!(facts.verdict().starts_with("Its SYNs always pass"), "{}", facts.verdict());
         assert!(facts.how_to_let_in().is_empty());
     }
 
@@ -277,7 +284,7 @@ mod tests {
         let (stranger, client) = (source(0), source(3));
         assert!(facts(&[], &blocks, Some(&stranger)).verdict().contains("dropped"));
         let facts = facts(&[], &blocks, Some(&client));
-        assert!(facts.verdict().starts_with("It is let in"), "{}", facts.verdict());
+        assert!(facts.verdict().starts_with("Its SYNs pass"), "{}", facts.verdict());
         assert!(facts.how_to_let_in().is_empty());
     }
 

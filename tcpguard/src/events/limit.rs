@@ -1,4 +1,4 @@
-//! How many events of a kind there may be.
+//! Rate limits for events, by kind.
 
 use std::collections::BTreeMap;
 
@@ -6,15 +6,15 @@ use jiff::Timestamp;
 
 use super::EventKind;
 
-/// Events of one kind that may come at once.
+/// Events of one kind that may come in a burst.
 const BURST: f64 = 50.0;
-/// Events of one kind a second, after that.
+/// Events of one kind per second once the burst is used up.
 const PER_SECOND: f64 = 5.0;
 
-/// Seconds between two times that it is told how many were left out.
+/// Minimum interval between two reports of omitted events of the same kind, in seconds.
 const SECONDS_BETWEEN: i64 = 10;
 
-/// A token bucket for each kind.
+/// A token bucket for each kind of event.
 #[derive(Default)]
 pub(super) struct RateLimit(BTreeMap<EventKind, Bucket>);
 
@@ -22,12 +22,12 @@ struct Bucket {
     tokens: f64,
     filled: Timestamp,
     left_out: u64,
-    /// When it was last told how many were left out.
+    /// When omitted events of this kind were last reported.
     told: Option<Timestamp>,
 }
 
 impl RateLimit {
-    /// Whether another one of this kind may be recorded.
+    /// Takes a token of this kind. Returns false, and counts the event as omitted, if there is none.
     pub fn admits(&mut self, kind: EventKind, now: Timestamp) -> bool {
         let bucket = self.0.entry(kind).or_insert(Bucket { tokens: BURST, filled: now, left_out: 0, told: None });
         let elapsed = now.duration_since(bucket.filled).as_secs_f64().max(0.0);
@@ -42,7 +42,8 @@ impl RateLimit {
         admits
     }
 
-    /// How many of which kinds were left out; each kind is told of at most once in ten seconds.
+    /// Returns and resets the number of omitted events of each kind that is due: a kind is reported at most every ten
+    /// seconds.
     pub fn take_left_out(&mut self, now: Timestamp) -> Vec<(EventKind, u64)> {
         let mut due = Vec::new();
         for (kind, bucket) in &mut self.0 {

@@ -1,5 +1,5 @@
-//! What happened: kept in memory for those who ask, told at once to those who follow, and written to the
-//! store, which survives restarts. A flood does not become a flood of events: each kind has a rate.
+//! The event log: events are kept in memory for queries, broadcast to subscribers, and written to the store, which
+//! survives restarts. Each kind is rate limited, so a flood of packets cannot cause a flood of events.
 
 mod limit;
 
@@ -18,60 +18,60 @@ use utoipa::ToSchema;
 use crate::store::{Record, Store};
 use limit::RateLimit;
 
-/// Events that are kept in memory.
+/// Events kept in memory.
 pub const MOST_KEPT: usize = 10_000;
-/// The greatest id that readers of JSON agree on (2^53 − 1).
+/// The greatest event id: 2^53 − 1, the largest integer that every JSON reader represents exactly.
 pub const GREATEST_ID: u64 = (1 << 53) - 1;
-/// Events that one who follows may fall behind.
+/// Events a subscriber may fall behind before it misses some.
 const MOST_BEHIND: usize = 1024;
 
-/// What happened.
+/// The kind of an event.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema, DocumentedVariants,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// An attack began.
+    /// The host or a service came under attack.
     AttackStarted,
-    /// It is over.
+    /// The attack ended.
     AttackEnded,
-    /// The host or a service went from one phase to another.
+    /// The state of the host or of a service changed.
     StateChanged,
-    /// The attack turned out to be of another kind.
+    /// The attack was classified as a different kind.
     KindChanged,
     /// A source was blocked.
     SourceBlocked,
-    /// A network was blocked.
+    /// A prefix was blocked.
     PrefixBlocked,
-    /// A block was lifted by an operator.
+    /// An operator lifted a block.
     BlockLifted,
-    /// The first SYN of a source was dropped.
+    /// A SYN of a source was dropped for the first time.
     FirstDrop,
-    /// A list changed.
+    /// A list changed: an entry was added, removed or expired, or a deny file was loaded.
     ListChanged,
-    /// A file of a list could not be read, or has lines that cannot.
+    /// A list entry could not be applied, or a deny file could not be read completely.
     ListProblem,
-    /// A kernel setting was changed.
+    /// A kernel setting was changed, or could not be changed.
     KernelSettingChanged,
-    /// A kernel setting was put back.
+    /// A kernel setting was restored to its original value.
     KernelSettingRestored,
-    /// An application accepts too slowly.
+    /// An application accepts connections too slowly.
     SlowApplication,
-    /// What would make a backlog large enough.
+    /// A listener's backlog is too small; the message says how to raise it.
     BacklogAdvice,
-    /// The datapath began to challenge by itself.
+    /// The datapath started to challenge a port by itself because of its SYN rate.
     ChallengeTriggered,
-    /// A port is not challenged, or not any more.
+    /// A port is not challenged, or no longer challenged, although it should be.
     ChallengeEnded,
-    /// SYNs are challenged by something less than cookies.
+    /// No cookies can be sent; first SYNs are dropped instead.
     ChallengeDegraded,
-    /// The configuration was read again.
+    /// The configuration was reloaded.
     ConfigReloaded,
-    /// The clock was set, or the host slept.
+    /// The clock was set, or the host was suspended.
     ClockJumped,
-    /// Somebody was not told of an attack.
+    /// A notification about an attack could not be delivered.
     NotifyFailed,
-    /// Events of some kind were left out, since there were too many.
+    /// Events of one kind were omitted because there were too many.
     EventsLeftOut,
 }
 
@@ -101,7 +101,7 @@ impl EventKind {
         Self::EventsLeftOut,
     ];
 
-    /// As it is shown.
+    /// Returns the name used in the API, the store and the documentation.
     pub const fn name(self) -> &'static str {
         match self {
             Self::AttackStarted => "attack_started",
@@ -129,27 +129,27 @@ impl EventKind {
     }
 }
 
-/// One event.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Grows with every event, over restarts too.
+    /// Increases with every event, also across restarts.
     pub id: u64,
-    /// When.
+    /// When the event occurred.
     pub time: Timestamp,
-    /// What.
+    /// The kind of event.
     pub kind: EventKind,
-    /// In a sentence.
+    /// What happened, in one sentence.
     pub message: String,
-    /// Whom or what it is about: an address, a network, a setting, a port.
+    /// What the event is about: an address, a network, a kernel setting, a port.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub subject: Option<String>,
     /// The kind of attack.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub attack: Option<String>,
-    /// What shows it.
+    /// The measured values behind the event, one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub evidence: Vec<String>,
-    /// True where it would have been done, but was only reported (`syn_attack_protect`).
+    /// True if the action was only reported and not taken, because `syn_attack_protect` does not allow it.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub watch_only: bool,
 }
@@ -159,7 +159,7 @@ pub struct Event {
 pub struct Note(Event);
 
 impl Note {
-    /// That this happened.
+    /// Creates an event of the present time, without subject, attack kind or evidence.
     pub fn new(kind: EventKind, message: impl Into<String>) -> Self {
         Self(Event {
             id: 0,
@@ -173,28 +173,28 @@ impl Note {
         })
     }
 
-    /// About this.
+    /// Sets the subject: an address, a network, a kernel setting, a port.
     #[must_use]
     pub fn about(mut self, subject: impl ToString) -> Self {
         self.0.subject = Some(subject.to_string());
         self
     }
 
-    /// In an attack of this kind.
+    /// Sets the kind of attack.
     #[must_use]
     pub fn attack(mut self, kind: Option<&str>) -> Self {
         self.0.attack = kind.map(str::to_owned);
         self
     }
 
-    /// Which this shows.
+    /// Sets the evidence.
     #[must_use]
     pub fn evidence(mut self, evidence: Vec<String>) -> Self {
         self.0.evidence = evidence;
         self
     }
 
-    /// Only reported, not done.
+    /// Marks the event as only reported: the action was not taken.
     #[must_use]
     pub const fn watch_only(mut self, watch_only: bool) -> Self {
         self.0.watch_only = watch_only;
@@ -202,7 +202,7 @@ impl Note {
     }
 }
 
-/// Where events are recorded; copies share it.
+/// The event log. Clones share it.
 #[derive(Clone)]
 pub struct EventLog(Arc<Shared>);
 
@@ -220,12 +220,12 @@ struct Recorded {
 }
 
 impl EventLog {
-    /// In memory alone.
+    /// Creates an empty log without a store.
     pub fn in_memory() -> Self {
         Self::new(Store::default(), Vec::new())
     }
 
-    /// With those of before, and a store that keeps them.
+    /// Creates a log that continues with the `past` events, oldest first, and writes new ones to `store`.
     pub fn new(store: Store, past: Vec<Event>) -> Self {
         let last_id = past.last().map_or(0, |event| event.id);
         let events = past.into_iter().map(Arc::new).collect();
@@ -233,7 +233,7 @@ impl EventLog {
         Self(Arc::new(Shared { state, followers: broadcast::channel(MOST_BEHIND).0, store }))
     }
 
-    /// Records `note`, unless there have been too many of its kind.
+    /// Records `note`, unless its kind exceeds the rate limit.
     pub fn record(&self, note: Note) {
         let mut state = self.lock();
         if state.limit.admits(note.0.kind, note.0.time) {
@@ -241,11 +241,11 @@ impl EventLog {
         }
     }
 
-    /// Says what was left out, once there is room again.
+    /// Records an event for each kind of which events were omitted, at most every ten seconds per kind.
     pub fn tick(&self) {
         let mut state = self.lock();
         for (kind, left_out) in state.limit.take_left_out(Timestamp::now()) {
-            let message = format!("{left_out} more events of the kind {} were left out", kind.name());
+            let message = format!("{left_out} more events of kind {} were omitted", kind.name());
             self.keep(&mut state, Note::new(EventKind::EventsLeftOut, message).about(kind.name()));
         }
     }
@@ -260,11 +260,11 @@ impl EventLog {
         }
         state.events.push_back(Arc::clone(&event));
         self.0.store.write(Record::Event(Arc::clone(&event)));
-        // Nobody may be following.
+        // An error means that there are no subscribers.
         self.0.followers.send(event).ok();
     }
 
-    /// The first `limit` events after `since`; without that, the last ones. Oldest first.
+    /// Returns the first `limit` events after `since`, or the last `limit` events if `since` is `None`. Oldest first.
     pub fn list(&self, since: Option<Since>, limit: usize) -> Vec<Arc<Event>> {
         let state = self.lock();
         let Some(since) = since else {
@@ -274,12 +274,12 @@ impl EventLog {
         state.events.iter().filter(|event| since.is_before(event)).take(limit).cloned().collect()
     }
 
-    /// Hears of events from now on.
+    /// Subscribes to the events recorded from now on.
     pub fn follow(&self) -> broadcast::Receiver<Arc<Event>> {
         self.0.followers.subscribe()
     }
 
-    /// Waits until the store has written what was recorded.
+    /// Waits until the store has written every recorded event.
     pub fn flush(&self) {
         self.0.store.flush();
     }
@@ -289,12 +289,12 @@ impl EventLog {
     }
 }
 
-/// From when on events are asked for.
+/// The point after which events are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// After the event of this id.
+    /// After the event with this id.
     Id(u64),
-    /// After this moment.
+    /// After this point in time.
     Time(Timestamp),
 }
 

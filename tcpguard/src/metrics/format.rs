@@ -1,21 +1,21 @@
-//! The two text formats: OpenMetrics, and the older one that everything reads.
+//! The two exposition formats: OpenMetrics, and the older Prometheus text format.
 
-/// How metrics are written.
+/// An exposition format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// OpenMetrics 1.0, for who asks for it.
+    /// OpenMetrics 1.0, if the client accepts it.
     OpenMetrics,
-    /// Prometheus' text format 0.0.4.
+    /// The Prometheus text format 0.0.4.
     Text,
 }
 
 impl Format {
-    /// What an `Accept` header asks for.
+    /// Returns the format that an `Accept` header selects.
     pub fn accepted_by(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Text }
     }
 
-    /// Its media type.
+    /// Returns the media type.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -31,7 +31,8 @@ impl Format {
     }
 }
 
-/// OpenMetrics names a counter's family without the `_total` of its values; the older format names it with.
+/// Converts OpenMetrics to the text format: OpenMetrics names a counter's family without the `_total` of its values,
+/// the older format with it.
 fn as_text_format(open_metrics: &str) -> String {
     let counters: Vec<&str> =
         open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();

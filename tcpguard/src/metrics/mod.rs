@@ -1,5 +1,5 @@
-//! `/metrics`: every counter and gauge of `/stats`, for Prometheus. They are made from one snapshot when they are
-//! asked for, so that they agree with each other and with `/stats`.
+//! `/metrics`: every counter and gauge of `/stats`, for Prometheus. All values are rendered on request from one
+//! snapshot, so they are consistent with each other and with `/stats`.
 
 mod format;
 mod labelled;
@@ -17,13 +17,13 @@ use prometheus_client::{
 use crate::api::model::Stats;
 pub use format::Format;
 
-/// What all names begin with.
+/// Prefix of every metric name.
 const PREFIX: &str = "tcpguard";
 
-/// All metrics as of `stats`.
+/// Returns all metrics of `stats`.
 ///
 /// # Errors
-/// Where the encoder fails, which it has no reason to.
+/// Returns an error if the encoder fails; writing to a string does not fail.
 pub fn encode(stats: Arc<impl AsRef<Stats> + Send + Sync + 'static>, format: Format) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix(PREFIX);
     registry.register_collector(Box::new(StatsCollector(stats)));
@@ -49,7 +49,7 @@ impl<S: AsRef<Stats> + Send + Sync + 'static> Collector for StatsCollector<S> {
     }
 }
 
-/// A counter only grows while the daemon runs; a gauge goes up and down.
+/// The type of a metric: a counter only grows while the daemon runs, a gauge goes up and down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Counter,
@@ -72,16 +72,16 @@ impl Kind {
     }
 }
 
-/// Takes metrics, one family after the other.
+/// Receives the metrics, one family after the other.
 struct Sink<'a>(DescriptorEncoder<'a>);
 
 impl Sink<'_> {
-    /// A metric without labels.
+    /// Writes a metric without labels.
     fn value(&mut self, kind: Kind, name: &str, help: &str, value: f64) -> fmt::Result {
         kind.encode(value, self.0.encode_descriptor(name, help, None, kind.metric_type())?)
     }
 
-    /// A metric with a value for each set of labels.
+    /// Writes a metric with one value for each set of labels.
     fn family<const LABELS: usize>(
         &mut self,
         kind: Kind,

@@ -16,7 +16,8 @@ fn encoded(stats: Stats, format: Format) -> String {
     encode(Arc::new(Page(stats)), format).expect("it is encoded")
 }
 
-/// What `/stats` shows, with a number of its own at each place that has one.
+/// Returns a sample of `/stats` with a distinct number in each numeric field, and the path of the field of each
+/// number.
 fn numbered() -> (Stats, BTreeMap<u64, String>) {
     let mut value = serde_json::to_value(crate::api::model::sample()).expect("JSON");
     let mut places = BTreeMap::new();
@@ -30,7 +31,7 @@ fn number(value: &mut Value, place: &str, places: &mut BTreeMap<u64, String>) {
             fields.iter_mut().for_each(|(name, value)| number(value, &format!("{place}.{name}"), places));
         }
         Value::Array(rows) => rows.iter_mut().for_each(|value| number(value, &format!("{place}[]"), places)),
-        // Levels and ports fit in few bits.
+        // Levels and ports do not fit the large numbers.
         Value::Number(_) if place.ends_with("port") || place.ends_with("ports[]") || place.ends_with("protect") => {}
         Value::Number(_) => {
             let next = 1_000_001 + places.len() as u64;
@@ -51,7 +52,7 @@ fn every_number_of_stats_is_a_metric() {
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .map(|value| value as u64)
         .collect();
-    // Whoever sends can choose these: of sources a few numbers are shown by rank, of networks none.
+    // An attacker chooses these values: a few fields of sources are exported by rank, none of prefixes.
     let left_out = |place: &str| place.starts_with(".sources[]") || place.starts_with(".prefixes[]");
     let missing: Vec<&String> = places
         .iter()

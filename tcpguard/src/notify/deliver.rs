@@ -1,4 +1,4 @@
-//! Delivering a notification: within a time, and again where that may help.
+//! Delivery of a notification, with a timeout, and with retries for failures that may be temporary.
 
 use std::{io, process::Stdio, time::Duration};
 
@@ -18,25 +18,25 @@ use tracing::debug;
 use super::Notification;
 use crate::config::Notify;
 
-/// Time to wait before the first repeat; each further one waits twice as long.
+/// Delay before the first retry; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Bytes that are shown of what a command says.
+/// Maximum number of bytes of a command's standard error included in a message.
 const LONGEST_COMPLAINT: usize = 200;
-/// Time that it has to say it, once it has ended.
+/// How long to wait for the rest of a command's standard error after it has exited.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// Why a notification did not arrive.
+/// Why a notification was not delivered.
 #[derive(Debug, Error)]
 pub(super) enum DeliveryError {
     #[error("the command cannot be run: {0}")]
     CannotRun(io::Error),
-    #[error("the command ended with {0}")]
+    #[error("the command failed: {0}")]
     CommandFailed(String),
-    #[error("it took longer than notify.timeout ({0:?})")]
+    #[error("delivery took longer than notify.timeout ({0:?})")]
     TooSlow(Duration),
     #[error("{0}")]
     Refused(String),
-    #[error("it cannot be written as JSON: {0}")]
+    #[error("the notification cannot be written as JSON: {0}")]
     Unwritable(#[from] serde_json::Error),
 }
 
@@ -52,23 +52,24 @@ pub(super) async fn run_command(config: &Notify, notification: &Notification) ->
     let complaints = AbortOnDropHandle::new(tokio::spawn(read_complaints(child.stderr.take())));
     let run = async {
         if let Some(mut input) = child.stdin.take() {
-            // It may not care for what it is told.
+            // An error means that the command does not read its input, which is allowed.
             input.write_all(&body).await.ok();
         }
         child.wait().await.map_err(DeliveryError::CannotRun)
     };
     let status = timeout(config.timeout, run).await.map_err(|_| DeliveryError::TooSlow(config.timeout))??;
-    // It has ended by itself; what it has started may go on.
+    // It exited by itself; processes that it started may continue.
     group.spare();
     if status.success() {
         return Ok(());
     }
-    // That may also keep its standard error open.
+    // Those processes may keep its standard error open.
     let said = timeout(LAST_WORDS, complaints).await.ok().and_then(Result::ok).unwrap_or_default();
     Err(DeliveryError::CommandFailed(if said.is_empty() { status.to_string() } else { format!("{status}: {said}") }))
 }
 
-/// The beginning of what a command has to say; the rest is read too, or it would wait for that.
+/// Returns the beginning of a command's standard error. The rest is read too, because the command would block
+/// otherwise.
 async fn read_complaints(output: Option<ChildStderr>) -> String {
     let Some(mut output) = output else { return String::new() };
     let (mut said, mut chunk) = (Vec::new(), [0; 1024]);
@@ -79,7 +80,7 @@ async fn read_complaints(output: Option<ChildStderr>) -> String {
     String::from_utf8_lossy(&said).trim().to_owned()
 }
 
-/// A command, with all that it has started: they are killed together where this is dropped.
+/// The process group of a command and of all processes that it started. Dropping this kills the group.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -95,18 +96,19 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(Err(error)) = self.0.map(|group| killpg(group, Signal::SIGKILL)) {
-            debug!("a command that took too long could not be killed: {error}");
+            debug!("a command that timed out could not be killed: {error}");
         }
     }
 }
 
-/// Posts the notification, up to `notify.retries` times more where the receiver does not answer, or is not well.
+/// Posts the notification, with up to `notify.retries` retries if the receiver does not respond or reports a
+/// temporary failure.
 pub(super) async fn post(config: &Notify, url: &str, notification: &Notification) -> Result<(), DeliveryError> {
     let body = serde_json::to_vec(notification)?;
     let mut pause = FIRST_PAUSE;
     for _ in 0..config.retries {
         match post_once(config.timeout, url, &body).await {
-            Err(Attempt::MayHelpAgain(error)) => debug!("a webhook is tried again in {pause:?}: {error}"),
+            Err(Attempt::MayHelpAgain(error)) => debug!("retrying the webhook in {pause:?}: {error}"),
             Err(Attempt::Hopeless(error)) => return Err(error),
             Ok(()) => return Ok(()),
         }
@@ -118,7 +120,7 @@ pub(super) async fn post(config: &Notify, url: &str, notification: &Notification
     })
 }
 
-/// Why one attempt failed.
+/// Why one attempt failed, and whether a retry may succeed.
 enum Attempt {
     MayHelpAgain(DeliveryError),
     Hopeless(DeliveryError),
@@ -133,9 +135,9 @@ async fn post_once(patience: Duration, url: &str, body: &[u8]) -> Result<(), Att
     let answer = posted.await.map_err(|error| Attempt::Hopeless(DeliveryError::Refused(error.to_string())))?;
     answer.map_err(|error| match error {
         ureq::Error::Timeout(_) => Attempt::MayHelpAgain(DeliveryError::TooSlow(patience)),
-        // The request is at fault, and would be again.
+        // The request itself was rejected; a retry would be too.
         ureq::Error::StatusCode(status @ 400..500) if ![408, 429].contains(&status) => {
-            Attempt::Hopeless(DeliveryError::Refused(format!("it was answered with the status {status}")))
+            Attempt::Hopeless(DeliveryError::Refused(format!("the receiver responded with status {status}")))
         }
         error => Attempt::MayHelpAgain(DeliveryError::Refused(error.to_string())),
     })

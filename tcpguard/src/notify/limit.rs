@@ -1,4 +1,4 @@
-//! No more than so many notifications an hour: a flood that comes and goes does not become a flood of pages.
+//! The hourly limit on notifications: an attack that comes and goes does not cause a flood of notifications.
 
 use std::{
     collections::VecDeque,
@@ -7,13 +7,13 @@ use std::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Counts notifications.
+/// Counts the notifications of the last hour.
 pub(super) struct Limit {
     most: usize,
-    /// When those of the last hour were sent.
+    /// When the notifications of the last hour were sent.
     sent: VecDeque<Instant>,
     left_out: u64,
-    /// The start of the attack that goes on was told.
+    /// Whether a notification was sent for the start of the attack in progress.
     has_told_start: bool,
 }
 
@@ -22,13 +22,13 @@ impl Limit {
         Self { most: most as usize, sent: VecDeque::new(), left_out: 0, has_told_start: false }
     }
 
-    /// So many an hour from now on.
+    /// Sets the maximum number of notifications per hour.
     pub const fn set_most(&mut self, most: u32) {
         self.most = most as usize;
     }
 
-    /// Whether to tell of a start, or an end: `Some` with the number of those that were left out before. Whoever was
-    /// told of a start is told of its end.
+    /// Returns whether to send the notification of a start or an end: `Some` with the number omitted before it, or
+    /// `None`. The end of an attack whose start was notified is always admitted.
     pub fn admit(&mut self, is_start: bool, now: Instant) -> Option<u64> {
         while self.sent.front().is_some_and(|sent| now.duration_since(*sent) >= HOUR) {
             self.sent.pop_front();
@@ -56,7 +56,7 @@ mod tests {
         assert_eq!(limit.admit(true, at(0)), Some(0));
         assert_eq!(limit.admit(false, at(1)), Some(0));
         assert_eq!(limit.admit(true, at(2)), Some(0));
-        // One more than allowed, since its start was told.
+        // One more than allowed, because its start was notified.
         assert_eq!(limit.admit(false, at(3)), Some(0));
         assert_eq!(limit.admit(true, at(4)), None);
         assert_eq!(limit.admit(false, at(5)), None);

@@ -1,5 +1,5 @@
-//! Telling others when an attack begins and ends: by running a command, and by a webhook. It goes on beside the
-//! rest, so that nothing waits for a slow receiver.
+//! Notifications when an attack begins and ends, by running a command and by a webhook. They are delivered by a task
+//! of their own, so that a slow receiver delays nothing else.
 
 mod deliver;
 mod limit;
@@ -19,26 +19,26 @@ use crate::{
 };
 use limit::Limit;
 
-/// What is told: the JSON on a command's standard input, and the body of a webhook's request.
+/// A notification: the JSON on the command's standard input, and the body of the webhook's request.
 #[derive(Clone, Debug, Serialize)]
 pub struct Notification {
-    /// attack_started or attack_ended.
+    /// `attack_started` or `attack_ended`.
     pub event: &'static str,
-    /// The name of the host.
+    /// The host name.
     pub host: String,
-    /// When, by RFC 3339.
+    /// When the event occurred, in RFC 3339 format.
     pub time: jiff::Timestamp,
-    /// What happened, in a sentence.
+    /// What happened, in one sentence.
     pub message: String,
     /// The kind of attack.
     pub attack: Option<String>,
-    /// What shows it.
+    /// The measured values behind the event, one sentence each.
     pub evidence: Vec<String>,
     /// The event's id.
     pub id: u64,
-    /// How many notifications were left out since the last, because there were too many.
+    /// Number of notifications omitted since the last one because of the hourly limit.
     pub left_out: u64,
-    /// tcpguard's version.
+    /// Version of tcpguard.
     pub version: &'static str,
 }
 
@@ -58,7 +58,7 @@ impl Notification {
     }
 }
 
-/// Tells of attacks until `shutdown`. A notification that is under way then is not waited for.
+/// Sends notifications until `shutdown`, without waiting for one in progress then.
 pub async fn run(
     config: watch::Receiver<Arc<Config>>,
     events: EventLog,
@@ -84,20 +84,20 @@ pub async fn run(
                         tell(&config, &events, &Notification::of(&event, left_out)).await;
                     }
                 }
-                // A receiver was so slow that a thousand events came meanwhile.
+                // Delivery took so long that the channel overflowed.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             }
         }
     };
-    // Being cut off is no failure.
+    // Being cancelled is not a failure.
     shutdown.run_until_cancelled(tell).await;
 }
 
-/// Tells both at once; what fails becomes an event.
+/// Delivers a notification to the command and the webhook concurrently. A failure becomes an event.
 async fn tell(config: &Notify, events: &EventLog, notification: &Notification) {
     let failed = |what: &str, error: deliver::DeliveryError| {
-        let message = format!("{what} was not told of {}: {error}", notification.event);
+        let message = format!("{what} was not notified of {}: {error}", notification.event);
         events.record(Note::new(EventKind::NotifyFailed, message).about(what));
     };
     let command = async {

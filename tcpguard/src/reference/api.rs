@@ -1,4 +1,4 @@
-//! Every path and structure, from the OpenAPI description.
+//! Describes every path and structure, from the OpenAPI description.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use super::cell;
 pub(super) fn describe() -> String {
     let description: Value = serde_json::from_str(crate::api::description()).expect("JSON");
     let mut text = format!("{}\n", description["info"]["description"].as_str().expect("a description"));
-    text.push_str("\nThe same for programs is at `/openapi.json`. [api.md](../api.md) says how fresh each number is.\n\n## Paths\n");
+    text.push_str("\nThe machine-readable form is at `/openapi.json`. [api.md](../api.md) describes how current each value is.\n\n## Paths\n");
     for (path, methods) in description["paths"].as_object().expect("paths") {
         for (method, operation) in methods.as_object().expect("methods") {
             describe_operation(&mut text, path, method, operation);
@@ -69,7 +69,7 @@ fn describe_schema(text: &mut String, name: &str, schema: &Value) {
     }
 }
 
-/// A type in words.
+/// Returns a type in words.
 fn type_of(schema: &Value) -> String {
     if let Some(reference) = schema["$ref"].as_str() {
         let name = reference.rsplit('/').next().unwrap_or_default();

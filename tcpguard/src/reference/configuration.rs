@@ -1,4 +1,4 @@
-//! Every key of the configuration, from its doc comment.
+//! Describes every key of the configuration, from its doc comment.
 
 use std::fmt::Write;
 
@@ -9,16 +9,16 @@ use crate::config::{
     Challenge, Config, Kernel, Limits, Listen, Lists, Notify, Pins, Service, SourceLimits, Store, Thresholds,
 };
 
-const PREFACE: &str = "`/etc/tcpguard/tcpguard.toml`, or the file named with `--config`: TOML. Every key is optional; unknown keys are refused, \
-    with line and column. `tcpguard check` prints what is in effect. Lengths of time are written as in `\"90s\"`, `\"1m 30s\"` or \
-    `\"1h\"`. [judgement.md](../judgement.md) says what thresholds do, [challenge.md](../challenge.md) how SYNs are challenged, \
-    [lists.md](../lists.md) how lists work.\n";
+const PREFACE: &str = "The configuration is the TOML file `/etc/tcpguard/tcpguard.toml`, or the file given with `--config`. Every key is \
+    optional; unknown keys are rejected with their line and column. `tcpguard check` prints the values in effect. Durations are written \
+    as `\"90s\"`, `\"1m 30s\"` or `\"1h\"`. [judgement.md](../judgement.md) describes the thresholds, \
+    [challenge.md](../challenge.md) challenges and [lists.md](../lists.md) lists.\n";
 
 pub(super) fn describe() -> String {
     let defaults = toml::Value::try_from(Config::default()).expect("TOML");
     let mut text = PREFACE.to_owned();
     let keys = Config::FIELD_NAMES.iter().zip(Config::FIELD_DOCS);
-    // What is not a section stands at the top of the file.
+    // Keys that are not sections come first in the file.
     let top: Vec<_> = keys.filter(|(name, _)| defaults.get(name).is_some_and(|value| !value.is_table())).collect();
     table(&mut text, top.into_iter().map(|(name, doc)| (*name, *doc)), |name| defaults.get(name).cloned());
     let section = |text: &mut String, name: &str, doc: &str, names: &[&'static str], docs: &[&'static str]| {

@@ -1,5 +1,5 @@
-//! The pages under `docs/reference`, which are made from the code; the tests here hold them against it.
-//! `cargo xtask docs` writes them anew.
+//! Generates the pages under `docs/reference` from the code. The tests here compare them with the files; `cargo xtask
+//! docs` rewrites them.
 
 mod api;
 mod configuration;
@@ -17,10 +17,10 @@ use crate::{
 };
 
 fn page(title: &str, text: &str) -> String {
-    format!("# {title}\n\n*Made from the code by `cargo xtask docs`.*\n\n{}\n", text.trim_end())
+    format!("# {title}\n\n*Generated from the code by `cargo xtask docs`.*\n\n{}\n", text.trim_end())
 }
 
-/// A doc comment as a cell of a table.
+/// Returns a doc comment as a table cell.
 fn cell(doc: &str) -> String {
     doc.split('\n').map(str::trim).collect::<Vec<_>>().join(" ").replace('|', "\\|").trim().to_owned()
 }
@@ -41,15 +41,15 @@ fn commands() {
     let options = MarkdownOptions::new().title("Commands".to_owned()).show_footer(false).show_table_of_contents(false);
     let text = clap_markdown::help_markdown_command_custom(&crate::cli::command(), &options);
     let (_, text) = text.split_once('\n').expect("a title");
-    let preface = "Exit code 0: done. 1: failed, or (`doctor`) something to fix. 2: wrong usage or configuration, with nothing changed.\n\n";
+    let preface = "Exit codes: 0 on success; 1 on failure, or if `doctor` found problems; 2 for wrong usage or an invalid configuration, with nothing changed.\n\n";
     expect_file!["../../../docs/reference/commands.md"]
         .assert_eq(&page("Commands", &format!("{preface}{}", text.trim())));
 }
 
 #[test]
 fn events() {
-    let mut text = "What `tcpguard events`, `GET /events` and the dashboard show. Each kind may come 50 times at once, and five times a \
-        second after that.\n\n| kind | what happened |\n| --- | --- |\n"
+    let mut text = "The events shown by `tcpguard events`, `GET /events` and the dashboard. Each kind is limited to a burst of 50, and \
+        to five events per second after that.\n\n| kind | what happened |\n| --- | --- |\n"
         .to_owned();
     for kind in EventKind::ALL {
         let doc = kind.get_variant_docs();
@@ -67,8 +67,10 @@ fn metrics() {
         }
     }
     let metrics = encode(Arc::new(Page(sample())), Format::Text).expect("metrics");
-    let mut text = "What `GET /metrics` serves: OpenMetrics to whoever asks for it, else Prometheus' text format. All are of one snapshot, \
-        and agree with `/stats`. Counters begin with the daemon, but for `tcpguard_kernel_tcp_total`.\n\n\
+    let mut text = "The metrics served by `GET /metrics`: as OpenMetrics if the client accepts it, in the Prometheus text format otherwise. \
+        All values come from one snapshot and agree with `/stats`. Counters of the datapath start when it is attached and \
+        continue across takeovers; counters of the daemon start with the daemon, `tcpguard_kernel_tcp_total` with the \
+        network namespace.\n\n\
         | metric | type | labels | meaning |\n| --- | --- | --- | --- |\n"
         .to_owned();
     for line in metrics.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
@@ -80,7 +82,7 @@ fn metrics() {
     expect_file!["../../../docs/reference/metrics.md"].assert_eq(&page("Metrics", &text));
 }
 
-/// The names of a metric's labels.
+/// Returns the names of a metric's labels, as a table cell.
 fn labels(metrics: &str, name: &str) -> String {
     let labelled = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.split_once('}'));
     let labels = labelled.map_or("", |(labels, _)| labels);

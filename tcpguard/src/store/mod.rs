@@ -1,4 +1,5 @@
-//! What survives restarts: a SQLite file, written by a thread of its own, so that a slow disk holds nobody up.
+//! The store: a SQLite file with what survives restarts. A thread of its own writes it, so that a slow disk does not
+//! delay the daemon.
 
 mod moment;
 mod schema;
@@ -29,109 +30,109 @@ use crate::{
 };
 pub use moment::Moment;
 
-/// Records that may wait to be written.
+/// Records that may be queued for writing.
 const MOST_WAITING: usize = 4096;
-/// Records that are written at once.
+/// Records written in one transaction.
 const MOST_AT_ONCE: usize = 256;
 
-/// Why there is no store.
+/// Why the store cannot be opened.
 #[derive(Debug, Error)]
 enum StoreError {
-    #[error("{0} cannot be made: {1}")]
+    #[error("{0} cannot be created: {1}")]
     Folder(PathBuf, io::Error),
     #[error("{0}: {1}")]
     Database(PathBuf, rusqlite::Error),
-    #[error("no thread can be started for it: {0}")]
+    #[error("its thread cannot be started: {0}")]
     Thread(io::Error),
 }
 
-/// Something that is to survive a restart.
+/// A change to the store.
 #[derive(Clone, Debug)]
 pub enum Record {
-    /// An event.
+    /// An event to add.
     Event(Arc<Event>),
-    /// An entry that a command put on a list.
+    /// A list entry to add: one that a command put on a list.
     Entry(SavedEntry),
-    /// It was taken off.
+    /// A list entry to remove.
     NoEntry(ListName, Network),
-    /// A block by judgement.
+    /// A block to add or update.
     Block(SavedBlock),
-    /// How things stand.
+    /// The present situation, replacing the previous one.
     Situation(Box<Situation>),
 }
 
-/// An entry that a command put on a list.
+/// A list entry made by a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedEntry {
     /// The list.
     pub list: ListName,
-    /// Whom it is about.
+    /// The network it applies to.
     pub network: Network,
-    /// Why it is there.
+    /// The reason given for the entry.
     pub reason: Option<String>,
-    /// Until when, and for how long in all; `None` for no end.
+    /// When it expires, and its total lifetime; `None` if it does not expire.
     pub until: Option<(Moment, Duration)>,
 }
 
-/// A block by judgement: in force until its end, and remembered for as long again.
+/// A block: in force until its end, and remembered for as long again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedBlock {
-    /// Whom it is against.
+    /// The blocked source or prefix.
     pub network: Network,
-    /// For which time.
+    /// How many times it has been blocked: 1 for the first block.
     pub times: u32,
-    /// How long it lasts in all.
+    /// Total duration of the block.
     pub lasts: Duration,
-    /// How many of its handshakes had been let in before.
+    /// Number of its handshakes that had passed before the block.
     pub let_in: u64,
-    /// Its end.
+    /// When the block ends.
     pub until: Moment,
 }
 
-/// How things stood.
+/// The state of the daemon's judgement at one point in time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Situation {
-    /// When that was.
+    /// When it was recorded.
     pub noted: Moment,
-    /// The same by the clock that judgements go by.
+    /// The same point in time by the clock of the judgements.
     pub at: Duration,
     /// The state of the host and its services.
     pub state: State,
     /// The ports of each of these services.
     pub services: Vec<Vec<u16>>,
-    /// Since when that is the state.
+    /// When the present state began.
     pub state_since: Timestamp,
-    /// When the attack began that is going on.
+    /// When the attack in progress began.
     pub attack_since: Option<Timestamp>,
-    /// What was told of it.
+    /// What has been reported of the attack in progress.
     pub attack: Option<AttackSoFar>,
 }
 
-/// What was told of an attack that goes on.
+/// What has been reported of the attack in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttackSoFar {
-    /// When it began, by the clock that judgements go by.
+    /// When it began, by the clock of the judgements.
     pub since: Duration,
-    /// Of which kind it is.
+    /// Its kind.
     pub kind: Option<Kind>,
-    /// SYNs up to then.
+    /// SYNs counted before it began.
     pub syn: u64,
-    /// Frames dropped up to then.
+    /// Frames dropped before it began.
     pub dropped: u64,
-    /// Blocks since.
+    /// Blocks since it began.
     pub blocked: u64,
 }
 
-/// What was there when the store was opened.
+/// The content of the store when it was opened.
 #[derive(Debug, Default)]
 pub struct Saved {
     /// The latest events, oldest first.
     pub events: Vec<Event>,
-    /// Entries of lists.
+    /// List entries made by commands.
     pub entries: Vec<SavedEntry>,
     /// Blocks.
     pub blocks: Vec<SavedBlock>,
-    /// How things stood.
+    /// The last recorded situation.
     pub situation: Option<Situation>,
 }
 
@@ -140,49 +141,50 @@ enum Order {
     Flush(SyncSender<()>),
 }
 
-/// Writes records; copies share it. What waits is written when the last one is dropped.
+/// A handle to the store; clones share it. Queued records are written when the last clone is dropped. The default is
+/// a store that keeps nothing.
 #[derive(Clone, Default)]
 pub struct Store(Option<Arc<Writer>>);
 
 struct Writer {
-    /// Too many records wait: said once, until there is room again.
+    /// Whether the queue is full; used to warn only once until there is room again.
     is_behind: AtomicBool,
     orders: Option<SyncSender<Order>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Store {
-    /// Opens the store at `path`, and reads what is there. Where there can be none, nothing survives, which is said. A
-    /// file that is no store is set aside.
+    /// Opens the store at `path` and reads its content. If it cannot be opened, logs a warning and returns a store
+    /// that keeps nothing. A damaged file is set aside.
     pub fn open(path: &Path) -> (Self, Saved) {
         match try_open(path) {
             Ok((writer, saved)) => (Self(Some(Arc::new(writer))), saved),
             Err(error) => {
                 warn!(
-                    "events, blocks and lists changed by commands will not survive a restart: {error}; see [store] in the configuration"
+                    "events, blocks and list entries made by commands will not survive a restart: {error}; see [store] in the configuration"
                 );
                 (Self::default(), Saved::default())
             }
         }
     }
 
-    /// Has `record` written; where too many wait already it is lost at the next restart.
+    /// Queues `record` for writing. If the queue is full, the record is lost.
     pub fn write(&self, record: Record) {
         let Some(writer) = &self.0 else { return };
         let Some(orders) = &writer.orders else { return };
         let is_full = matches!(orders.try_send(Order::Write(record)), Err(TrySendError::Full(_)));
         if is_full != writer.is_behind.swap(is_full, Ordering::Relaxed) && is_full {
-            warn!("the store does not keep up with what happens: something will not survive a restart");
+            warn!("the store is too slow: some events, blocks or list entries will not survive a restart");
         }
     }
 
-    /// Waits until all is written.
+    /// Waits until all queued records are written.
     pub fn flush(&self) {
         let (done, wait) = sync_channel(1);
         if let Some(orders) = self.0.as_ref().and_then(|writer| writer.orders.as_ref())
             && orders.send(Order::Flush(done)).is_ok()
         {
-            // An error means that the writer has ended: there is nothing to wait for.
+            // An error means that the thread has ended, so there is nothing to wait for.
             wait.recv().ok();
         }
     }
@@ -194,7 +196,7 @@ impl Drop for Writer {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            warn!("the store's thread ended badly");
+            warn!("the store's thread panicked");
         }
     }
 }
@@ -226,12 +228,12 @@ fn is_damaged(error: &rusqlite::Error) -> bool {
 fn set_aside(path: &Path, error: &rusqlite::Error) -> Result<(), StoreError> {
     let aside = path.with_extension(format!("damaged-{}", Timestamp::now().as_second()));
     warn!(
-        "the store {} is damaged ({error}): it is set aside as {}, and a new one begun; what only it knew is gone: past events, blocks, and entries of lists that commands made",
+        "the store {} is damaged ({error}): it is renamed to {} and a new one is created; past events, blocks and list entries made by commands are lost",
         path.display(),
         aside.display()
     );
     fs::rename(path, aside).map_err(|error| StoreError::Folder(path.to_owned(), error))?;
-    // What SQLite has not yet brought into the file belongs to the damaged one.
+    // The write-ahead log belongs to the damaged file.
     for suffix in ["-wal", "-shm"] {
         let mut beside = path.as_os_str().to_owned();
         beside.push(suffix);
@@ -262,12 +264,14 @@ fn write_all(connection: &Connection, orders: &Receiver<Order>) {
             Err(error) if is_failing => tracing::debug!("the store still cannot be written: {error}"),
             Err(error) => {
                 is_failing = true;
-                warn!("the store cannot be written, and what happens meanwhile will not survive a restart: {error}");
+                warn!(
+                    "the store cannot be written; events, blocks and list entries from now on will not survive a restart: {error}"
+                );
             }
         }
         for order in batch {
             if let Order::Flush(done) = order {
-                // Who waited may have given up.
+                // An error means that the caller no longer waits.
                 done.send(()).ok();
             }
         }

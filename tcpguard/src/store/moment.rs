@@ -1,5 +1,5 @@
-//! Moments that are still understood after a restart: within one boot of the host by the clock that nobody sets, after
-//! that by the wall clock.
+//! Persistent time: points in time that remain meaningful after a restart. Within one boot of the host they are
+//! compared by the monotonic clock, which cannot be set; after a reboot by the wall clock.
 
 use std::{fs, sync::LazyLock, time::Duration};
 
@@ -7,19 +7,19 @@ use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// A moment.
+/// A point in time that survives a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moment {
-    /// Which boot of the host it was in.
+    /// The id of the boot it belongs to, from `/proc/sys/kernel/random/boot_id`.
     boot: String,
-    /// Milliseconds of `CLOCK_MONOTONIC`, which counts from the boot on, and not while the host sleeps.
+    /// Milliseconds of `CLOCK_MONOTONIC`, which counts from boot and stops while the host is suspended.
     monotonic: u64,
-    /// By the wall clock.
+    /// The same point in time by the wall clock.
     wall: Timestamp,
 }
 
 static BOOT: LazyLock<String> = LazyLock::new(|| {
-    // Where it cannot be read every restart counts as one of the host.
+    // If the id cannot be read, every restart of the daemon counts as a reboot.
     let read = fs::read_to_string("/proc/sys/kernel/random/boot_id");
     read.map_or_else(|_| format!("unknown since process {}", std::process::id()), |text| text.trim().to_owned())
 });
@@ -30,12 +30,12 @@ fn monotonic() -> u64 {
 }
 
 impl Moment {
-    /// Now.
+    /// Returns the present time.
     pub fn now() -> Self {
         Self { boot: BOOT.clone(), monotonic: monotonic(), wall: Timestamp::now() }
     }
 
-    /// When `duration` will have passed.
+    /// Returns the time `duration` from now.
     pub fn after(duration: Duration) -> Self {
         let now = Self::now();
         Self {
@@ -45,8 +45,8 @@ impl Moment {
         }
     }
 
-    /// How long it still is until then, at `now`; zero where that is past, and never more than `longest`, whatever the
-    /// wall clock was set to.
+    /// Returns the time from `now` until this point; zero if it has passed, and at most `longest`, whatever the wall
+    /// clock was set to.
     pub fn remaining(&self, now: &Self, longest: Duration) -> Duration {
         let remaining = if self.boot == now.boot {
             Duration::from_millis(self.monotonic.saturating_sub(now.monotonic))
@@ -56,7 +56,7 @@ impl Moment {
         remaining.min(longest)
     }
 
-    /// How long ago it was, at `now`; zero where it is still to come.
+    /// Returns the time from this point until `now`; zero if it has not been reached.
     pub fn elapsed(&self, now: &Self) -> Duration {
         if self.boot == now.boot {
             Duration::from_millis(now.monotonic.saturating_sub(self.monotonic))

@@ -1,4 +1,4 @@
-//! The tables of the store, and what a record is in them.
+//! The tables of the store, and the conversion between records and rows.
 
 use std::{path::Path, time::Duration};
 
@@ -11,14 +11,14 @@ use crate::{
     lists::{ListName, Network},
 };
 
-/// Events that are kept.
+/// Events kept in the store.
 const MOST_STORED: u64 = 100_000;
-/// Events that are read at the start.
+/// Events read at startup.
 const MOST_READ: usize = 1000;
-/// Blocks that are kept; those that ended longest ago go first.
+/// Blocks kept; the ones written longest ago are deleted first.
 const MOST_BLOCKS: usize = 65_536;
 
-/// Tables are only ever added: an older version leaves alone what it does not know, and finds what it knows.
+/// Tables are only ever added, so an older version ignores the tables it does not know and finds the ones it does.
 const SCHEMA: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 2000;
     CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, time TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS list_entries (list TEXT NOT NULL, network TEXT NOT NULL, reason TEXT, until TEXT,
@@ -28,7 +28,7 @@ const SCHEMA: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PR
     CREATE INDEX IF NOT EXISTS blocks_by_age ON blocks (written);
     CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, body TEXT NOT NULL);";
 
-/// The name that the situation is noted under.
+/// The name of the row that holds the situation.
 const SITUATION: &str = "situation";
 
 pub(super) fn open(path: &Path) -> rusqlite::Result<(Connection, Saved)> {
@@ -50,7 +50,8 @@ fn events(connection: &Connection) -> rusqlite::Result<Vec<Event>> {
     Ok(events)
 }
 
-/// Every row that is understood: one that another version wrote, and this one does not understand, is left out.
+/// Returns every row that `read` understands; rows written by another version that this one does not understand are
+/// omitted.
 fn rows<T>(
     connection: &Connection,
     query: &str,
@@ -74,7 +75,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Option<SavedEntry>> {
     let Ok(network) = row.get::<_, String>(1)?.parse::<Network>() else { return Ok(None) };
     let until = match row.get::<_, Option<String>>(3)? {
         None => None,
-        // Without an end it would be there for ever.
+        // Without an end the entry would never expire.
         Some(text) => match serde_json::from_str(&text) {
             Ok(until) => Some(until),
             Err(_) => return Ok(None),

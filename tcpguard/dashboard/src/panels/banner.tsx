@@ -1,4 +1,4 @@
-// Are we under attack, of what kind, and what is being done?
+// The state, the kind of attack, the evidence and the measures.
 
 import { between, clock, count, duration } from "../format";
 import type { Stats } from "../model";
@@ -37,7 +37,7 @@ export function Banner({ stats }: { stats: Stats }) {
             </ul>
           </div>
           <div>
-            <h2>What is done</h2>
+            <h2>Measures</h2>
             <ul id="measures">
               {measures(stats).map((measure) => (
                 <li key={measure}>{measure}</li>
@@ -54,25 +54,25 @@ export function Banner({ stats }: { stats: Stats }) {
 
 function calm({ half_open, thresholds, syn_attack_protect }: Stats): string {
   const most = Math.max(half_open.kernel, half_open.datapath);
-  const level = ["It only watches.", "In an attack it changes kernel settings, and drops nothing.", ""][syn_attack_protect];
+  const level = ["Watch only: no measures are taken.", "Under attack, kernel settings are changed, but nothing is dropped.", ""][syn_attack_protect];
   if (most > thresholds.max_half_open) {
-    return `What the last attack left half open (${count(most)}) is no reason for another. ${level}`;
+    return `${count(most)} handshakes are still half open from the last attack; they do not start a new one. ${level}`;
   }
-  return `No threshold is exceeded: ${count(most)} handshakes are half open, and ${count(thresholds.max_half_open)} may be. ${level}`;
+  return `No threshold is exceeded: ${count(most)} handshakes are half open (threshold ${count(thresholds.max_half_open)}). ${level}`;
 }
 
 function measures({ measures, rates, syn_attack_protect }: Stats): string[] {
   const { challenge, blocks, kernel_settings } = measures;
   const list: string[] = [];
-  if (syn_attack_protect === 0) list.push("Nothing: syn_attack_protect is 0, so that it only watches.");
+  if (syn_attack_protect === 0) list.push("None: syn_attack_protect is 0 (watch only).");
   for (const { port, method, seconds } of challenge.ports) {
-    const how = method === "cookie" ? "SYNs of strangers are answered with cookies" : "a first SYN is dropped, so that it must be sent again";
-    list.push(`Port ${port}: ${how}, for ${duration(seconds)} now.`);
+    const how = method === "cookie" ? "SYNs of unproven sources are answered with cookies" : "the first SYN of an unproven source is dropped";
+    list.push(`Port ${port}: ${how} (for ${duration(seconds)}).`);
   }
   if (blocks > 0) list.push(`${count(blocks)} ${blocks === 1 ? "source or network is" : "sources and networks are"} blocked.`);
-  if (rates.dropped_per_second >= 1) list.push(`${count(rates.dropped_per_second)} frames a second are dropped.`);
-  for (const { name, value, original } of kernel_settings) list.push(`${name} is ${value} (it was ${original}, and will be).`);
+  if (rates.dropped_per_second >= 1) list.push(`${count(rates.dropped_per_second)} frames per second are dropped.`);
+  for (const { name, value, original } of kernel_settings) list.push(`${name} is temporarily ${value} (normally ${original}).`);
   for (const { port, reason } of challenge.left_alone) list.push(`Port ${port} is not challenged: ${reason}.`);
   list.push(...measures.advice);
-  return list.length > 0 ? list : ["Nothing yet."];
+  return list.length > 0 ? list : ["None yet."];
 }

@@ -1,4 +1,4 @@
-// The last fifteen minutes.
+// Charts of the last fifteen minutes.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
@@ -9,24 +9,24 @@ import type { Stats } from "../model";
 
 interface Line {
   label: string;
-  color: string; // a variable of the style sheet
+  color: string; // a CSS variable
   dashed?: boolean;
 }
 
 const HEIGHT = 220;
-// A page of a daemon that has just started is not empty but for its edge.
+// The x axis spans at least this, so that a chart is not a thin line at its edge when the daemon has just started.
 const LEAST_SECONDS = 60;
 
 export function RateChart({ samples }: { samples: Samples }) {
   const lines = [
     { label: "SYNs/s", color: "--syn" },
-    { label: "let in/s", color: "--completed" },
+    { label: "completed/s", color: "--completed" },
     { label: "dropped/s", color: "--dropped" },
     { label: "challenged/s", color: "--challenged" },
   ];
   const data: uPlot.AlignedData = [samples.time, samples.syn, samples.completed, samples.dropped, samples.challenged];
-  const last = `SYNs ${rate(samples.syn.at(-1) ?? 0)} a second, ${rate(samples.completed.at(-1) ?? 0)} let in`;
-  return <Chart title="What came, and what became of it" lines={lines} data={data} description={last} />;
+  const last = `${rate(samples.syn.at(-1) ?? 0)} SYNs per second, ${rate(samples.completed.at(-1) ?? 0)} handshakes completed`;
+  return <Chart title="SYNs and their outcome" lines={lines} data={data} description={last} />;
 }
 
 export function HalfOpenChart({ samples, thresholds }: { samples: Samples; thresholds: Stats["thresholds"] }) {
@@ -92,7 +92,7 @@ function options(lines: Line[], width: number): uPlot.Options {
       { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => rate(tick)) },
     ],
     series: [
-      { label: "at", value: (plot, time) => clockOf(time ?? last(plot, 0), true) },
+      { label: "time", value: (plot, time) => clockOf(time ?? last(plot, 0), true) },
       ...lines.map(({ label, color: name, dashed }) => ({
         label,
         stroke: color(name),
@@ -105,13 +105,13 @@ function options(lines: Line[], width: number): uPlot.Options {
   };
 }
 
-// Whether minutes alone would not tell one tick from the next.
+// Whether the axis labels need seconds to be distinct.
 function isShort(plot: uPlot): boolean {
   const { min = 0, max = 0 } = plot.scales.x ?? {};
   return (max ?? 0) - (min ?? 0) < 300;
 }
 
-// While nobody points at the chart, its legend shows what is now.
+// While the pointer is not over the chart, its legend shows the latest values.
 function last(plot: uPlot, series: number): number {
   return plot.data[series]?.at(-1) ?? 0;
 }
@@ -122,7 +122,7 @@ function clockOf(time: number, withSeconds = false): string {
   return new Date(time * 1000).toLocaleTimeString([], options);
 }
 
-// Whether the system asks for dark colours; charts are drawn anew when it changes its mind.
+// Whether the system prefers dark colours; charts are redrawn when this changes.
 function useDark(): boolean {
   const query = window.matchMedia("(prefers-color-scheme: dark)");
   const [dark, setDark] = useState(query.matches);

@@ -1,4 +1,4 @@
-// What happened, the latest first.
+// Events, latest first.
 
 import { clock } from "../format";
 import type { HostEvent } from "../model";
@@ -9,7 +9,7 @@ export function Events({ events }: { events: HostEvent[] }) {
   return (
     <section class="panel">
       <h2>Events</h2>
-      <ol id="events" class="events" tabIndex={0} aria-label="Events, the latest first">
+      <ol id="events" class="events" tabIndex={0} aria-label="Events, latest first">
         {events.slice(0, SHOWN).map((event) => (
           <li key={event.id} class={event.kind}>
             <time dateTime={event.time}>{clock(event.time)}</time>
@@ -20,7 +20,7 @@ export function Events({ events }: { events: HostEvent[] }) {
             </span>
           </li>
         ))}
-        {events.length === 0 && <li class="quiet">Nothing has happened yet.</li>}
+        {events.length === 0 && <li class="quiet">No events yet.</li>}
       </ol>
     </section>
   );

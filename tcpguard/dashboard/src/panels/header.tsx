@@ -5,14 +5,14 @@ import type { Stats } from "../model";
 const WORDS: Record<Connection, string> = {
   connecting: "connecting …",
   live: "live",
-  lost: "connection lost, trying again …",
+  lost: "connection lost, retrying …",
 };
 
 export function Header({ connection, stats }: { connection: Connection; stats: Stats | null }) {
   return (
     <header>
       <a class="skip" href="#sources">
-        To the sources
+        Skip to the sources
       </a>
       <h1>tcpguard</h1>
       {stats && (

@@ -1,4 +1,4 @@
-// Which port it is about, and how full its backlog is.
+// The ports and how full their backlogs are.
 
 import { count } from "../format";
 import type { Port, Stats } from "../model";
@@ -15,11 +15,11 @@ export function Ports({ stats }: { stats: Stats }) {
       <h2>Ports</h2>
       <div class="scroll">
         <table>
-          <caption class="hidden">Ports, the busiest first</caption>
+          <caption class="hidden">Ports, busiest first</caption>
           <thead>
             <tr>
               <th scope="col">Port</th>
-              <th scope="col">Backlog in use</th>
+              <th scope="col">Backlog usage</th>
               <th scope="col" class="number">
                 SYNs
               </th>
@@ -29,7 +29,7 @@ export function Ports({ stats }: { stats: Stats }) {
               <th scope="col" class="number">
                 Retried
               </th>
-              <th scope="col">Remarks</th>
+              <th scope="col">Notes</th>
             </tr>
           </thead>
           <tbody>
@@ -54,19 +54,19 @@ export function Ports({ stats }: { stats: Stats }) {
 
 function Backlog({ port }: { port: Port }) {
   if (port.backlog === 0) return <span class="quiet">no listener</span>;
-  // Each may fill it: the kernel keeps them apart (inet_csk_reqsk_queue_is_full, sk_acceptq_is_full).
+  // The backlog bounds each queue separately (inet_csk_reqsk_queue_is_full, sk_acceptq_is_full).
   const used = Math.max(port.half_open, port.accept_queue);
   return (
     <span class="backlog">
       <meter min={0} max={port.backlog} high={port.backlog * 0.8} optimum={0} value={used} aria-label={`Backlog of port ${port.port}`} />
-      {count(port.half_open)} half open, {count(port.accept_queue)} waiting, of {count(port.backlog)}
+      {count(port.half_open)} half open, {count(port.accept_queue)} to accept, limit {count(port.backlog)}
     </span>
   );
 }
 
 function remarks(port: Port, method: string | undefined): string {
   const list: string[] = [];
-  if (method) list.push(method === "cookie" ? "answers with cookies" : "challenged by retransmission");
-  if (port.slow_application) list.push("its application accepts too slowly");
+  if (method) list.push(method === "cookie" ? "challenged by cookies" : "challenged by retransmit");
+  if (port.slow_application) list.push("application accepts too slowly");
   return list.join("; ");
 }

@@ -1,4 +1,4 @@
-// Who is it? The sources with most of something; any other one by its address.
+// The top sources, and any other source by its address.
 
 import { useEffect, useState } from "preact/hooks";
 
@@ -15,7 +15,7 @@ const SORTS: { sort: Sort; label: string }[] = [
 ];
 const SHOWN = 20;
 const ASK_MS = 1000;
-// As many as the daemon has at hand; more would have it read its whole table.
+// The daemon has this many at hand; for more it would read the whole source table.
 const SEARCHED = 256;
 
 export function Sources({ stats }: { stats: Stats }) {
@@ -26,7 +26,7 @@ export function Sources({ stats }: { stats: Stats }) {
   const wanted = typed.trim().toLowerCase();
   const isAddress = /^[0-9.]{7,}$|^[0-9a-f:.]*:[0-9a-f:.]*$/.test(wanted);
 
-  // One request after the other, so that a slow way does not lose them all.
+  // Requests run one after the other, so that none are lost on a slow connection.
   useEffect(() => {
     let isCurrent = true;
     let timer = 0;
@@ -56,7 +56,7 @@ export function Sources({ stats }: { stats: Stats }) {
       <div class="title">
         <h2>Sources</h2>
         <label>
-          Find <input id="find" type="search" placeholder="an address, or part of one" value={typed} onInput={(input) => setTyped(input.currentTarget.value)} />
+          Find <input id="find" type="search" placeholder="address or part of one" value={typed} onInput={(input) => setTyped(input.currentTarget.value)} />
         </label>
       </div>
       {why && <WhyCard why={why} />}
@@ -72,7 +72,7 @@ export function Sources({ stats }: { stats: Stats }) {
               </th>
               <SortHeading of="half_open" sort={sort} choose={setSort} />
               <SortHeading of="dropped" sort={sort} choose={setSort} />
-              <th scope="col">What was done</th>
+              <th scope="col">Status</th>
               <th scope="col">Last seen</th>
             </tr>
           </thead>
@@ -83,7 +83,7 @@ export function Sources({ stats }: { stats: Stats }) {
             {rows.length === 0 && (
               <tr>
                 <td colSpan={7} class="quiet">
-                  {wanted === "" ? "No source has sent a SYN yet." : "None of the busiest sources matches; a whole address is looked up."}
+                  {wanted === "" ? "No source has sent a SYN yet." : "None of the busiest sources matches. Enter a complete address to look it up."}
                 </td>
               </tr>
             )}
@@ -92,7 +92,7 @@ export function Sources({ stats }: { stats: Stats }) {
       </div>
       {stats.prefixes.length > 0 && (
         <p class="quiet">
-          Busiest networks:{" "}
+          Busiest prefixes:{" "}
           {stats.prefixes
             .slice(0, 5)
             .map(({ prefix, syn }) => `${prefix} (${count(syn)} SYNs)`)
@@ -131,9 +131,9 @@ function Row({ source, now }: { source: Source; now: string }) {
 
 function done({ blocked_until, dropped, challenged, proven }: Source): string {
   if (blocked_until) return `blocked until ${clock(blocked_until)}`;
-  if (proven) return "let in: it completes its handshakes";
-  if (dropped > 0) return "some were dropped";
-  return challenged > 0 ? "challenged" : "let in";
+  if (proven) return "proven, passes";
+  if (dropped > 0) return "some SYNs dropped";
+  return challenged > 0 ? "challenged" : "passes";
 }
 
 function WhyCard({ why }: { why: Why }) {

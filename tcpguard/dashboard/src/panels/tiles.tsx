@@ -1,4 +1,4 @@
-// The five numbers to look at first.
+// The most important numbers.
 
 import { count, rate } from "../format";
 import type { Stats } from "../model";
@@ -8,21 +8,21 @@ export function Tiles({ stats }: { stats: Stats }) {
   const most = Math.max(half_open.kernel, half_open.datapath);
   return (
     <section class="tiles" aria-label="Now">
-      <Tile id="syn" label="SYNs" value={rate(rates.syn_per_second)} unit="/s" note={`${count(totals.syn ?? 0)} in all`} />
+      <Tile id="syn" label="SYNs" value={rate(rates.syn_per_second)} unit="/s" note={`${count(totals.syn ?? 0)} in total`} />
       <Tile
         id="completed"
-        label="Clients let in"
+        label="Completed"
         value={rate(rates.completed_per_second)}
         unit="/s"
-        note={`${count(totals.completed ?? 0)} handshakes completed`}
+        note={`${count(totals.completed ?? 0)} handshakes in total`}
       />
-      <Tile id="dropped" label="Dropped" value={rate(rates.dropped_per_second)} unit="/s" note={`${count(totals.dropped ?? 0)} in all`} />
+      <Tile id="dropped" label="Dropped" value={rate(rates.dropped_per_second)} unit="/s" note={`${count(totals.dropped ?? 0)} in total`} />
       <Tile
         id="challenged"
         label="Challenged"
         value={rate(rates.challenged_per_second)}
         unit="/s"
-        note={`${count(totals.challenged ?? 0)} in all`}
+        note={`${count(totals.challenged ?? 0)} in total`}
       />
       <Tile
         id="half-open"
@@ -37,7 +37,7 @@ export function Tiles({ stats }: { stats: Stats }) {
         label="Sources"
         value={rate(rates.distinct_sources_per_second)}
         unit="/s"
-        note="different ones, without blocked"
+        note="distinct, without blocked ones"
       />
     </section>
   );

@@ -1,20 +1,20 @@
-//! `GET /half-open`.
+//! The response of `GET /half-open`.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// `GET /half-open`.
+/// Response of `GET /half-open`: half-open handshakes in the kernel.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct HalfOpenReport {
-    /// How many there are.
+    /// Half-open handshakes.
     pub total: u64,
-    /// Of these, the ones whose SYN-ACK was sent again.
+    /// Half-open handshakes whose SYN-ACK was retransmitted.
     pub retried: u64,
-    /// How many by port.
+    /// Counts by local port.
     pub ports: Vec<HalfOpenPort>,
-    /// Whether the sources look random, in words.
+    /// How the sources are distributed, in words: for example, whether they look random.
     pub sources: String,
-    /// The rows; at most 65,536 of them.
+    /// The handshakes; at most 65,536.
     pub rows: Vec<HalfOpenRow>,
 }
 
@@ -23,9 +23,9 @@ pub struct HalfOpenReport {
 pub struct HalfOpenPort {
     /// The local port.
     pub port: u16,
-    /// How many there are.
+    /// Half-open handshakes.
     pub half_open: u64,
-    /// Of these, the ones whose SYN-ACK was sent again.
+    /// Half-open handshakes whose SYN-ACK was retransmitted.
     pub retried: u64,
 }
 
@@ -36,10 +36,10 @@ pub struct HalfOpenRow {
     pub local: String,
     /// Remote address and port.
     pub remote: String,
-    /// Local port.
+    /// The local port.
     pub port: u16,
-    /// Since about when.
+    /// Approximate age, in seconds.
     pub age_seconds: f64,
-    /// How often the SYN-ACK was sent again.
+    /// Retransmits of the SYN-ACK.
     pub retransmits: u8,
 }

@@ -1,30 +1,31 @@
-//! `GET /history`.
+//! The response of `GET /history`.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// `GET /history`: a sample a second, of the last fifteen minutes; each list has one value for each.
+/// Response of `GET /history`: one sample per second for the last fifteen minutes. Every list has one value per
+/// sample, the oldest first.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct HistoryReport {
-    /// When each second ended; the oldest first.
+    /// When each sample's second ended.
     pub time: Vec<Timestamp>,
-    /// calm, attack or recovering.
+    /// `calm`, `attack` or `recovering`.
     pub state: Vec<String>,
-    /// SYNs.
+    /// SYNs per second.
     pub syn_per_second: Vec<f64>,
-    /// Handshakes completed.
+    /// Handshakes completed per second.
     pub completed_per_second: Vec<f64>,
-    /// Frames dropped.
+    /// Frames dropped per second.
     pub dropped_per_second: Vec<f64>,
-    /// SYNs answered with a cookie.
+    /// SYNs answered with a cookie per second.
     pub challenged_per_second: Vec<f64>,
-    /// Different sources of SYNs, estimated.
+    /// Distinct sources of SYNs per second, estimated.
     pub distinct_sources_per_second: Vec<f64>,
-    /// In state SYN_RECV in the kernel.
+    /// Half-open handshakes in the kernel (SYN_RECV).
     pub half_open_kernel: Vec<u64>,
-    /// Of these, the ones whose SYN-ACK was sent again.
+    /// Half-open handshakes in the kernel whose SYN-ACK was retransmitted.
     pub half_open_kernel_retried: Vec<u64>,
-    /// By the datapath's count.
+    /// Half-open handshakes as counted by the datapath.
     pub half_open_datapath: Vec<u64>,
 }

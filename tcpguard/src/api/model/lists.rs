@@ -1,4 +1,4 @@
-//! `GET /lists`, and what changes them.
+//! The response of `GET /lists`, and of the requests that change the lists.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,48 +6,48 @@ use utoipa::ToSchema;
 
 use crate::lists::ListName;
 
-/// `GET /lists`.
+/// Response of `GET /lists`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ListReport {
-    /// Who is always let in.
+    /// Networks whose SYNs are never dropped or challenged.
     pub allow: Vec<ListEntry>,
-    /// Who is never, unless allowed.
+    /// Networks whose SYNs are dropped, unless the source is also on the allow list.
     pub deny: Vec<ListEntry>,
-    /// Who is blocked by judgement; those that are soonest over first.
+    /// Sources and prefixes blocked by tcpguard; those that expire first come first.
     pub blocks: Vec<BlockEntry>,
 }
 
-/// One entry of a list.
+/// An entry of a list.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ListEntry {
-    /// An address, or a network in CIDR form.
+    /// An address, or a network in CIDR notation.
     pub network: String,
-    /// allow or deny.
+    /// `allow` or `deny`.
     pub list: ListName,
-    /// configuration, file PATH, manual or ssh.
+    /// Where the entry comes from: `configuration`, `file PATH`, `manual` or `ssh`.
     pub origin: String,
-    /// Why it is there.
+    /// The reason given for the entry.
     pub reason: Option<String>,
-    /// Until when.
+    /// When the entry expires; null if it does not.
     pub expires: Option<Timestamp>,
 }
 
-/// A block by judgement.
+/// A block of a source or prefix.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct BlockEntry {
-    /// An address, or a network in CIDR form.
+    /// An address, or a network in CIDR notation.
     pub network: String,
-    /// Until when.
+    /// When the block ends.
     pub expires: Timestamp,
-    /// For which time.
+    /// How many times it has been blocked: 1 for the first block.
     pub times: u32,
 }
 
-/// The answer to a `DELETE`.
+/// Response to a `DELETE`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Removed {
-    /// What was taken off the list.
+    /// The network removed from the list.
     pub network: String,
-    /// Blocks by judgement that were lifted with it.
+    /// Number of blocks lifted with it.
     pub blocks_lifted: usize,
 }

@@ -1,16 +1,16 @@
-//! What is done, as `GET /stats` shows it.
+//! Measures, as `GET /stats` shows them.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What is done at this moment.
+/// The measures in force.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Measures {
-    /// Kernel settings that are changed for as long as the attack lasts.
+    /// Kernel settings that are changed for the duration of the attack.
     pub kernel_settings: Vec<Setting>,
-    /// Sources and networks that are blocked by judgement; `/lists` names them.
+    /// Number of blocked sources and prefixes; `/lists` has the blocks.
     pub blocks: u64,
-    /// What would make backlogs large enough.
+    /// Advice on listeners whose backlog is too small, one sentence each.
     pub advice: Vec<String>,
     /// How SYNs of unproven sources are challenged.
     #[serde(default)]
@@ -20,49 +20,50 @@ pub struct Measures {
 /// How SYNs of unproven sources are challenged.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Challenge {
-    /// Ports that are challenged now.
+    /// Challenged ports.
     pub ports: Vec<ChallengedPort>,
-    /// Ports that should be, and are not.
+    /// Ports that should be challenged but are not.
     pub left_alone: Vec<PortLeftAlone>,
-    /// Why no cookies can be sent; null where they can.
+    /// Why no cookies can be sent; null if they can.
     pub no_cookies: Option<String>,
-    /// Seconds for which cookies that were sent are still good: kernel settings stay until then. Null for none.
+    /// Seconds until the last cookie expires; the kernel settings that cookies depend on are kept until then. Null if
+    /// no cookie is valid.
     pub cookies_good_for_seconds: Option<u64>,
-    /// Cookies that came back and were valid.
+    /// Valid cookies returned by clients.
     pub cookies_returned: u64,
-    /// SYNs that were to be answered, and could not be: they passed.
+    /// SYNs that could not be answered with a cookie and were passed.
     pub failed: u64,
 }
 
-/// A port that is challenged.
+/// A challenged port.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ChallengedPort {
-    /// Which.
+    /// Port number.
     pub port: u16,
-    /// cookie or retransmit.
+    /// `cookie` or `retransmit`.
     pub method: String,
-    /// For how long it has been.
+    /// How long the port has been challenged, in seconds.
     pub seconds: u64,
-    /// Segments that belong to no connection are dropped there.
+    /// Whether the stray filter is active for this port: segments that belong to no connection are dropped.
     pub guarded: bool,
 }
 
-/// A port that should be challenged, and is not.
+/// A port that should be challenged but is not.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct PortLeftAlone {
-    /// Which.
+    /// Port number.
     pub port: u16,
-    /// Why.
+    /// Why the port is not challenged.
     pub reason: String,
 }
 
-/// A kernel setting.
+/// A changed kernel setting.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Setting {
-    /// Its name.
+    /// Name, such as `net.ipv4.tcp_synack_retries`.
     pub name: String,
-    /// What it is now.
+    /// Current value.
     pub value: String,
-    /// What it was, and will be.
+    /// Original value, which is restored later.
     pub original: String,
 }

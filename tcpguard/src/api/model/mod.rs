@@ -1,4 +1,4 @@
-//! The JSON of every answer. Field names are a contract.
+//! The JSON of every response. Field names are a contract with clients.
 
 mod half_open;
 mod history;
@@ -17,21 +17,21 @@ pub use measures::*;
 pub use sources::*;
 pub use stats::*;
 
-/// Why a request has no answer.
+/// Why a request failed.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// One sentence.
+    /// The reason, in one sentence.
     pub error: String,
 }
 
-/// `GET /healthz` and `/readyz`.
+/// Response of `GET /healthz` and `GET /readyz`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Health {
-    /// ok.
+    /// Always `ok`.
     pub status: String,
 }
 
-/// `/stats` of a host under attack, for tests of what is made from it.
+/// Returns `/stats` of a host under attack, for tests.
 #[cfg(test)]
 pub(crate) fn sample() -> Stats {
     let text = include_str!("../sample.json");

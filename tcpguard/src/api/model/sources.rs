@@ -1,4 +1,4 @@
-//! `GET /sources`, and what is known of one, or would become of its packets.
+//! The responses of `GET /sources`, `GET /sources/{address}` and `POST /explain`.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -7,82 +7,82 @@ use utoipa::ToSchema;
 use super::{BlockEntry, ListEntry};
 use crate::events::Event;
 
-/// A source.
+/// A source and its counters, from its entry in the source table.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Source {
-    /// Its address.
+    /// The address.
     pub source: String,
-    /// SYNs, those sent again among them.
+    /// SYNs received, including retransmits.
     pub syn: u64,
     /// Handshakes completed.
     pub completed: u64,
-    /// Handshakes half open.
+    /// Half-open handshakes, as counted by the datapath.
     pub half_open: u64,
-    /// SYN-ACKs sent to it again.
+    /// SYN-ACKs retransmitted to this source.
     pub retried: u64,
-    /// Resets.
+    /// Resets received.
     pub resets: u64,
     /// SYNs dropped.
     pub dropped: u64,
     /// SYNs challenged.
     pub challenged: u64,
-    /// Whether it has completed a handshake within `challenge.proven_for`.
+    /// Whether the source has completed a handshake within `challenge.proven_for`.
     pub proven: bool,
-    /// Until when it is blocked.
+    /// When its block ends; null if it is not blocked.
     pub blocked_until: Option<Timestamp>,
-    /// Since when it has an entry.
+    /// When its entry was created.
     pub first_seen: Timestamp,
     /// When it last sent a SYN or completed a handshake.
     pub last_seen: Timestamp,
 }
 
-/// `GET /sources/{address}`: everything that is known of one source.
+/// Response of `GET /sources/{address}`: everything known about one source.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Why {
-    /// Its address.
+    /// The address.
     pub address: String,
-    /// What becomes of its SYNs, and all that follows, in sentences.
+    /// Sentences that explain what happens to its SYNs, and why.
     pub summary: Vec<String>,
-    /// Commands that let it in; none where it is.
+    /// Commands that let the source in; empty if none is needed.
     pub how_to_let_in: Vec<String>,
-    /// Its entry in the source table.
+    /// Its entry in the source table; null if it has none.
     pub source: Option<Source>,
-    /// The entries of lists that it falls under.
+    /// The list entries that cover it.
     pub lists: Vec<ListEntry>,
-    /// The blocks by judgement that it falls under.
+    /// The blocks that cover it.
     pub blocks: Vec<BlockEntry>,
-    /// Its handshakes in state SYN_RECV.
+    /// Its half-open handshakes in the kernel (SYN_RECV).
     pub half_open_in_kernel: u64,
-    /// The latest events about it, or a network that it is in; the oldest first.
+    /// The latest events about it or a network that contains it; the oldest first.
     pub events: Vec<Event>,
 }
 
-/// `POST /explain`: what would become of one packet.
+/// What would happen to one packet, from the response of `POST /explain`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
-    /// The packet, in short.
+    /// A short description of the packet.
     pub packet: String,
-    /// pass, drop, answer (with a SYN-ACK) or abort.
+    /// `pass`, `drop`, `answer` (reply with a SYN-ACK) or `abort` (the program failed; the kernel drops the packet).
     pub verdict: String,
-    /// Where that was decided: parse, flags, guard, not_a_syn, port_zero, rules, payload, block, limit, challenge, destination
-    /// or account.
+    /// The stage that decided: `parse`, `flags`, `guard`, `not_a_syn`, `port_zero`, `rules`, `payload`, `block`,
+    /// `limit`, `challenge`, `destination` or `account`.
     pub stage: String,
-    /// What it would be counted as.
+    /// The counters that the packet would increment.
     pub counted_as: Vec<String>,
-    /// Why it would be dropped, if anything were.
+    /// The drop reason that would apply if dropping were enabled; null if none would.
     pub would_drop: Option<String>,
-    /// On what entry it was decided, and why.
+    /// The entry that decided, and why, in one sentence.
     pub reason: String,
 }
 
-/// A network.
+/// A prefix and its counters.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Prefix {
-    /// In CIDR form.
+    /// The network, in CIDR notation.
     pub prefix: String,
-    /// SYNs, since the network has been among the busy ones.
+    /// SYNs that began a handshake, since the prefix became one of the busy ones.
     pub syn: u64,
-    /// Handshakes completed or reset, and SYNs sent again, since then.
+    /// Handshakes completed or reset, and SYNs retransmitted, since then.
     pub ended: u64,
     /// When it last sent a SYN.
     pub last_seen: Timestamp,

@@ -1,4 +1,4 @@
-//! `GET /stats`.
+//! The response of `GET /stats`.
 
 use std::collections::BTreeMap;
 
@@ -8,252 +8,252 @@ use utoipa::ToSchema;
 
 use super::{Measures, Prefix, Source};
 
-/// `GET /stats`.
+/// Response of `GET /stats`: one snapshot.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
-    /// tcpguard's version.
+    /// Version of tcpguard.
     pub version: String,
     /// Seconds since the daemon started.
     pub uptime_seconds: u64,
     /// When the snapshot was taken.
     pub time: Timestamp,
-    /// calm, attack or recovering.
+    /// State of the host: `calm`, `attack` or `recovering`.
     pub state: String,
-    /// Since when it is that.
+    /// When the present state began.
     pub state_since: Timestamp,
-    /// The attack that is going on.
+    /// The attack in progress; null if there is none.
     pub attack: Option<Attack>,
-    /// What may be done: 0 nothing, 1 kernel measures, 2 these and XDP.
+    /// Protection level: 0 watch only, 1 kernel settings, 2 kernel settings and XDP drops.
     pub syn_attack_protect: u8,
-    /// Ports with thresholds of their own.
+    /// Services: ports with thresholds of their own.
     pub services: Vec<Service>,
-    /// The guarded interfaces.
+    /// Guarded interfaces.
     pub interfaces: Vec<Interface>,
-    /// Counters since the datapath was attached: they go on when another daemon takes over.
+    /// Counters since the datapath was attached. They continue across takeovers.
     pub totals: Totals,
-    /// Frames dropped, by reason.
+    /// Frames dropped, by drop reason.
     pub drops: BTreeMap<String, u64>,
-    /// Frames that passed, and would have been dropped if anything were, by reason.
+    /// Frames passed that would be dropped if dropping were enabled, by drop reason.
     pub would_drop: BTreeMap<String, u64>,
-    /// Frames that hold no TCP segment that could be read, by reason; all of these passed.
+    /// Frames without a readable TCP segment, by reason; all were passed.
     pub unread: BTreeMap<String, u64>,
     /// Rates over the last second.
     pub rates: Rates,
     /// Half-open handshakes.
     pub half_open: HalfOpen,
-    /// Connection requests that the kernel refused for want of resources since the daemon started.
+    /// Connection requests refused by the kernel for lack of resources since the daemon started.
     pub refused: u64,
-    /// The thresholds in force.
+    /// Thresholds of the host.
     pub thresholds: Thresholds,
-    /// Ports with a listener, and the busiest of those without.
+    /// Ports with a listener, and the busiest ports without one.
     pub ports: Vec<Port>,
-    /// The twenty sources with most SYNs.
+    /// The twenty sources with the most SYNs.
     pub sources: Vec<Source>,
-    /// The twenty networks with most SYNs.
+    /// The twenty prefixes with the most SYNs.
     pub prefixes: Vec<Prefix>,
-    /// How the source table stands.
+    /// Usage of the source table.
     pub tracking: Tracking,
-    /// What this kernel allows.
+    /// Kernel features that tcpguard uses, by name.
     pub features: BTreeMap<String, Feature>,
-    /// The kernel's TCP counters since its network namespace began.
+    /// TCP counters of the kernel since the network namespace was created.
     pub tcp_ext: BTreeMap<String, u64>,
-    /// What is done at this moment.
+    /// The measures in force.
     pub measures: Measures,
-    /// What tcpguard itself costs.
+    /// Resources used by tcpguard.
     pub cost: Cost,
 }
 
-/// What tcpguard itself costs.
+/// Resources used by tcpguard.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Cost {
-    /// Processor time that the daemon has used.
+    /// CPU time used by the daemon, in seconds.
     pub cpu_seconds: f64,
-    /// Memory that the daemon has in use.
+    /// Resident memory of the daemon, in bytes.
     pub resident_bytes: u64,
-    /// Snapshots taken.
+    /// Ticks completed since the daemon started.
     pub ticks: u64,
-    /// How long the last one took, with all that followed from it.
+    /// Duration of the last tick, in seconds.
     pub last_tick_seconds: f64,
-    /// By how much one came too late at most, within the last minute.
+    /// Longest delay of a tick within the last minute, in seconds.
     pub longest_tick_delay_seconds: f64,
-    /// What the BPF programs cost; null unless the kernel measures it (`kernel.bpf_stats_enabled`).
+    /// Run time of the BPF programs; null unless the kernel measures it (`kernel.bpf_stats_enabled`).
     pub programs: Option<Vec<Program>>,
 }
 
-/// What a BPF program costs.
+/// Run time of a BPF program.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Program {
-    /// Its name.
+    /// Name of the program.
     pub name: String,
-    /// How often it ran.
+    /// Number of runs.
     pub runs: u64,
-    /// How long all runs took together.
+    /// Total run time, in seconds.
     pub run_seconds: f64,
 }
 
-/// Ports with thresholds of their own.
+/// A service: ports with thresholds of their own.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Service {
-    /// The ports.
+    /// Port numbers.
     pub ports: Vec<u16>,
-    /// calm, attack or recovering.
+    /// `calm`, `attack` or `recovering`.
     pub state: String,
-    /// Half-open handshakes.
+    /// Half-open handshakes on its ports.
     pub half_open: HalfOpen,
-    /// Their threshold.
+    /// The service is under attack above this number of half-open handshakes.
     pub max_half_open: u32,
 }
 
-/// An attack.
+/// An attack in progress.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Attack {
-    /// Since when.
+    /// When the attack began.
     pub since: Timestamp,
-    /// spoofed, concentrated, prefix, scan or mixed.
+    /// `spoofed`, `concentrated`, `prefix`, `scan` or `mixed`.
     pub kind: String,
-    /// What shows it.
+    /// The values that exceeded a threshold or decided the kind, one sentence each.
     pub evidence: Vec<String>,
 }
 
 /// A guarded interface.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Interface {
-    /// Its name.
+    /// Name of the interface.
     pub name: String,
-    /// native, generic, tc (traffic control) or detached.
+    /// `native`, `generic`, `tc` (traffic control) or `detached`.
     pub xdp_mode: String,
-    /// What is to be said of it: why it is not native, or not attached, or whom it hands on to.
+    /// Why the mode is not native, why nothing is attached, or which program packets are passed on to.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
 }
 
-/// Counters since the datapath was attached: they go on when another daemon takes over.
+/// Counters since the datapath was attached. They continue across takeovers.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Totals {
-    /// Frames seen: `passed` + `dropped` + `challenged`.
+    /// Frames received: `passed` + `dropped` + `challenged`.
     pub packets: u64,
-    /// SYNs, those sent again among them.
+    /// SYNs, including retransmits.
     pub syn: u64,
-    /// SYN-ACKs received.
+    /// SYN-ACKs.
     pub syn_ack: u64,
-    /// Segments with ACK, and neither SYN nor RST.
+    /// Segments with ACK and without SYN or RST.
     pub ack: u64,
     /// Resets.
     pub rst: u64,
-    /// Segments with flags that no TCP sends together.
+    /// Segments with a flag combination that no TCP implementation sends.
     pub bad_flags: u64,
     /// Frames passed to the kernel.
     pub passed: u64,
     /// Frames dropped.
     pub dropped: u64,
-    /// SYNs answered with a challenge.
+    /// SYNs answered with a cookie.
     pub challenged: u64,
     /// Handshakes completed.
     pub completed: u64,
-    /// SYN-ACKs that the kernel sent again.
+    /// SYN-ACKs retransmitted by the kernel.
     pub retried: u64,
-    /// SYNs recognised as sent again.
+    /// SYNs recognised as retransmits.
     pub syn_repeated: u64,
     /// SYNs that carried data.
     pub syn_with_payload: u64,
     /// Half-open handshakes ended by a reset.
     pub handshakes_reset: u64,
-    /// SYNs for other hosts, which are not judged here.
+    /// SYNs for other hosts; they are not judged.
     pub syn_forwarded: u64,
-    /// SYNs to ports whose listener closed a while ago, which are not judged.
+    /// SYNs to ports whose listener closed recently; they are not judged.
     pub syn_closed: u64,
 }
 
 /// Rates over the last second.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Rates {
-    /// Frames.
+    /// Frames received per second.
     pub packets_per_second: f64,
-    /// SYNs.
+    /// SYNs per second, including retransmits.
     pub syn_per_second: f64,
-    /// Handshakes completed.
+    /// Handshakes completed per second.
     pub completed_per_second: f64,
-    /// SYN-ACKs sent again.
+    /// SYN-ACKs retransmitted per second.
     pub retried_per_second: f64,
-    /// Resets.
+    /// Resets per second.
     pub rst_per_second: f64,
-    /// Frames dropped.
+    /// Frames dropped per second.
     pub dropped_per_second: f64,
-    /// SYNs answered with a cookie.
+    /// SYNs answered with a cookie per second.
     pub challenged_per_second: f64,
-    /// Different sources of SYNs, estimated to within a few percent.
+    /// Distinct sources of SYNs per second, estimated to within a few percent.
     pub distinct_sources_per_second: f64,
 }
 
 /// Half-open handshakes.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HalfOpen {
-    /// In state SYN_RECV in the kernel.
+    /// Half-open handshakes in the kernel (SYN_RECV).
     pub kernel: u64,
-    /// Of these, the ones whose SYN-ACK was sent again.
+    /// Half-open handshakes in the kernel whose SYN-ACK was retransmitted.
     pub kernel_retried: u64,
-    /// By the datapath's count of SYNs, completions and resets.
+    /// Half-open handshakes as counted by the datapath from SYNs, completions and resets.
     pub datapath: u64,
 }
 
-/// The thresholds in force.
+/// Thresholds of the host. It is under attack when one is exceeded.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Thresholds {
     /// Half-open handshakes.
     pub max_half_open: u32,
-    /// Of these, the ones whose SYN-ACK was sent again.
+    /// Half-open handshakes in the kernel whose SYN-ACK was retransmitted.
     pub max_half_open_retried: u32,
-    /// Refused connection requests a second.
+    /// Refused connection requests per second.
     pub max_ports_exhausted: u32,
 }
 
-/// A port.
+/// A port and its counters.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Port {
-    /// Its number.
+    /// Port number.
     pub port: u16,
-    /// SYNs.
+    /// SYNs to the port.
     pub syn: u64,
-    /// Half-open handshakes in the kernel.
+    /// Half-open handshakes in the kernel (SYN_RECV).
     pub half_open: u64,
-    /// SYN-ACKs sent again.
+    /// SYN-ACKs retransmitted by the kernel.
     pub retried: u64,
-    /// SYNs answered with a cookie.
+    /// SYNs selected to be answered with a cookie.
     #[serde(default)]
     pub challenged: u64,
     /// Handshakes completed.
     pub completed: u64,
-    /// What its listeners can hold; 0 where there is none.
+    /// Sum of the backlogs of its listeners; 0 if there is none.
     pub backlog: u64,
-    /// Completed connections that wait to be accepted.
+    /// Completed connections that have not been accepted yet.
     pub accept_queue: u64,
-    /// Its application does not accept as fast as connections are made.
+    /// Whether the application accepts connections too slowly.
     pub slow_application: bool,
 }
 
-/// How the source table stands.
+/// Usage of the source table.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Tracking {
-    /// Sources that have an entry.
+    /// Entries in use.
     pub sources: u64,
-    /// Entries the table has room for.
+    /// Capacity, in entries.
     pub max_sources: u32,
-    /// Entries given since the datapath was attached.
+    /// Sources admitted since the datapath was attached.
     pub admitted: u64,
-    /// SYNs whose source got no entry, because of a flood of new ones.
+    /// SYNs whose source was not admitted because of a flood of new sources.
     pub syn_untracked: u64,
-    /// Handshakes that completed although their SYN had got its source no entry; they got it one.
+    /// Handshakes completed by sources that had not been admitted when their SYN arrived; they are admitted then.
     pub completed_untracked: u64,
-    /// Events that were lost because there were too many at once.
+    /// Events of the datapath lost because the ring buffer was full.
     pub events_lost: u64,
 }
 
-/// Something the kernel may lack.
+/// A kernel feature that may be missing.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Feature {
-    /// Whether it is there.
+    /// Whether the feature is available.
     pub available: bool,
-    /// Why not.
+    /// Why the feature is not available.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
 }
