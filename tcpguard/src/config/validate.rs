@@ -147,7 +147,7 @@ fn lists(typed: ListsFile, defaults: Lists) -> Result<Lists, Problem> {
     if let Some(wide) = typed.deny.iter().find(|network| network.as_ref().0.is_too_wide()) {
         let network = wide.as_ref().0;
         let message = format!(
-            "{network} is too wide to deny here; `tcpguard block {network} --force` denies it while the daemon runs"
+            "{network} is too wide to deny here; `tcpguard block {network} --force` denies it anyway"
         );
         return Err(Problem { message, span: wide.span() });
     }
