@@ -146,9 +146,8 @@ fn source(typed: SourceFile, defaults: SourceLimits) -> Result<SourceLimits, Pro
 fn lists(typed: ListsFile, defaults: Lists) -> Result<Lists, Problem> {
     if let Some(wide) = typed.deny.iter().find(|network| network.as_ref().0.is_too_wide()) {
         let network = wide.as_ref().0;
-        let message = format!(
-            "{network} is too wide to deny here; `tcpguard block {network} --force` denies it anyway"
-        );
+        let message =
+            format!("{network} is too wide to deny here; `tcpguard block {network} --force` denies it anyway");
         return Err(Problem { message, span: wide.span() });
     }
     Ok(Lists {
