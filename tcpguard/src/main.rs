@@ -1,4 +1,4 @@
-//! The `tcpguard` command.
+//! The `tcpguard` binary.
 
 use std::process::ExitCode;
 

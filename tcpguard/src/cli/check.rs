@@ -14,11 +14,11 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// Prints the effective configuration, or says what is wrong with it.
+/// Prints the effective configuration, or fails with the error in it.
 pub(super) fn check(file: Option<&Path>, arguments: &Arguments) -> Result<()> {
     let config = load_config(file)?;
     if arguments.json {
         return print_json(&config);
     }
-    print(&toml::to_string(&config).context("the configuration cannot be written as TOML")?)
+    print(&toml::to_string(&config).context("cannot write the configuration as TOML")?)
 }

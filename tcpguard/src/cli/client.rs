@@ -1,4 +1,4 @@
-//! Asking the daemon over its socket.
+//! Requests to the daemon over its socket.
 
 use std::{future::Future, path::Path, time::Duration};
 
@@ -18,18 +18,18 @@ use tokio::net::UnixStream;
 
 use crate::api::model::Problem;
 
-/// The daemon's answer where it does not do what it is asked.
+/// The daemon's error response to a request.
 #[derive(Debug, Error)]
 #[error("the daemon answered: {problem}")]
 pub(super) struct Refused {
-    /// The HTTP status.
+    /// HTTP status of the response.
     pub status: StatusCode,
     problem: String,
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The daemon's answer to a request.
+/// Sends a request and returns the daemon's answer, deserialised from JSON.
 pub(super) fn request<T: DeserializeOwned>(
     socket: &Path,
     method: Method,
@@ -39,7 +39,7 @@ pub(super) fn request<T: DeserializeOwned>(
     run(ask(socket, method, path, body))
 }
 
-/// The same, for who has a runtime.
+/// Sends a request, like [`request`], for callers on a runtime.
 pub(super) async fn ask<T: DeserializeOwned>(
     socket: &Path,
     method: Method,
@@ -49,14 +49,14 @@ pub(super) async fn ask<T: DeserializeOwned>(
     let answer = async {
         let response = send(socket, method, path, body).await?;
         let body = response.into_body().collect().await.context("the daemon's answer was cut off")?.to_bytes();
-        serde_json::from_slice(&body).context("the daemon's answer is not understood: is it of another version?")
+        serde_json::from_slice(&body).context("cannot parse the daemon's answer: is it a different version?")
     };
     tokio::time::timeout(PATIENCE, answer)
         .await
         .map_err(|_| anyhow!("the daemon at {} did not answer within {PATIENCE:?}", socket.display()))?
 }
 
-/// Hands each server-sent event to `visit`, until the daemon ends.
+/// Passes each server-sent event to `visit` until the daemon ends.
 pub(super) fn stream(socket: &Path, path: &str, mut visit: impl FnMut(&Message) -> Result<()>) -> Result<()> {
     run(async {
         let mut messages = Messages::follow(socket, path).await?;
@@ -69,13 +69,13 @@ pub(super) fn stream(socket: &Path, path: &str, mut visit: impl FnMut(&Message) 
 
 /// A server-sent event.
 pub(super) struct Message {
-    /// Its name.
+    /// Name of the event, from the `event` field.
     pub name: String,
-    /// What it says.
+    /// Contents of the `data` field.
     pub data: String,
 }
 
-/// Server-sent events as they come.
+/// A stream of server-sent events.
 pub(super) struct Messages {
     body: Incoming,
     received: Vec<u8>,
@@ -83,13 +83,13 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    /// Those of `path`.
+    /// Subscribes to the events of `path`.
     pub async fn follow(socket: &Path, path: &str) -> Result<Self> {
         let body = send(socket, Method::GET, path, None).await?.into_body();
         Ok(Self { body, received: Vec::new(), name: String::new() })
     }
 
-    /// The next one; `None` where the daemon has ended.
+    /// Returns the next event, or `None` at the end of the stream.
     pub async fn next(&mut self) -> Result<Option<Message>> {
         loop {
             while let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
@@ -114,18 +114,18 @@ impl Messages {
     }
 }
 
-/// Whether a daemon can be asked.
+/// Whether a daemon can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
-    /// One listens.
+    /// A daemon listens on the socket.
     Listens,
-    /// Nobody does.
+    /// No process listens on the socket.
     Absent,
-    /// Whoever runs this may not ask.
+    /// The user has no permission to open the socket.
     Forbidden,
 }
 
-/// Whether a daemon can be asked at this socket.
+/// Tries to connect to the daemon at `socket`.
 pub(super) fn presence(socket: &Path) -> Presence {
     match std::os::unix::net::UnixStream::connect(socket) {
         Ok(_) => Presence::Listens,

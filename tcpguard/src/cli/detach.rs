@@ -21,13 +21,14 @@ use crate::{
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// In every network namespace, not in this one alone
+    /// Detach in every network namespace instead of the current one only
     #[arg(long)]
     all: bool,
-    /// Do nothing where systemd is about to start this unit again, or `on_exit` is "keep": for its `ExecStopPost=`
+    /// Do nothing if systemd is about to restart this unit, and keep the datapath if `on_exit` is "keep"; for
+    /// `ExecStopPost=`
     #[arg(long, value_name = "UNIT")]
     unless_restarting: Option<String>,
-    /// Where it was pinned, instead of where the configuration says
+    /// Pin directory (default: the one in the configuration)
     #[arg(long, value_name = "PATH")]
     pins: Option<PathBuf>,
     /// Print JSON
@@ -35,44 +36,44 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// What was done.
+/// The result of a detach.
 #[derive(Serialize)]
 struct Done {
-    /// Network namespaces in which something was attached, or pinned.
+    /// Number of network namespaces in which something was attached or pinned.
     namespaces: usize,
-    /// What became of each kernel setting that was still changed.
+    /// The outcome for each kernel setting that was still changed.
     settings: Vec<Setting>,
 }
 
 #[derive(Serialize)]
 struct Setting {
     name: String,
-    /// What it is now.
+    /// Current value.
     value: String,
-    /// Why it was not put back.
+    /// Reason why the setting was not put back.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
 
 pub(super) fn detach(file: Option<&Path>, arguments: &Arguments) -> Result<()> {
     let mut config = load_config(file).unwrap_or_else(|error| {
-        // Whoever wants it off wants it off whatever the file says.
-        eprintln!("tcpguard: {error}; what is left is looked for where it is without a configuration");
+        // An invalid file must not prevent a detach.
+        eprintln!("tcpguard: {error}; using the default configuration");
         Config::default()
     });
     config.pins.path = arguments.pins.clone().unwrap_or(config.pins.path);
     let unit = arguments.unless_restarting.as_deref();
     if let Some(reason) = unit.and_then(reason_to_wait) {
-        return print(&format!("everything stays as it is: {reason}\n"));
+        return print(&format!("nothing is detached: {reason}\n"));
     }
     let socket = &config.listen.socket;
     if UnixStream::connect(socket).is_ok() {
-        bail!("a daemon answers on {}, and nothing of it is taken off: end it first", socket.display());
+        bail!("a daemon answers on {}: stop it before detaching", socket.display());
     }
     let stays = unit.is_some() && config.on_exit == OnExit::Keep;
     let namespaces = if stays { 0 } else { take_off(&config, arguments)? };
     if KernelSettings::has_left(socket) {
-        // Cookies that were sent a moment ago come back before the kernel does not take them any more.
+        // Cookies that were just sent can still be returned before the kernel stops accepting them.
         std::thread::sleep(COOKIES_UNDER_WAY);
     }
     let done = Done { namespaces, settings: put_back_settings(&config)? };
@@ -81,10 +82,10 @@ pub(super) fn detach(file: Option<&Path>, arguments: &Arguments) -> Result<()> {
 
 fn take_off(config: &Config, arguments: &Arguments) -> Result<usize> {
     let scope = if arguments.all { PinScope::EveryNamespace } else { PinScope::ThisNamespace };
-    let removed =
-        remove_pins(&config.pins.path, scope).context("nothing of a running daemon is taken off: end it first")?;
+    let removed = remove_pins(&config.pins.path, scope)
+        .context("cannot remove the pins: if a daemon is running, stop it first")?;
     let socket = &config.listen.socket;
-    // One that a killed daemon has left.
+    // Left behind by a killed daemon.
     if socket.exists() {
         std::fs::remove_file(socket).with_context(|| format!("cannot remove {}", socket.display()))?;
     }
@@ -93,13 +94,13 @@ fn take_off(config: &Config, arguments: &Arguments) -> Result<usize> {
 
 fn put_back_settings(config: &Config) -> Result<Vec<Setting>> {
     let restored =
-        KernelSettings::put_back(&config.listen.socket).context("cannot tell which network namespace this is")?;
+        KernelSettings::put_back(&config.listen.socket).context("cannot determine the current network namespace")?;
     let settings = restored.into_iter().map(|outcome| match outcome {
         Restored::Back(setting) => Setting { name: setting.name, value: setting.original, problem: None },
         Restored::LeftAlone(setting) => Setting {
             name: setting.name,
             value: "left".to_owned(),
-            problem: Some("somebody else has changed it".to_owned()),
+            problem: Some("another program has changed it".to_owned()),
         },
         Restored::Failed(setting, problem) => {
             Setting { name: setting.name, value: setting.value, problem: Some(problem) }
@@ -123,26 +124,26 @@ fn told(done: &Done) -> String {
     text
 }
 
-/// Why nothing is to be done although the service has ended.
+/// Returns the reason not to detach: the service is being restarted, or is about to be.
 fn reason_to_wait(unit: &str) -> Option<String> {
     let job = job_of(unit);
     if matches!(job.as_deref(), Some("restart" | "start" | "try-restart")) {
         return Some(format!("{unit} is being restarted"));
     }
-    // Set by systemd for ExecStopPost=; anything but success, and it is started again by itself.
+    // Set by systemd for ExecStopPost=. With any result but success, the unit is restarted automatically.
     let result = env::var("SERVICE_RESULT").unwrap_or_default();
     let is_started_again = job.is_none() && !["", "success"].contains(&result.as_str());
-    is_started_again.then(|| format!("{unit} ended by \"{result}\", and is started again"))
+    is_started_again.then(|| format!("{unit} ended with result \"{result}\" and is about to be restarted"))
 }
 
-/// What systemd is about to do with a unit.
+/// Returns the type of systemd's pending job for a unit, such as `restart`.
 fn job_of(unit: &str) -> Option<String> {
     let output = Command::new("systemctl").args(["list-jobs", "--no-legend", "--plain", "--full"]).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     parse_job(&text, unit)
 }
 
-/// Lines are: number, unit, job, state.
+/// Finds the unit's job in the output of `systemctl list-jobs`: lines of number, unit, job and state.
 fn parse_job(text: &str, unit: &str) -> Option<String> {
     text.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();

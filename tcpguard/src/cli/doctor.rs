@@ -15,7 +15,7 @@ use crate::{
     doctor::{Daemon, Finding, Report, Status, examine},
 };
 
-/// Exit code 0 where all is well, and 1 where there is something to fix.
+/// Prints the report. The exit code is 0, or 1 if there is something to fix.
 pub(super) fn doctor(config: Option<&Path>, asking: &Asking) -> Result<ExitCode> {
     let loaded = load_config(config).map_err(|error| error.to_string());
     let socket = asking.socket.clone().unwrap_or_else(|| {
@@ -51,9 +51,9 @@ fn describe(report: &Report) -> String {
     }
     let fixes: Vec<&Finding> = report.findings.iter().filter(|finding| finding.status == Status::Fix).collect();
     match fixes.len() {
-        0 => text.push_str("\nAll is well.\n"),
-        1 => text.push_str("\nOne thing to fix:\n"),
-        count => text.push_str(&format!("\n{count} things to fix:\n")),
+        0 => text.push_str("\nNo problems found.\n"),
+        1 => text.push_str("\n1 problem to fix:\n"),
+        count => text.push_str(&format!("\n{count} problems to fix:\n")),
     }
     for finding in fixes {
         text.push_str(&format!("  {}: {}\n", finding.name, finding.fix.as_deref().unwrap_or_default()));
@@ -64,7 +64,7 @@ fn describe(report: &Report) -> String {
 fn describe_one(finding: &Finding) -> String {
     let Finding { name, status, value, meaning, fix, .. } = finding;
     let fix = fix.as_ref().map_or_else(String::new, |fix| {
-        let word = if *status == Status::Fix { "to put it right" } else { "to change it" };
+        let word = if *status == Status::Fix { "fix" } else { "to change it" };
         format!("        {word}: {fix}\n")
     });
     format!("  {:<4}  {name}: {value}\n        {meaning}\n{fix}", status.name())

@@ -12,13 +12,13 @@ use crate::events::{Event, Since};
 pub(super) struct Arguments {
     #[command(flatten)]
     asking: Asking,
-    /// Only those after this id, or after this time (2026-11-20T08:00:00Z)
+    /// Show only events after this id or time (such as 2026-11-20T08:00:00Z)
     #[arg(long, value_name = "ID|TIME")]
     since: Option<String>,
-    /// How many to show
+    /// Maximum number of past events to show
     #[arg(long, default_value_t = 20)]
     limit: u32,
-    /// Show them as they come, until interrupted
+    /// Also show new events as they occur, until interrupted
     #[arg(long, short)]
     follow: bool,
 }
@@ -49,7 +49,7 @@ pub(super) fn events(config: Option<&Path>, arguments: &Arguments) -> Result<()>
 
 fn describe_all(events: &[Event]) -> String {
     if events.is_empty() {
-        return "nothing has happened yet\n".to_owned();
+        return "no events yet\n".to_owned();
     }
     events.iter().map(describe).collect()
 }

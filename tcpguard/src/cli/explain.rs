@@ -30,14 +30,14 @@ use crate::{
 pub(super) struct Arguments {
     #[command(flatten)]
     asking: Asking,
-    /// A capture (pcap or pcapng; - for standard input), a packet in hexadecimal digits, or the two ends of a connection as in
-    /// `198.51.100.7:4000 198.18.0.1:443` or `tcp 198.51.100.7 4000 198.18.0.1 443`
+    /// A capture file (pcap or pcapng; - for standard input), a packet in hexadecimal digits, or the two endpoints of a
+    /// connection, as in `198.51.100.7:4000 198.18.0.1:443` or `tcp 198.51.100.7 4000 198.18.0.1 443`
     #[arg(required = true, num_args = 1..=5, value_name = "PACKET")]
     packet: Vec<String>,
-    /// Which segment, where only the ends of its connection are named
+    /// Segment to explain, if the packet is given by its endpoints
     #[arg(long, value_enum, default_value_t = Segment::Syn)]
     segment: Segment,
-    /// How many packets of a capture to explain
+    /// Maximum number of packets of a capture to explain
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=MOST_FRAMES as i64))]
     limit: u32,
 }
@@ -50,7 +50,7 @@ pub(super) fn explain(config: Option<&Path>, arguments: &Arguments) -> Result<()
     let presence = client::presence(&socket);
     if presence == Presence::Forbidden {
         bail!(
-            "{} may not be opened: only root, and the socket's group, may have packets explained (sudo?)",
+            "no permission to open {}: only root and the socket's group can explain packets (sudo?)",
             socket.display()
         );
     }
@@ -60,16 +60,16 @@ pub(super) fn explain(config: Option<&Path>, arguments: &Arguments) -> Result<()
         arguments.asking.change(config, Method::POST, "/explain", Some(&json!({ "frames": digits })))?
     } else {
         eprintln!(
-            "tcpguard: no daemon listens at {}: this is what the configuration alone makes of it, its lists and limits, in calm; challenges, and what is remembered of sources, are left out",
+            "tcpguard: no daemon listens at {}: explaining by the configuration alone (lists and limits, without an attack); challenges and the state of sources are not considered",
             socket.display()
         );
-        // The datapath's events are waited for on a runtime, also where nobody waits.
+        // Loading the datapath registers its event queue with a runtime, even if no events are read.
         let runtime = runtime()?;
         let _entered = runtime.enter();
         configuration::explain(&load_config(config)?, &frames)?.into_iter().map(Into::into).collect()
     };
     if too_short > 0 {
-        eprintln!("tcpguard: {too_short} packets of less than {SHORTEST_FRAME} bytes were left out");
+        eprintln!("tcpguard: skipped {too_short} packets shorter than {SHORTEST_FRAME} bytes");
     }
     if let Some(left_out) = &capture.left_out {
         eprintln!("tcpguard: {left_out}");
@@ -104,22 +104,24 @@ impl Arguments {
     }
 }
 
-/// The ends of a connection: two of `ADDRESS:PORT`, or addresses and ports apart, maybe with `tcp`.
+/// Parses the two endpoints of a connection: `ADDRESS:PORT` twice, or addresses and ports as separate words, optionally
+/// with `tcp`.
 fn ends(words: &[&str]) -> Result<(SocketAddr, SocketAddr), String> {
     let words: Vec<&str> = words.iter().copied().filter(|word| !word.eq_ignore_ascii_case("tcp")).collect();
     let together = |word: &str| {
-        word.parse::<SocketAddr>()
-            .map_err(|_| format!("\"{word}\" is no address with a port: as in 198.51.100.7:4000 or [2001:db8::7]:4000"))
+        word.parse::<SocketAddr>().map_err(|_| {
+            format!("\"{word}\" is not an address with a port, such as 198.51.100.7:4000 or [2001:db8::7]:4000")
+        })
     };
     let apart = |address: &str, port: &str| {
-        let address: IpAddr = address.parse().map_err(|_| format!("\"{address}\" is no address"))?;
-        let port = port.parse().map_err(|_| format!("\"{port}\" is no port"))?;
+        let address: IpAddr = address.parse().map_err(|_| format!("\"{address}\" is not an address"))?;
+        let port = port.parse().map_err(|_| format!("\"{port}\" is not a port"))?;
         Ok::<_, String>(SocketAddr::new(address, port))
     };
     match words[..] {
         [source, destination] => Ok((together(source)?, together(destination)?)),
         [source, source_port, destination, port] => Ok((apart(source, source_port)?, apart(destination, port)?)),
-        _ => Err("name the two ends: as in 198.51.100.7:4000 198.18.0.1:443".to_owned()),
+        _ => Err("name the two endpoints, as in 198.51.100.7:4000 198.18.0.1:443".to_owned()),
     }
 }
 

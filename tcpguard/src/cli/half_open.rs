@@ -20,12 +20,12 @@ use crate::{
 pub(super) struct Arguments {
     #[command(flatten)]
     asking: Asking,
-    /// Only those of this local port
+    /// Show only handshakes of this local port
     #[arg(long)]
     port: Option<u16>,
 }
 
-/// Asks the daemon; where none runs, the kernel itself, which answers the same.
+/// Queries the daemon or, if none runs, the kernel directly; the report is the same.
 pub(super) fn half_open(config: Option<&Path>, arguments: &Arguments) -> Result<()> {
     let report = if client::presence(&arguments.asking.socket(config)?) == Presence::Listens {
         let query = arguments.port.map_or_else(String::new, |port| format!("?port={port}"));
@@ -39,7 +39,7 @@ pub(super) fn half_open(config: Option<&Path>, arguments: &Arguments) -> Result<
 fn ask_kernel(port: Option<u16>) -> Result<HalfOpenReport> {
     let table = LiveKernel::open()
         .and_then(|mut kernel| kernel.half_open())
-        .context("the kernel does not tell its half-open handshakes (CONFIG_INET_DIAG)")?;
+        .context("cannot read the kernel's half-open handshakes (CONFIG_INET_DIAG)")?;
     Ok(api::half_open_report(&table, port))
 }
 

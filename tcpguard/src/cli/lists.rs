@@ -17,13 +17,13 @@ use crate::{
 pub(super) struct Addition {
     #[command(flatten)]
     asking: Asking,
-    /// An address, or a network in CIDR form
+    /// Address or network (CIDR)
     #[arg(value_parser = network)]
     network: Network,
-    /// How long it lasts, as in 10m or 2h; without this, until it is removed or the daemon ends
+    /// Lifetime of the entry, such as 10m or 2h (default: until it is removed)
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     lasts: Option<Duration>,
-    /// Why, for those who read the list
+    /// Reason shown in the list
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }
@@ -32,7 +32,7 @@ pub(super) struct Addition {
 pub(super) struct Block {
     #[command(flatten)]
     addition: Addition,
-    /// Even if that shuts out nearly everybody
+    /// Accept networks wider than /8 (IPv4) or /16 (IPv6)
     #[arg(long)]
     force: bool,
 }
@@ -41,7 +41,7 @@ pub(super) struct Block {
 pub(super) struct Removal {
     #[command(flatten)]
     asking: Asking,
-    /// An address, or a network in CIDR form
+    /// Address or network (CIDR)
     #[arg(value_parser = network)]
     network: Network,
 }

@@ -1,15 +1,15 @@
-//! What is logged, and where to.
+//! Setup of the log.
 
 use std::io::IsTerminal;
 
 use tracing::{Level, enabled, warn};
 use tracing_subscriber::EnvFilter;
 
-/// Sets what is logged, as in `TCPGUARD_LOG=debug`.
+/// Environment variable with the log filter, such as `TCPGUARD_LOG=debug`.
 const VARIABLE: &str = "TCPGUARD_LOG";
 const DEFAULT: &str = "info";
 
-/// Logs to standard error; without times where systemd adds them.
+/// Starts logging to standard error, without timestamps if the journal adds them.
 pub(super) fn start() {
     let wanted = std::env::var(VARIABLE).unwrap_or_else(|_| DEFAULT.to_owned());
     let filter = EnvFilter::try_new(&wanted);
@@ -27,12 +27,12 @@ pub(super) fn start() {
         subscriber.init()
     }
     if let Some(problem) = problem {
-        warn!("{VARIABLE}=\"{wanted}\" is not understood ({problem}); {DEFAULT} is taken instead");
+        warn!("invalid {VARIABLE}=\"{wanted}\" ({problem}); using {DEFAULT}");
     }
 }
 
-/// The level to load the datapath's log with, if it is wanted at all: messages for every new source are
-/// for debugging, and the programs have no code for them unless asked.
+/// Returns the log level to load the datapath with, or `None` for no logging. Messages for every new source are for
+/// debugging only; without a level the programs contain no code for them.
 pub fn datapath_log_level() -> Option<u8> {
     const DEBUG: u8 = 4;
     const TRACE: u8 = 5;

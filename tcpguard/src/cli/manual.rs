@@ -1,4 +1,4 @@
-//! `tcpguard completions`, and the manual pages: both made from the commands themselves.
+//! `tcpguard completions` and `tcpguard manual`, generated from the command-line definition.
 
 use std::path::PathBuf;
 
@@ -10,14 +10,14 @@ use super::{Arguments, print};
 
 #[derive(Args)]
 pub(super) struct Completions {
-    /// Which shell
+    /// Shell to generate the script for
     #[arg(value_enum)]
     shell: Shell,
 }
 
 #[derive(Args)]
 pub(super) struct Manual {
-    /// Where to
+    /// Directory for the manual pages
     folder: PathBuf,
 }
 
@@ -27,10 +27,10 @@ pub(super) fn completions(arguments: &Completions) -> Result<()> {
     print(&String::from_utf8_lossy(&script))
 }
 
-/// One page for `tcpguard`, and one for each command.
+/// Writes one manual page for `tcpguard` and one for each command.
 pub(super) fn manual(arguments: &Manual) -> Result<()> {
     let folder = &arguments.folder;
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     clap_mangen::generate_to(Arguments::command(), folder)
         .with_context(|| format!("cannot write manual pages into {}", folder.display()))
 }

@@ -1,4 +1,4 @@
-//! The commands. Exit code 0 is done, 1 failed, 2 wrong usage or configuration.
+//! The commands. Exit code 0: done; 1: failed; 2: wrong usage or configuration.
 
 mod check;
 mod client;
@@ -35,7 +35,7 @@ use tokio::runtime::Runtime;
 use crate::config::{Config, ConfigError};
 pub use logging::datapath_log_level;
 
-/// Read where no other file is named, if it exists.
+/// The configuration file that is read, if it exists, without `--config`.
 pub const DEFAULT_CONFIG: &str = "/etc/tcpguard/tcpguard.toml";
 
 const FAILED: u8 = 1;
@@ -44,11 +44,11 @@ const BAD_USAGE: u8 = 2;
 /// `tcpguard --version`: the version, and the build id that bug reports and the lab tell builds apart by.
 const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (build ", env!("TCPGUARD_BUILD_ID"), ")");
 
-/// Watches TCP handshakes and stops SYN floods before they cost anything
+/// Detects and stops SYN floods
 #[derive(Parser)]
 #[command(name = "tcpguard", version, long_version = LONG_VERSION, about, max_term_width = 100)]
 struct Arguments {
-    /// Configuration file; without this, /etc/tcpguard/tcpguard.toml if it exists
+    /// Configuration file (default: /etc/tcpguard/tcpguard.toml, if it exists)
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -59,54 +59,54 @@ struct Arguments {
 enum Command {
     /// Run the daemon (needs root)
     Run(run::Arguments),
-    /// Check the configuration and print what is in effect
+    /// Check the configuration and print the effective one
     Check(check::Arguments),
-    /// How things stand, in ten lines
+    /// Show the state in ten lines
     Status(Asking),
-    /// The same and more, live, until `q`
+    /// Show the state, sources and events live; `q` quits
     Top(top::Arguments),
-    /// Who sends SYNs, and what became of them
+    /// List sources with their SYNs, handshakes and drops
     Sources(sources::Arguments),
-    /// The handshakes that are half open in the kernel: a modern `netstat -n -p TCP | grep SYN_RECV`
+    /// List the kernel's half-open handshakes, like `netstat -n -p TCP | grep SYN_RECV`
     HalfOpen(half_open::Arguments),
-    /// Never let a network in, or not for a while
+    /// Put a network on the deny list: its SYNs are dropped
     Block(lists::Block),
-    /// Take a network off the deny list, and lift blocks by judgement within it
+    /// Remove a network from the deny list and lift the blocks within it
     Unblock(lists::Removal),
-    /// Always let a network in, whatever else is said of it
+    /// Put a network on the allow list: its SYNs are never dropped or challenged
     Allow(lists::Addition),
-    /// Take a network off the allow list
+    /// Remove a network from the allow list
     Disallow(lists::Removal),
-    /// Who is always let in, who never, and who is blocked
+    /// Show the allow list, the deny list and the current blocks
     Lists(Asking),
-    /// What happened
+    /// Show recent events
     Events(events::Arguments),
-    /// What stands in the way on this host, and how to put it right; exit code 1 where there is something
+    /// Check this host for problems and show how to fix them; exit code 1 if there are any
     Doctor(Asking),
-    /// Have the daemon read its configuration again, and show what is different
+    /// Make the daemon reload its configuration, and show the changes
     Reload(Asking),
-    /// Take everything off that a daemon has left attached, pinned or changed; none may be running
+    /// Remove attachments, pins and changed kernel settings that a daemon left behind; fails while a daemon runs
     Detach(detach::Arguments),
-    /// Everything that is known of a source, and how to let it in
+    /// Show how a source is treated and why, and how to let it in
     Why(why::Arguments),
-    /// What would become of a packet, and why
+    /// Show the verdict on a packet, and the reason
     Explain(explain::Arguments),
-    /// Print a script that completes these commands in a shell
+    /// Print a completion script for a shell
     Completions(manual::Completions),
-    /// Write the manual pages into a folder
+    /// Write the manual pages into a directory
     #[command(hide = true)]
     Manual(manual::Manual),
 }
 
-/// Wrong usage that only shows once the arguments are understood.
+/// Wrong usage that the argument parser cannot detect.
 #[derive(Debug, Error)]
 #[error("{0}")]
 struct Usage(String);
 
-/// How a command asks the daemon.
+/// Options of commands that query the daemon.
 #[derive(Args)]
 struct Asking {
-    /// The daemon's socket; without this, that of the configuration
+    /// The daemon's socket (default: the one in the configuration)
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Print JSON
@@ -114,13 +114,13 @@ struct Asking {
     json: bool,
 }
 
-/// The commands, for what describes them.
+/// Returns the command-line definition, from which documentation is generated.
 #[cfg(test)]
 pub(crate) fn command() -> clap::Command {
     <Arguments as clap::CommandFactory>::command()
 }
 
-/// Runs the command that the process was started with.
+/// Runs the command given by the process's arguments and returns its exit code.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -147,7 +147,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(BAD_USAGE) } else { ExitCode::SUCCESS }
 }
 
-/// Who reads our output may have seen enough, as `head` does.
+/// Returns whether the reader of standard output closed it early, as `head` does.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
@@ -180,7 +180,7 @@ impl Arguments {
     }
 }
 
-/// The configuration in `file`, or in the default file if that exists, or the defaults.
+/// Loads the configuration from `file`, or from the default file if that exists, or returns the defaults.
 fn load_config(file: Option<&Path>) -> Result<Config, ConfigError> {
     let default = Path::new(DEFAULT_CONFIG);
     match file {
@@ -191,12 +191,12 @@ fn load_config(file: Option<&Path>) -> Result<Config, ConfigError> {
 }
 
 impl Asking {
-    /// The answer of the daemon to `GET path`.
+    /// Returns the daemon's answer to `GET path`.
     fn get<T: serde::de::DeserializeOwned>(&self, config: Option<&Path>, path: &str) -> Result<T> {
         client::request(&self.socket(config)?, Method::GET, path, None)
     }
 
-    /// The answer of the daemon to a request that changes something.
+    /// Sends a request that changes something, and returns the daemon's answer.
     fn change<T: serde::de::DeserializeOwned>(
         &self,
         config: Option<&Path>,
@@ -215,7 +215,7 @@ impl Asking {
     }
 }
 
-/// What a command waits on, for the daemon or the kernel.
+/// Starts a single-threaded runtime for requests to the daemon or the kernel.
 fn runtime() -> Result<Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the asynchronous runtime")
@@ -223,7 +223,7 @@ fn runtime() -> Result<Runtime> {
 
 /// Prints `value` as JSON.
 fn print_json(value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).context("the answer cannot be written as JSON")?;
+    let text = serde_json::to_string_pretty(value).context("cannot write the answer as JSON")?;
     print(&format!("{text}\n"))
 }
 

@@ -8,7 +8,8 @@ use hyper::Method;
 use super::{Asking, load_config, print, print_json};
 use crate::reload::Reloaded;
 
-/// Has the daemon read its configuration anew. What can be seen to be wrong without it is said without it.
+/// Makes the daemon reload its configuration. The file is validated first, so that errors are reported without a
+/// daemon.
 pub(super) fn reload(file: Option<&Path>, asking: &Asking) -> Result<()> {
     load_config(file)?;
     let reloaded: Reloaded = asking.change(file, Method::POST, "/reload", None)?;

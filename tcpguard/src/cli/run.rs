@@ -17,24 +17,24 @@ use tracing::info;
 use super::{load_config, logging};
 use crate::{Manner, reload::ConfigSource};
 
-/// Time that what cannot be interrupted has to come to its end.
+/// Time for blocking tasks, which cannot be cancelled, to finish.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// Most of the work is in the kernel.
+/// Few, because most of the work is done in the kernel.
 const WORKER_THREADS: usize = 2;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Interface to guard instead of those of the configuration; may be repeated
+    /// Interface to guard instead of those in the configuration; can be repeated
     #[arg(long = "interface", value_name = "NAME")]
     interfaces: Vec<String>,
-    /// Path of the Unix socket instead of that of the configuration
+    /// Path of the Unix socket (default: the one in the configuration)
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Where to pin what outlives the daemon, instead of where the configuration says
+    /// Directory for pins (default: the one in the configuration)
     #[arg(long, value_name = "PATH")]
     pins: Option<PathBuf>,
-    /// End for another daemon to take over at once, whatever `on_exit` says; whoever ends it for good runs
-    /// `tcpguard detach`. For service managers
+    /// At exit, leave the datapath and the kernel settings for the next daemon, regardless of `on_exit`; after a final
+    /// stop, run `tcpguard detach`. For service managers
     #[arg(long)]
     hand_over: bool,
 }
@@ -58,12 +58,12 @@ pub(super) fn run(file: Option<&Path>, arguments: Arguments) -> Result<()> {
         let reload = Some(hangups()?);
         crate::run(config, Manner { source: Some(source), reload, shutdown, hands_over }).await.map_err(Into::into)
     });
-    // A request to a webhook that hangs, or a long answer, is not waited for: nothing is guarded any more.
+    // Do not wait for a hanging webhook request or a long response: the datapath is no longer controlled.
     runtime.shutdown_timeout(LAST_WORDS);
     result
 }
 
-/// The file, with what the command line says instead.
+/// Returns the source of the configuration: the file, overridden by the command line.
 fn source(file: Option<PathBuf>, arguments: Arguments) -> ConfigSource {
     ConfigSource::new(move || {
         let config = load_config(file.as_deref())?;
@@ -71,21 +71,21 @@ fn source(file: Option<PathBuf>, arguments: Arguments) -> ConfigSource {
     })
 }
 
-/// SIGHUP has the daemon read its configuration anew.
+/// Returns a channel that receives a message at SIGHUP, which reloads the configuration.
 fn hangups() -> Result<mpsc::Receiver<()>> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
-    // One that waits already does for all that come meanwhile.
+    // One pending request covers all signals that arrive before it is handled.
     let (request, requests) = mpsc::channel(1);
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            info!("SIGHUP: reading the configuration again");
+            info!("SIGHUP: reloading the configuration");
             request.try_send(()).ok();
         }
     });
     Ok(requests)
 }
 
-/// Whether this process, which is not root, may do what the daemon does.
+/// Returns whether this process has the capabilities that the daemon needs.
 fn has_capabilities() -> Result<bool> {
     const CAP_NET_ADMIN: u32 = 12;
     const CAP_PERFMON: u32 = 38;
@@ -99,7 +99,7 @@ fn has_capabilities() -> Result<bool> {
     Ok([CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF].iter().all(|bit| effective >> bit & 1 == 1))
 }
 
-/// SIGTERM and SIGINT end the daemon in good order.
+/// Cancels `shutdown` at SIGTERM or SIGINT, for an orderly exit.
 fn cancel_on_signal(shutdown: &CancellationToken) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
@@ -109,7 +109,7 @@ fn cancel_on_signal(shutdown: &CancellationToken) -> Result<()> {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
-        info!("{name}: ending");
+        info!("{name}: shutting down");
         shutdown.cancel();
     });
     Ok(())

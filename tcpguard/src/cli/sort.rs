@@ -1,10 +1,10 @@
-//! What sources are ordered by.
+//! Sort orders of the source list.
 
 use clap::ValueEnum;
 
 use crate::api::model::Source;
 
-/// What sources are ordered by.
+/// A sort order of the source list, descending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Sort {
     /// SYNs
@@ -17,7 +17,7 @@ pub enum Sort {
 }
 
 impl Sort {
-    /// As the daemon calls it.
+    /// Returns the name in the HTTP API.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Syn => "syn",
@@ -26,7 +26,7 @@ impl Sort {
         }
     }
 
-    /// The next one.
+    /// Returns the next sort order, cyclically.
     pub const fn next(self) -> Self {
         match self {
             Self::Syn => Self::HalfOpen,
@@ -35,7 +35,7 @@ impl Sort {
         }
     }
 
-    /// How far to the front a source belongs.
+    /// Returns the value that sources are sorted by; the largest comes first.
     pub const fn weight(self, source: &Source) -> u64 {
         match self {
             Self::Syn => source.syn,

@@ -13,10 +13,10 @@ use crate::api::model::Source;
 pub(super) struct Arguments {
     #[command(flatten)]
     asking: Asking,
-    /// What to order them by
+    /// Sort order
     #[arg(long, value_enum, default_value_t = Sort::Syn)]
     sort: Sort,
-    /// How many to show
+    /// Maximum number of sources to show
     #[arg(long, default_value_t = 20)]
     limit: u32,
 }

@@ -12,7 +12,7 @@ pub(super) fn status(config: Option<&Path>, asking: &Asking) -> Result<()> {
     if asking.json { print_json(&stats) } else { print(&describe(&stats)) }
 }
 
-/// Ten lines.
+/// Formats the report as ten lines.
 fn describe(stats: &Stats) -> String {
     let interfaces: Vec<String> = stats.interfaces.iter().map(describe_interface).collect();
     let (totals, rates, thresholds) = (&stats.totals, &stats.rates, &stats.thresholds);
@@ -38,7 +38,7 @@ fn describe(stats: &Stats) -> String {
                 stats.half_open.datapath
             ),
         ),
-        ("refused", format!("{} for want of resources", stats.refused)),
+        ("refused", format!("{} connection requests, because a queue was full", stats.refused)),
         (
             "totals",
             format!(
@@ -50,7 +50,7 @@ fn describe(stats: &Stats) -> String {
         (
             "top",
             stats.sources.first().map_or_else(
-                || "nobody yet".to_owned(),
+                || "none yet".to_owned(),
                 |top| {
                     format!("{}: {} SYN, {} completed, {} half open", top.source, top.syn, top.completed, top.half_open)
                 },

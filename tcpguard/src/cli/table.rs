@@ -1,6 +1,6 @@
-//! Columns.
+//! Tables of aligned columns.
 
-/// Lines up `rows` under `headings`; numbers stand right, texts left.
+/// Formats `rows` under `headings` in aligned columns: numbers to the right, text to the left.
 pub(super) fn table<const COLUMNS: usize>(headings: [&str; COLUMNS], rows: &[[String; COLUMNS]]) -> String {
     let mut widths = headings.map(str::len);
     for row in rows {

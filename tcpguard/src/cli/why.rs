@@ -12,7 +12,7 @@ use crate::api::model::Why;
 pub(super) struct Arguments {
     #[command(flatten)]
     asking: Asking,
-    /// The source's address
+    /// Address of the source
     address: IpAddr,
 }
 

@@ -1,4 +1,4 @@
-//! What is different between two configurations, and which of it a running daemon can take up.
+//! Differences between two configurations, and which of them apply to a running daemon.
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -10,27 +10,27 @@ use super::Config;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TakesEffect {
-    /// At once.
+    /// Immediately.
     Now,
-    /// With the next start of the daemon.
+    /// At the next start of the daemon.
     AtRestart,
 }
 
-/// A key whose value is another one.
+/// A configuration key whose value changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Change {
-    /// The key, as in `thresholds.max_half_open`.
+    /// Dotted key, such as `thresholds.max_half_open`.
     pub key: String,
-    /// What it was, as TOML; none where it was not set.
+    /// Previous value as TOML; absent if the key was not set.
     pub from: Option<String>,
-    /// What it is now.
+    /// New value as TOML; absent if the key is no longer set.
     pub to: Option<String>,
-    /// When it takes effect.
+    /// When the change takes effect.
     pub takes_effect: TakesEffect,
 }
 
-/// Keys, or sections, that only a start reads: where the daemon listens and keeps things, the sizes of maps, and how
-/// the datapath is attached and loaded.
+/// Keys and sections that are read only at startup: sockets and file paths, map sizes, and how the datapath is attached
+/// and loaded.
 const AT_RESTART: [&str; 10] = [
     "attach",
     "xdp_mode",
@@ -51,14 +51,14 @@ fn takes_effect(key: &str) -> TakesEffect {
 }
 
 impl Config {
-    /// What is different in `other`, by key.
+    /// Returns the changes from this configuration to `other`, ordered by key.
     pub fn changes_to(&self, other: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
         compare("", &table(self), &table(other), &mut changes);
         changes
     }
 
-    /// This one, but for what only a start reads: that stays as it is in `running`.
+    /// Returns this configuration with the keys that are read only at startup taken from `running`.
     #[must_use]
     pub fn as_taken_up_by(self, running: &Self) -> Self {
         Self {
@@ -79,7 +79,8 @@ impl Config {
     }
 }
 
-/// A configuration is made of what TOML can say: a test sees to it.
+/// Returns the configuration as a TOML table. The conversion cannot fail: every value has a TOML representation, which
+/// a test checks.
 fn table(config: &Config) -> Table {
     Table::try_from(config).unwrap_or_default()
 }
@@ -133,7 +134,7 @@ mod tests {
         assert!(before.changes_to(&before).is_empty());
     }
 
-    /// What is said to wait for a restart does, and nothing else.
+    /// Exactly the changes that are reported as waiting for a restart are not applied.
     #[test]
     fn what_is_taken_up_is_what_is_said_to_be() {
         let before = Config::default();

@@ -1,41 +1,41 @@
-//! What can be wrong with a configuration, each in one sentence that names the place.
+//! Configuration errors. Each message is one sentence and names the position in the file.
 
 use std::ops::Range;
 
 use thiserror::Error;
 
-/// Why a configuration was refused.
+/// The reason a configuration was refused.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration {file}: {source}")]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         file: String,
-        /// The reason.
+        /// The I/O error.
         source: std::io::Error,
     },
-    /// An argument of the command line cannot be used.
+    /// A command-line argument has an invalid value.
     #[error("{0}")]
     Argument(String),
-    /// It is not TOML, or a key is unknown or of the wrong type.
+    /// The file is not TOML, a key is unknown, or a value is invalid.
     #[error("{file}:{line}:{column}: {message}")]
     Syntax {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// Line, from 1.
+        /// Line number, starting at 1.
         line: usize,
-        /// Column, from 1.
+        /// Column in characters, starting at 1.
         column: usize,
-        /// What is wrong there.
+        /// Description of the error.
         message: String,
     },
 }
 
-/// A value that cannot be used.
+/// An invalid value.
 pub(super) struct Problem {
     pub message: String,
-    /// Bytes of the file that the value takes up.
+    /// Byte range of the value in the file.
     pub span: Range<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! The configuration file as it is typed in: every key optional, unknown ones refused.
+//! The configuration file before validation: every key is optional, unknown keys are refused.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -7,45 +7,45 @@ use toml::Spanned;
 
 use crate::lists;
 
-/// How the XDP program is attached.
+/// The XDP mode in which the program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
-    /// By the driver, else by the kernel's generic code, with a warning.
+    /// Native, or generic with a warning where the driver does not support native XDP.
     Auto,
-    /// By the driver or not at all.
+    /// Native only: in the driver.
     Native,
-    /// By the kernel's generic code.
+    /// Generic: in the kernel's generic code.
     Generic,
 }
 
-/// Where the datapath is attached.
+/// The hook the datapath is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hook {
-    /// XDP: in the driver, or close behind it.
+    /// XDP, in the driver or in the kernel's generic code.
     Xdp,
     /// The ingress of traffic control.
     Tc,
 }
 
-/// What is done where an interface has an XDP program already.
+/// Handling of an interface that already has an XDP program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Coexist {
-    /// It is not guarded.
+    /// The interface is not guarded.
     Refuse,
-    /// tcpguard takes its place, and hands it what passes.
+    /// tcpguard runs before that program and passes packets on to it.
     Chain,
 }
 
-/// What becomes of the datapath when the daemon ends.
+/// What happens to the datapath when the daemon ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnExit {
-    /// It is detached.
+    /// The datapath is detached.
     Detach,
-    /// It stays attached, and stops enforcing once the heartbeat is old.
+    /// The datapath stays attached, and passes every packet once the lease has expired.
     Keep,
 }
 
@@ -53,21 +53,21 @@ pub enum OnExit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChallengeMode {
-    /// Under attack.
+    /// During attacks that blocks cannot stop.
     Auto,
-    /// All the time.
+    /// Always.
     Always,
-    /// Not at all.
+    /// Never.
     Never,
 }
 
-/// What SYNs are challenged by.
+/// The method by which SYNs are challenged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChallengeMethod {
-    /// A cookie in a SYN-ACK; where the kernel cannot make any, the other.
+    /// A SYN-ACK with a cookie; [`Self::Retransmit`] where the kernel cannot generate cookies.
     Cookie,
-    /// The first SYN is dropped: a TCP sends it again.
+    /// The first SYN is dropped; a TCP client retransmits it.
     Retransmit,
 }
 
@@ -183,12 +183,12 @@ pub(super) struct NotifyFile {
     pub most_per_hour: Option<Spanned<u32>>,
 }
 
-/// A length of time, as in "10s" or "1h 30m".
+/// A duration such as "10s" or "1h 30m".
 #[derive(Clone, Copy, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Period(#[serde(with = "humantime_serde")] pub Duration);
 
-/// A network, as in "198.51.100.0/24"; an address alone is a network of one.
+/// A network such as "198.51.100.0/24"; a plain address is a network with one address.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Network(pub lists::Network);

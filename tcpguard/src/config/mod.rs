@@ -1,4 +1,4 @@
-//! Configuration: [`file`] is what an operator types, [`Config`] what came through validation.
+//! Configuration: [`file`] holds the file's contents as deserialised, [`Config`] the validated result.
 
 mod change;
 mod error;
@@ -15,193 +15,201 @@ pub use change::{Change, TakesEffect};
 pub use error::ConfigError;
 pub use file::{ChallengeMethod, ChallengeMode, Coexist, Hook, OnExit, XdpMode};
 
-/// A validated configuration. It serialises to the TOML that would produce it.
+/// A validated configuration. It serialises to TOML that parses back to the same configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Config {
-    /// Interfaces to guard, by name, or by patterns such as `eth*`, which also take in what appears later. Without any: the
-    /// interface of the default route.
+    /// Interfaces to guard: names, or patterns such as `eth*`, which also match interfaces that appear later. If empty,
+    /// the interface of the default route.
     pub interfaces: Vec<String>,
-    /// Where the datapath is attached: `xdp`, or `tc`, the ingress of traffic control (TCX, else a clsact qdisc), which costs more,
-    /// for interfaces whose XDP is taken or not usable.
+    /// Hook the datapath is attached to: `xdp`, or `tc`, the ingress of traffic control (TCX, or a clsact qdisc where
+    /// TCX is not available). `tc` costs more per packet; it is for interfaces whose XDP hook is in use or not usable.
     pub attach: Hook,
-    /// How the XDP program is attached: `auto` (by the driver, else by the kernel's generic code, with a warning), `native` or
-    /// `generic`.
+    /// XDP mode: `native` (in the driver), `generic` (in the kernel's generic code), or `auto` (native, with a warning
+    /// and generic mode where the driver does not support it).
     pub xdp_mode: XdpMode,
-    /// What is done where an interface has an XDP program already: `refuse` (it is not guarded), or `chain` (tcpguard takes its
-    /// place, hands it what passes, and puts it back in the end).
+    /// Handling of an interface that already has an XDP program: `refuse` (the interface is not guarded) or `chain`
+    /// (tcpguard runs before that program, passes packets on to it, and restores it when it detaches).
     pub coexist: Coexist,
-    /// What may be done: 0 watches and reports, 1 also changes kernel settings in an attack, 2 also drops and challenges in XDP.
+    /// Protection level: 0 only observes and reports, 1 also changes kernel settings during an attack, 2 also drops and
+    /// challenges packets in the datapath.
     pub syn_attack_protect: u8,
-    /// What becomes of the datapath when the daemon ends: `detach` takes it off; `keep` leaves it attached, where it counts and lets
-    /// everything in, until the next daemon takes over from it, or `tcpguard detach` takes it off.
+    /// What happens to the datapath when the daemon ends: `detach` detaches it; `keep` leaves it attached, counting but
+    /// passing every packet, until the next daemon takes it over or `tcpguard detach` removes it.
     pub on_exit: OnExit,
     /// Host-wide thresholds.
     pub thresholds: Thresholds,
-    /// What one source may do.
+    /// Limits for one source or prefix.
     pub source: SourceLimits,
-    /// SYN cookies from XDP.
+    /// Challenges for unproven sources.
     pub challenge: Challenge,
-    /// Who is always, or never, let in.
+    /// Networks on the allow and deny lists.
     pub lists: Lists,
-    /// Where the daemon listens.
+    /// Addresses the daemon listens on.
     pub listen: Listen,
-    /// Bounds of the daemon itself.
+    /// Resource limits and timeouts of the daemon.
     pub limits: Limits,
-    /// What may be done to the kernel's settings in an attack.
+    /// Changes to kernel settings during an attack.
     pub kernel: Kernel,
-    /// What survives restarts.
+    /// State that survives restarts.
     pub store: Store,
-    /// What outlives the daemon in the kernel.
+    /// Attachments and maps that outlive the daemon.
     pub pins: Pins,
-    /// Who is told when an attack begins and ends.
+    /// Notifications when an attack begins and ends.
     pub notify: Notify,
-    /// Other thresholds for some ports.
+    /// Services: ports with a threshold of their own.
     #[serde(rename = "service", skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
 }
 
-/// Host-wide thresholds, named after Windows' `TcpMaxHalfOpen` family. Each is exceeded by one more.
+/// Host-wide thresholds, named after Windows' `TcpMaxHalfOpen` family. The host is under attack when a value is above
+/// its threshold; at the threshold nothing happens.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Thresholds {
-    /// Half-open handshakes of the host; an attack is when there are more. 1 to 10,000,000.
+    /// Half-open handshakes; the host is under attack above this value. 1 to 10,000,000.
     pub max_half_open: u32,
-    /// The same of those whose SYN-ACK was sent again. 1 to 10,000,000, and not above `max_half_open`, which it follows down.
+    /// Half-open handshakes whose SYN-ACK was retransmitted. 1 to 10,000,000, at most `max_half_open`; the default is
+    /// lowered to `max_half_open` where that is smaller.
     pub max_half_open_retried: u32,
-    /// Connection requests a second that the kernel refuses for want of resources; an attack is when there are more.
+    /// Connection requests per second that the kernel drops because a queue is full; the host is under attack above
+    /// this value.
     pub max_ports_exhausted: u32,
-    /// An attack is over when every value is below this share of its threshold for `hold`. 0.1 to 1.0.
+    /// Fraction of each threshold that every value must stay below for `hold` before the attack is over. 0.1 to 1.0.
     pub leave_ratio: f64,
-    /// For how long every value must be below. 1 s to 24 h.
+    /// Time that every value must stay below `leave_ratio` of its threshold. 1 s to 24 h.
     #[serde(with = "humantime_serde")]
     pub hold: Duration,
 }
 
-/// What one source, or one network, may do.
+/// Limits for one source, or for the sources of one prefix.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct SourceLimits {
-    /// Half-open handshakes of one source, above which it is blocked in an attack. 1 to 10,000,000.
+    /// Half-open handshakes of one source; during an attack the source is blocked above this value. 1 to 10,000,000.
     pub max_half_open: u32,
-    /// SYNs a second of one source, above which they are dropped, in calm too; completed handshakes do not count. 1 to
-    /// 100,000,000.
+    /// SYNs per second of one source; SYNs above this rate are dropped, even without an attack. SYNs whose handshake
+    /// completes do not count. 1 to 100,000,000.
     pub syn_per_second: u32,
-    /// How long a first block lasts; each repeat doubles it. 1 s to 366 days.
+    /// Duration of a source's first block; each repeated block lasts twice as long. 1 s to 366 days.
     #[serde(with = "humantime_serde")]
     pub block_for: Duration,
-    /// The longest that a block lasts. 1 s to 366 days, and not below `block_for`.
+    /// Maximum duration of a block. 1 s to 366 days, at least `block_for`.
     #[serde(with = "humantime_serde")]
     pub block_max: Duration,
-    /// Prefix length that IPv4 networks are accounted by. 8 to 32.
+    /// Length of the prefixes that IPv4 sources are accounted under. 8 to 32.
     pub prefix_v4: u8,
-    /// Prefix length that IPv6 networks are accounted by. 16 to 128.
+    /// Length of the prefixes that IPv6 sources are accounted under. 16 to 128.
     pub prefix_v6: u8,
-    /// Half-open handshakes of one network, above which it is blocked in an attack. 1 to 10,000,000.
+    /// Half-open handshakes of one prefix; during an attack the prefix is blocked above this value. 1 to 10,000,000.
     pub prefix_max_half_open: u32,
 }
 
-/// How SYNs of sources that have not proved themselves are challenged.
+/// How SYNs of unproven sources are challenged.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Challenge {
-    /// When SYNs are challenged: `auto` (in attacks that blocks cannot stop), `always` or `never`. Only with
+    /// When SYNs are challenged: `auto` (during attacks that blocks cannot stop), `always` or `never`. Requires
     /// `syn_attack_protect = 2`.
     pub mode: ChallengeMode,
-    /// By what: `cookie` (a SYN cookie from XDP, where the kernel can make one) or `retransmit` (the first SYN is dropped, since
-    /// a TCP sends it again).
+    /// Challenge method: `cookie` (the datapath answers with a SYN cookie, on kernels that can generate one) or
+    /// `retransmit` (the first SYN is dropped, because a TCP client retransmits it).
     pub method: ChallengeMethod,
-    /// For how long a completed handshake proves its source. 1 s to 24 h.
+    /// Time a source stays proven after it completed a handshake. 1 s to 24 h.
     #[serde(with = "humantime_serde")]
     pub proven_for: Duration,
-    /// SYNs a second of unproven sources to one port, above which the datapath challenges by itself, before the daemon has looked. 0
-    /// for never, up to 100,000,000.
+    /// SYNs per second from unproven sources to one port; above this rate the datapath challenges the port on its own,
+    /// before the daemon's next tick. Up to 100,000,000; 0 disables this.
     pub syn_per_second: u32,
 }
 
-/// Who is always, or never, let in.
+/// The allow and deny lists.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Lists {
-    /// Networks (CIDR) or addresses that are always let in, whatever else is said.
+    /// Networks (CIDR) or addresses whose SYNs are never dropped or challenged; takes precedence over `deny` and
+    /// blocks.
     pub allow: Vec<IpNet>,
-    /// Networks (CIDR) or addresses that are never let in, unless allowed.
+    /// Networks (CIDR) or addresses whose SYNs are dropped, unless they are on the allow list.
     pub deny: Vec<IpNet>,
-    /// Files with more of these, one a line, with # comments; read again when they change.
+    /// Files with further denied networks, one per line, with `#` comments. Read again when they change.
     pub deny_files: Vec<PathBuf>,
-    /// Whether the peers of SSH sessions that are open when the daemon starts, or reads its configuration again, are allowed.
+    /// Whether to allow the peers of SSH sessions that are open when the daemon starts or reloads its configuration.
     pub keep_ssh: bool,
 }
 
-/// Other thresholds for some ports.
+/// A service: ports with a threshold of their own.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Service {
-    /// The ports, 1 to 65535; a port is in one service.
+    /// Ports of the service, 1 to 65535. A port can belong to only one service.
     pub ports: Vec<u16>,
-    /// Half-open handshakes of these ports; the service is under attack when there are more. 1 to 10,000,000.
+    /// Half-open handshakes of these ports; the service is under attack above this value. 1 to 10,000,000.
     pub max_half_open: u32,
 }
 
 impl Service {
-    /// As it is shown.
+    /// Returns the name in messages and reports: `service` and the ports, separated by commas.
     pub fn name(&self) -> String {
         format!("service {}", self.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(","))
     }
 }
 
-/// Where the daemon listens.
+/// Addresses the daemon listens on.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Listen {
-    /// Address and port of the HTTP server, which only reads. Any other than loopback is warned of.
+    /// Address and port of the read-only HTTP server. An address other than loopback causes a warning.
     pub http: SocketAddr,
-    /// Names, beside addresses and localhost, that requests may be for: those of a proxy before it, most likely. Others are
-    /// refused, since a web page may have made them point here.
+    /// Host names accepted in requests in addition to addresses and `localhost`, such as the name of a reverse proxy.
+    /// Requests for other names are refused, which prevents DNS rebinding by web pages.
     pub hosts: Vec<String>,
-    /// Path of the Unix socket, at most 107 bytes. It gets the mode 0660: who may open it may change lists.
+    /// Absolute path of the Unix socket, at most 107 bytes. Its mode is 0660: every user who can open it can change the
+    /// lists.
     pub socket: PathBuf,
 }
 
-/// Bounds of the daemon itself.
+/// Resource limits and timeouts of the daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Limits {
-    /// Entries of the source table, some 200 bytes each. 1,024 to 16,777,216.
+    /// Maximum number of entries in the source table, about 200 bytes each. 1,024 to 16,777,216.
     pub max_sources: u32,
-    /// How old the daemon's heartbeat may be before the datapath lets everything in. 1 s to 24 h.
+    /// Time after the daemon's last heartbeat when the lease expires and the datapath passes every packet. 1 s to 24 h.
     #[serde(with = "humantime_serde")]
     pub heartbeat_timeout: Duration,
 }
 
-/// What may be done to the kernel's settings in an attack.
+/// Changes to kernel settings during an attack.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Kernel {
-    /// Whether `somaxconn` and `tcp_max_syn_backlog` are raised in an attack to what is advised.
+    /// Whether to raise `somaxconn` and `tcp_max_syn_backlog` to the advised values during an attack.
     pub tune_backlog: bool,
 }
 
-/// What survives restarts.
+/// State that survives restarts.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Store {
-    /// The file (SQLite) that events, blocks and the lists' entries by commands are kept in. Where it cannot be written, they are
-    /// kept in memory.
+    /// Absolute path of the SQLite file with events, blocks and list entries added by commands. If it cannot be
+    /// written, they are kept in memory only.
     pub path: PathBuf,
 }
 
-/// What outlives the daemon in the kernel: attachments, and the maps that the datapath has gathered its knowledge in.
+/// Attachments and maps that outlive the daemon, pinned for the next one.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Pins {
-    /// The folder they are pinned in, on a BPF file system. Where that cannot be had, a restart begins anew.
+    /// Absolute path of the pin directory on a BPF file system. If it is not usable, the datapath's state is lost at a
+    /// restart.
     pub path: PathBuf,
 }
 
-/// Who is told when an attack begins and ends: by a command, by a webhook, or both.
+/// Notifications when an attack begins and ends: a command, a webhook, or both.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Notify {
-    /// The program to run, and its arguments. It is given JSON on its standard input; empty for none.
+    /// Absolute path of a program and its arguments. It receives the notification as JSON on standard input. Empty for
+    /// none.
     pub command: Vec<String>,
-    /// Where to POST the same JSON; none without it.
+    /// HTTP or HTTPS URL that the same JSON is posted to. Unset for none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook: Option<String>,
-    /// How long either may take: from "1s" to "1m".
+    /// Timeout of the command and of each webhook request. 1 s to 1 min.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
-    /// How often a webhook that does not answer is tried again: 0 to 10.
+    /// Number of retries when a webhook request fails. 0 to 10.
     pub retries: u32,
-    /// Notifications an hour, at most: 1 to 3600. More are left out, and counted.
+    /// Maximum number of notifications per hour; further ones are discarded and counted. 1 to 3600.
     pub most_per_hour: u32,
 }
 
@@ -262,7 +270,7 @@ impl Config {
     /// Reads and validates the file at `path`.
     ///
     /// # Errors
-    /// Where it cannot be read, is not TOML, has an unknown or ill-typed key, or a value out of range.
+    /// Returns an error if the file cannot be read, is not TOML, or has an unknown key or an invalid value.
     pub fn load(path: &std::path::Path) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
         let text =
@@ -270,10 +278,11 @@ impl Config {
         Self::parse(&text, &name)
     }
 
-    /// The same with other interfaces, another socket and other pins, as the command line may name them.
+    /// Overrides interfaces, socket and pins with the values given on the command line. An empty list or `None` keeps
+    /// the configured value.
     ///
     /// # Errors
-    /// Where one of them cannot be used.
+    /// Returns an error if one of the values is invalid.
     pub fn with_arguments(
         mut self,
         interfaces: Vec<String>,
@@ -294,10 +303,10 @@ impl Config {
         Ok(self)
     }
 
-    /// Parses and validates `text`, which came from a file called `name`.
+    /// Parses and validates `text`. Errors refer to it as the file `name`.
     ///
     /// # Errors
-    /// As [`Config::load`], but for reading.
+    /// Returns an error if `text` is not TOML, or has an unknown key or an invalid value.
     pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
         let file: file::ConfigFile = toml::from_str(text).map_err(|error| ConfigError::syntax(name, text, &error))?;
         validate::validate(file).map_err(|problem| problem.at(name, text))

@@ -110,7 +110,7 @@ fn a_missing_file_is_one_sentence() {
 #[test]
 fn whom_to_tell_must_make_sense() {
     for (text, word) in [
-        ("[notify]\ncommand = [\"page\"]", "whole path of a program"),
+        ("[notify]\ncommand = [\"page\"]", "absolute path of a program"),
         ("[notify]\nwebhook = \"hooks.example\"", "must begin with http"),
         ("[notify]\nwebhook = \"file:///etc/passwd\"", "must begin with http"),
         ("[notify]\ntimeout = \"2h\"", "out of range"),

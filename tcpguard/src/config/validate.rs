@@ -1,4 +1,4 @@
-//! From what was typed to what can be run with.
+//! Validation of a parsed configuration file.
 
 use std::{
     fmt::Display,
@@ -22,9 +22,9 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// The kernel's limit for an interface name (IFNAMSIZ, less the terminating zero).
+/// Maximum length of an interface name in bytes (`IFNAMSIZ` without the terminating zero).
 const LONGEST_INTERFACE_NAME: usize = 15;
-/// The kernel's limit for the path of a Unix socket (`sun_path`, less the terminating zero).
+/// Maximum length of a Unix socket's path in bytes (`sun_path` without the terminating zero).
 const LONGEST_SOCKET_PATH: usize = 107;
 
 pub(super) fn validate(file: ConfigFile) -> Result<Config, Problem> {
@@ -69,7 +69,7 @@ fn interfaces(typed: Option<Spanned<Vec<String>>>) -> Result<Vec<String>, Proble
     }
 }
 
-/// What is wrong with these names of interfaces.
+/// Returns the first problem with these interface names and patterns.
 pub(super) fn interfaces_problem(names: &[String]) -> Option<String> {
     for (index, name) in names.iter().enumerate() {
         let is_name = !name.is_empty()
@@ -81,7 +81,7 @@ pub(super) fn interfaces_problem(names: &[String]) -> Option<String> {
         if crate::interfaces::is_pattern(name)
             && let Err(error) = glob::Pattern::new(name)
         {
-            return Some(format!("\"{name}\" cannot be a pattern of interfaces: {error}"));
+            return Some(format!("\"{name}\" is not a valid interface pattern: {error}"));
         }
         if names[..index].contains(name) {
             return Some(format!("interface {name} is named twice"));
@@ -90,11 +90,11 @@ pub(super) fn interfaces_problem(names: &[String]) -> Option<String> {
     None
 }
 
-/// What is wrong with this path of a socket.
+/// Returns the problem with this socket path, if it is invalid.
 pub(super) fn socket_problem(path: &Path) -> Option<String> {
     let is_path = path.is_absolute() && path.as_os_str().len() <= LONGEST_SOCKET_PATH;
     (!is_path).then(|| {
-        format!("\"{}\" cannot be the socket's path: it must start with / and have at most 107 bytes", path.display())
+        format!("\"{}\" is not a valid socket path: it must start with / and have at most 107 bytes", path.display())
     })
 }
 
@@ -110,12 +110,12 @@ fn thresholds(typed: ThresholdsFile, defaults: Thresholds) -> Result<Thresholds,
     match retried_span {
         Some(span) if thresholds.max_half_open_retried > thresholds.max_half_open => Err(Problem {
             message: format!(
-                "max_half_open_retried ({}) counts some of those that max_half_open ({}) counts, so it cannot be greater",
+                "max_half_open_retried ({}) must not exceed max_half_open ({}), which includes the same handshakes",
                 thresholds.max_half_open_retried, thresholds.max_half_open
             ),
             span,
         }),
-        // Not typed: it follows a lower max_half_open down.
+        // Not set: the default is lowered to a smaller max_half_open.
         None => Ok(Thresholds {
             max_half_open_retried: thresholds.max_half_open_retried.min(thresholds.max_half_open),
             ..thresholds
@@ -146,9 +146,8 @@ fn source(typed: SourceFile, defaults: SourceLimits) -> Result<SourceLimits, Pro
 fn lists(typed: ListsFile, defaults: Lists) -> Result<Lists, Problem> {
     if let Some(wide) = typed.deny.iter().find(|network| network.as_ref().0.is_too_wide()) {
         let network = wide.as_ref().0;
-        let message = format!(
-            "{network} would shut out everybody; `tcpguard block {network} --force` insists on it while the daemon runs"
-        );
+        let message =
+            format!("{network} is too wide to deny here; `tcpguard block {network} --force` denies it anyway");
         return Err(Problem { message, span: wide.span() });
     }
     Ok(Lists {
@@ -159,7 +158,7 @@ fn lists(typed: ListsFile, defaults: Lists) -> Result<Lists, Problem> {
     })
 }
 
-/// The path of `what`.
+/// Returns the configured path of `what`, or the default; the path must be absolute.
 fn absolute(what: &str, typed: Option<Spanned<PathBuf>>, default: PathBuf) -> Result<PathBuf, Problem> {
     let Some(path) = typed else { return Ok(default) };
     match path_problem(what, path.as_ref()) {
@@ -168,9 +167,9 @@ fn absolute(what: &str, typed: Option<Spanned<PathBuf>>, default: PathBuf) -> Re
     }
 }
 
-/// What is wrong with this path of `what`.
+/// Returns the problem with this path of `what`, if it is not absolute.
 pub(super) fn path_problem(what: &str, path: &Path) -> Option<String> {
-    let message = || format!("\"{}\" cannot be the path of {what}: it must start with /", path.display());
+    let message = || format!("\"{}\" is not a valid path for {what}: it must start with /", path.display());
     (!path.is_absolute()).then(message)
 }
 
@@ -179,7 +178,7 @@ fn notify(typed: NotifyFile, defaults: Notify) -> Result<Notify, Problem> {
         && !command.as_ref().first().is_none_or(|program| Path::new(program).is_absolute())
     {
         let message =
-            "the command must begin with the whole path of a program: as in [\"/usr/local/bin/page\", \"--now\"]";
+            "the command must begin with the absolute path of a program, as in [\"/usr/local/bin/page\", \"--now\"]";
         return Err(Problem { message: message.to_owned(), span: command.span() });
     }
     if let Some(url) = &typed.webhook {
@@ -188,7 +187,7 @@ fn notify(typed: NotifyFile, defaults: Notify) -> Result<Notify, Problem> {
             parsed.is_some_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some());
         if !is_sound {
             let message =
-                format!("\"{}\" is no URL that can be posted to: it must begin with http:// or https://", url.as_ref());
+                format!("\"{}\" is not a valid webhook URL: it must begin with http:// or https://", url.as_ref());
             return Err(Problem { message, span: url.span() });
         }
     }
@@ -234,7 +233,7 @@ fn listen(typed: ListenFile, defaults: Listen) -> Result<Listen, Problem> {
     let is_name =
         |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
     if let Some(bad) = typed.hosts.iter().find(|host| !is_name(host.as_ref())) {
-        let message = format!("\"{}\" is no name of a host: as in guard.example.org, without a port", bad.as_ref());
+        let message = format!("\"{}\" is not a host name such as guard.example.org, without a port", bad.as_ref());
         return Err(Problem { message, span: bad.span() });
     }
     Ok(Listen {
@@ -251,7 +250,7 @@ fn limits(typed: LimitsFile, defaults: Limits) -> Result<Limits, Problem> {
     })
 }
 
-/// The value typed in, or the default; the range is for the value alone.
+/// Returns the configured value, which must be in `range`, or the default, which is not checked.
 fn within<T: PartialOrd + Display>(
     typed: Option<Spanned<T>>,
     default: T,

@@ -1,4 +1,4 @@
-//! The daemon: whether it runs, and what it says of itself.
+//! Checks of the daemon: whether it runs and answers, and the problems it reports.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::{Daemon, Finding};
 use crate::api::model::Stats;
 
 const AREA: &str = "daemon";
-/// A snapshot that comes later than this is no use.
+/// Delay of an observation, in seconds, above which it is a problem.
 const LATE_SECONDS: f64 = 1.0;
 
 pub(super) fn examine(socket: &Path, daemon: &Daemon) -> Vec<Finding> {
@@ -15,34 +15,35 @@ pub(super) fn examine(socket: &Path, daemon: &Daemon) -> Vec<Finding> {
         Daemon::Answers(stats) => stats,
         Daemon::Absent => {
             let value = format!("does not run: nobody listens at {}", socket.display());
-            let meaning = "nothing is guarded while it does not run";
+            let meaning = "no interface is guarded while the daemon does not run";
             return vec![finding(value, meaning).fix("tcpguard run (or: systemctl start tcpguard)")];
         }
         Daemon::Forbidden => {
-            let value = format!("not known: {} may not be opened", socket.display());
-            return vec![finding(value, "only root, and the socket's group, may ask it").fix("sudo tcpguard doctor")];
+            let value = format!("not known: no permission to open {}", socket.display());
+            return vec![
+                finding(value, "only root and the socket's group can query the daemon").fix("sudo tcpguard doctor"),
+            ];
         }
         Daemon::Unwell(problem) => {
-            let meaning = "it listens, but does not answer as it should";
-            return vec![finding(problem.clone(), meaning).fix("look into its log: journalctl -u tcpguard")];
+            let meaning = "the daemon listens, but does not answer correctly";
+            return vec![finding(problem.clone(), meaning).fix("check its log: journalctl -u tcpguard")];
         }
     };
     let mut findings =
         vec![Finding::new(AREA, "tcpguard", format!("{}, {}", stats.version, stats.state), "it runs and answers")];
     findings.push(version(stats));
     let late = stats.cost.longest_tick_delay_seconds;
-    let meaning =
-        "by how much a snapshot came too late within a minute; after limits.heartbeat_timeout everything is let in";
+    let meaning = "longest delay of a tick in the last minute; after limits.heartbeat_timeout the lease expires and every packet passes";
     findings.push(Finding::new(AREA, "beat", format!("at most {:.0} ms late", late * 1000.0), meaning).fix_if(
         late > LATE_SECONDS,
-        "give the host more processor time, or the service a higher priority (systemd: Nice=-5)",
+        "give the host more CPU time, or the service a higher priority (systemd: Nice=-5)",
     ));
     for port in &stats.measures.challenge.left_alone {
         let name = format!("port {}", port.port);
-        let meaning = "it should be challenged, and is not";
+        let meaning = "the port should be challenged, but is not";
         findings.push(Finding::new(AREA, name, &port.reason, meaning).note());
     }
-    let meaning = "what would make backlogs large enough for what came";
+    let meaning = "backlogs were too small for the load; the fix makes them large enough";
     findings.extend(
         stats.measures.advice.iter().map(|advice| Finding::new(AREA, "backlog", "too small", meaning).fix(advice)),
     );
@@ -51,7 +52,7 @@ pub(super) fn examine(socket: &Path, daemon: &Daemon) -> Vec<Finding> {
 
 fn version(stats: &Stats) -> Finding {
     let ours = env!("CARGO_PKG_VERSION");
-    let meaning = "the version that runs, and that of this command";
+    let meaning = "versions of the running daemon and of this command";
     Finding::new(AREA, "version", format!("{} and {ours}", stats.version), meaning)
         .fix_if(stats.version != ours, "systemctl restart tcpguard")
 }

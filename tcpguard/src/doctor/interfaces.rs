@@ -1,4 +1,4 @@
-//! The interfaces to guard: whether they can be, in which mode, and how their load is spread.
+//! Checks of the interfaces to guard: whether they exist, their XDP mode, queues and offloads.
 
 use std::{fmt::Display, thread::available_parallelism};
 
@@ -17,7 +17,7 @@ use crate::{
 
 const AREA: &str = "interface";
 
-/// All interfaces, and that of the default route.
+/// The host's interfaces, and that of the default route.
 pub(super) struct Listed {
     links: Vec<Link>,
     default: Option<String>,
@@ -41,10 +41,10 @@ pub(super) async fn examine(listed: &Listed, config: &Config, stats: Option<&Sta
     }
     let wanted = wanted(&listed.links, config, listed.default.as_deref());
     if wanted.is_empty() {
-        let meaning = "there is no default route that would tell which interface to guard";
+        let meaning = "no interface is configured, and there is no default route";
         return vec![
             Finding::new(AREA, "none", "nothing to guard", meaning)
-                .fix("name them in the configuration: interfaces = [\"eth0\"]"),
+                .fix("name the interfaces in the configuration: interfaces = [\"eth0\"]"),
         ];
     }
     let mut findings = Vec::new();
@@ -55,9 +55,9 @@ pub(super) async fn examine(listed: &Listed, config: &Config, stats: Option<&Sta
                     AREA,
                     name,
                     "not there",
-                    "it is guarded as soon as it appears; `tcpguard run` wants it there at the start",
+                    "it is guarded as soon as it appears, but must exist when `tcpguard run` starts",
                 )
-                .fix("correct `interfaces` in the configuration; `ip link` lists those there are"),
+                .fix("correct `interfaces` in the configuration; `ip link` lists the existing ones"),
             );
             continue;
         };
@@ -69,12 +69,12 @@ pub(super) async fn examine(listed: &Listed, config: &Config, stats: Option<&Sta
     findings
 }
 
-/// How the program is, or would be, attached.
+/// Checks whether and how the XDP program is, or can be, attached.
 fn attachment(link: &Link, config: &Config, stats: Option<&Stats>) -> Finding {
-    let meaning = "where frames are looked at: native is by the driver, before the kernel has spent anything; generic costs several times that";
+    let meaning = "XDP mode: native runs in the driver, before the kernel processes the frame; generic costs several times as much";
     let finding = |value: String| Finding::new(AREA, format!("{} XDP", link.name), value, meaning);
     if !link.is_ethernet {
-        let fix = "guard the Ethernet interface below it";
+        let fix = "guard the underlying Ethernet interface";
         return finding("not an Ethernet interface".to_owned()).fix(fix);
     }
     let guarded = stats.and_then(|stats| stats.interfaces.iter().find(|interface| interface.name == link.name));
@@ -85,38 +85,38 @@ fn attachment(link: &Link, config: &Config, stats: Option<&Stats>) -> Finding {
             let finding = finding(format!("{}{reason}", interface.xdp_mode));
             match interface.xdp_mode.as_str() {
                 "detached" => {
-                    finding.fix("`tcpguard status` and the log say why; it is attached again when that is over")
+                    finding.fix("`tcpguard status` and the log show the reason; it is attached again once the cause is gone")
                 }
                 "generic" if !wants_generic => finding.note(),
                 _ => finding,
             }
         }
         (None, Some((id, _))) => match program_name(id) {
-            Some(name) if name == program::GUARD => finding(format!("tcpguard's own program, with the id {id}")),
-            name => finding(format!("taken by the program {} with the id {id}", name.unwrap_or_default()))
-                .fix("`coexist = \"chain\"` has tcpguard run before it, `attach = \"tc\"` beside it; or leave the interface out of `interfaces`"),
+            Some(name) if name == program::GUARD => finding(format!("tcpguard's own program (id {id})")),
+            name => finding(format!("in use by the program {} (id {id})", name.unwrap_or_default()))
+                .fix("set `coexist = \"chain\"` to run before that program, or `attach = \"tc\"` to run beside it, or remove the interface from `interfaces`"),
         },
-        (None, None) => finding("free; the mode shows once `tcpguard run` is attached".to_owned()),
+        (None, None) => finding("free; the mode is known once `tcpguard run` is attached".to_owned()),
     }
 }
 
-/// Whether all CPUs share the load (receive side scaling).
+/// Checks whether the receive queues spread the load over all CPUs (receive side scaling).
 async fn queues(link: &Link) -> Option<Finding> {
     let (used, most) = channels(&link.name).await?;
     let cpus = available_parallelism().map_or(1, |cpus| cpus.get() as u32);
-    let meaning = "queues that frames arrive in: each is served by one CPU, so that a flood can fill but one of them";
+    let meaning = "receive queues: each is served by one CPU, so a flood into a single queue loads only one CPU";
     let finding =
         Finding::new(AREA, format!("{} queues", link.name), format!("{used} of {most} for {cpus} CPUs"), meaning);
     let better = most.min(cpus);
     let fix = format!(
-        "before tcpguard is started: ethtool -L {} combined {better} (many drivers drop the link for a moment then, and some want \
-         queues to spare for native XDP)",
+        "before starting tcpguard: ethtool -L {} combined {better} (many drivers take the link down for a moment, and some need \
+         spare queues for native XDP)",
         link.name
     );
     Some(if used < better { Finding { fix: Some(fix), ..finding.note() } } else { finding })
 }
 
-/// Receive queues in use, and how many there can be; `None` where the driver does not tell.
+/// Returns the number of receive queues in use and the maximum, or `None` if the driver does not report them.
 async fn channels(interface: &str) -> Option<(u32, u32)> {
     let mut handle = ethtool(interface)?;
     let answers = known(handle.channel().get(Some(interface)).execute().await, interface)?;
@@ -134,14 +134,14 @@ async fn channels(interface: &str) -> Option<(u32, u32)> {
     (used > 0 && most > 0).then_some((used, most))
 }
 
-/// A NIC that takes VLAN tags off hides from the program, which network a frame belongs to.
+/// Checks for VLAN tag stripping, which hides from the XDP program which VLAN a frame belongs to.
 async fn vlan_stripping(link: &Link, links: &[Link]) -> Option<Finding> {
     if !links.iter().any(|other| other.lower == Some(link.index)) {
         return None;
     }
     let is_stripping = has_feature(&link.name, "rx-vlan-hw-parse").await?;
     let meaning =
-        "takes VLAN tags off before the program sees the frame: a challenge would be answered without the tag";
+        "strips VLAN tags before the XDP program sees the frame: SYN-ACKs with cookies would be sent without the tag";
     let value = if is_stripping { "on" } else { "off" };
     let finding = Finding::new(AREA, format!("{} VLAN stripping", link.name), value, meaning);
     Some(finding.fix_if(is_stripping, format!("ethtool -K {} rxvlan off", link.name)))
@@ -159,19 +159,19 @@ async fn has_feature(interface: &str, wanted: &str) -> Option<bool> {
     Some(active.flatten().any(|bit| bit.name == wanted && bit.value))
 }
 
-/// A channel to the drivers.
+/// Opens an ethtool netlink connection.
 fn ethtool(interface: &str) -> Option<EthtoolHandle> {
     let (connection, handle, _) = known(new_connection(), interface)?;
     tokio::spawn(connection);
     Some(handle)
 }
 
-/// Many drivers do not tell.
+/// Returns the answer, or `None` with a debug message on an error: many drivers lack the operation.
 fn known<T>(answer: Result<T, impl Display>, interface: &str) -> Option<T> {
-    answer.inspect_err(|error| debug!("{interface}: the driver does not tell: {error}")).ok()
+    answer.inspect_err(|error| debug!("{interface}: no answer from the driver: {error}")).ok()
 }
 
 fn veth(link: &Link) -> Option<Finding> {
-    let meaning = "answers with cookies leave a veth at once only where its other end has an XDP program or GRO";
+    let meaning = "SYN-ACKs sent from XDP leave a veth only if its other end has an XDP program or GRO";
     link.is_veth.then(|| Finding::new(AREA, format!("{} kind", link.name), "veth", meaning).note())
 }

@@ -1,4 +1,4 @@
-//! What this kernel can do: by trying.
+//! Checks of the kernel's features, by loading the datapath.
 
 use std::fs;
 
@@ -11,9 +11,9 @@ use crate::{
 
 const AREA: &str = "kernel";
 const JIT: &str = "/proc/sys/net/core/bpf_jit_enable";
-/// No more room is needed for a trial.
+/// Size of the source table: a trial needs few entries.
 const FEW_SOURCES: u32 = 1024;
-const UNPRIVILEGED: &str = "a knob that needs root to be looked at";
+const UNPRIVILEGED: &str = "only root can read this setting";
 
 pub(super) fn examine() -> Vec<Finding> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -21,7 +21,7 @@ pub(super) fn examine() -> Vec<Finding> {
         AREA,
         "release",
         release.trim(),
-        "what the rest depends on; 5.15 and later are known to work",
+        "kernel release, which determines the features; 5.15 and later are known to work",
     )];
     findings.extend(jit());
     let options = DatapathOptions { max_sources: FEW_SOURCES, pins: None, ..datapath_options(&Config::default()) };
@@ -34,21 +34,21 @@ pub(super) fn examine() -> Vec<Finding> {
             return findings;
         }
     };
-    findings.push(Finding::new(AREA, "datapath", "can be loaded", "the verifier takes every program of this binary"));
+    findings.push(Finding::new(AREA, "datapath", "can be loaded", "the verifier accepts every program of this binary"));
     let features = &datapath.features;
     findings.push(feature(
         ("completions", &features.completions),
-        "sees who completes handshakes: what sources are judged by",
+        "observes completed handshakes, which blocks of sources are based on",
         "use a kernel with BTF (CONFIG_DEBUG_INFO_BTF=y): Debian's and Ubuntu's have it",
     ));
     findings.push(feature(
         ("retries", &features.retries),
-        "sees SYN-ACKs that are sent again, per source",
+        "observes SYN-ACK retransmits per source",
         "use a kernel with BTF (CONFIG_DEBUG_INFO_BTF=y): Debian's and Ubuntu's have it",
     ));
     findings.push(feature(
         ("cookies", &features.cookies),
-        "answers SYNs with cookies from XDP; without it, first SYNs are dropped instead, and come again",
+        "answers SYNs with cookies from XDP; without it, first SYNs are dropped and retransmitted by the client",
         "use Linux 6.0 or later",
     ));
     findings
@@ -61,9 +61,9 @@ fn feature((name, feature): (&'static str, &Feature), meaning: &str, fix: &str) 
     }
 }
 
-/// Whether BPF programs are compiled to machine code.
+/// Checks whether BPF programs are compiled to machine code.
 fn jit() -> Option<Finding> {
-    // Where the kernel can do nothing else, there is no such setting.
+    // Kernels on which this cannot be changed do not have the setting.
     let value = match fs::read_to_string(JIT) {
         Ok(value) => value,
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -71,7 +71,7 @@ fn jit() -> Option<Finding> {
         }
         Err(_) => return None,
     };
-    let meaning = "compiles BPF programs to machine code; without, each packet costs many times as much";
+    let meaning = "compiles BPF programs to machine code; without it, each packet costs many times as much";
     let finding = Finding::new(AREA, "net.core.bpf_jit_enable", value.trim(), meaning);
     Some(finding.fix_if(value.trim() == "0", "sysctl -w net.core.bpf_jit_enable=1"))
 }

@@ -1,4 +1,4 @@
-//! Listeners, and whether their backlogs bear a flood.
+//! Checks of the listeners' backlogs.
 
 use std::{collections::BTreeMap, io};
 
@@ -6,10 +6,10 @@ use super::Finding;
 use crate::kernel::{KernelView, Listener, LiveKernel};
 
 const AREA: &str = "listener";
-/// A listener with less room is full after a moment of what is no attack yet.
+/// Minimum backlog: a smaller one fills up at rates that are not yet an attack.
 const LEAST_BACKLOG: u32 = 128;
 
-/// What listens in this network namespace.
+/// Returns the listeners of this network namespace.
 pub(super) fn list() -> io::Result<Vec<Listener>> {
     LiveKernel::open()?.listeners()
 }
@@ -18,7 +18,7 @@ pub(super) fn examine(listeners: &io::Result<Vec<Listener>>) -> Vec<Finding> {
     match listeners {
         Ok(listeners) => examine_all(listeners),
         Err(error) => {
-            let meaning = "what listens, and how much is half open there";
+            let meaning = "listeners and their half-open handshakes";
             vec![
                 Finding::new(AREA, "all", format!("not known: {error}"), meaning)
                     .fix("use a kernel with CONFIG_INET_DIAG"),
@@ -29,7 +29,7 @@ pub(super) fn examine(listeners: &io::Result<Vec<Listener>>) -> Vec<Finding> {
 
 fn examine_all(listeners: &[Listener]) -> Vec<Finding> {
     let mut ports = BTreeMap::<u16, Vec<&Listener>>::new();
-    // Floods do not come by the loopback interface.
+    // Floods do not arrive on the loopback interface.
     for listener in listeners.iter().filter(|listener| !listener.local.ip().is_loopback()) {
         ports.entry(listener.local.port()).or_default().push(listener);
     }
@@ -38,19 +38,19 @@ fn examine_all(listeners: &[Listener]) -> Vec<Finding> {
 
 fn examine_port(port: u16, listeners: &[&Listener]) -> Finding {
     let smallest = listeners.iter().map(|listener| listener.backlog).min().unwrap_or(0);
-    let meaning = "handshakes that the kernel can keep for it: so many half open, and as many waiting to be accepted";
+    let meaning = "maximum number of half-open handshakes, and of completed connections waiting to be accepted";
     let value = match listeners.len() {
         1 => format!("room for {smallest}"),
         count => format!("{count} listeners, the smallest with room for {smallest}"),
     };
     let finding = Finding::new(AREA, format!("port {port} backlog"), value, meaning);
     if listeners.iter().any(|listener| listener.is_full()) {
-        return Finding { value: "full: its application does not accept".to_owned(), ..finding }
-            .fix("look after the application: it is overloaded or stuck");
+        return Finding { value: "full: the application does not accept connections".to_owned(), ..finding }
+            .fix("check the application: it is overloaded or stuck");
     }
     finding.fix_if(
         smallest < LEAST_BACKLOG,
-        format!("have the application listen with a backlog of 1024 or more (nginx: `listen {port} backlog=4096`) and restart it"),
+        format!("configure the application to listen with a backlog of 1024 or more (nginx: `listen {port} backlog=4096`) and restart it"),
     )
 }
 

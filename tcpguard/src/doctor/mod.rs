@@ -1,5 +1,5 @@
-//! `tcpguard doctor`: what this kernel, driver, namespace and configuration can and cannot do; each knob that
-//! matters, with its value, what it does here, and how to change it where it should be changed.
+//! `tcpguard doctor`: examines the kernel, drivers, network namespace and configuration. Each finding has a value, its
+//! meaning, and a fix if one is needed.
 
 mod configuration;
 mod daemon;
@@ -14,20 +14,20 @@ use serde::Serialize;
 
 use crate::{api::model::Stats, config::Config, interfaces::Link};
 
-/// How something stands.
+/// The assessment of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// As it should be.
+    /// No action needed.
     Good,
-    /// Worth knowing; nothing needs to be done.
+    /// Worth knowing, but no action needed.
     Note,
-    /// Something to fix.
+    /// Needs to be fixed.
     Fix,
 }
 
 impl Status {
-    /// As it is shown.
+    /// Returns the name shown in the report.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Good => "good",
@@ -37,20 +37,20 @@ impl Status {
     }
 }
 
-/// What was found out about one thing.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What it belongs to: kernel, interface, setting, listener, configuration or daemon.
+    /// Area: kernel, interface, setting, listener, configuration or daemon.
     pub area: &'static str,
-    /// What it is about.
+    /// What was checked, such as the name of a setting.
     pub name: String,
-    /// How it stands.
+    /// Assessment of the value.
     pub status: Status,
-    /// Its value.
+    /// Value that was found.
     pub value: String,
-    /// What it does here.
+    /// What the value means for tcpguard.
     pub meaning: String,
-    /// The command, or the step, that puts it right.
+    /// Command or step that fixes the problem or changes the value.
     pub fix: Option<String>,
 }
 
@@ -74,30 +74,30 @@ impl Finding {
         Self { status: Status::Fix, fix: Some(fix.into()), ..self }
     }
 
-    /// Where `is_bad`, to be put right by `fix`.
+    /// Marks the finding as to be fixed by `fix` if `is_bad`.
     fn fix_if(self, is_bad: bool, fix: impl Into<String>) -> Self {
         if is_bad { self.fix(fix) } else { self }
     }
 }
 
-/// Everything that was found out.
+/// The report with all findings.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// How many things there are to fix.
+    /// Number of findings to fix.
     pub to_fix: usize,
-    /// All findings, area by area.
+    /// All findings, grouped by area.
     pub findings: Vec<Finding>,
 }
 
-/// What became of asking the daemon.
+/// The outcome of querying the daemon.
 pub enum Daemon {
-    /// How things stand, by its word.
+    /// The daemon answered with its state.
     Answers(Box<Stats>),
-    /// It listens, and does not answer as it should.
+    /// The daemon listens, but the request failed with this error.
     Unwell(String),
-    /// Nobody listens.
+    /// No process listens on the socket.
     Absent,
-    /// Whoever runs this may not ask it.
+    /// The user has no permission to open the socket.
     Forbidden,
 }
 
@@ -110,7 +110,8 @@ impl Daemon {
     }
 }
 
-/// Examines this host, as the configuration in `file` would guard it, and the daemon at `socket`.
+/// Examines this host against the configuration in `file`, and the daemon at `socket`. If the configuration cannot be
+/// loaded, the defaults are used.
 pub async fn examine(file: Option<&Path>, loaded: Result<Config, String>, socket: &Path, daemon: &Daemon) -> Report {
     let mut findings = kernel::examine();
     let config = loaded.as_ref().map_or_else(|_| Config::default(), Config::clone);
@@ -125,7 +126,7 @@ pub async fn examine(file: Option<&Path>, loaded: Result<Config, String>, socket
     Report { to_fix, findings }
 }
 
-/// The interfaces to guard: those of the configuration, or that of the default route.
+/// Returns the interfaces to guard, with their links if they exist: the configured ones, or that of the default route.
 fn wanted<'a>(links: &'a [Link], config: &Config, default: Option<&str>) -> Vec<(String, Option<&'a Link>)> {
     let names = match config.interfaces.as_slice() {
         [] => default.map(str::to_owned).into_iter().collect(),

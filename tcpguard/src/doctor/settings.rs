@@ -1,4 +1,4 @@
-//! The kernel's settings that matter in a SYN flood.
+//! Checks of the kernel settings that matter in a SYN flood.
 
 use std::{fs, io};
 
@@ -7,14 +7,14 @@ use crate::config::Config;
 
 const AREA: &str = "setting";
 
-/// One of them.
+/// A kernel setting.
 struct Setting {
     name: &'static str,
-    /// What it does here.
+    /// Effect of the setting, in relation to tcpguard.
     meaning: &'static str,
-    /// What it should be instead of this value; `None` where it is well as it is.
+    /// Returns a better value than the given one, or `None` if that is acceptable.
     better: fn(&str) -> Option<&'static str>,
-    /// Whether a different value is but worth knowing.
+    /// Whether another value is only a note, not a problem to fix.
     is_matter_of_taste: bool,
 }
 
@@ -25,54 +25,54 @@ fn number(value: &str) -> i64 {
 const SETTINGS: &[Setting] = &[
     Setting {
         name: "net.ipv4.tcp_syncookies",
-        meaning: "1: the kernel answers with cookies when a backlog is full, the last resort where XDP lets too much through. \
-                  tcpguard sets it to 2 while it sends cookies itself, and back",
+        meaning: "1: the kernel answers with cookies when a backlog is full, as a last resort. tcpguard sets it to 2 while it \
+                  sends cookies itself, and restores it",
         better: |value| (value == "0").then_some("1"),
         is_matter_of_taste: false,
     },
     Setting {
         name: "net.ipv4.tcp_timestamps",
-        meaning: "without timestamps a connection that a cookie made has no window scaling: slow over long ways. tcpguard sets it to \
-                  2 while it sends cookies, and back",
+        meaning: "without timestamps, connections completed by a cookie have no window scaling and are slow on long paths. \
+                  tcpguard sets it to 2 while it sends cookies, and restores it",
         better: |value| (value == "0").then_some("1"),
         is_matter_of_taste: false,
     },
     Setting {
         name: "net.core.somaxconn",
-        meaning: "the largest backlog that an application can have: what it asks for is cut to this",
+        meaning: "maximum backlog: larger requests of an application are capped to this value",
         better: |value| (number(value) < 1024).then_some("4096"),
         is_matter_of_taste: false,
     },
     Setting {
         name: "net.ipv4.tcp_max_syn_backlog",
-        meaning: "bounds half-open handshakes only while tcp_syncookies is 0; otherwise the listener's backlog does",
+        meaning: "limits half-open handshakes only while tcp_syncookies is 0; otherwise the listener's backlog limits them",
         better: |value| (number(value) < 1024).then_some("4096"),
         is_matter_of_taste: true,
     },
     Setting {
         name: "net.ipv4.tcp_synack_retries",
-        meaning: "how often a SYN-ACK is sent again: with 5 a half-open handshake takes up room for 63 seconds. tcpguard sets it to \
-                  1 in an attack, and back",
+        meaning: "number of SYN-ACK retransmits: with 5, a half-open handshake occupies a queue entry for 63 seconds. tcpguard \
+                  sets it to 1 during an attack, and restores it",
         better: |value| (number(value) > 5).then_some("5"),
         is_matter_of_taste: false,
     },
     Setting {
         name: "net.ipv4.conf.all.rp_filter",
-        meaning: "1 drops what comes by an interface that its source is not reached by: forged addresses of networks behind another \
-                  interface, but not those of the Internet at large. Leave it where answers go by another way than requests come",
+        meaning: "1 drops packets that arrive on an interface over which their source is not routed. This stops spoofed addresses \
+                  of networks behind other interfaces, but not of the Internet at large. Leave it at 0 with asymmetric routing",
         better: |value| (value == "0").then_some("1"),
         is_matter_of_taste: true,
     },
     Setting {
         name: "net.ipv4.tcp_l3mdev_accept",
-        meaning: "1 lets a listener outside of a VRF take connections from inside: those are not challenged by cookies",
-        // Listeners may depend on it: what it means is said, and no more.
+        meaning: "1 lets a listener outside a VRF accept connections from inside it; those are not challenged with cookies",
+        // No advice, because listeners may depend on it.
         better: |_| None,
         is_matter_of_taste: true,
     },
     Setting {
         name: "kernel.bpf_stats_enabled",
-        meaning: "1 has the kernel measure what the programs cost, for the dashboard and /metrics, which costs a little with each packet",
+        meaning: "1 makes the kernel measure the run time of BPF programs, for the dashboard and /metrics, at a small cost per packet",
         better: |_| None,
         is_matter_of_taste: true,
     },
@@ -91,7 +91,7 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
 }
 
 fn examine_one(setting: &Setting, value: io::Result<String>) -> Option<Finding> {
-    // A kernel that lacks it does without.
+    // This kernel has no such setting, or it is not readable.
     let value = value.ok()?;
     let finding = Finding::new(AREA, setting.name, &value, setting.meaning);
     Some(match (setting.better)(&value) {

@@ -1,4 +1,4 @@
-//! Packets as they are typed in or captured, as Ethernet frames.
+//! Conversion of typed or captured packets to Ethernet frames.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -13,53 +13,53 @@ use pcap_file::{
 };
 use thiserror::Error;
 
-/// Why there is no packet to explain.
+/// The reason why there is no packet to explain.
 #[derive(Debug, Error)]
 pub enum CaptureError {
-    /// It is not written as hexadecimal digits.
+    /// The text is not made of hexadecimal digits.
     #[error(
-        "\"{0}\" is neither a file nor hexadecimal digits: as in 0200000000010200… (an Ethernet frame, or an IP packet)"
+        "\"{0}\" is neither a file nor hexadecimal digits such as 0200000000010200… (an Ethernet frame or an IP packet)"
     )]
     NotHex(String),
-    /// It is too short, or too long.
-    #[error("a packet has 20 to 65,535 bytes, and this has {0}")]
+    /// The packet is too short or too long.
+    #[error("a packet must have 20 to 65,535 bytes, but this has {0}")]
     Length(usize),
-    /// Addresses of two families.
-    #[error("{0} and {1} are not of one family: both must be IPv4, or both IPv6")]
+    /// The addresses are of different families.
+    #[error("{0} and {1} are not of the same family: both must be IPv4, or both IPv6")]
     Families(IpAddr, IpAddr),
-    /// It is no capture.
-    #[error("this is no capture: it must begin as a pcap or pcapng file does (`tcpdump -w FILE` writes one)")]
+    /// The file is not a capture.
+    #[error("this is no capture in pcap or pcapng format (`tcpdump -w FILE` writes one)")]
     NotACapture,
-    /// Its link layer is not read.
-    #[error("packets of the link type {0} are not read: capture on an Ethernet interface, or with `tcpdump -i any`")]
+    /// The capture's link type is not supported.
+    #[error("link type {0} is not supported: capture on an Ethernet interface, or with `tcpdump -i any`")]
     LinkType(String),
-    /// It cannot be read.
-    #[error("the capture cannot be read: {0}")]
+    /// The capture cannot be read.
+    #[error("cannot read the capture: {0}")]
     Unreadable(String),
-    /// There is nothing in it.
-    #[error("the capture has no packet")]
+    /// The capture is empty.
+    #[error("the capture has no packets")]
     Empty,
 }
 
 /// Packets, as Ethernet frames.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Capture {
-    /// They.
+    /// The frames, in order.
     pub frames: Vec<Vec<u8>>,
-    /// What was not read, in a sentence.
+    /// A sentence about packets that were not read, if any.
     pub left_out: Option<String>,
 }
 
-/// Which segment of a connection is meant, where only its ends are named.
+/// The segment of a connection that is given by its endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Segment {
-    /// The one that asks for it.
+    /// The SYN that opens the connection
     Syn,
-    /// One with data.
+    /// An ACK with data
     Ack,
-    /// The one that ends it.
+    /// The FIN that closes the connection
     Fin,
-    /// The one that breaks it off.
+    /// An RST
     Rst,
 }
 
@@ -67,10 +67,10 @@ const ETHERNET_HEADER: usize = 14;
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 
-/// The packet between two ends, as Linux would send it.
+/// Builds a segment between two endpoints, as Linux would send it.
 ///
 /// # Errors
-/// Where they are not of one family.
+/// Returns an error if the addresses are of different families.
 pub fn between(source: SocketAddr, destination: SocketAddr, segment: Segment) -> Result<Capture, CaptureError> {
     let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]);
     let ip = match (source.ip(), destination.ip()) {
@@ -99,10 +99,11 @@ pub fn between(source: SocketAddr, destination: SocketAddr, segment: Segment) ->
     Ok(Capture { frames: vec![frame], left_out: None })
 }
 
-/// A packet in hexadecimal digits, with whatever spaces and colons: an Ethernet frame, or an IP packet without one.
+/// Parses a packet in hexadecimal digits, ignoring spaces and colons: an Ethernet frame, or an IP packet without a
+/// frame.
 ///
 /// # Errors
-/// Where it is something else.
+/// Returns an error if `text` contains other characters, or the packet is too short or too long.
 pub fn of_hex(text: &str) -> Result<Capture, CaptureError> {
     let digits: String = text.chars().filter(|character| !character.is_whitespace() && *character != ':').collect();
     let bytes = hex::decode(digits.strip_prefix("0x").unwrap_or(&digits))
@@ -110,7 +111,7 @@ pub fn of_hex(text: &str) -> Result<Capture, CaptureError> {
     if !(20..=65_535).contains(&bytes.len()) {
         return Err(CaptureError::Length(bytes.len()));
     }
-    // An IP packet says its own length; an Ethernet frame seldom looks like that.
+    // An IP packet contains its own length; an Ethernet frame rarely matches by chance.
     let is_ipv4 = bytes[0] >> 4 == 4 && usize::from(u16::from_be_bytes([bytes[2], bytes[3]])) == bytes.len();
     let is_ipv6 = bytes[0] >> 4 == 6
         && bytes.len() >= 40
@@ -123,10 +124,12 @@ pub fn of_hex(text: &str) -> Result<Capture, CaptureError> {
     Ok(Capture { frames: vec![frame], left_out: None })
 }
 
-/// The first `most` packets of a capture file; it is read no further, however long it is.
+/// Reads the first `most` packets of a capture file, and no further.
+///
+/// A truncated file yields the packets before the truncation.
 ///
 /// # Errors
-/// Where it is none, has another link layer, or nothing in it. One that breaks off is taken as far as it goes.
+/// Returns an error if the file is not a capture, its link type is not supported, or it contains no packets.
 pub fn read(reader: impl Read, most: usize) -> Result<Capture, CaptureError> {
     let mut reader = BufReader::new(reader);
     let start = reader.fill_buf().map_err(|error| CaptureError::Unreadable(error.to_string()))?;
@@ -180,8 +183,9 @@ fn read_pcapng(reader: impl Read, most: usize) -> Result<Capture, CaptureError> 
         if capture.frames.len() == most {
             return Ok(capture.cut_at(most));
         }
-        let link = link
-            .ok_or_else(|| CaptureError::Unreadable("a packet of an interface that it does not describe".to_owned()))?;
+        let link = link.ok_or_else(|| {
+            CaptureError::Unreadable("a packet refers to an interface without a description".to_owned())
+        })?;
         capture.frames.push(as_ethernet(link, &data)?);
     }
     Ok(capture)
@@ -189,7 +193,7 @@ fn read_pcapng(reader: impl Read, most: usize) -> Result<Capture, CaptureError> 
 
 impl Capture {
     fn cut_at(mut self, most: usize) -> Self {
-        self.left_out = Some(format!("only the first {most} packets were looked at"));
+        self.left_out = Some(format!("only the first {most} packets were explained"));
         self
     }
 
@@ -197,7 +201,7 @@ impl Capture {
         let count = self.frames.len();
         self.left_out = Some(match error {
             error if breaks_off(error) => format!("the file breaks off after {count} packets"),
-            error => format!("after {count} packets the file cannot be read: {error}"),
+            error => format!("cannot read the file after {count} packets: {error}"),
         });
         self
     }
@@ -213,18 +217,18 @@ fn breaks_off(error: &PcapError) -> bool {
 
 fn unreadable(error: &PcapError) -> CaptureError {
     match error {
-        error if breaks_off(error) => CaptureError::Unreadable("it breaks off within its header".to_owned()),
+        error if breaks_off(error) => CaptureError::Unreadable("it is truncated within its header".to_owned()),
         error => CaptureError::Unreadable(error.to_string()),
     }
 }
 
-/// A captured packet as an Ethernet frame, whatever the link layer was.
+/// Converts a captured packet to an Ethernet frame.
 fn as_ethernet(link: DataLink, data: &[u8]) -> Result<Vec<u8>, CaptureError> {
     let by_version = |packet: &[u8]| match packet.first().map(|byte| byte >> 4) {
         Some(6) => with_ethernet(IPV6, packet),
         _ => with_ethernet(IPV4, packet),
     };
-    // Where the type of what follows is, and where that begins (`tcpdump -i any` and its second version).
+    // Offsets of the EtherType and of the payload in Linux cooked captures (`tcpdump -i any`), version 1 or 2.
     let cooked = |kind: usize, start: usize| match (data.get(kind..kind + 2), data.get(start..)) {
         (Some(kind), Some(packet)) => with_ethernet([kind[0], kind[1]], packet),
         _ => with_ethernet(IPV4, &[]),
@@ -275,7 +279,7 @@ mod tests {
         assert_eq!((segment.source_port, segment.destination_port, segment.flags.0), (4000, 443, 2));
         let end = |text: &str| text.parse().expect("an address and port");
         let error = between(end("[::1]:1"), end("198.18.0.1:443"), Segment::Syn).expect_err("of two families");
-        assert!(error.to_string().contains("not of one family"), "{error}");
+        assert!(error.to_string().contains("not of the same family"), "{error}");
     }
 
     #[test]
@@ -317,7 +321,7 @@ mod tests {
             match read(&whole[..length], 10) {
                 Ok(capture) => {
                     let is_told = capture.left_out.is_some_and(|text| text.contains("breaks off after 1"));
-                    // At the end of the first packet nothing is missing.
+                    // Cut exactly at the end of the first packet, the file looks complete.
                     assert!(capture.frames.len() == 1 && (is_told || length == 24 + 16 + frame.len()), "{length}");
                 }
                 Err(error) => assert!(length < 24 + 16 + frame.len(), "{length}: {error}"),
@@ -327,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_long_capture_is_not_read_to_its_end() {
-        /// Never ends, and notes how much of it was read.
+        /// A file without an end that counts the bytes read.
         struct Endless(Vec<u8>, usize);
         impl Read for Endless {
             fn read(&mut self, room: &mut [u8]) -> std::io::Result<usize> {

@@ -1,4 +1,4 @@
-//! Explaining without a daemon: by the lists and limits of the configuration alone, as it would be in calm times.
+//! Explanations without a daemon, by the lists and limits of the configuration alone and without an attack.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -14,11 +14,11 @@ use crate::{
     lists::{DatapathTime, Lists, Network},
 };
 
-/// What would become of these frames under `config`, with nothing remembered of any source, no port challenged, and every
-/// destination taken for the host's. Nothing is attached.
+/// Explains these frames under `config`, without state of sources and challenges, and with every destination taken for
+/// a local one. The datapath is loaded, but not attached.
 ///
 /// # Errors
-/// Where the datapath cannot be loaded, which needs root.
+/// Returns an error if the datapath cannot be loaded, which requires root.
 pub fn explain(config: &Config, frames: &[Vec<u8>]) -> Result<Vec<Explanation>, RunError> {
     let (datapath, mut maps) = Datapath::load_unattached(&datapath_options(config))?;
     let time = Arc::new(DatapathTime::new(datapath.jiffies()?, datapath.ticks_per_second));

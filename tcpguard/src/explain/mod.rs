@@ -1,5 +1,5 @@
-//! What the datapath would make of a packet, and why: the packet is run through a twin of the loaded programs
-//! ([`crate::datapath::Twin`]), so that asking changes nothing.
+//! Explanations of the datapath's verdict on a packet. The packet is run through a twin of the loaded programs
+//! ([`crate::datapath::Twin`]), which leaves the state and the counters of the datapath unchanged.
 
 pub mod capture;
 pub mod configuration;
@@ -28,26 +28,26 @@ use crate::{
 pub use reason::Context;
 pub use stage::Stage;
 
-/// The longest part of a frame that is looked at: no header is longer.
+/// Maximum number of bytes of a frame that are examined; no header is longer.
 pub const LONGEST_FRAME: usize = 512;
-/// The kernel runs programs on no shorter one.
+/// Minimum length of a frame: the kernel does not run XDP programs on shorter ones.
 pub const SHORTEST_FRAME: usize = 14;
 
-/// What becomes of a packet.
+/// The verdict on a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on to the kernel.
+    /// The packet passes to the kernel.
     Pass,
-    /// It goes no further.
+    /// The packet is dropped.
     Drop,
-    /// It is turned into an answer, which is sent back.
+    /// The packet is turned into a reply and sent back.
     Answer,
-    /// The program failed, which the kernel treats as a drop.
+    /// The program failed, and the kernel drops the packet.
     Abort,
 }
 
 impl Verdict {
-    /// Of the kernel's `xdp_action`.
+    /// Converts the kernel's `xdp_action`.
     pub const fn of(action: u32) -> Self {
         match action {
             1 => Self::Drop,
@@ -57,7 +57,7 @@ impl Verdict {
         }
     }
 
-    /// As it is shown.
+    /// Returns the name in the HTTP API and in messages.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -68,25 +68,25 @@ impl Verdict {
     }
 }
 
-/// What was made of one packet.
+/// The explanation of the verdict on one packet.
 #[derive(Clone, Debug)]
 pub struct Explanation {
-    /// The packet, in short.
+    /// Short description of the packet.
     pub packet: String,
-    /// What becomes of it.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Where that was decided.
+    /// The stage that decided on the verdict.
     pub stage: Stage,
-    /// What it is counted as.
+    /// Counters that the packet increments.
     pub counted_as: Vec<Counter>,
-    /// Why it would be dropped, if anything were.
+    /// The reason why the packet would be dropped if the lease allowed drops.
     pub would_drop: Option<DropReason>,
-    /// On what entry it was decided, and why, in a sentence.
+    /// One sentence on the reason and the entry it is based on.
     pub reason: String,
 }
 
-/// Explains packets, one after the other: the connections that one begins count for the next. The times between
-/// them, and the handshakes that complete meanwhile, do not.
+/// Explains packets one after the other. Connections opened by a packet are known for the following ones; the time
+/// between packets, and handshakes completed in between, are not simulated.
 pub struct Explainer<'a> {
     twin: Twin,
     live: &'a LiveState,
@@ -94,10 +94,11 @@ pub struct Explainer<'a> {
 }
 
 impl<'a> Explainer<'a> {
-    /// By the state that `live` has now; `listed` tells which entries of lists an address falls under.
+    /// Creates an explainer with a copy of the current state of `live`. `listed` returns the list entries that cover an
+    /// address.
     ///
     /// # Errors
-    /// Where no twin can be made.
+    /// Returns an error if the twin cannot be created.
     pub fn new(live: &'a LiveState, listed: &'a dyn Fn(IpAddr) -> Vec<Entry>) -> Result<Self, DatapathError> {
         Ok(Self { twin: live.twin()?, live, listed })
     }
@@ -105,12 +106,12 @@ impl<'a> Explainer<'a> {
     /// Explains one frame.
     ///
     /// # Errors
-    /// Where the kernel refuses to run it, or the state cannot be copied.
+    /// Returns an error if the kernel does not run the program on the frame, or the state cannot be copied.
     pub fn explain(&mut self, frame: &[u8]) -> Result<Explanation, DatapathError> {
         let frame = &frame[..frame.len().min(LONGEST_FRAME)];
         let segment = parse(&Bytes(frame));
         if let Ok(segment) = &segment {
-            // Each time, since in the twin no handshake completes: what the real one knows goes before.
+            // For each frame, because no handshake completes in the twin: the live state takes precedence.
             self.twin.learn(self.live, segment.source)?;
         }
         let entry = segment.as_ref().ok().map(|segment| self.twin.entry(segment.source)).transpose()?.flatten();
@@ -135,13 +136,13 @@ impl<'a> Explainer<'a> {
     }
 }
 
-/// The counters that went up, but for the count of all packets.
+/// Returns the counters that increased, except the count of all packets.
 fn counted(before: &Totals, after: &Totals) -> Vec<Counter> {
     let changed = Counter::ALL.iter().copied().filter(|counter| after.get(*counter) > before.get(*counter));
     changed.filter(|counter| *counter != Counter::Packets).collect()
 }
 
-/// A frame in memory. (A slice has no size of its own, which the parser asks for.)
+/// A frame in memory. The wrapper exists because the parser requires a sized type, which a slice is not.
 pub struct Bytes<'a>(pub &'a [u8]);
 
 impl PacketBytes for Bytes<'_> {
@@ -150,7 +151,7 @@ impl PacketBytes for Bytes<'_> {
     }
 }
 
-/// A packet in short: `198.51.100.7:4000 > 198.18.0.1:443 SYN`.
+/// Describes a packet, as in `198.51.100.7:4000 > 198.18.0.1:443 SYN`.
 fn describe(frame: &[u8], segment: Result<&Segment, &Unread>) -> String {
     match segment {
         Ok(segment) => {
@@ -180,7 +181,7 @@ impl fmt::Display for FlagNames {
     }
 }
 
-/// Until when, as it is shown.
+/// Formats a time to the second.
 fn moment(time: Timestamp) -> String {
     format!("{time:.0}")
 }

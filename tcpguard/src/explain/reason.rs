@@ -1,4 +1,4 @@
-//! On what entry it was decided, in a sentence.
+//! Sentences that give the reason for a verdict and the entry it is based on.
 
 use tcpguard_common::{
     counters::Counter,
@@ -13,31 +13,31 @@ use crate::{
     monitor::WallClock,
 };
 
-/// What there was to decide on.
+/// The state that a verdict is based on.
 pub struct Context<'a> {
-    /// The segment, where one could be read.
+    /// The segment, if the frame could be parsed.
     pub segment: Option<&'a Segment>,
-    /// What was remembered of its source before it came.
+    /// The source's entry in the source table before the packet.
     pub entry: Option<&'a SourceEntry>,
-    /// The entries of lists that its source falls under.
+    /// The list entries that cover the source.
     pub listed: &'a [Entry],
-    /// When.
+    /// Conversion of datapath time, as of the packet.
     pub clock: &'a WallClock,
 }
 
 impl Context<'_> {
-    /// Why this became of a packet that was counted as these.
+    /// Returns the reason for the verdict on a packet that incremented these counters.
     pub fn reason(&self, counted: &[Counter], would_drop: Option<DropReason>) -> String {
         let decided = if let Some(reason) = stage::dropped(counted) {
             format!("dropped: {}", self.of_drop(reason))
         } else if let Some(reason) = stage::unread(counted) {
-            format!("let through unread: {}", of_unread(reason))
+            format!("passes: {}", of_unread(reason))
         } else {
             self.of_passing(counted)
         };
         match would_drop {
             Some(reason) => {
-                format!("{decided}; it would be dropped if anything were at this moment: {}", self.of_drop(reason))
+                format!("{decided}; it would be dropped if drops were enabled now: {}", self.of_drop(reason))
             }
             None => decided,
         }
@@ -46,11 +46,11 @@ impl Context<'_> {
     fn of_drop(&self, reason: DropReason) -> String {
         let port = self.segment.map_or(0, |segment| segment.destination_port);
         match reason {
-            DropReason::BadFlags => "no TCP sends these flags together".to_owned(),
-            DropReason::BadDataOffset => "its data offset is below the length of a TCP header".to_owned(),
-            DropReason::PortZero => "no TCP has a port 0".to_owned(),
+            DropReason::BadFlags => "this combination of flags is invalid in TCP".to_owned(),
+            DropReason::BadDataOffset => "its data offset is smaller than a TCP header".to_owned(),
+            DropReason::PortZero => "port 0 is invalid in TCP".to_owned(),
             DropReason::SynPayload => {
-                format!("a SYN with data to port {port}, in an attack, where no fast open is enabled")
+                format!("a SYN with data to port {port} during an attack, and TCP fast open is not enabled")
             }
             DropReason::Denied => {
                 self.of_list(ListName::Deny).unwrap_or_else(|| "its network is on the deny list".to_owned())
@@ -61,17 +61,15 @@ impl Context<'_> {
                 }
                 None => "its source is blocked".to_owned(),
             },
-            DropReason::BlockedPrefix => "its network is blocked, and it has not proved itself".to_owned(),
-            DropReason::RateLimit => format!("its source sent more than source.syn_per_second; {}", self.of_entry()),
+            DropReason::BlockedPrefix => "its prefix is blocked, and its source is not proven".to_owned(),
+            DropReason::RateLimit => format!("its source exceeds source.syn_per_second; {}", self.of_entry()),
             DropReason::FirstSyn => {
-                format!(
-                    "port {port} is challenged, and this is the first SYN of the connection: sent again, it is let in"
-                )
+                format!("port {port} is challenged, and this is the first SYN of the connection: its retransmit passes")
             }
             DropReason::StrayAck | DropReason::StrayFin | DropReason::StrayRst => {
-                format!("port {port} is challenged, and it belongs to no connection and brings no valid cookie back")
+                format!("port {port} is challenged, and it belongs to no connection and returns no valid cookie")
             }
-            DropReason::SpentCookie => "a connection was made by this cookie already".to_owned(),
+            DropReason::SpentCookie => "its cookie has already been used for a connection".to_owned(),
         }
     }
 
@@ -79,37 +77,37 @@ impl Context<'_> {
         let has = |counter| counted.contains(&counter);
         let port = self.segment.map_or(0, |segment| segment.destination_port);
         if has(Counter::CookiesReturned) {
-            return "let in: it brings a valid cookie back".to_owned();
+            return "passes: it returns a valid cookie".to_owned();
         }
         if has(Counter::ChallengeFailed) {
-            return format!("let in: port {port} is challenged, but this SYN cannot be answered");
+            return format!("passes: port {port} is challenged, but this SYN cannot be answered");
         }
         if has(Counter::SynChallenged) || has(Counter::SynChallengedAgain) {
             return format!(
-                "answered with a cookie: port {port} is challenged, and its source has not proved itself; {}",
+                "answered with a cookie: port {port} is challenged, and its source is not proven; {}",
                 self.of_entry()
             );
         }
         if has(Counter::SynForwarded) {
-            return "let through: it is for another host, and not judged here".to_owned();
+            return "passes: it is addressed to another host, and not accounted to its source".to_owned();
         }
         if has(Counter::SynClosed) {
             return format!(
-                "let through: port {port} lost its listener a while ago, and is not judged until it has one again"
+                "passes: port {port} recently lost its listener; SYNs to it are not accounted until it has one again"
             );
         }
         if let Some(allowed) = self.of_list(ListName::Allow)
             && has(Counter::SynTracked)
         {
-            return format!("let in: {allowed}");
+            return format!("passes: {allowed}");
         }
         if has(Counter::SynRepeated) {
-            return format!("let in: a SYN that was sent again; {}", self.of_entry());
+            return format!("passes: a retransmitted SYN; {}", self.of_entry());
         }
         if has(Counter::SynTracked) || has(Counter::SynUntracked) {
-            return format!("let in; {}", self.of_entry());
+            return format!("passes; {}", self.of_entry());
         }
-        "let through: only SYNs are judged, and the port is not challenged or it belongs to a connection".to_owned()
+        "passes: it is not a SYN, and its port is not challenged or it belongs to a connection".to_owned()
     }
 
     fn of_list(&self, list: ListName) -> Option<String> {
@@ -119,7 +117,7 @@ impl Context<'_> {
 
     fn of_entry(&self) -> String {
         match self.entry {
-            None => "nothing was remembered of it".to_owned(),
+            None => "nothing was remembered of the source".to_owned(),
             Some(entry) => {
                 let proven = if entry.proven_until > self.clock.jiffies() {
                     format!("proven until {}", moment(self.clock.time_of(entry.proven_until)))
@@ -127,7 +125,7 @@ impl Context<'_> {
                     "not proven".to_owned()
                 };
                 format!(
-                    "its entry had {} SYNs, {} handshakes completed, {} dropped, {proven}",
+                    "the source's entry had {} SYNs, {} completed handshakes, {} dropped, {proven}",
                     entry.syn, entry.completed, entry.dropped
                 )
             }
@@ -140,9 +138,9 @@ const fn of_unread(reason: Unread) -> &'static str {
         Unread::NotIp => "it is neither IPv4 nor IPv6 (or has more than two VLAN tags)",
         Unread::NotTcp => "it is not TCP",
         Unread::LaterFragment => "it is a later fragment, which has no TCP header",
-        Unread::Truncated => "it ends within its headers",
-        Unread::BadIpHeader => "its IP header is not sound",
-        Unread::BadDataOffset => "its data offset is below the length of a TCP header",
-        Unread::TooManyExtensions => "it has more IPv6 extension headers than are followed",
+        Unread::Truncated => "it is truncated within its headers",
+        Unread::BadIpHeader => "its IP header is invalid",
+        Unread::BadDataOffset => "its data offset is smaller than a TCP header",
+        Unread::TooManyExtensions => "it has too many IPv6 extension headers",
     }
 }

@@ -1,11 +1,10 @@
-//! The stages of the datapath, in the order in which a packet comes by (see `tcpguard-ebpf/src/main.rs`), and which
-//! one decided.
+//! The stages of the datapath, in the order in which a packet passes them (see `tcpguard-ebpf/src/main.rs`).
 
 use tcpguard_common::{counters::Counter, drops::DropReason, packet::Unread};
 
 macro_rules! stages {
     ($($(#[$doc:meta])* $stage:ident => $name:literal, [$($counter:ident),*];)*) => {
-        /// Where it was decided what becomes of a packet.
+        /// The stage that decided on a packet's verdict.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Stage {
             $($(#[$doc])* $stage,)*
@@ -15,12 +14,12 @@ macro_rules! stages {
             /// Every stage, in order.
             pub const ALL: &[Self] = &[$(Self::$stage,)*];
 
-            /// As it is shown.
+            /// Returns the name in the HTTP API and in messages.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$stage => $name,)* }
             }
 
-            /// What a packet is counted as that was decided over here.
+            /// Returns the counters that identify this stage as the one that decided.
             const fn counters(self) -> &'static [Counter] {
                 match self { $(Self::$stage => &[$(Counter::$counter),*],)* }
             }
@@ -29,34 +28,34 @@ macro_rules! stages {
 }
 
 stages! {
-    /// It holds no TCP segment that can be read.
+    /// Parsing: the frame holds no TCP segment that can be parsed.
     Parse => "parse", [NotIp, NotTcp, LaterFragment, Truncated, BadIpHeader, BadDataOffset, TooManyExtensions, DropBadDataOffset];
-    /// Its flags.
+    /// Check for invalid TCP flags.
     Flags => "flags", [BadFlags, DropBadFlags];
-    /// It belongs to no connection, while its port is challenged.
+    /// The stray filter, while the port is challenged.
     Guard => "guard", [DropStrayAck, DropStrayFin, DropStrayRst, DropSpentCookie, CookiesReturned];
-    /// It is no SYN: nothing is decided about it.
+    /// The segment is not a SYN and passes.
     NotASyn => "not_a_syn", [SynAck, Ack, Rst];
-    /// Its ports.
+    /// Check for port 0.
     PortZero => "port_zero", [DropPortZero];
-    /// The lists.
+    /// The allow and deny lists.
     Rules => "rules", [DropDenied];
-    /// Its data.
+    /// Check for a SYN with data.
     Payload => "payload", [DropSynPayload];
-    /// A block of its source, or of its network.
+    /// Blocks of the source or its prefix.
     Block => "block", [DropBlocked, DropBlockedPrefix];
-    /// What one source may send.
+    /// The rate limit of the source.
     Limit => "limit", [DropRateLimit];
-    /// It is challenged.
+    /// The challenge of unproven sources.
     Challenge => "challenge", [SynChallenged, SynChallengedAgain, DropFirstSyn];
-    /// It is not for this host, or nobody listens: it is not judged.
+    /// The SYN is for another host or a port that lost its listener, and is not accounted.
     Destination => "destination", [SynForwarded, SynClosed];
-    /// It is accounted to its source, and goes on.
+    /// The SYN is accounted to its source and passes.
     Account => "account", [SynTracked, SynUntracked, SynRepeated];
 }
 
 impl Stage {
-    /// Of a packet that was counted as these.
+    /// Returns the stage that decided on a packet that incremented these counters.
     pub fn of(counted: &[Counter]) -> Self {
         let decided =
             Self::ALL.iter().copied().find(|stage| stage.counters().iter().any(|counter| counted.contains(counter)));
@@ -64,12 +63,12 @@ impl Stage {
     }
 }
 
-/// What it is that could not be read.
+/// Returns the reason why the frame could not be parsed, if one was counted.
 pub(super) fn unread(counted: &[Counter]) -> Option<Unread> {
     Unread::ALL.into_iter().find(|reason| counted.contains(&Counter::from(*reason)))
 }
 
-/// Why it was dropped.
+/// Returns the reason why the packet was dropped, if one was counted.
 pub(super) fn dropped(counted: &[Counter]) -> Option<DropReason> {
     DropReason::ALL.iter().copied().find(|reason| counted.contains(&reason.counter()))
 }

@@ -4,7 +4,6 @@ use std::{path::Path, time::Instant};
 
 use anyhow::{Context, Result};
 use lab::{
-    daemon,
     machine::{Image, Kernel, boot},
 };
 use xtask::bpf::toolchain::target_folder;

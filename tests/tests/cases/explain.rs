@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Write, net::IpAddr};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lab::{
     Client, Daemon, Finished, Flood, FloodSpec, Lab, Setup, Sources,
     daemon::tcpguard,

@@ -1,19 +1,19 @@
-//! What each key does.
+//! Keyboard input.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::view::View;
 
-/// What follows from a key.
+/// The reaction to a key press.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reaction {
-    /// The end.
+    /// The program ends.
     Quit,
-    /// It goes on.
+    /// The program continues.
     Stay,
 }
 
-/// A key was pressed.
+/// Applies a key press to the view.
 pub fn press(view: &mut View, key: KeyEvent) -> Reaction {
     if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
         return Reaction::Quit;
@@ -35,7 +35,7 @@ pub fn press(view: &mut View, key: KeyEvent) -> Reaction {
         KeyCode::Home => view.scroll = 0,
         _ => {}
     }
-    // No further than to the last one.
+    // Scroll no further than to the last source.
     view.scroll = view.scroll.min(view.wanted_sources().len().saturating_sub(1));
     Reaction::Stay
 }
@@ -50,7 +50,7 @@ fn edit_filter(view: &mut View, key: KeyCode) {
         KeyCode::Backspace => {
             view.filter.pop();
         }
-        // An address has nothing else.
+        // Addresses contain no other characters.
         KeyCode::Char(character) if character.is_ascii_hexdigit() || ".:".contains(character) => {
             view.filter.push(character)
         }

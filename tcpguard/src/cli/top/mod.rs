@@ -36,20 +36,20 @@ use crate::{
 use keys::Reaction;
 use view::View;
 
-/// Time until a daemon that does not answer is asked again.
+/// Interval of connection attempts while the daemon does not answer.
 const RETRY: Duration = Duration::from_secs(1);
-/// News that may wait to be shown.
+/// Capacity of the queue of updates to be shown.
 const MOST_WAITING: usize = 16;
-/// Events that are asked for at the start.
+/// Number of past events requested at the start.
 const EVENTS: usize = 50;
-/// Sources that are searched: as many as the daemon has at hand.
+/// Number of sources requested, and searched by the filter: as many as the daemon keeps ready.
 const SOURCES: usize = 256;
 
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     asking: Asking,
-    /// What to order sources by
+    /// Sort order of the sources
     #[arg(long, value_enum, default_value_t = Sort::Syn)]
     sort: Sort,
     /// Show only sources whose address contains this
@@ -57,7 +57,7 @@ pub(super) struct Arguments {
     filter: String,
 }
 
-/// What the daemon says, as it comes.
+/// An update from the daemon.
 enum News {
     Stats(Box<Stats>),
     Sources(Vec<Source>),
@@ -66,7 +66,7 @@ enum News {
     Lost(String),
 }
 
-/// Shows how things stand until `q`; with `--json`, a line for each second.
+/// Shows the dashboard until `q` is pressed; with `--json`, prints one line per second.
 pub(super) fn top(config: Option<&Path>, arguments: &Arguments) -> Result<()> {
     let socket = arguments.asking.socket(config)?;
     if arguments.asking.json {
@@ -77,14 +77,14 @@ pub(super) fn top(config: Option<&Path>, arguments: &Arguments) -> Result<()> {
     }
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         bail!(
-            "top needs a terminal: `tcpguard status` prints how things stand once, `tcpguard top --json` a line a second"
+            "top needs a terminal: `tcpguard status` prints the state once, `tcpguard top --json` prints one line per second"
         );
     }
     let runtime = runtime()?;
-    // This also has a panic put the terminal back before it is reported.
-    let mut terminal = ratatui::try_init().context("this terminal cannot be used")?;
+    // This also installs a panic hook that restores the terminal before the panic is reported.
+    let mut terminal = ratatui::try_init().context("cannot use this terminal")?;
     let result = runtime.block_on(show(&mut terminal, socket, View::new(arguments.sort, &arguments.filter)));
-    ratatui::try_restore().context("the terminal could not be put back: `reset` does")?;
+    ratatui::try_restore().context("cannot restore the terminal: run `reset`")?;
     result
 }
 
@@ -106,7 +106,7 @@ async fn show(terminal: &mut DefaultTerminal, socket: PathBuf, mut view: View) -
                     Reaction::Stay => { choose.send_replace(view.sort); }
                 },
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(error).context("the keyboard cannot be read"),
+                Some(Err(error)) => return Err(error).context("cannot read the keyboard"),
                 None => return Ok(()),
             },
             _ = terminate.recv() => return Ok(()),
@@ -126,11 +126,11 @@ fn take(view: &mut View, news: News) {
     }
 }
 
-/// Follows the daemon, also over its restarts, until nobody listens.
+/// Sends the daemon's updates to `tell`, across restarts of the daemon, until the receiver is dropped.
 async fn follow(socket: PathBuf, tell: mpsc::Sender<News>, sort: tokio::sync::watch::Receiver<Sort>) {
     while !tell.is_closed() {
         if let Err(error) = follow_once(&socket, &tell, &sort).await {
-            // Nobody may be listening any more, which ends it.
+            // Sending fails only if the receiver is gone, which ends the loop.
             tell.send(News::Lost(format!("{error:#}"))).await.ok();
         }
         sleep(RETRY).await;

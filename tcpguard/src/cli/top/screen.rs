@@ -1,4 +1,4 @@
-//! Drawing, for terminals of any size.
+//! Drawing of the screen, for terminals of any size.
 
 use jiff::{Timestamp, tz::TimeZone};
 use ratatui::{
@@ -15,14 +15,14 @@ use crate::{
     cli::sort::Sort,
 };
 
-/// A smaller terminal is shown the essentials.
+/// Minimum width and height for the full screen; a smaller terminal shows only the essentials.
 const LEAST: (u16, u16) = (60, 16);
-/// Ports that are shown.
+/// Maximum number of ports shown.
 const PORTS: usize = 4;
-/// Lines of events.
+/// Number of lines for events.
 const EVENTS: u16 = 6;
 
-/// Draws all of it.
+/// Draws the screen.
 pub fn draw(view: &View, frame: &mut Frame<'_>) {
     let area = frame.area();
     let Some(stats) = &view.stats else { return draw_nothing(view, frame, area) };
@@ -51,12 +51,12 @@ pub fn draw(view: &View, frame: &mut Frame<'_>) {
 }
 
 fn draw_nothing(view: &View, frame: &mut Frame<'_>, area: Rect) {
-    let text = view.problem.clone().unwrap_or_else(|| "asking the daemon …".to_owned());
-    let lines = vec![Line::from(text), Line::from("q quits; it is asked again every second").dim()];
+    let text = view.problem.clone().unwrap_or_else(|| "connecting to the daemon …".to_owned());
+    let lines = vec![Line::from(text), Line::from("q quits; retrying every second").dim()];
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: true }), area);
 }
 
-/// What matters, one below the other, for a terminal that has no room for more.
+/// Draws the most important values, one per line, for a small terminal.
 fn draw_essentials(view: &View, stats: &Stats, frame: &mut Frame<'_>, area: Rect) {
     let mut lines = vec![state_line(stats)];
     if let Some(problem) = &view.problem {
@@ -104,7 +104,7 @@ fn draw_state(view: &View, stats: &Stats, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// What is done, in one line.
+/// Describes the active measures in one line.
 fn measures(stats: &Stats) -> String {
     let mut done = Vec::new();
     for port in &stats.measures.challenge.ports {
@@ -115,7 +115,7 @@ fn measures(stats: &Stats) -> String {
     }
     done.extend(stats.measures.kernel_settings.iter().map(|setting| format!("{}={}", setting.name, setting.value)));
     if stats.syn_attack_protect == 0 {
-        done.push("it only watches".to_owned());
+        done.push("watching only".to_owned());
     }
     done.join(", ")
 }
@@ -177,7 +177,7 @@ fn draw_sources(view: &View, now: Timestamp, frame: &mut Frame<'_>, area: Rect) 
         "COMPLETED".to_owned(),
         mark(Sort::HalfOpen, "HALF-OPEN"),
         mark(Sort::Dropped, "DROPPED"),
-        "WHAT WAS DONE".to_owned(),
+        "STATUS".to_owned(),
     ];
     let widths = [
         Constraint::Length(24),
@@ -242,7 +242,7 @@ fn heading<const COLUMNS: usize>(names: [&'static str; COLUMNS]) -> Row<'static>
     Row::new(names.map(Cell::from)).style(Style::new().add_modifier(Modifier::BOLD))
 }
 
-/// The time of day here; with the date, where that is not today's.
+/// Formats the local time of day, with the date if it is not today's.
 fn when(time: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
     let (time, now) = (time.to_zoned(zone.clone()), now.to_zoned(zone.clone()));
     let format = if time.date() == now.date() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };

@@ -1,4 +1,4 @@
-//! What is shown: the last that the daemon said, and what the operator wants to see of it.
+//! The state of the screen: the latest data from the daemon, and the operator's sort order and filter.
 
 use std::{cmp::Reverse, collections::VecDeque};
 
@@ -8,35 +8,35 @@ use crate::{
     events::Event,
 };
 
-/// Seconds of rates that are kept: as many as the widest terminal has columns.
+/// Maximum number of per-second rates kept, one for each column of a very wide terminal.
 const MOST_RATES: usize = 400;
-/// Events that are kept.
+/// Maximum number of events kept.
 const MOST_EVENTS: usize = 100;
 
-/// What is shown.
+/// The state of the screen.
 pub struct View {
-    /// The last `/stats`.
+    /// Latest `/stats`; `None` until the first answer.
     pub stats: Option<Stats>,
-    /// The last `/sources`.
+    /// Latest `/sources`.
     pub sources: Vec<Source>,
-    /// SYNs of each second, the oldest first.
+    /// SYNs per second, one value for each second, oldest first.
     pub rates: VecDeque<u64>,
-    /// Events, the latest first.
+    /// Events, latest first.
     pub events: VecDeque<Event>,
-    /// Why there is nothing new.
+    /// Why the daemon cannot be reached, if it cannot.
     pub problem: Option<String>,
-    /// What sources are ordered by.
+    /// Sort order of the sources.
     pub sort: Sort,
-    /// What a source's address must contain.
+    /// Text that the address of a shown source must contain.
     pub filter: String,
-    /// Whether keys go into the filter.
+    /// Whether key presses edit the filter.
     pub is_typing: bool,
-    /// How many sources are above the first that is shown.
+    /// Number of sources scrolled past.
     pub scroll: usize,
 }
 
 impl View {
-    /// Nothing yet.
+    /// Creates a view without data.
     pub fn new(sort: Sort, filter: &str) -> Self {
         Self {
             stats: None,
@@ -51,7 +51,7 @@ impl View {
         }
     }
 
-    /// The daemon said how things stand.
+    /// Applies a `/stats` message.
     pub fn take_stats(&mut self, stats: Stats) {
         let is_next = self.stats.as_ref().is_none_or(|last| stats.time.duration_since(last.time).as_secs_f64() > 0.9);
         if is_next {
@@ -64,16 +64,16 @@ impl View {
         self.problem = None;
     }
 
-    /// The daemon said what was before.
+    /// Replaces the rates by the daemon's history and clears the events, which are requested next.
     pub fn take_history(&mut self, history: &HistoryReport) {
         let skipped = history.syn_per_second.len().saturating_sub(MOST_RATES);
         self.rates = history.syn_per_second.iter().skip(skipped).map(|rate| *rate as u64).collect();
         self.events.clear();
     }
 
-    /// Something happened.
+    /// Adds an event, unless it is already known.
     pub fn take_event(&mut self, event: Event) {
-        // One that was recorded while past ones were asked for comes twice.
+        // An event recorded while past events are requested arrives twice.
         if self.events.iter().any(|known| known.id == event.id) {
             return;
         }
@@ -81,7 +81,7 @@ impl View {
         self.events.truncate(MOST_EVENTS);
     }
 
-    /// The sources that are wanted, in the order that is wanted.
+    /// Returns the sources that match the filter, in sort order.
     pub fn wanted_sources(&self) -> Vec<&Source> {
         let filter = self.filter.to_ascii_lowercase();
         let mut sources: Vec<&Source> = self.sources.iter().filter(|source| source.source.contains(&filter)).collect();

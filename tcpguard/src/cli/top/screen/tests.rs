@@ -1,4 +1,4 @@
-//! What the screens look like: see the files under `snapshots`.
+//! Snapshots of the screen, in the directory `snapshots`.
 
 use crossterm::event::{KeyCode, KeyEvent};
 use insta::assert_snapshot;
