@@ -72,7 +72,7 @@ impl Datapath {
             }
         };
         self.pin_program(&format!("{guard_pin}-next"), &guard)?;
-        fault::point("taking the place of another program");
+        fault::point("replacing another program");
         if let Err(error) = replace_xdp(target.index, guard.as_fd(), present.as_fd(), mode) {
             self.unpin(&format!("{guard_pin}-next"));
             if is_new {
@@ -88,7 +88,7 @@ impl Datapath {
                 _ => attach_error(target, mode, error.to_string()),
             });
         }
-        fault::point("the place of another program is taken");
+        fault::point("another program is replaced");
         if let Some(pins) = &self.pins {
             pins.put_in_force(&guard_pin)?;
         }
@@ -201,7 +201,7 @@ fn left(pins: &Pins, index: u32, found: u32) -> Option<(OwnedFd, OwnedFd)> {
 
 /// Replaces whichever of `guards` is attached to an interface with `other`.
 fn give_back(pins: &Pins, index: u32, other: &OwnedFd, guards: &[OwnedFd], mode: AttachMode) {
-    fault::point("giving the place back");
+    fault::point("reattaching another program");
     // The mode may be unknown: both are tried.
     let modes = [mode, AttachMode::Native, AttachMode::Generic];
     let ways = guards.iter().flat_map(|guard| modes.map(|mode| (guard, mode)));

@@ -168,7 +168,7 @@ fn ensure_bpffs(root: &Path) -> Result<(), PinError> {
 }
 
 fn make(folder: &Path) -> Result<(), PinError> {
-    fault::point("making a folder for pins");
+    fault::point("creating a folder for pins");
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
             Err(PinError::Folder { path: folder.to_owned(), source })

@@ -87,7 +87,7 @@ impl Pins {
     pub(super) fn keep_only_maps_of(&self, generation: u64) {
         let ours = format!("{OF}{generation}");
         for name in names(&self.maps_folder()).iter().filter(|name| name.contains(OF) && !name.ends_with(&ours)) {
-            fault::point("removing a map of a datapath that is replaced");
+            fault::point("removing a map of a replaced datapath");
             unpin(&self.maps_folder().join(name));
         }
     }
