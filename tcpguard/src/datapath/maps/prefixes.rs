@@ -10,7 +10,7 @@ use tcpguard_common::{
 
 use super::{super::DatapathError, PerCpu};
 
-/// Reads the accounts.
+/// Reads the accounts of prefixes.
 pub struct PrefixMap(PerCpu<Slab>);
 
 /// The account of one prefix, summed over all CPUs.
