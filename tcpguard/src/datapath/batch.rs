@@ -1,4 +1,4 @@
-//! Reading and writing many entries of a map by one system call (bpf(2), `BPF_MAP_LOOKUP_BATCH` and
+//! Batch operations on maps: many entries per system call (bpf(2), `BPF_MAP_LOOKUP_BATCH` and
 //! `BPF_MAP_UPDATE_BATCH`), which aya does not offer.
 
 use std::{
@@ -10,10 +10,10 @@ use aya::{Pod, maps::MapData};
 
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
-/// Bytes that are copied at once.
+/// The number of bytes copied per batch.
 const PORTION: usize = 1 << 20;
 
-/// `union bpf_attr`, the part for batches.
+/// The part of `union bpf_attr` for batch operations.
 #[repr(C)]
 #[derive(Default)]
 struct BatchAttributes {
@@ -27,33 +27,33 @@ struct BatchAttributes {
     flags: u64,
 }
 
-/// Room for one batch, and where the next one starts.
+/// Reads a map in batches.
 pub struct BatchReader<K, V> {
     keys: Vec<K>,
     values: Vec<V>,
-    /// The kernel's mark for where to go on; `None` at the start of the map.
+    /// The kernel's position for the next batch; `None` at the start of the map.
     cursor: Option<u32>,
 }
 
-/// What a batch reached.
+/// The progress of a walk after a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// There is more.
+    /// More entries may follow.
     More,
-    /// That was the last; the next batch starts over.
+    /// The end was reached; the next batch starts over.
     Complete,
 }
 
 impl<K: Pod + Default, V: Pod + Default> BatchReader<K, V> {
-    /// A reader of up to `size` entries at a time.
+    /// Creates a reader of up to `size` entries per batch. The size grows if a hash bucket holds more.
     pub fn new(size: usize) -> Self {
         Self { keys: vec![K::default(); size], values: vec![V::default(); size], cursor: None }
     }
 
-    /// Reads the next entries and hands each to `visit`.
+    /// Reads the next batch and calls `visit` for each entry.
     ///
     /// # Errors
-    /// Where the kernel refuses; `EINVAL` where it knows no batches (before Linux 5.6).
+    /// Returns the kernel's error; `EINVAL` if it does not support batch operations (before Linux 5.6).
     pub fn next(&mut self, map: &MapData, mut visit: impl FnMut(&K, &V)) -> io::Result<Progress> {
         let (count, progress) = self.fetch(map)?;
         for (key, value) in self.keys.iter().zip(&self.values).take(count) {
@@ -87,7 +87,7 @@ impl<K: Pod + Default, V: Pod + Default> BatchReader<K, V> {
                     self.cursor = None;
                     return Ok((count, Progress::Complete));
                 }
-                // One bucket holds more than there is room for.
+                // A bucket holds more entries than fit.
                 Err((Some(libc::ENOSPC), _)) => self.grow(),
                 Err((_, error)) => return Err(error),
             }
@@ -101,10 +101,10 @@ impl<K: Pod + Default, V: Pod + Default> BatchReader<K, V> {
     }
 }
 
-/// Makes an array of `entries` values of `value_size` bytes the same as another of the same shape.
+/// Copies an array of `entries` values of `value_size` bytes to an array of the same size.
 ///
 /// # Errors
-/// Where the kernel refuses: it does where the shapes differ.
+/// Returns the kernel's error, for instance if the sizes differ.
 pub(super) fn copy_array(from: BorrowedFd<'_>, to: BorrowedFd<'_>, entries: u32, value_size: u32) -> io::Result<()> {
     let portion = (PORTION / value_size.max(1) as usize).clamp(1, entries.max(1) as usize);
     let mut keys = vec![0u32; portion];
@@ -136,7 +136,7 @@ pub(super) fn copy_array(from: BorrowedFd<'_>, to: BorrowedFd<'_>, entries: u32,
                 map_fd: u32::try_from(to.as_raw_fd()).unwrap_or(u32::MAX),
                 ..attributes
             };
-            // SAFETY: they point to the `count` keys and values that were just read.
+            // SAFETY: the attributes point to the `count` keys and values that were just read.
             unsafe { batch(BPF_MAP_UPDATE_BATCH, &mut attributes) }?;
         }
         if is_last {
@@ -147,7 +147,7 @@ pub(super) fn copy_array(from: BorrowedFd<'_>, to: BorrowedFd<'_>, entries: u32,
 }
 
 /// # Safety
-/// The attributes must point to room for what the command reads and writes.
+/// The attributes must point to valid buffers for everything the command reads and writes.
 unsafe fn batch(command: libc::c_long, attributes: &mut BatchAttributes) -> io::Result<()> {
     // SAFETY: see above.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<BatchAttributes>()) };

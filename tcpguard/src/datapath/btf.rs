@@ -1,13 +1,13 @@
-//! Where structure members are, by the kernel's own type information (BTF,
-//! Documentation/bpf/btf.rst). aya relocates nothing for programs written in Rust, and keeps its BTF
-//! parser to itself; what is needed of one is little.
+//! Offsets of structure members, from the kernel's type information (BTF, Documentation/bpf/btf.rst).
+//! aya applies no relocations to programs written in Rust, and its BTF parser is private; this module
+//! implements the small part that is needed.
 
 use std::path::Path;
 
 use tcpguard_common::layout::SocketLayout;
 use thiserror::Error;
 
-/// Where the running kernel shows its BTF.
+/// The file with the running kernel's BTF.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
@@ -30,37 +30,37 @@ const KIND_TYPE_TAG: u32 = 18;
 const KIND_ENUM64: u32 = 19;
 const KIND_INT: u32 = 1;
 
-/// Why a member's place is not known.
+/// Why a member's offset could not be determined.
 #[derive(Debug, Error)]
 pub enum BtfError {
-    /// The kernel shows none.
+    /// The kernel has no BTF.
     #[error("the kernel has no type information: {KERNEL_BTF}: {0} (CONFIG_DEBUG_INFO_BTF)")]
     Missing(std::io::Error),
-    /// It does not follow the format.
+    /// The BTF is malformed.
     #[error("the kernel's type information cannot be read: it is malformed")]
     Malformed,
-    /// There is no such member.
+    /// The structure has no such member.
     #[error("this kernel's struct {structure} has no member {member}")]
     NoMember {
-        /// The structure.
+        /// The name of the structure.
         structure: &'static str,
-        /// The member.
+        /// The name of the member.
         member: &'static str,
     },
-    /// It is not where it has always been.
+    /// The member is not at offset 0, as this module assumes.
     #[error("this kernel's struct {structure} does not begin with {member}")]
     NotFirst {
-        /// The structure.
+        /// The name of the structure.
         structure: &'static str,
-        /// The member.
+        /// The name of the member.
         member: &'static str,
     },
 }
 
-/// Finds out where the kernel keeps what the tracepoints need.
+/// Returns the offsets of the members that the tracepoint programs read.
 ///
 /// # Errors
-/// Where the kernel shows no BTF, or keeps it elsewhere than this knows to look.
+/// Returns an error if the kernel has no BTF, or a member is not where it is expected.
 pub fn socket_layout() -> Result<SocketLayout, BtfError> {
     let bytes = std::fs::read(Path::new(KERNEL_BTF)).map_err(BtfError::Missing)?;
     let btf = Btf::parse(&bytes)?;
@@ -78,7 +78,7 @@ pub fn socket_layout() -> Result<SocketLayout, BtfError> {
         namespace: btf.offset("sock_common", "skc_net")?,
         namespace_inode: btf.offset("net", "ns")? + btf.offset("ns_common", "inum")?,
         protocol: btf.offset("sock", "sk_protocol")?,
-        // It stood in inet_sock before Linux 5.16.
+        // A member of inet_sock before Linux 5.16.
         receive_interface: btf
             .offset("sock", "sk_rx_dst_ifindex")
             .or_else(|_| btf.offset("inet_sock", "rx_dst_ifindex"))?,
@@ -88,7 +88,7 @@ pub fn socket_layout() -> Result<SocketLayout, BtfError> {
 
 struct Btf<'a> {
     strings: &'a [u8],
-    /// The type of each id, from 1.
+    /// The types; the type with id n is at index n - 1.
     types: Vec<Type<'a>>,
 }
 
@@ -96,7 +96,7 @@ struct Btf<'a> {
 struct Type<'a> {
     name: u32,
     info: u32,
-    /// Size, or the type it refers to.
+    /// The size in bytes, or the id of the type referred to.
     reference: u32,
     members: &'a [u8],
 }
@@ -145,7 +145,7 @@ impl<'a> Btf<'a> {
             .ok_or(BtfError::NoMember { structure, member })
     }
 
-    /// The member's offset in bytes, also within members that have no name of their own.
+    /// Returns the member's offset in bytes, searching anonymous members too.
     fn offset_within(&self, composite: &Type<'_>, wanted: &str) -> Option<u32> {
         composite.members.chunks_exact(MEMBER_SIZE).find_map(|member| {
             let (name, kind, place) = (word(member, 0).ok()?, word(member, 4).ok()?, word(member, 8).ok()?);
@@ -159,7 +159,7 @@ impl<'a> Btf<'a> {
         })
     }
 
-    /// The structure or union behind an id.
+    /// Returns the structure or union with this id, following typedefs and qualifiers.
     fn resolve(&self, id: u32) -> Option<Type<'a>> {
         let mut kind = *self.types.get(id.checked_sub(1)? as usize)?;
         for _ in 0..16 {
@@ -192,7 +192,7 @@ fn parse_types(section: &[u8]) -> Result<Vec<Type<'_>>, BtfError> {
     Ok(types)
 }
 
-/// Bytes that follow a type's head.
+/// Returns the number of bytes that follow a type's header.
 const fn extra_length(head: &Type<'_>) -> usize {
     match head.kind() {
         KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,

@@ -1,4 +1,4 @@
-//! What can go wrong between the daemon and the kernel, each in one sentence with what to do next.
+//! Errors of the datapath, each described in one sentence with the remedy.
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 use thiserror::Error;
@@ -8,103 +8,103 @@ use super::PinError;
 /// Why the datapath could not be loaded, attached or read.
 #[derive(Debug, Error)]
 pub enum DatapathError {
-    /// The caller lacks the privilege.
+    /// The process lacks the privileges to load BPF programs.
     #[error(
         "loading BPF programs needs root (or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON): run tcpguard with sudo or as its service"
     )]
     NotPermitted,
-    /// What should outlive the daemon cannot be pinned, or another daemon has it.
+    /// The pins are unusable or held by another daemon.
     #[error(transparent)]
     Pins(#[from] PinError),
-    /// The kernel refused the object.
+    /// The kernel rejected the BPF object.
     #[error("the kernel cannot load tcpguard's maps: {0}; tcpguard needs Linux 5.15 or later")]
     Object(String),
-    /// The kernel refused a program.
-    #[error("the kernel refused the BPF program {program}: {reason}; tcpguard needs Linux 5.15 or later")]
+    /// The kernel rejected a program.
+    #[error("the kernel rejected the BPF program {program}: {reason}; tcpguard needs Linux 5.15 or later")]
     Program {
-        /// The program.
+        /// The name of the program.
         program: &'static str,
-        /// The kernel's reason.
+        /// The kernel's reason, on one line.
         reason: String,
     },
-    /// The object in this binary lacks something: the two halves do not belong together.
-    #[error("this binary's BPF object has no {0}: build tcpguard anew")]
+    /// The BPF object in this binary has no map or program of this name: daemon and datapath do not match.
+    #[error("this binary's BPF object has no {0}: rebuild tcpguard")]
     Missing(&'static str),
     /// A map could not be read or written.
-    #[error("cannot use the BPF map {map}: {source}")]
+    #[error("cannot access the BPF map {map}: {source}")]
     Map {
-        /// The map.
+        /// The name of the map.
         map: &'static str,
-        /// The reason.
+        /// The underlying error.
         source: MapError,
     },
-    /// A source could not be given an entry.
-    #[error("there is no room for an entry of {0} in the source table")]
+    /// No entry could be added to the source table for this source.
+    #[error("the source table has no room for an entry for {0}")]
     NoRoom(tcpguard_common::address::Address),
-    /// A batch could not be read.
+    /// A map could not be read by a batch operation or waited for, or its descriptor could not be duplicated.
     #[error("cannot read the BPF map {map}: {source}")]
     Batch {
-        /// The map.
+        /// The name of the map.
         map: &'static str,
-        /// The reason.
+        /// The underlying error.
         source: std::io::Error,
     },
-    /// Something about this host could not be found out.
-    #[error("cannot find out {what}: {source}")]
+    /// A property of the host could not be read.
+    #[error("cannot read {what}: {source}")]
     Host {
-        /// What.
+        /// The property.
         what: &'static str,
-        /// The reason.
+        /// The underlying error.
         source: std::io::Error,
     },
-    /// There is no interface of this name.
-    #[error("there is no interface {0} in this network namespace: `ip link` lists those there are")]
+    /// The network namespace has no interface of this name.
+    #[error("there is no interface {0} in this network namespace: `ip link` lists the existing ones")]
     NoInterface(String),
-    /// Its frames cannot be read.
+    /// The interface's frames have no Ethernet header, so the datapath cannot parse them.
     #[error(
-        "interface {0} is not an Ethernet interface (a tunnel?), and others cannot be guarded: name the one below it"
+        "interface {0} is not an Ethernet interface (a tunnel?) and cannot be guarded: name the interface below it"
     )]
     NotEthernet(String),
-    /// There is nothing to guard.
+    /// The configuration names no interface, and there is no default route.
     #[error(
-        "there is no default route that would tell which interface to guard: name them with `interfaces = [\"…\"]` or --interface"
+        "there is no default route to choose the interface to guard from: name it with `interfaces = [\"…\"]` or --interface"
     )]
     NoDefaultRoute,
-    /// Another XDP program is there.
+    /// Another XDP program is attached to the interface.
     #[error(
-        "interface {interface} already has the XDP program {program} (id {id}): coexist = \"chain\" has tcpguard run before it, attach = \"tc\" beside it; or detach it with `ip link set dev {interface} xdp off`"
+        "interface {interface} already has the XDP program {program} (id {id}): coexist = \"chain\" runs tcpguard before it, attach = \"tc\" beside it; or detach it with `ip link set dev {interface} xdp off`"
     )]
     Occupied {
-        /// The interface.
+        /// The name of the interface.
         interface: String,
-        /// The program's name.
+        /// The name of the program, truncated to 15 bytes by the kernel; empty if unknown.
         program: String,
-        /// The program's id.
+        /// The kernel's id of the program.
         id: u32,
     },
-    /// It cannot take another program's place.
+    /// tcpguard cannot be chained before the interface's program.
     #[error("interface {interface}: {reason}")]
     NotChained {
-        /// The interface.
+        /// The name of the interface.
         interface: String,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// The program could not be attached.
     #[error("cannot attach to interface {interface} in {mode} mode: {reason}")]
     Attach {
-        /// The interface.
+        /// The name of the interface.
         interface: String,
-        /// native or generic.
+        /// The mode: `native`, `generic` or `tc`.
         mode: &'static str,
-        /// The kernel's reason.
+        /// The kernel's reason, on one line.
         reason: String,
     },
-    /// The kernel has no link for XDP, so that the program would outlive the daemon.
-    #[error("this kernel cannot tie an XDP program to the daemon's life: tcpguard needs Linux 5.15 or later")]
+    /// The kernel has no `bpf_link` for XDP, so the program would stay attached after the daemon ends.
+    #[error("this kernel cannot attach an XDP program by a bpf_link: tcpguard needs Linux 5.15 or later")]
     NoLink,
-    /// Netlink failed.
-    #[error("cannot ask the kernel about its interfaces: {0}")]
+    /// A netlink request failed.
+    #[error("cannot query the kernel's interfaces: {0}")]
     Netlink(String),
 }
 
@@ -128,7 +128,7 @@ impl DatapathError {
     }
 }
 
-/// The operating system's error at the bottom of `error`, or an unknown one.
+/// Returns the operating system error in the chain of sources of `error`, or one that reads "unknown".
 pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> std::io::Error {
     let mut current = Some(error);
     while let Some(error) = current {
@@ -145,8 +145,8 @@ pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> std::io::E
     std::io::Error::other("unknown")
 }
 
-/// The reason at the bottom of `error`, on one line: a verifier's log is cut to its last line but one,
-/// which says what it objects to.
+/// Returns the innermost source of `error` on one line. Of a verifier log only the last line before the
+/// statistics is kept: the verifier's objection.
 pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     let mut bottom = error;
     while let Some(source) = bottom.source() {

@@ -1,4 +1,4 @@
-//! Loading: what the kernel lacks is left out and reported, unless nothing works without it.
+//! Loading of the datapath. Optional features that the kernel lacks are left out and reported.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -33,36 +33,36 @@ use crate::{
     fault,
 };
 
-/// What the datapath is loaded with.
+/// The options the datapath is loaded with.
 #[derive(Clone, Debug)]
 pub struct DatapathOptions {
-    /// Entries of the source table.
+    /// The number of entries of the source table.
     pub max_sources: u32,
-    /// Prefix length that IPv4 networks are accounted by.
+    /// The length of the prefixes that IPv4 sources are accounted under, in bits.
     pub prefix_v4: u8,
-    /// Prefix length that IPv6 networks are accounted by.
+    /// The length of the prefixes that IPv6 sources are accounted under, in bits.
     pub prefix_v6: u8,
-    /// Where it will be attached.
+    /// The hook the datapath will be attached to.
     pub hook: Hook,
-    /// Whether frames that pass are handed on to programs that were on interfaces before.
+    /// Whether passed frames are handed to the programs previously attached to the interfaces.
     pub chains: bool,
-    /// Where to pin what outlives the daemon; nothing does without.
+    /// The folder for pins; `None` if nothing is to outlive the daemon.
     pub pins: Option<PathBuf>,
-    /// aya-log's level (1 error to 5 trace), or `None` for no log: the programs then have no code for it.
+    /// aya-log's level (1 error to 5 trace), or `None` for no log: the logging code is then removed from the programs.
     pub log_level: Option<u8>,
 }
 
-/// Something the kernel may lack.
+/// The availability of a kernel feature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Feature {
-    /// It is there and in use.
+    /// The feature is available and in use.
     Available,
-    /// It is not, for this reason; tcpguard does without.
+    /// The feature is unavailable, for this reason; tcpguard works without it.
     Unavailable(String),
 }
 
 impl Feature {
-    /// Why it is not there.
+    /// Returns the reason why the feature is unavailable.
     pub fn problem(&self) -> Option<&str> {
         match self {
             Self::Available => None,
@@ -71,41 +71,41 @@ impl Feature {
     }
 }
 
-/// What this kernel allows and what it does not.
+/// The optional features of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// Handshakes that complete are seen (tracepoint `sock:inet_sock_set_state`).
+    /// Completed handshakes are seen (tracepoint `sock:inet_sock_set_state`).
     pub completions: Feature,
-    /// SYN cookies can be made in the datapath (Linux 6.0).
+    /// The datapath can generate SYN cookies (since Linux 6.0).
     pub cookies: Feature,
-    /// SYN-ACKs that are sent again are seen (tracepoint `tcp:tcp_retransmit_synack`).
+    /// Retransmitted SYN-ACKs are seen (tracepoint `tcp:tcp_retransmit_synack`).
     pub retries: Feature,
 }
 
 impl Features {
-    /// Whether it is known who completes a handshake: nobody can be judged by that otherwise.
+    /// Returns whether completed handshakes are seen. Without them, sources cannot be judged by completion.
     pub fn sees_completions(&self) -> bool {
         self.completions == Feature::Available
     }
 }
 
-/// What the programs are loaded for.
+/// The purpose the programs are loaded for.
 #[derive(Clone, Copy)]
 pub(super) enum Purpose {
-    /// To be attached, and to see handshakes.
+    /// Guarding interfaces: attached to them, and to the tracepoints.
     Guarding,
-    /// To be run on single frames, with the state of others that hash by this key.
+    /// Running single frames with a copy of the state of a datapath that uses this hash key.
     Explaining { hash_key: u64 },
 }
 
-/// Sources that a twin has room for.
+/// The capacity of a twin's source table.
 const TWIN_SOURCES: u32 = 4096;
 
-/// The kernel asks for ring buffers of whole pages.
+/// The kernel requires the size of a ring buffer to be a multiple of the page size.
 const SMALLEST_RING: u32 = 4096;
 
 static AT_XDP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tcpguard.bpf.o"));
-/// The same programs, compiled for traffic control.
+/// The programs compiled for traffic control.
 static AT_TC: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tcpguard-tc.bpf.o"));
 
 const fn object_for(hook: Hook) -> &'static [u8] {
@@ -116,18 +116,19 @@ const fn object_for(hook: Hook) -> &'static [u8] {
 }
 
 impl Datapath {
-    /// Loads programs and maps. Nothing is attached to an interface yet.
+    /// Loads the programs and maps, without attaching to any interface.
     ///
     /// # Errors
-    /// Where this is not permitted, or the kernel lacks what nothing works without.
+    /// Returns an error if loading is not permitted, the kernel lacks a required feature, or another daemon holds the
+    /// pins.
     pub fn load(options: &DatapathOptions) -> Result<(Self, Maps), DatapathError> {
         Self::load_for(options, Purpose::Guarding)
     }
 
-    /// The same, only to be run on single frames: it is attached to nothing, and sees no handshakes.
+    /// Loads the programs and maps for running single frames: they are attached to neither interfaces nor tracepoints.
     ///
     /// # Errors
-    /// As [`Datapath::load`].
+    /// Returns the same errors as [`Datapath::load`].
     pub fn load_unattached(options: &DatapathOptions) -> Result<(Self, Maps), DatapathError> {
         Self::load_for(options, Purpose::Explaining { hash_key: random_key()? })
     }
@@ -206,7 +207,7 @@ impl Datapath {
             install_answer(&mut ebpf)?;
         }
         let mut instance_map: Array<MapData, Instance> = take(&mut ebpf, map::INSTANCE)?;
-        // Before a tracepoint is attached: what it counts depends on it.
+        // Written before the tracepoints are attached: whether they count depends on it.
         instance_map.set(0, instance, 0).map_err(DatapathError::map(map::INSTANCE))?;
         for name in [map::ANSWER, map::CHAINED] {
             if let (Some(pins), Some(Map::ProgramArray(array))) = (pins, ebpf.map(name)) {
@@ -223,7 +224,7 @@ impl Datapath {
                 }
                 Err(error) => Feature::Unavailable(error.to_string()),
             },
-            (None, Purpose::Explaining { .. }) => Feature::Unavailable("a twin sees no handshakes".to_owned()),
+            (None, Purpose::Explaining { .. }) => Feature::Unavailable("a twin has no tracepoints".to_owned()),
         };
         let features = Features {
             completions: tracepoint(program::HANDSHAKE_COMPLETED, "inet_sock_set_state"),
@@ -243,7 +244,7 @@ impl Datapath {
             instance: instance_map,
             generation,
             pins,
-            // Until it guards, what a daemon before this one has left stays as it is.
+            // What the previous daemon left stays attached until this datapath guards.
             ending: if inheritance == Inheritance::Nothing { OnExit::Detach } else { OnExit::Keep },
             inheritance,
             features,
@@ -255,21 +256,21 @@ impl Datapath {
     }
 }
 
-/// The pins, where they can be had; only that another daemon has them is a reason not to start.
+/// Opens the pins, or returns `None` with a warning if they are unusable. Fails only if another daemon holds them.
 fn open_pins(root: &Path) -> Result<Option<Pins>, DatapathError> {
     match Pins::open(root) {
         Ok(pins) => Ok(Some(pins)),
         Err(taken @ PinError::Taken(_)) => Err(taken.into()),
         Err(problem) => {
             warn!(
-                "{problem}; without, a restart begins anew, and a crash leaves the host unguarded until the next start"
+                "{problem}; without pins a restart begins anew, and a crash leaves the host unguarded until the next start"
             );
             Ok(None)
         }
     }
 }
 
-/// Pins for as long as loading lasts: where it fails, and nothing was there before, nothing stays.
+/// The pins during loading. If loading fails and there was nothing to take over, they are removed.
 struct Preliminary {
     pins: Option<Pins>,
     is_first: bool,
@@ -290,7 +291,7 @@ impl Drop for Preliminary {
     }
 }
 
-/// Keeps what fits of what a daemon before this one has left, and removes the rest.
+/// Keeps the previous daemon's pinned maps that fit, and unpins the others.
 fn take_over(pins: Option<&Pins>, options: &DatapathOptions, sizes: &[(&str, u32)]) -> Result<Found, DatapathError> {
     let Some(pins) = pins else { return Ok(Found::default()) };
     let mut expected = Expected::of_object(object_for(options.hook))?;
@@ -324,7 +325,7 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError
     }
 }
 
-/// Tells the datapath which program answers SYNs.
+/// Installs the program that answers SYNs in the program array.
 fn install_answer(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
     let program = ebpf.program(program::ANSWER_SYN).ok_or(DatapathError::Missing(program::ANSWER_SYN))?;
     let program =
@@ -334,7 +335,7 @@ fn install_answer(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
     answer.set(0, &program, 0).map_err(DatapathError::map(map::ANSWER))
 }
 
-/// Attaches one, which counts from [`Datapath::take_effect`] on.
+/// Attaches a program to a tracepoint. It counts from [`Datapath::take_effect`] on.
 fn attach_tracepoint(
     ebpf: &mut Ebpf,
     name: &'static str,
@@ -353,7 +354,7 @@ fn attach_tracepoint(
     }
 }
 
-/// Whether the kernel has the helpers that make and check SYN cookies.
+/// Checks whether the kernel has the helpers that generate and check SYN cookies.
 fn cookies() -> Feature {
     let needed = [
         BpfHelper::BPF_FUNC_tcp_raw_gen_syncookie_ipv4,
@@ -365,19 +366,19 @@ fn cookies() -> Feature {
         match is_helper_supported(ProgramType::Xdp, helper) {
             Ok(true) => {}
             Ok(false) => {
-                return Feature::Unavailable(format!("this kernel has no {helper:?} (Linux 6.0 brought it)"));
+                return Feature::Unavailable(format!("this kernel has no {helper:?} (available since Linux 6.0)"));
             }
-            Err(error) => return Feature::Unavailable(format!("the kernel does not tell of {helper:?}: {error}")),
+            Err(error) => return Feature::Unavailable(format!("cannot probe the kernel for {helper:?}: {error}")),
         }
     }
     Feature::Available
 }
 
-/// CONFIG_HZ, by the resolution of the coarse clocks, which tick with it.
+/// Returns CONFIG_HZ, derived from the resolution of the coarse clocks, which advance once per tick.
 fn ticks_per_second() -> Result<u32, DatapathError> {
     const NANOSECONDS: i64 = 1_000_000_000;
     let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
-        .map_err(|error| DatapathError::Host { what: "the kernel's tick", source: error.into() })?;
+        .map_err(|error| DatapathError::Host { what: "the kernel's tick rate", source: error.into() })?;
     let nanoseconds = resolution.tv_sec() * NANOSECONDS + resolution.tv_nsec();
     let ticks = (NANOSECONDS + nanoseconds / 2).checked_div(nanoseconds).unwrap_or(0);
     Ok(u32::try_from(ticks).unwrap_or(0).clamp(4, 10_000))
@@ -385,7 +386,7 @@ fn ticks_per_second() -> Result<u32, DatapathError> {
 
 fn random_key() -> Result<u64, DatapathError> {
     getrandom::u64()
-        .map_err(|error| DatapathError::Host { what: "a random number", source: std::io::Error::other(error) })
+        .map_err(|error| DatapathError::Host { what: "a random hash key", source: std::io::Error::other(error) })
 }
 
 fn namespace_inode() -> Result<u32, DatapathError> {

@@ -1,4 +1,4 @@
-//! Messages of the datapath (aya-log), handed on to tracing.
+//! Forwards the datapath's log messages (aya-log) to tracing.
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
@@ -7,15 +7,15 @@ use tracing::warn;
 
 use super::readiness::readable;
 
-/// Starts to hand messages on; without it the programs run all the same.
+/// Starts to forward messages. On failure only a warning is logged; the programs work without a log.
 pub(super) fn start(ebpf: &mut Ebpf) {
     let logger = match EbpfLogger::init(ebpf) {
         Ok(logger) => logger,
-        Err(error) => return warn!("the datapath's log is not to be had: {error}"),
+        Err(error) => return warn!("the datapath's log is not available: {error}"),
     };
     match readable(logger) {
         Ok(logger) => drop(tokio::spawn(hand_on(logger))),
-        Err(error) => warn!("the datapath's log is not to be had: {error}"),
+        Err(error) => warn!("the datapath's log is not available: {error}"),
     }
 }
 

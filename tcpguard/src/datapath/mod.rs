@@ -1,7 +1,7 @@
-//! The BPF programs and their maps, from the daemon's side.
+//! The daemon's interface to the BPF programs and their maps.
 //!
-//! [`Datapath::load`] loads the object that is part of this binary; [`Datapath::attach`] puts it on an
-//! interface; the fields of [`Maps`] are the typed owners of each map, taken once.
+//! [`Datapath::load`] loads the object embedded in this binary, and [`Datapath::attach`] attaches it to an
+//! interface. Each field of [`Maps`] is the typed owner of one map.
 
 mod attach;
 mod batch;
@@ -52,10 +52,10 @@ use crate::{
     fault,
 };
 
-/// The kernel's verdict of a frame that passes.
+/// `XDP_PASS` of the kernel's `enum xdp_action`.
 const XDP_PASS: u32 = 2;
 
-/// The XDP verdict that does the same as a verdict of traffic control.
+/// Converts a verdict of traffic control to the equivalent XDP verdict.
 const fn as_xdp(verdict: u32) -> u32 {
     const TC_ACT_SHOT: u32 = 2;
     const TC_ACT_REDIRECT: u32 = 7;
@@ -68,29 +68,29 @@ const fn as_xdp(verdict: u32) -> u32 {
     }
 }
 
-/// The loaded programs. They leave the kernel when this is dropped, but for what is pinned.
+/// The loaded programs. Dropping this unloads everything that is not pinned.
 pub struct Datapath {
     ebpf: Ebpf,
-    /// Where it is attached.
+    /// The hook it is attached to.
     hook: Hook,
-    /// Its attachments to tracepoints.
+    /// The attachments to tracepoints.
     tracepoints: Vec<Tracepoint>,
-    /// Whose tracepoints count.
+    /// Which datapath's tracepoints count.
     instance: Array<MapData, Instance>,
     generation: u64,
-    /// What outlives the daemon; `None` where nothing can.
+    /// The pins that outlive the daemon; `None` if nothing is pinned.
     pins: Option<Pins>,
-    /// What becomes of that when this is dropped.
+    /// What happens to the pins and attachments when this is dropped.
     pub ending: OnExit,
-    /// What it has from a daemon before this one.
+    /// What was taken over from the previous daemon.
     pub inheritance: Inheritance,
-    /// What this kernel allows and what it does not.
+    /// The optional features of the kernel.
     pub features: Features,
-    /// How long the kernel's jiffies are.
+    /// The conversion of jiffies to the datapath's units of time.
     pub clock: Clock,
-    /// Jiffies a second.
+    /// Jiffies per second (CONFIG_HZ).
     pub ticks_per_second: u32,
-    /// Secret of the hashes.
+    /// The secret key of the hash functions.
     pub hash_key: u64,
 }
 
@@ -112,28 +112,28 @@ struct Tracepoint {
     _link: FdLink,
 }
 
-/// What a datapath has from a daemon before this one.
+/// What a datapath took over from the previous daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Inheritance {
-    /// Nothing: it begins anew.
+    /// Nothing: it starts with empty maps.
     #[default]
     Nothing,
-    /// What was gathered before.
+    /// The pinned maps.
     Maps {
-        /// What was gathered, and could not be taken over.
+        /// The content that could not be taken over.
         dropped: Vec<&'static str>,
     },
 }
 
 impl Datapath {
-    /// From now on it is this one's tracepoints that count, and those of a daemon before it are let go.
+    /// Makes this datapath's tracepoints the ones that count, and detaches those of the previous daemon.
     ///
     /// # Errors
-    /// Where that cannot be written down.
+    /// Returns an error if the instance map cannot be read or written, or a pin cannot be renamed.
     pub fn take_effect(&mut self) -> Result<(), DatapathError> {
         fault::point("taking effect");
         let instance = pins::read_instance(&self.instance)
-            .map_err(|source| DatapathError::Host { what: "whose word the maps are", source })?;
+            .map_err(|source| DatapathError::Host { what: "which datapath instance owns the pinned maps", source })?;
         let ours = Instance { generation: self.generation, ..instance };
         self.instance.set(0, ours, 0).map_err(DatapathError::map(map::INSTANCE))?;
         fault::point("taken effect");
@@ -145,7 +145,7 @@ impl Datapath {
         Ok(())
     }
 
-    /// Lets go of attachments of a daemon before this one to what is not guarded any more.
+    /// Detaches the previous daemon's attachments that are not among `attachments`.
     pub fn keep_only(&self, attachments: &[&Attachment]) {
         let Some(pins) = &self.pins else { return };
         let attached = attachments.iter().filter_map(|attachment| attachment.pin_name());
@@ -158,22 +158,22 @@ impl Datapath {
         pins.keep_only_links(&attached.chain(self.tracepoints.iter().map(|at| at.name.to_owned())).collect::<Vec<_>>());
     }
 
-    /// Runs one frame through the program without a network (`BPF_PROG_TEST_RUN`): the verdict.
+    /// Runs one frame through the guard with `BPF_PROG_TEST_RUN`, and returns the XDP verdict.
     ///
     /// # Errors
-    /// Where the kernel refuses to run it.
+    /// Returns an error if the kernel refuses to run the program.
     pub fn test_run(&self, frame: &[u8]) -> Result<u32, DatapathError> {
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
         let result = self.run_guard(options)?;
         Ok(result.return_value)
     }
 
-    /// What time it is in the datapath, in jiffies.
+    /// Returns the current datapath time in jiffies.
     ///
     /// # Errors
-    /// Where the kernel refuses to run the program that tells.
+    /// Returns an error if the kernel refuses to run the program that reads the clock.
     pub fn jiffies(&self) -> Result<u64, DatapathError> {
-        /// The shortest frame the kernel runs an XDP program on.
+        /// The shortest frame that the kernel runs an XDP program on.
         const FRAME: [u8; 14] = [0; 14];
         let mut answer = [0; FRAME.len()];
         let options = TestRunOptions { data_in: Some(&FRAME), data_out: Some(&mut answer), ..TestRunOptions::new() };
@@ -183,10 +183,10 @@ impl Datapath {
         Ok(u64::from_ne_bytes(jiffies))
     }
 
-    /// Drops the SYNs of `source` until `until` (jiffies); 0 lets them in again.
+    /// Blocks `source` until `until`, in jiffies; 0 lifts the block.
     ///
     /// # Errors
-    /// Where the kernel refuses to run the program that does it, or the source table has no room.
+    /// Returns an error if the kernel refuses to run the program, or the source table has no room.
     pub fn block(&self, source: Address, until: u64) -> Result<(), DatapathError> {
         let order = BlockOrder::new(source, until);
         let options = TestRunOptions { data_in: Some(order.as_bytes()), ..TestRunOptions::new() };
@@ -197,12 +197,12 @@ impl Datapath {
         }
     }
 
-    /// Makes the listener at this address and port ready for cookies, so that it takes them for the next two
-    /// minutes; false where there is none, or it has no room for another connection. Of several that share a
-    /// port each `turn` asks another one: being ready is common to all.
+    /// Makes the listener at this address and port accept cookies for the next two minutes. Returns false if there is
+    /// no listener, or it has no room for another connection. If several listeners share the port, each `turn` selects
+    /// another one; the readiness is shared by all of them.
     ///
     /// # Errors
-    /// Where the kernel refuses to run the program that does it.
+    /// Returns an error if the kernel refuses to run the program.
     pub fn prime(&self, address: IpAddr, port: u16, turn: u16) -> Result<bool, DatapathError> {
         let order = PrimeOrder::new(address, port, turn);
         let options = TestRunOptions { data_in: Some(order.as_bytes()), ..TestRunOptions::new() };
@@ -210,16 +210,16 @@ impl Datapath {
         Ok(result.map_err(DatapathError::program(program::PRIME_LISTENER))?.return_value == XDP_PASS)
     }
 
-    /// Runs the guard on what `options` say; its verdict is that of XDP, wherever it is attached.
+    /// Runs the guard with `options`. The verdict is an XDP verdict at either hook.
     ///
     /// # Errors
-    /// Where the kernel refuses to run it.
+    /// Returns an error if the kernel refuses to run the program.
     pub fn run_guard(&self, options: TestRunOptions<'_>) -> Result<TestRunResult, DatapathError> {
         let failed = DatapathError::program(program::GUARD);
         match self.ebpf.program(program::GUARD) {
             Some(Program::Xdp(guard)) => guard.test_run(options).map_err(failed),
             Some(Program::SchedClassifier(guard)) => {
-                // Its verdicts are named as XDP's, so that whoever asks need not know.
+                // Converted so that callers need not distinguish the hooks.
                 let result = guard.test_run(options).map_err(failed)?;
                 Ok(TestRunResult { return_value: as_xdp(result.return_value), ..result })
             }
@@ -232,10 +232,10 @@ impl Datapath {
         program.fd().map(AsFd::as_fd).map_err(DatapathError::program(program::GUARD))
     }
 
-    /// The XDP program, for those that run it themselves.
+    /// Returns the guard program at XDP, for callers that run it themselves.
     ///
     /// # Errors
-    /// Where the object has none.
+    /// Returns an error if the object has no such program, or was compiled for traffic control.
     pub fn guard(&self) -> Result<&Xdp, DatapathError> {
         self.xdp(program::GUARD)
     }

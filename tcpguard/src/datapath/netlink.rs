@@ -1,4 +1,4 @@
-//! Two requests of rtnetlink(7) that aya does not make: replacing an XDP program by another one, and removing a
+//! rtnetlink(7) requests that aya does not offer: replacing an XDP program, and listing the filters of and removing a
 //! clsact qdisc.
 
 use std::{
@@ -27,11 +27,11 @@ const XDP_FLAGS_REPLACE: u32 = 1 << 4;
 
 const PATIENCE_SECONDS: i64 = 2;
 
-/// Puts `program` in the place of `expected` on an interface, from one packet to the next. It stays there, whatever
-/// becomes of this process.
+/// Atomically replaces the XDP program `expected` of an interface with `program`, which stays attached independently of
+/// this process.
 ///
 /// # Errors
-/// `EEXIST` where another program is there, `EBUSY` where that is held by a `bpf_link`.
+/// Returns `EEXIST` if another program is attached, and `EBUSY` if the attached program is held by a `bpf_link`.
 pub(super) fn replace_xdp(
     index: u32,
     program: BorrowedFd<'_>,
@@ -49,10 +49,10 @@ pub(super) fn replace_xdp(
     request(RouteNetlinkMessage::SetLink(message))
 }
 
-/// Removes the clsact qdisc of an interface, with whatever hangs on it.
+/// Removes the clsact qdisc of an interface, with all its filters.
 ///
 /// # Errors
-/// Where there is none.
+/// Returns an error if the interface has no clsact qdisc.
 pub(super) fn remove_clsact(index: u32) -> io::Result<()> {
     let mut message = TcMessage::with_index(index as i32);
     message.header.parent = TcHandle::CLSACT;
@@ -60,10 +60,10 @@ pub(super) fn remove_clsact(index: u32) -> io::Result<()> {
     request(RouteNetlinkMessage::DelQueueDiscipline(message))
 }
 
-/// Whether any filter hangs on the clsact qdisc of an interface, for what comes or for what goes.
+/// Returns whether the clsact qdisc of an interface has any filter, ingress or egress.
 ///
 /// # Errors
-/// Where the kernel does not tell.
+/// Returns an error if the kernel does not answer.
 pub(super) fn has_filters(index: u32) -> io::Result<bool> {
     for parent in [
         TcHandle { major: 0xffff, minor: TcHandle::MIN_INGRESS },
@@ -81,7 +81,7 @@ pub(super) fn has_filters(index: u32) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Sends a request, and waits for what the kernel says to it.
+/// Sends a request and waits for the kernel's acknowledgement.
 fn request(message: RouteNetlinkMessage) -> io::Result<()> {
     let socket = ask(message, NLM_F_REQUEST | NLM_F_ACK)?;
     let (answer, _) = socket.recv_from_full()?;
@@ -92,7 +92,7 @@ fn request(message: RouteNetlinkMessage) -> io::Result<()> {
     }
 }
 
-/// Sends a request; what the kernel says to it is to be read.
+/// Sends a request, and returns the socket to read the answer from.
 fn ask(message: RouteNetlinkMessage, flags: u16) -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;

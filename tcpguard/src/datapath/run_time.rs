@@ -1,4 +1,4 @@
-//! How often the programs ran, and for how long: the kernel's BPF statistics.
+//! The kernel's BPF statistics: run counts and run times of the programs.
 
 use std::{
     fs, io,
@@ -12,28 +12,28 @@ use tracing::debug;
 
 use super::Datapath;
 
-/// What one program has cost since statistics were switched on.
+/// The cost of one program while statistics were enabled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramCost {
-    /// Its name.
+    /// The name of the program.
     pub name: &'static str,
-    /// How often it ran.
+    /// The number of runs.
     pub runs: u64,
-    /// How long all runs took together.
+    /// The total time of all runs.
     pub run_time: Duration,
 }
 
-/// The programs that the kernel runs. One that is tail-called is part of the one that calls it.
+/// The programs that the kernel runs. The cost of a tail-called program is included in its caller's.
 const PROGRAMS: [&str; 3] = [program::GUARD, program::HANDSHAKE_COMPLETED, program::SYN_ACK_RETRIED];
 
 impl Datapath {
-    /// What each program has cost; `None` where the kernel does not tell. It counts only while it is told to measure
-    /// (`kernel.bpf_stats_enabled`, or `BPF_ENABLE_STATS`).
+    /// Returns the cost of each loaded program, or `None` if the kernel does not report it. The kernel counts only
+    /// while statistics are enabled (`kernel.bpf_stats_enabled`, or `BPF_ENABLE_STATS`).
     pub fn program_costs(&self) -> Option<Vec<ProgramCost>> {
         let costs = PROGRAMS.iter().filter_map(|name| Some((*name, self.ebpf.program(name)?)));
-        // One that this kernel has no use for is not loaded, and costs nothing.
+        // Programs that this kernel cannot use are not loaded.
         let costs = costs.filter_map(|(name, program)| cost_of(name, program).transpose());
-        costs.collect::<io::Result<_>>().inspect_err(|error| debug!("what programs cost is not known: {error}")).ok()
+        costs.collect::<io::Result<_>>().inspect_err(|error| debug!("program run times are unavailable: {error}")).ok()
     }
 }
 
@@ -43,7 +43,7 @@ fn cost_of(name: &'static str, program: &Program) -> io::Result<Option<ProgramCo
     parse(name, &text).map(Some).ok_or_else(|| io::Error::other("no run time in /proc/self/fdinfo"))
 }
 
-/// Reads what `bpf_prog_show_fdinfo` (kernel/bpf/syscall.c) writes.
+/// Parses the output of `bpf_prog_show_fdinfo` (kernel/bpf/syscall.c).
 fn parse(name: &'static str, fdinfo: &str) -> Option<ProgramCost> {
     let value = |key: &str| {
         let line = fdinfo.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;

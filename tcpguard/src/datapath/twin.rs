@@ -1,5 +1,5 @@
-//! A twin of the datapath: the same programs, loaded once more, with a copy of what decides over packets. What is run
-//! on it changes nothing of the real one, neither a count nor an entry.
+//! A twin of the datapath: the same programs, loaded a second time, with a copy of the state that verdicts depend on.
+//! Running frames on the twin changes neither counters nor entries of the live datapath.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -20,8 +20,8 @@ use tcpguard_common::{
 
 use super::{Datapath, DatapathError, DatapathOptions, Maps, batch::copy_array, loader::Purpose, maps::Totals};
 
-/// The arrays that decide. What only counts is left out; what each CPU has of its own is but a cache, or decides who
-/// earns an entry.
+/// The arrays that verdicts depend on. Counters are left out, as are the per-CPU arrays: they are caches, or decide the
+/// admission to the source table.
 const DECIDING: [&str; 10] = [
     map::CONTROL,
     map::LOCAL_ADDRESSES,
@@ -35,7 +35,7 @@ const DECIDING: [&str; 10] = [
     map::RETURNED_COOKIES,
 ];
 
-/// Further handles of the maps that decide; copies share them.
+/// Additional handles of the maps that verdicts depend on. Clones share them.
 #[derive(Clone)]
 pub struct LiveState(Arc<Shared>);
 
@@ -67,10 +67,11 @@ impl LiveState {
         })))
     }
 
-    /// A twin, as things stand now. Which sources it knows is for [`Twin::learn`]. It takes a second or so.
+    /// Creates a twin with the current state, except for sources, which [`Twin::learn`] copies. This takes about a
+    /// second.
     ///
     /// # Errors
-    /// Where the programs cannot be loaded once more, or the state cannot be copied.
+    /// Returns an error if the programs cannot be loaded, or the state cannot be copied.
     pub fn twin(&self) -> Result<Twin, DatapathError> {
         let purpose = Purpose::Explaining { hash_key: self.0.hash_key };
         let options = DatapathOptions { log_level: None, pins: None, ..self.0.options.clone() };
@@ -90,7 +91,7 @@ impl Array {
     }
 }
 
-/// One more handle of a map.
+/// Returns an additional handle of a map.
 fn again<M: TryFrom<Map, Error = MapError>>(
     ebpf: &Ebpf,
     name: &'static str,
@@ -109,21 +110,21 @@ fn duplicate(data: &MapData, name: &'static str) -> Result<OwnedFd, DatapathErro
     data.fd().as_fd().try_clone_to_owned().map_err(|source| DatapathError::Batch { map: name, source })
 }
 
-/// A datapath that nothing arrives at.
+/// A datapath that is attached to nothing, for running single frames.
 pub struct Twin {
     datapath: Datapath,
-    /// Its maps.
+    /// The twin's maps.
     pub maps: Maps,
 }
 
-/// What became of one frame.
+/// The result of running one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// The verdict: one of the kernel's `xdp_action`.
+    /// The verdict, a value of the kernel's `enum xdp_action`.
     pub verdict: u32,
-    /// The counters before it,
+    /// The counters before the run.
     pub before: Totals,
-    /// and after it.
+    /// The counters after the run.
     pub after: Totals,
 }
 
@@ -140,7 +141,7 @@ impl Twin {
         self.keep_word()
     }
 
-    /// The daemon's word, where it was good when it was copied, is good for as long as the twin is asked.
+    /// Extends the copied lease, if it has not expired, to the lifetime of the twin.
     fn keep_word(&mut self) -> Result<(), DatapathError> {
         let word = self.maps.control.read()?;
         if word.good_until < self.datapath.jiffies()? {
@@ -149,10 +150,10 @@ impl Twin {
         self.maps.control.give(&Control { good_until: u64::MAX, ..word })
     }
 
-    /// Copies what is remembered of a source, and what the lists say of it.
+    /// Copies the entry of a source, and the rule that applies to it.
     ///
     /// # Errors
-    /// Where that cannot be read or written.
+    /// Returns an error if a map cannot be read or written.
     pub fn learn(&mut self, live: &LiveState, source: Address) -> Result<(), DatapathError> {
         match live.0.rules.get(&Key::new(128, source), 0) {
             Ok(rule) => self.maps.rules.set(source, 128, rule)?,
@@ -164,36 +165,36 @@ impl Twin {
             Err(MapError::KeyNotFound) => return Ok(()),
             Err(error) => return Err(DatapathError::map(map::SOURCES)(error)),
         };
-        // This gives it an entry, and makes it a known one; what is in it comes after.
+        // This adds an entry and the source's bits in the filter; the content follows.
         self.datapath.block(source, 0)?;
         self.maps.sources.insert(source, &entry)
     }
 
-    /// What is remembered of a source.
+    /// Returns the entry of a source in the twin's source table.
     ///
     /// # Errors
-    /// Where the table cannot be read.
+    /// Returns an error if the map cannot be read.
     pub fn entry(&self, source: Address) -> Result<Option<SourceEntry>, DatapathError> {
         self.maps.sources.get(source)
     }
 
-    /// What time it is in the datapath, in jiffies.
+    /// Returns the current datapath time in jiffies.
     ///
     /// # Errors
-    /// Where the kernel refuses to run the program that tells.
+    /// Returns an error if the kernel refuses to run the program that reads the clock.
     pub fn jiffies(&self) -> Result<u64, DatapathError> {
         self.datapath.jiffies()
     }
 
-    /// Jiffies a second.
+    /// Returns the number of jiffies per second.
     pub const fn ticks_per_second(&self) -> u32 {
         self.datapath.ticks_per_second
     }
 
-    /// Runs one frame.
+    /// Runs one frame through the guard.
     ///
     /// # Errors
-    /// Where the kernel refuses to: it does for frames of less than 14 bytes.
+    /// Returns an error if the kernel refuses to run it, as for frames shorter than 14 bytes.
     pub fn run(&self, frame: &[u8]) -> Result<Run, DatapathError> {
         let before = self.maps.counts.read()?;
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };

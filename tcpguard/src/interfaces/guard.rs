@@ -1,4 +1,4 @@
-//! One guarded interface.
+//! A guarded interface and its state.
 
 use tracing::{error, info, warn};
 
@@ -8,43 +8,43 @@ use crate::{
     datapath::{Attachment, Datapath, DatapathError},
 };
 
-/// One guarded interface, as it is shown.
+/// The status of a guarded interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceStatus {
-    /// Its name.
+    /// The current name of the interface.
     pub name: String,
-    /// How the program is attached; `None` while it is not.
+    /// How the guard is attached (`native`, `generic` or `tc`); `None` while it is not.
     pub mode: Option<&'static str>,
-    /// Why it is not attached natively, or not at all.
+    /// A remark on the attachment, or the reason why there is none.
     pub reason: Option<String>,
-    /// Its MTU, while it is attached.
+    /// The MTU in bytes, while the guard is attached.
     pub mtu: Option<u32>,
 }
 
 pub(super) struct Guard {
-    /// The name that it was chosen by.
+    /// The name the interface was selected by.
     wanted: String,
-    /// The name that it has now.
+    /// The current name.
     name: String,
-    /// The interface that it is a port of (bridge, bond).
+    /// The index of the interface that it is a port of (bridge, bond).
     master: Option<u32>,
     state: State,
 }
 
 enum State {
-    /// It is to be attached to.
+    /// Selected, but not attached to yet.
     Chosen(Link),
     Attached {
         index: u32,
         attachment: Attachment,
         mtu: u32,
     },
-    /// The interface is there, but cannot be attached to.
+    /// The interface exists, but is not attached to, for this reason.
     Refused {
         index: u32,
         reason: String,
     },
-    /// There is none.
+    /// The interface does not exist.
     Gone,
 }
 
@@ -53,12 +53,12 @@ impl Guard {
         Self { wanted: name.to_owned(), name: name.to_owned(), master: link.master, state: State::Chosen(link) }
     }
 
-    /// The name that it was chosen by.
+    /// Returns the name the interface was selected by.
     pub fn wanted(&self) -> &str {
         &self.wanted
     }
 
-    /// Attaches to it, where that is to be done.
+    /// Attaches to the interface if it is selected, but not attached to yet.
     pub fn attach(&mut self, config: &Config, datapath: &mut Datapath) -> Result<(), DatapathError> {
         let State::Chosen(link) = &self.state else { return Ok(()) };
         let (result, index) = (attach(config, datapath, link), link.index);
@@ -75,7 +75,7 @@ impl Guard {
         }
     }
 
-    /// What stood in the way may be gone.
+    /// Tries to attach again after a failure, whose cause may be gone. Returns whether this succeeded.
     fn try_again(&mut self, link: &Link, config: &Config, datapath: &mut Datapath) -> bool {
         let State::Refused { reason, .. } = &mut self.state else { return false };
         match attach(config, datapath, link) {
@@ -93,7 +93,7 @@ impl Guard {
     pub fn follow(&mut self, change: &LinkChange, config: &Config, datapath: &mut Datapath) -> bool {
         match change {
             LinkChange::Gone { index } if self.index() == Some(*index) => {
-                warn!("interface {} is gone; it is guarded again when it comes back", self.name);
+                warn!("interface {} is gone; it will be guarded again when it comes back", self.name);
                 self.detach("the interface is gone", datapath);
                 self.state = State::Gone;
                 true
@@ -106,7 +106,7 @@ impl Guard {
                 self.detach("the interface was replaced", datapath);
                 self.name.clone_from(&self.wanted);
                 self.state = State::Chosen(link.clone());
-                // A failure is told of, and shown, until it is over.
+                // A failure is logged, and is part of the status until it is resolved.
                 self.attach(config, datapath).ok();
                 true
             }
@@ -114,7 +114,7 @@ impl Guard {
         }
     }
 
-    /// What has happened to it, by the interfaces there are.
+    /// Derives the missed change from the existing interfaces.
     pub fn missed_change(&self, present: &[Link]) -> Option<LinkChange> {
         let same = present.iter().find(|link| self.index() == Some(link.index));
         let link = same.or_else(|| present.iter().find(|link| link.name == self.wanted));
@@ -124,17 +124,17 @@ impl Guard {
         }
     }
 
-    /// The interface that it is a port of.
+    /// Returns the index of the interface that it is a port of.
     pub const fn master(&self) -> Option<u32> {
         self.master
     }
 
-    /// Its interface has changed in some way.
+    /// Updates the guard from the changed interface.
     fn note(&mut self, link: &Link) {
         self.master = link.master;
         if self.name != link.name {
             warn!(
-                "interface {} is called {} now; it is still guarded, but the next start looks for it by the name in the \
+                "interface {} is called {} now; it is still guarded, but the next start looks for the name in the \
                  configuration, {}",
                 self.name, link.name, self.wanted
             );
@@ -145,7 +145,7 @@ impl Guard {
         }
     }
 
-    /// Takes the datapath off it.
+    /// Detaches from the interface, for `reason`.
     pub fn detach(&mut self, reason: &str, datapath: &mut Datapath) {
         let Some(index) = self.index() else { return };
         let refused = State::Refused { index, reason: reason.to_owned() };
@@ -154,7 +154,7 @@ impl Guard {
         }
     }
 
-    /// There is no interface.
+    /// Returns whether the interface is gone.
     pub const fn is_gone(&self) -> bool {
         matches!(self.state, State::Gone)
     }
@@ -166,7 +166,7 @@ impl Guard {
         }
     }
 
-    /// The index of its interface, while there is one.
+    /// Returns the index of the interface, while it exists.
     pub const fn index(&self) -> Option<u32> {
         match &self.state {
             State::Chosen(link) => Some(link.index),

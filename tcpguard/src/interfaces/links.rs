@@ -1,4 +1,4 @@
-//! Asking the kernel about interfaces and routes, and hearing of changes (rtnetlink(7)).
+//! Queries and change notifications of interfaces, addresses and routes (rtnetlink(7)).
 
 use std::collections::BTreeSet;
 
@@ -18,52 +18,52 @@ use tcpguard_common::address::Address;
 
 use crate::datapath::{AttachMode, DatapathError, Target};
 
-/// An interface.
+/// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its index.
+    /// The index of the interface.
     pub index: u32,
-    /// Its name.
+    /// The name of the interface.
     pub name: String,
-    /// Whether its frames begin with an Ethernet header.
+    /// Whether frames begin with an Ethernet header (link type Ethernet or loopback).
     pub is_ethernet: bool,
-    /// The XDP program that is attached to it: its id, and who runs it, where that is known.
+    /// The attached XDP program: its id, and its mode if known.
     pub xdp: Option<(u32, Option<AttachMode>)>,
-    /// Its MTU.
+    /// The MTU in bytes.
     pub mtu: u32,
     /// Whether it is one end of a veth pair.
     pub is_veth: bool,
-    /// The interface that it is stacked on (VLAN, macvlan).
+    /// The index of the interface that it is stacked on (VLAN, macvlan).
     pub lower: Option<u32>,
-    /// The interface that it is a port of (bridge, bond).
+    /// The index of the interface that it is a port of (bridge, bond).
     pub master: Option<u32>,
 }
 
 impl Link {
-    /// What the datapath attaches to.
+    /// Returns the interface as a target to attach to.
     pub const fn target(&self) -> Target<'_> {
         Target { name: self.name.as_str(), index: self.index, program: self.xdp }
     }
 }
 
-/// What happened to an interface.
+/// A change of an interface or an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkChange {
-    /// It is there, maybe changed.
+    /// The interface exists; it may be new or changed.
     Present(Link),
-    /// It was removed, or moved to another namespace.
+    /// The interface was removed, or moved to another namespace.
     Gone {
-        /// The index it had.
+        /// The index of the interface.
         index: u32,
     },
-    /// An address was added, or removed.
+    /// An address was added or removed.
     Addresses,
 }
 
-/// Asks about interfaces.
+/// Queries interfaces, addresses and routes.
 pub struct Links(Handle);
 
-/// Hears of changes.
+/// Receives change notifications.
 pub struct LinkWatch(Box<dyn Stream<Item = LinkChange> + Send + Unpin>);
 
 fn failed(error: impl ToString) -> DatapathError {
@@ -71,52 +71,52 @@ fn failed(error: impl ToString) -> DatapathError {
 }
 
 impl Links {
-    /// Opens the channel, within tokio's runtime.
+    /// Opens the netlink socket. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where the kernel gives none.
+    /// Returns an error if the netlink socket cannot be opened.
     pub fn open() -> Result<Self, DatapathError> {
         let (connection, handle, _) = new_connection().map_err(failed)?;
         tokio::spawn(connection);
         Ok(Self(handle))
     }
 
-    /// Every interface in this network namespace.
+    /// Returns all interfaces of the network namespace.
     ///
     /// # Errors
-    /// Where the kernel does not answer.
+    /// Returns an error if the kernel does not answer.
     pub async fn all(&self) -> Result<Vec<Link>, DatapathError> {
         let messages: Vec<LinkMessage> = self.0.link().get().execute().try_collect().await.map_err(failed)?;
         Ok(messages.into_iter().filter_map(link).collect())
     }
 
-    /// The interface of this name.
+    /// Returns the interface with this name.
     ///
     /// # Errors
-    /// Where the kernel does not answer.
+    /// Returns an error if the kernel does not answer.
     pub async fn find(&self, name: &str) -> Result<Option<Link>, DatapathError> {
         Ok(self.all().await?.into_iter().find(|link| link.name == name))
     }
 
-    /// The addresses of this network namespace.
+    /// Returns the addresses of the network namespace.
     ///
     /// # Errors
-    /// Where the kernel does not answer.
+    /// Returns an error if the kernel does not answer.
     pub async fn addresses(&self) -> Result<BTreeSet<Address>, DatapathError> {
         let messages: Vec<AddressMessage> = self.0.address().get().execute().try_collect().await.map_err(failed)?;
         let addresses =
             messages.iter().flat_map(|message| &message.attributes).filter_map(|attribute| match attribute {
-                // On a point-to-point interface `Address` is the other end's.
+                // On a point-to-point interface, `Address` is the peer's address.
                 AddressAttribute::Local(address) | AddressAttribute::Address(address) => Some(Address::from(*address)),
                 _ => None,
             });
         Ok(addresses.collect())
     }
 
-    /// The interface of the default route, of IPv4 or else of IPv6.
+    /// Returns the name of the interface of the default route: IPv4's if there is one, otherwise IPv6's.
     ///
     /// # Errors
-    /// Where the kernel does not answer.
+    /// Returns an error if the kernel does not answer.
     pub async fn default_route_interface(&self) -> Result<Option<String>, DatapathError> {
         let ipv4 = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
         let ipv6 = RouteMessageBuilder::<std::net::Ipv6Addr>::new().build();
@@ -132,10 +132,10 @@ impl Links {
 }
 
 impl LinkWatch {
-    /// Starts to listen, within tokio's runtime.
+    /// Subscribes to changes. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where the kernel does not let it.
+    /// Returns an error if the netlink socket cannot be opened.
     pub fn start() -> Result<Self, DatapathError> {
         let (connection, _, messages) =
             new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr])
@@ -145,7 +145,7 @@ impl LinkWatch {
         Ok(Self(Box::new(changes)))
     }
 
-    /// The next change; `None` where the kernel closed the channel.
+    /// Waits for the next change. Returns `None` once the netlink connection is closed.
     pub async fn next(&mut self) -> Option<LinkChange> {
         self.0.next().await
     }
@@ -182,7 +182,7 @@ fn link(message: LinkMessage) -> Option<Link> {
             _ => {}
         }
     }
-    // A veth names its peer there, which it is not stacked on.
+    // A veth reports its peer here, on which it is not stacked.
     let lower = lower.filter(|_| is_stacked);
     let is_ethernet = matches!(message.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback);
     Some(Link { index: message.header.index, name: name?, is_ethernet, xdp, mtu, is_veth, lower, master })
@@ -210,14 +210,14 @@ const fn is_stacked_kind(info: &LinkInfo) -> bool {
     matches!(info, LinkInfo::Kind(InfoKind::Vlan | InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan))
 }
 
-/// A default route of the main table that leads somewhere.
+/// Returns whether a route is a unicast default route of the main table.
 fn is_default(route: &RouteMessage) -> bool {
     route.header.destination_prefix_length == 0
         && route.header.table == RouteHeader::RT_TABLE_MAIN
         && route.header.kind == RouteType::Unicast
 }
 
-/// Of several, the one with the least is taken; none is 0.
+/// Returns the route's metric, of which the lowest is preferred; 0 if it has none.
 fn metric(route: &RouteMessage) -> u32 {
     let metric = route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Priority(metric) => Some(*metric),
@@ -226,7 +226,7 @@ fn metric(route: &RouteMessage) -> u32 {
     metric.unwrap_or(0)
 }
 
-/// The interface of a route, or of the first of its ways.
+/// Returns the index of a route's interface, or of its first next hop's.
 fn outgoing_interface(route: &RouteMessage) -> Option<u32> {
     route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),

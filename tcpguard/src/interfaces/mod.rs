@@ -1,4 +1,4 @@
-//! The interfaces that are guarded: those that the configuration selects, followed as they come and go.
+//! The guarded interfaces: those that the configuration selects, as they appear and disappear.
 
 mod guard;
 mod links;
@@ -18,7 +18,7 @@ pub use links::{Link, LinkChange, LinkWatch, Links};
 pub use select::Selection;
 pub(crate) use select::is_pattern;
 
-/// The guarded interfaces. Dropping this detaches from all, but for what is pinned.
+/// The guarded interfaces. Dropping this detaches from all of them, except where pins keep the attachment.
 pub struct Guards {
     selection: Selection,
     guards: Vec<Guard>,
@@ -26,10 +26,10 @@ pub struct Guards {
 }
 
 impl Guards {
-    /// Those that the configuration selects; none is attached to yet.
+    /// Selects the interfaces by the configuration, without attaching to them yet.
     ///
     /// # Errors
-    /// Where one that it names is missing, or cannot be guarded.
+    /// Returns an error if an interface that the configuration names is missing or cannot be guarded.
     pub async fn choose(config: &Config, links: &Links) -> Result<Self, DatapathError> {
         let selection = Selection::of(config, links).await?;
         let present = links.all().await?;
@@ -45,16 +45,16 @@ impl Guards {
         let matching = selection.matching(&present);
         guards.extend(matching.into_iter().map(|link| Guard::chosen(&link.name, link.clone())));
         if guards.is_empty() {
-            warn!("no interface matches {selection} yet: those that come to will be guarded");
+            warn!("no interface matches {selection} yet: matching interfaces are guarded when they appear");
         }
         Ok(Self { selection, guards, config: config.clone() })
     }
 
-    /// Attaches to every one that was chosen, and lets go of what a daemon before this one has guarded beside them.
+    /// Attaches to every selected interface, and detaches the previous daemon from all others.
     ///
     /// # Errors
-    /// Where one that the configuration names has another program, or cannot be attached to. One that only matches a
-    /// pattern is left out, and that is said.
+    /// Returns an error if an interface that the configuration names has another program or cannot be attached to. An
+    /// interface that only matches a pattern is skipped, and the failure is logged.
     pub fn attach(&mut self, datapath: &mut Datapath) -> Result<(), DatapathError> {
         for guard in &mut self.guards {
             match guard.attach(&self.config, datapath) {
@@ -66,19 +66,20 @@ impl Guards {
         Ok(())
     }
 
-    /// Takes the datapath off every one.
+    /// Detaches from every interface.
     pub fn detach(&mut self, datapath: &mut Datapath) {
         for guard in &mut self.guards {
             guard.detach("the daemon ends", datapath);
         }
     }
 
-    /// Becomes what another configuration selects: what both guard stays as it is. The problems there were.
+    /// Applies the selection of a changed configuration. Interfaces in both selections stay as they are. Returns the
+    /// errors of attaching.
     pub fn become_those_of(&mut self, wanted: Self, datapath: &mut Datapath) -> Vec<String> {
         let is_wanted = |guard: &Guard| wanted.guards.iter().any(|other| other.wanted() == guard.wanted());
         for mut gone in self.guards.extract_if(.., |guard| !is_wanted(guard)) {
-            info!("{} is not guarded any more", gone.wanted());
-            gone.detach("it is not guarded any more", datapath);
+            info!("{} is no longer guarded", gone.wanted());
+            gone.detach("it is no longer guarded", datapath);
         }
         let mut problems = Vec::new();
         (self.selection, self.config) = (wanted.selection, wanted.config);
@@ -94,8 +95,8 @@ impl Guards {
         problems
     }
 
-    /// Follows a change of some interface: the datapath has left one that is gone, and is attached to one that came
-    /// back, or that is new and matches a pattern. True where something changed for a guarded one.
+    /// Applies a change of an interface: detaches from an interface that is gone, and attaches to one that came back or
+    /// newly matches a pattern. Returns whether the guarded interfaces changed.
     pub fn follow(&mut self, change: &LinkChange, datapath: &mut Datapath) -> bool {
         let mut changed = false;
         for guard in &mut self.guards {
@@ -108,10 +109,11 @@ impl Guards {
         }
     }
 
-    /// Brings every guard in line with the interfaces there are now, for when changes were missed.
+    /// Synchronizes the guards with the existing interfaces, in case changes were missed. Returns whether the guarded
+    /// interfaces changed.
     ///
     /// # Errors
-    /// Where the kernel cannot be asked.
+    /// Returns an error if the kernel does not answer.
     pub async fn review(&mut self, links: &Links, datapath: &mut Datapath) -> Result<bool, DatapathError> {
         let present = links.all().await?;
         let mut changed = false;
@@ -124,7 +126,8 @@ impl Guards {
         Ok(changed | self.take_in(&present, datapath))
     }
 
-    /// Guards those of `links` that match a pattern, and are not guarded yet.
+    /// Guards the interfaces in `links` that match a pattern and are not guarded yet. Returns whether any was attached
+    /// to.
     fn take_in(&mut self, links: &[Link], datapath: &mut Datapath) -> bool {
         let mut changed = false;
         for link in self.selection.matching(links) {
@@ -139,26 +142,27 @@ impl Guards {
         changed
     }
 
-    /// Whether it is stacked on one that is guarded, or has one as its port, so that its traffic is seen there.
+    /// Returns whether an interface is stacked on a guarded one, or has one as its port, so that its traffic is seen
+    /// there.
     fn is_stacked(&self, link: &Link) -> bool {
         let is_below = |guard: &Guard| guard.index().is_some_and(|index| link.lower == Some(index));
         self.guards.iter().any(|guard| is_below(guard) || guard.master() == Some(link.index))
     }
 
-    /// One that only matches a pattern, and has come to have another guarded one as its port, is let go.
+    /// Stops guarding interfaces that only match a pattern and now have another guarded interface as their port.
     fn let_go_of_stacked(&mut self, datapath: &mut Datapath) -> bool {
         let masters: Vec<u32> = self.guards.iter().filter_map(Guard::master).collect();
         let is_master = |guard: &Guard| guard.index().is_some_and(|index| masters.contains(&index));
         let selection = &self.selection;
         let stacked = self.guards.extract_if(.., |guard| is_master(guard) && !selection.has_named(guard.wanted()));
         let stacked = stacked.map(|mut guard| {
-            info!("{} has a guarded interface as its port, and is not guarded itself any more", guard.wanted());
-            guard.detach("it is guarded below", datapath);
+            info!("{} is no longer guarded, because its port is a guarded interface", guard.wanted());
+            guard.detach("its port is guarded", datapath);
         });
         stacked.count() > 0
     }
 
-    /// One that only matched a pattern is forgotten once it is gone.
+    /// Removes interfaces that are gone and only matched a pattern. Returns whether there were any.
     fn forget_gone(&mut self) -> bool {
         let before = self.guards.len();
         self.guards.retain(|guard| !guard.is_gone() || self.selection.has_named(guard.wanted()));
@@ -169,21 +173,21 @@ impl Guards {
         self.guards.iter().filter_map(Guard::attachment).collect()
     }
 
-    /// How each interface stands.
+    /// Returns the status of each interface.
     pub fn status(&self) -> Vec<InterfaceStatus> {
         self.guards.iter().map(Guard::status).collect()
     }
 
-    /// Whether any interface is attached to.
+    /// Returns whether the datapath is attached to any interface.
     pub fn any_attached(&self) -> bool {
         self.guards.iter().any(|guard| guard.attachment().is_some())
     }
 
-    /// The indices of guarded interfaces and of those stacked on them (VLANs, bridges, bonds): where
-    /// handshakes of guarded traffic are received, as the kernel sees it.
+    /// Returns the indices of the guarded interfaces and of those stacked on them (VLANs, bridges, bonds),
+    /// on which the kernel's sockets receive guarded traffic.
     pub fn receiving_indices(&self, links: &[Link]) -> BTreeSet<u32> {
         let mut indices: BTreeSet<u32> = self.guards.iter().filter_map(Guard::index).collect();
-        // Stacks are a few layers deep; each round finds the next one up.
+        // Stacks are a few layers deep; each round finds the next layer up.
         for _ in 0..4 {
             let above = links.iter().filter(|link| link.lower.is_some_and(|lower| indices.contains(&lower)));
             let masters = links.iter().filter(|link| indices.contains(&link.index)).filter_map(|link| link.master);

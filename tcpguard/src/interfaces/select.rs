@@ -1,4 +1,4 @@
-//! Which interfaces the configuration selects: by name, by pattern, or that of the default route.
+//! The interfaces that the configuration selects: by name, by pattern, or by the default route.
 
 use std::fmt;
 
@@ -7,23 +7,23 @@ use glob::Pattern;
 use super::{Link, Links};
 use crate::{config::Config, datapath::DatapathError};
 
-/// What is selected.
+/// A selection of interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     names: Vec<String>,
     patterns: Vec<Pattern>,
 }
 
-/// Whether what stands for an interface in the configuration is a pattern.
+/// Returns whether an entry of `interfaces` in the configuration is a pattern.
 pub(crate) fn is_pattern(name: &str) -> bool {
     name.contains(['*', '?', '['])
 }
 
 impl Selection {
-    /// What `config` selects; without any that is the interface of the default route.
+    /// Returns the selection of `config`; if it lists no interfaces, that of the default route.
     ///
     /// # Errors
-    /// Where there is no default route, or the kernel does not answer.
+    /// Returns an error if there is no default route, or the kernel does not answer.
     pub async fn of(config: &Config, links: &Links) -> Result<Self, DatapathError> {
         if config.interfaces.is_empty() {
             let name = links.default_route_interface().await?.ok_or(DatapathError::NoDefaultRoute)?;
@@ -31,23 +31,23 @@ impl Selection {
         }
         let (patterns, names): (Vec<&String>, Vec<&String>) =
             config.interfaces.iter().partition(|name| is_pattern(name));
-        // Validation has seen to it that each is one.
+        // All patterns are valid: the configuration was validated.
         let patterns = patterns.into_iter().filter_map(|text| Pattern::new(text).ok());
         Ok(Self { names: names.into_iter().cloned().collect(), patterns: patterns.collect() })
     }
 
-    /// Those selected by name.
+    /// Returns the interfaces selected by name.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// Whether one is selected by this name.
+    /// Returns whether an interface is selected by this name.
     pub fn has_named(&self, name: &str) -> bool {
         self.names.iter().any(|named| named == name)
     }
 
-    /// Those of `links` that match a pattern, and that no name selects. Whatever is stacked on another one that is
-    /// selected, or has one as its port, is left out: its traffic is seen there.
+    /// Returns the interfaces in `links` that match a pattern and are not selected by name. An interface that is
+    /// stacked on a selected one, or has one as its port, is left out: its traffic is seen there.
     pub fn matching<'a>(&self, links: &'a [Link]) -> Vec<&'a Link> {
         let matches = |link: &Link| {
             link.is_ethernet && link.name != "lo" && self.patterns.iter().any(|pattern| pattern.matches(&link.name))

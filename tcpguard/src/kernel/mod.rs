@@ -1,5 +1,5 @@
-//! What the kernel itself holds: handshakes that are half open, listeners with their backlog, and
-//! what it counts. Behind a trait, so that what is decided from it can be tested without a kernel.
+//! The kernel's own view of TCP: half-open handshakes, listeners with their backlog, and counters. It is
+//! behind a trait, so that decisions based on it can be tested without a kernel.
 
 mod netstat;
 mod sock_diag;
@@ -11,76 +11,76 @@ pub use netstat::TcpExt;
 pub use sock_diag::SockDiag;
 pub use spread::Spread;
 
-/// A handshake in state SYN_RECV.
+/// A handshake in state `SYN_RECV`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HalfOpen {
-    /// The side that listens.
+    /// The address and port of the listener.
     pub local: SocketAddr,
-    /// The side that asked.
+    /// The address and port of the client.
     pub remote: SocketAddr,
-    /// Since about when, by the retransmit timer.
+    /// The approximate age, derived from the retransmit timer.
     pub age: Duration,
-    /// How often the SYN-ACK was sent again.
+    /// How often the SYN-ACK was retransmitted.
     pub retransmits: u8,
 }
 
 /// A listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listener {
-    /// Where it listens.
+    /// The address and port it listens on.
     pub local: SocketAddr,
-    /// Completed connections that wait to be accepted.
+    /// Completed connections waiting to be accepted.
     pub accept_queue: u32,
-    /// How many of these, and of half-open ones, there may be.
+    /// The limit of the accept queue, and of half-open handshakes.
     pub backlog: u32,
-    /// It takes nothing that comes by IPv4, although it listens on an IPv6 address.
+    /// Whether it accepts IPv6 only (`IPV6_V6ONLY`); false for an IPv4 listener.
     pub is_ipv6_only: bool,
-    /// The interface that it is bound to (`SO_BINDTODEVICE`); 0 for none.
+    /// The index of the interface that it is bound to (`SO_BINDTODEVICE`); 0 for none.
     pub interface: u32,
-    /// Bytes of its receive buffer, where the kernel tells.
+    /// The size of the receive buffer in bytes, if the kernel reports it.
     pub receive_buffer: Option<u32>,
 }
 
 impl Listener {
-    /// One that listens on this address, with nothing special about it.
+    /// Creates a listener with default values for the other fields.
     pub const fn new(local: SocketAddr, accept_queue: u32, backlog: u32) -> Self {
         Self { local, accept_queue, backlog, is_ipv6_only: false, interface: 0, receive_buffer: None }
     }
 
-    /// Whether it has no room for another connection (`sk_acceptq_is_full`): its application does not accept
-    /// as fast as handshakes complete.
+    /// Returns whether the accept queue is full (`sk_acceptq_is_full`): the application accepts more slowly
+    /// than handshakes complete.
     pub const fn is_full(&self) -> bool {
         self.accept_queue > self.backlog
     }
 }
 
-/// Half-open handshakes: how many there are in all, and the rows, of which there may be fewer.
+/// The half-open handshakes: their counts, and up to [`MOST_ROWS`] rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HalfOpenTable {
-    /// All of them.
+    /// All half-open handshakes.
     pub total: usize,
-    /// Those whose SYN-ACK was sent again.
+    /// Handshakes whose SYN-ACK was retransmitted.
     pub retried: usize,
-    /// All, and those sent again, by local port.
+    /// The same counts by local port.
     pub by_port: BTreeMap<u16, PortHalfOpen>,
-    /// The first [`MOST_ROWS`] of them.
+    /// The first [`MOST_ROWS`] handshakes.
     pub rows: Vec<HalfOpen>,
 }
 
-/// Half-open handshakes of one port.
+/// The half-open handshakes of one port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortHalfOpen {
-    /// All of them.
+    /// All half-open handshakes of the port.
     pub total: usize,
-    /// Those whose SYN-ACK was sent again.
+    /// Handshakes whose SYN-ACK was retransmitted.
     pub retried: usize,
 }
 
-/// Rows that are kept; more are counted only. Backlogs bound them well below this.
+/// The maximum number of rows kept; further ones are only counted. Backlogs keep the number well below this.
 pub const MOST_ROWS: usize = 65_536;
 
 impl HalfOpenTable {
-    /// Counts one, and keeps it while there is room.
+    /// Counts a handshake, and keeps its row while there are fewer than [`MOST_ROWS`].
     pub fn add(&mut self, row: HalfOpen) {
         let is_retried = usize::from(row.retransmits > 0);
         self.total += 1;
@@ -94,37 +94,37 @@ impl HalfOpenTable {
     }
 }
 
-/// The kernel's own view.
+/// Access to the kernel's view of TCP.
 pub trait KernelView: Send {
-    /// Handshakes in state SYN_RECV.
+    /// Returns the handshakes in state `SYN_RECV`.
     ///
     /// # Errors
-    /// Where the kernel does not answer.
+    /// Returns an error if the kernel does not answer.
     fn half_open(&mut self) -> io::Result<HalfOpenTable>;
 
-    /// Listening sockets.
+    /// Returns the listening sockets.
     ///
     /// # Errors
-    /// Where the kernel does not answer.
+    /// Returns an error if the kernel does not answer.
     fn listeners(&mut self) -> io::Result<Vec<Listener>>;
 
-    /// The kernel's counters.
+    /// Returns the kernel's TCP counters.
     ///
     /// # Errors
-    /// Where they cannot be read.
+    /// Returns an error if the counters cannot be read.
     fn tcp_ext(&mut self) -> io::Result<TcpExt>;
 }
 
-/// The kernel that this runs on, in the network namespace that this runs in.
+/// The running kernel, in the current network namespace.
 pub struct LiveKernel {
     sockets: SockDiag,
 }
 
 impl LiveKernel {
-    /// Opens the channel to the kernel.
+    /// Opens the socket for queries.
     ///
     /// # Errors
-    /// Where there is none (CONFIG_INET_DIAG).
+    /// Returns an error if the kernel does not support sock_diag (CONFIG_INET_DIAG).
     pub fn open() -> io::Result<Self> {
         Ok(Self { sockets: SockDiag::open()? })
     }

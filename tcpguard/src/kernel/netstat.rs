@@ -7,23 +7,23 @@ use serde::Serialize;
 const FILE: &str = "/proc/self/net/netstat";
 const SECTION: &str = "TcpExt:";
 
-/// The counters that matter here, since the network namespace began. One that this kernel does not
-/// have is 0.
+/// A selection of the counters, counted since the network namespace was created. A counter that the
+/// kernel does not have is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TcpExt {
-    /// Accept queue full when a handshake completed or a SYN came.
+    /// Times that the accept queue was full when a handshake completed or a SYN arrived.
     pub listen_overflows: u64,
-    /// Everything a listener dropped, the overflows among it: requests refused for want of resources.
+    /// Requests refused by listeners for lack of resources, including the overflows.
     pub listen_drops: u64,
     /// SYNs dropped because the request queue was full.
     pub request_queue_full_drop: u64,
-    /// SYNs answered with a cookie because it was.
+    /// SYNs answered with a cookie because the request queue was full.
     pub request_queue_full_cookies: u64,
-    /// Cookies sent.
+    /// SYN cookies sent.
     pub syncookies_sent: u64,
-    /// Valid cookies that came back.
+    /// Valid SYN cookies returned by clients.
     pub syncookies_received: u64,
-    /// Invalid ones.
+    /// Invalid SYN cookies received.
     pub syncookies_failed: u64,
 }
 
@@ -33,7 +33,7 @@ impl TcpExt {
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{FILE} has no {SECTION} lines")))
     }
 
-    /// The file has two lines a section: names, then values.
+    /// Parses the file, which has two lines per section: names, then values.
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines().filter_map(|line| line.strip_prefix(SECTION));
         let (names, values) = (lines.next()?, lines.next()?);

@@ -1,4 +1,4 @@
-//! Asking the kernel for its TCP sockets (sock_diag(7)), as `ss` does.
+//! Queries of the kernel's TCP sockets (sock_diag(7)), like `ss`.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -20,22 +20,22 @@ use super::{HalfOpen, Listener};
 /// The kernel sends dumps in messages of up to 32 KiB.
 const RECEIVE_BUFFER: usize = 65_536;
 
-/// The kernel answers at once; a daemon must not wait for ever if it does not.
+/// The receive timeout. The kernel answers immediately; the daemon must not hang if it does not.
 const PATIENCE_SECONDS: i64 = 1;
 
-/// A channel to the kernel's socket tables.
+/// A netlink socket for queries of the kernel's socket tables.
 pub struct SockDiag {
     socket: Socket,
     buffer: Vec<u8>,
-    /// Tells the messages of this dump from those of one that was broken off.
+    /// The sequence number of the current dump, to tell its messages from those of an aborted one.
     sequence: u32,
 }
 
 impl SockDiag {
-    /// Opens the channel.
+    /// Opens the netlink socket.
     ///
     /// # Errors
-    /// Where the kernel has no sock_diag.
+    /// Returns an error if the kernel does not support sock_diag.
     pub fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
         socket.bind_auto()?;
@@ -45,7 +45,7 @@ impl SockDiag {
         Ok(Self { socket, buffer: vec![0; RECEIVE_BUFFER], sequence: 0 })
     }
 
-    /// Hands each handshake in state SYN_RECV to `visit`.
+    /// Calls `visit` for each handshake in state `SYN_RECV`.
     pub(super) fn for_each_half_open(&mut self, mut visit: impl FnMut(HalfOpen)) -> io::Result<()> {
         self.dump(StateFlags::SYN_RECV, ExtensionFlags::empty(), |response| {
             let response = &response.header;
@@ -59,7 +59,7 @@ impl SockDiag {
         })
     }
 
-    /// Hands each listening socket to `visit`.
+    /// Calls `visit` for each listening socket.
     pub(super) fn for_each_listener(&mut self, mut visit: impl FnMut(Listener)) -> io::Result<()> {
         self.dump(StateFlags::LISTEN, ExtensionFlags::SKMEMINFO, |response| {
             let header = &response.header;
@@ -77,14 +77,14 @@ impl SockDiag {
         })
     }
 
-    /// Hands port and inode of each listening socket to `visit`.
+    /// Calls `visit` with the port and inode of each listening socket.
     pub(crate) fn for_each_listener_inode(&mut self, mut visit: impl FnMut(u16, u64)) -> io::Result<()> {
         self.dump(StateFlags::LISTEN, ExtensionFlags::empty(), |response| {
             visit(response.header.socket_id.source_port, response.header.inode.into());
         })
     }
 
-    /// Hands local port and remote address of each established connection to `visit`.
+    /// Calls `visit` with the local port and remote address of each established connection.
     pub(crate) fn for_each_established(&mut self, mut visit: impl FnMut(u16, std::net::IpAddr)) -> io::Result<()> {
         self.dump(StateFlags::ESTABLISHED, ExtensionFlags::empty(), |response| {
             let connection = &response.header.socket_id;
@@ -141,7 +141,7 @@ impl SockDiag {
                 // Messages are padded to four bytes.
                 let length = (message.header.length as usize).next_multiple_of(4);
                 if length == 0 {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, "a netlink message of no length"));
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "a netlink message of length 0"));
                 }
                 rest = rest.get(length..).unwrap_or_default();
             }
@@ -150,12 +150,12 @@ impl SockDiag {
 }
 
 fn address(address: std::net::IpAddr, port: u16) -> SocketAddr {
-    // A dual-stack socket shows IPv4 peers as mapped addresses.
+    // Dual-stack sockets report IPv4 peers as IPv4-mapped addresses.
     SocketAddr::new(address.to_canonical(), port)
 }
 
-/// How old a handshake is whose SYN-ACK was sent again `retransmits` times and will be again in
-/// `expires`: the waits before were 1, 2, 4 … s (RFC 6298 doubling from TCP_TIMEOUT_INIT).
+/// Returns the age of a handshake whose SYN-ACK was retransmitted `retransmits` times and is due for the
+/// next one in `expires`: the previous waits were 1, 2, 4 … s (RFC 6298 doubling from TCP_TIMEOUT_INIT).
 fn age(expires: Duration, retransmits: u8) -> Duration {
     let waits = (1u64 << (u32::from(retransmits) + 1).min(16)) - 1;
     Duration::from_secs(waits).saturating_sub(expires)

@@ -1,50 +1,50 @@
-//! Whether the sources of half-open handshakes look random: the first question when SYN_RECV rows pile up.
+//! Whether the sources of half-open handshakes look random: the first question when `SYN_RECV` rows accumulate.
 
 use std::{collections::HashMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
-/// Fewer rows than this say nothing about their spread.
+/// The minimum number of rows for a statement about their spread.
 const FEWEST: usize = 16;
 
-/// How half-open handshakes are spread over addresses and networks (/24, /64).
+/// The distribution of half-open handshakes over addresses and networks (/24, /64).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spread {
-    /// There are none.
+    /// There are no rows.
     Empty,
-    /// Too few to tell.
+    /// There are too few rows to tell.
     TooFew {
-        /// How many.
+        /// The number of rows.
         rows: usize,
     },
-    /// Nearly each comes from another address, in many networks: such addresses are usually forged.
+    /// Nearly every row has a different address, in many networks: such addresses are usually forged.
     Random {
-        /// Rows, addresses and networks.
+        /// The number of rows, of addresses and of networks.
         counts: [usize; 3],
     },
-    /// Most come from one network.
+    /// Most rows are from one network.
     OneNetwork {
-        /// Which.
+        /// The network with the most rows.
         network: IpNet,
-        /// Rows from it, and all rows.
+        /// The number of rows from the network, and of all rows.
         counts: [usize; 2],
     },
-    /// They come from few addresses.
+    /// The rows are from few addresses.
     FewSources {
-        /// Rows and addresses.
+        /// The number of rows and of addresses.
         counts: [usize; 2],
-        /// Who has most, and how many.
+        /// The address with the most rows, and their number.
         most: (IpAddr, usize),
     },
-    /// None of the above.
+    /// None of the other cases.
     Mixed {
-        /// Rows, addresses and networks.
+        /// The number of rows, of addresses and of networks.
         counts: [usize; 3],
     },
 }
 
 impl Spread {
-    /// How these sources are spread.
+    /// Classifies the distribution of these sources.
     pub fn of(sources: impl Iterator<Item = IpAddr>) -> Self {
         let mut addresses = HashMap::<IpAddr, usize>::new();
         let mut networks = HashMap::<IpNet, usize>::new();
@@ -74,8 +74,8 @@ impl Spread {
     }
 }
 
-/// Random addresses of a range that is small (a laboratory's) fill its networks: then more than so many
-/// different ones cannot be asked for.
+/// Returns the number of networks to expect. Random addresses from a small range (as in a laboratory) fill all of its
+/// networks, so that more than this number cannot be required.
 const fn busy_networks(rows: usize) -> usize {
     if rows < 256 { rows } else { 256 }
 }
@@ -92,7 +92,7 @@ impl fmt::Display for Spread {
             Self::TooFew { rows } => write!(formatter, "too few to tell whether the sources are random ({rows})"),
             Self::Random { counts: [rows, addresses, networks] } => write!(
                 formatter,
-                "the sources look random, so probably forged: {rows} from {addresses} addresses in {networks} networks"
+                "the sources look random and are probably forged: {rows} from {addresses} addresses in {networks} networks"
             ),
             Self::OneNetwork { network, counts: [from_network, rows] } => {
                 write!(formatter, "the sources do not look random: {from_network} of {rows} are from {network}")

@@ -1,6 +1,6 @@
-//! XDP before a program that was there: tcpguard takes its place, and hands it what passes. Both stay attached by the
-//! interface itself, so that neither a crash nor an end leaves the interface without the other one; what was whose is
-//! pinned.
+//! Chaining before another XDP program: tcpguard replaces it, and passes packets on to it by a tail call. The guard is
+//! attached by netlink rather than by a link, so that the other program keeps running if the daemon crashes or ends.
+//! Both programs are pinned.
 
 use std::{
     io,
@@ -26,28 +26,28 @@ use crate::{
     fault,
 };
 
-/// A program that was there, and the place that it has now.
+/// A program that tcpguard is chained before, and its index in the program array.
 #[derive(Debug)]
 pub(super) struct Chained {
     other: OwnedFd,
     place: u32,
 }
 
-/// Names of pins: the program that was there, and tcpguard's in its place.
+/// Returns the names of the pins of the other program and of tcpguard's in its place.
 pub(super) fn pin_names(index: u32) -> (String, String) {
     (format!("chained-{index}"), format!("guard-{index}"))
 }
 
 impl Datapath {
-    /// Takes the place of the program that is on an interface, and hands it what passes.
+    /// Replaces the interface's program, and chains the guard before it.
     pub(super) fn attach_before(&mut self, target: Target<'_>) -> Result<Attachment, DatapathError> {
         let Some((found, mode)) = target.program else {
             return Err(DatapathError::NoInterface(target.name.to_owned()));
         };
         let mode = mode.unwrap_or(AttachMode::Native);
         let refused = |reason: String| DatapathError::NotChained { interface: target.name.to_owned(), reason };
-        let pins = self.pins.as_ref().ok_or_else(|| refused("what was there cannot be pinned".to_owned()))?;
-        // Another daemon's, or the other's own.
+        let pins = self.pins.as_ref().ok_or_else(|| refused("chaining before its program needs pins".to_owned()))?;
+        // The attached program is either the previous daemon's guard or the other program itself.
         let (other, present) = match left(pins, target.index, found) {
             Some((other, present)) => (other, present),
             None => {
@@ -59,7 +59,7 @@ impl Datapath {
         let name = other_name(&other);
         let (other_pin, guard_pin) = pin_names(target.index);
         let guard = self.guard_fd()?;
-        // In this order: whoever finds our program there finds what was there before it.
+        // In this order: when the guard is attached, the pin of the program it replaced exists.
         let path = pins.link_path(&other_pin);
         let is_new = self.pin_program(&other_pin, &other)?;
         let place = match self.place_in_chain(target, &path) {
@@ -72,7 +72,7 @@ impl Datapath {
             }
         };
         self.pin_program(&format!("{guard_pin}-next"), &guard)?;
-        fault::point("taking the place of another program");
+        fault::point("replacing another program");
         if let Err(error) = replace_xdp(target.index, guard.as_fd(), present.as_fd(), mode) {
             self.unpin(&format!("{guard_pin}-next"));
             if is_new {
@@ -82,29 +82,29 @@ impl Datapath {
                 Some(libc::EBUSY) => DatapathError::NotChained {
                     interface: target.name.to_owned(),
                     reason: format!(
-                        "the program {name} (id {found}) is held by a bpf_link, which nobody can displace; attach = \"tc\" guards beside it"
+                        "the program {name} (id {found}) is held by a bpf_link and cannot be replaced; attach = \"tc\" guards beside it"
                     ),
                 },
                 _ => attach_error(target, mode, error.to_string()),
             });
         }
-        fault::point("the place of another program is taken");
+        fault::point("another program is replaced");
         if let Some(pins) = &self.pins {
             pins.put_in_force(&guard_pin)?;
         }
-        info!("{}: what passes is handed to {name}", target.name);
-        let remark = Some(format!("what passes is handed on to the program {name}"));
+        info!("{}: passed packets are handed to {name}", target.name);
+        let remark = Some(format!("passed packets are handed to the program {name}"));
         Ok(Attachment { index: target.index, hold: Hold::Chained(Chained { other, place }), mode, remark })
     }
 
-    /// Gives the other program a place where ours hands on to.
+    /// Adds the other program to the program array that the guard's tail calls go to. Returns its index.
     fn place_in_chain(&mut self, target: Target<'_>, other: &Path) -> Result<u32, DatapathError> {
         let taken: Vec<u32> =
             self.chained_interfaces()?.iter().filter_map(Result::ok).map(|(_, place)| place).collect();
         let place = (0..MOST_CHAINED as u32).find(|place| !taken.contains(place));
         let place = place.ok_or_else(|| DatapathError::NotChained {
             interface: target.name.to_owned(),
-            reason: format!("more than {MOST_CHAINED} interfaces have programs of their own"),
+            reason: format!("more than {MOST_CHAINED} interfaces have programs to chain before"),
         })?;
         let program = Xdp::from_pin(other, XdpAttachType::Interface).map_err(DatapathError::program("chained"))?;
         let program = program.fd().map_err(DatapathError::program("chained"))?.try_clone().map_err(host)?;
@@ -112,7 +112,7 @@ impl Datapath {
         let mut array = ProgramArray::try_from(array).map_err(DatapathError::map(map::CHAINED))?;
         array.set(place, &program, 0).map_err(|error| DatapathError::NotChained {
             interface: target.name.to_owned(),
-            reason: format!("the kernel does not hand on to its program, which is made for frames in fragments, most likely: {error}"),
+            reason: format!("the kernel refuses tail calls to its program, probably because it supports fragments (xdp.frags): {error}"),
         })?;
         self.chained_interfaces()?
             .insert(target.index, place, 0)
@@ -130,13 +130,13 @@ impl Datapath {
         self.guard_program_fd()?.try_clone_to_owned().map_err(host)
     }
 
-    /// True where it was not pinned there before.
+    /// Pins a program. Returns false if the same program was already pinned.
     fn pin_program(&self, name: &str, program: &OwnedFd) -> Result<bool, DatapathError> {
         let Some(pins) = &self.pins else { return Ok(true) };
         Ok(pins.add_program(name, program.as_fd())?)
     }
 
-    /// Gives an interface back to the program that was there.
+    /// Detaches the guard and reattaches the other program.
     pub(super) fn put_back(&mut self, index: u32, chained: Chained, mode: AttachMode) -> Result<(), DatapathError> {
         let guard = self.guard_fd()?;
         if let Some(pins) = &self.pins {
@@ -150,7 +150,7 @@ impl Datapath {
         if let Ok(mut interfaces) = self.chained_interfaces()
             && let Err(error) = interfaces.remove(&index)
         {
-            warn!("the place {place} of a program is not free again: {error}");
+            warn!("cannot free the place {place} in the program array: {error}");
         }
     }
 
@@ -161,7 +161,7 @@ impl Datapath {
         self.free_place(index, place);
     }
 
-    /// Where a daemon before this one has taken a program's place, and this one is not to: gives it back.
+    /// Reattaches the program that the previous daemon was chained before, if there is one.
     pub(super) fn put_back_left(&mut self, target: Target<'_>) {
         let Some((found, mode)) = target.program else { return };
         let Some(pins) = &self.pins else { return };
@@ -171,7 +171,8 @@ impl Datapath {
     }
 }
 
-/// The programs of tcpguard's that may be in another one's place: the one that is, and one that was about to be.
+/// Returns tcpguard's programs that may be attached in place of another: the current one, and one that was about to be
+/// attached.
 fn guards(pins: &Pins, index: u32) -> Vec<PinnedObject> {
     let (_, guard_pin) = pin_names(index);
     [guard_pin.clone(), format!("{guard_pin}-next")].iter().filter_map(|name| pins.program(name)).collect()
@@ -184,8 +185,8 @@ fn forget(pins: &Pins, index: u32) {
     }
 }
 
-/// What a daemon before this one has left on an interface where `found` is attached now: the program that was there,
-/// and tcpguard's that is. Pins that say otherwise are stale, and removed.
+/// Returns the other program and the previous daemon's guard, if the latter is attached as program `found`. Otherwise
+/// the pins are stale and removed.
 fn left(pins: &Pins, index: u32, found: u32) -> Option<(OwnedFd, OwnedFd)> {
     let (other_pin, _) = pin_names(index);
     let guard = guards(pins, index).into_iter().find(|guard| guard.number("prog_id") == Some(found));
@@ -198,17 +199,17 @@ fn left(pins: &Pins, index: u32, found: u32) -> Option<(OwnedFd, OwnedFd)> {
     }
 }
 
-/// Gives an interface back to `other`, from whichever of `guards` is in its place.
+/// Replaces whichever of `guards` is attached to an interface with `other`.
 fn give_back(pins: &Pins, index: u32, other: &OwnedFd, guards: &[OwnedFd], mode: AttachMode) {
-    fault::point("giving the place back");
-    // Who runs it may not be known; one of both it is.
+    fault::point("reattaching another program");
+    // The mode may be unknown: both are tried.
     let modes = [mode, AttachMode::Native, AttachMode::Generic];
     let ways = guards.iter().flat_map(|guard| modes.map(|mode| (guard, mode)));
     let mut problem = None;
     for (guard, mode) in ways {
         match replace_xdp(index, other.as_fd(), guard.as_fd(), mode) {
             Ok(()) => {
-                info!("the program {} is back in its place", other_name(other));
+                info!("the program {} is attached again", other_name(other));
                 return forget(pins, index);
             }
             Err(error) => problem = Some(error),
@@ -221,12 +222,12 @@ fn give_back(pins: &Pins, index: u32, other: &OwnedFd, guards: &[OwnedFd], mode:
     if let Some(problem) = problem {
         let name = other_name(other);
         warn!(
-            "the interface of index {index} could not be given back to the program {name}: {problem}; `tcpguard detach` tries again"
+            "cannot reattach the program {name} to the interface with index {index}: {problem}; `tcpguard detach` tries again"
         );
     }
 }
 
-/// Gives every interface back, but for `kept`, whose program a daemon that does not run any more has taken the place of.
+/// Reattaches every program that the previous daemon was chained before, except on the interfaces in `kept`.
 pub(in crate::datapath) fn put_back_all(pins: &Pins, kept: &[u32]) {
     for name in pins.link_names() {
         let index = name.strip_prefix("chained-").and_then(|index| index.parse::<u32>().ok());
@@ -248,7 +249,7 @@ fn program_of(id: u32) -> Result<OwnedFd, io::Error> {
 
 fn cannot_open(id: u32, error: &io::Error) -> String {
     format!(
-        "its program (id {id}) cannot be opened, which needs CAP_SYS_ADMIN: {error}; docs/coexistence.md says how the service gets it"
+        "its program (id {id}) cannot be opened, which needs CAP_SYS_ADMIN: {error}; docs/coexistence.md describes how to grant it to the service"
     )
 }
 

@@ -1,9 +1,9 @@
-//! Putting the program on an interface, and taking it off again.
+//! Attaching the guard to interfaces, and detaching it.
 //!
-//! | module | where | held by |
+//! | module | hook | held by |
 //! | --- | --- | --- |
 //! | `xdp` | XDP | a `bpf_link` |
-//! | `chain` | XDP, before a program that was there | the interface itself |
+//! | `chain` | XDP, before another program | the interface itself |
 //! | `tc` | ingress of traffic control | a `bpf_link` (TCX), or a filter of a clsact qdisc |
 
 mod chain;
@@ -20,19 +20,19 @@ pub(super) use chain::put_back_all;
 use tc::Filter;
 pub(super) use tc::remove_all_filters;
 
-/// Who runs the program.
+/// How the program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachMode {
-    /// The driver.
+    /// XDP in the driver.
     Native,
-    /// The kernel's generic code, later and dearer.
+    /// Generic XDP in the kernel's network stack, which runs later and costs more per packet.
     Generic,
-    /// Traffic control, later still.
+    /// The ingress of traffic control, which runs later still.
     Tc,
 }
 
 impl AttachMode {
-    /// As it is shown.
+    /// Returns the short name used in the API and in errors.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -41,7 +41,7 @@ impl AttachMode {
         }
     }
 
-    /// In a message.
+    /// Returns the description used in log messages.
     pub const fn described(self) -> &'static str {
         match self {
             Self::Native => "native XDP",
@@ -66,53 +66,53 @@ impl AttachMode {
     }
 }
 
-/// The interface to attach to, as the kernel describes it.
+/// An interface to attach to, as reported by the kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
-    /// Its name.
+    /// The name of the interface.
     pub name: &'a str,
-    /// Its index.
+    /// The index of the interface.
     pub index: u32,
-    /// The XDP program that it has: its id, and who runs it, where that is known.
+    /// The attached XDP program: its id, and its mode if known.
     pub program: Option<(u32, Option<AttachMode>)>,
 }
 
-/// The program on one interface.
+/// The attachment of the guard to one interface.
 #[derive(Debug)]
 pub struct Attachment {
     index: u32,
     hold: Hold,
-    /// Who runs the program.
+    /// How the program is attached.
     pub mode: AttachMode,
-    /// What is to be said of it: why it is not run natively, or whom it hands on to.
+    /// A remark for the operator: why it is not native, or which program it is chained before.
     pub remark: Option<String>,
 }
 
 #[derive(Debug)]
 enum Hold {
-    /// Let go when this is dropped, unless it is pinned.
+    /// Detached when this is dropped, unless it is pinned.
     Link(FdLink),
     Chained(Chained),
     Filter(Filter),
 }
 
 impl Attachment {
-    /// Whether another program is handed what passes.
+    /// Returns whether the guard is chained before another program.
     pub(super) const fn is_chained(&self) -> bool {
         matches!(self.hold, Hold::Chained(_))
     }
 
-    /// Whether it hangs on a clsact qdisc.
+    /// Returns whether it is a filter of a clsact qdisc.
     pub(super) const fn is_filter(&self) -> bool {
         matches!(self.hold, Hold::Filter(_))
     }
 
-    /// The index of its interface.
+    /// Returns the index of the interface.
     pub(super) const fn index(&self) -> u32 {
         self.index
     }
 
-    /// The name of its pin, where it has one.
+    /// Returns the name of its pin, if it is held by a link.
     pub(super) fn pin_name(&self) -> Option<String> {
         match (&self.hold, self.mode) {
             (Hold::Link(_), AttachMode::Tc) => Some(tc::pin_name(self.index)),
@@ -123,11 +123,11 @@ impl Attachment {
 }
 
 impl Datapath {
-    /// Puts the program on an interface. One that a daemon before this one has left there is replaced: not one frame
-    /// comes by neither of them.
+    /// Attaches the guard to an interface. The previous daemon's program is replaced atomically, so that no frame
+    /// passes unseen.
     ///
     /// # Errors
-    /// Where another program is there, or the kernel refuses the mode asked for.
+    /// Returns an error if another program is attached, or the kernel refuses the mode.
     pub fn attach(&mut self, target: Target<'_>, mode: XdpMode, coexist: Coexist) -> Result<Attachment, DatapathError> {
         match self.hook {
             Hook::Tc => {
@@ -167,7 +167,7 @@ impl Datapath {
         }
     }
 
-    /// Takes off an attachment whose interface is gone, or is not to be guarded any more.
+    /// Detaches from an interface that is gone, or is no longer to be guarded.
     pub fn let_go(&mut self, attachment: Attachment) {
         if let (Some(name), Some(pins)) = (attachment.pin_name(), &self.pins) {
             pins.remove_link(&name);
@@ -189,13 +189,13 @@ fn attach_error(target: Target<'_>, mode: AttachMode, reason: String) -> Datapat
     DatapathError::Attach { interface: target.name.to_owned(), mode: mode.name(), reason }
 }
 
-/// The name of a loaded program, as far as the kernel keeps it (15 bytes), where it tells.
+/// Returns the name of a loaded program, truncated to 15 bytes by the kernel, or `None` if it is unknown.
 pub fn program_name(id: u32) -> Option<String> {
     let program = loaded_programs().filter_map(Result::ok).find(|program| program.id() == id)?;
     program.name_as_str().map(str::to_owned)
 }
 
-/// The error that names the program with this id on `interface`.
+/// Returns the error that names the program with this id on `interface`.
 pub fn occupied(interface: &str, id: u32) -> DatapathError {
     DatapathError::Occupied { interface: interface.to_owned(), program: program_name(id).unwrap_or_default(), id }
 }

@@ -1,4 +1,5 @@
-//! The ingress of traffic control: by TCX, where the kernel has it (Linux 6.6), else by a filter of a clsact qdisc.
+//! Attachment to the ingress of traffic control: by TCX if the kernel has it (Linux 6.6), otherwise by a filter of a
+//! clsact qdisc.
 
 use aya::programs::{
     ProgramError, SchedClassifier, TcAttachType,
@@ -19,15 +20,15 @@ use crate::{
     fault,
 };
 
-/// What our filter is known by, beside other programs' filters: before all others.
+/// The priority of the filter, which with its handle identifies it among others: it runs before all others.
 const PRIORITY: u16 = 1;
 const HANDLE: TcHandle = TcHandle::new(0x7463, 0x7067);
 
-/// A filter, which the kernel keeps whatever becomes of the daemon.
+/// A filter, which the kernel keeps independently of the daemon.
 #[derive(Debug)]
 pub(super) struct Filter {
     interface: String,
-    /// The qdisc that it hangs on was made for it.
+    /// Whether tcpguard created the qdisc.
     made_qdisc: bool,
 }
 
@@ -35,13 +36,13 @@ pub(super) fn pin_name(index: u32) -> String {
     format!("tcx-{index}")
 }
 
-/// The pin that says that a filter is ours, and whether its qdisc is.
+/// Returns the name of the pin that marks a filter as tcpguard's, and whether tcpguard created its qdisc.
 pub(super) fn filter_pin(index: u32, made_qdisc: bool) -> String {
     if made_qdisc { format!("filter-on-ours-{index}") } else { format!("filter-{index}") }
 }
 
 impl Datapath {
-    /// Puts the program on the ingress of traffic control.
+    /// Attaches the guard to the ingress of traffic control.
     pub(super) fn attach_tc(&mut self, target: Target<'_>) -> Result<Attachment, DatapathError> {
         if let Some(attachment) = self.take_over_tcx(target)? {
             return Ok(attachment);
@@ -78,13 +79,12 @@ impl Datapath {
             .map_err(|error| attach_error(target, AttachMode::Tc, error.to_string()))?;
         let id = program.attach_to_link(link).map_err(|error| failed(target, &error))?;
         let link = program.take_link(id).map_err(|error| failed(target, &error))?;
-        info!("{}: taken over from the daemon before", target.name);
+        info!("{}: taken over from the previous daemon", target.name);
         let link = FdLink::try_from(link).map_err(|_| DatapathError::NoLink)?;
         Ok(Some(Attachment { index: target.index, hold: Hold::Link(link), mode: AttachMode::Tc, remark: None }))
     }
 
-    /// Puts a filter on a clsact qdisc, which is made where there is none. One that a daemon before this one has left is
-    /// replaced.
+    /// Adds a filter to the clsact qdisc, creating the qdisc if necessary. The previous daemon's filter is replaced.
     fn attach_filter(&mut self, target: Target<'_>) -> Result<Attachment, DatapathError> {
         let made_before = self.left_filter(target.index);
         let made_qdisc = match qdisc_add_clsact(target.name) {
@@ -92,7 +92,7 @@ impl Datapath {
             Err(error) if is_there(&error) => made_before.unwrap_or(false),
             Err(error) => return Err(attach_error(target, AttachMode::Tc, error.to_string())),
         };
-        // First, so that whoever finds our filter knows whose it is.
+        // Pinned before the filter exists, so that any filter of tcpguard's can be recognized.
         let fd = self.guard_program_fd()?;
         if let Some(pins) = &self.pins {
             if made_before.is_some_and(|before| before != made_qdisc) {
@@ -107,21 +107,21 @@ impl Datapath {
         };
         let link =
             program.take_link(id.map_err(|error| failed(target, &error))?).map_err(|error| failed(target, &error))?;
-        // It would take the filter off when it is dropped: that is done where it is wanted.
+        // Dropping the link would remove the filter, which is done explicitly instead.
         std::mem::forget(link);
         fault::point("attached to traffic control");
         let filter = Filter { interface: target.name.to_owned(), made_qdisc };
-        let remark = Some("by a clsact qdisc, since this kernel has no TCX".to_owned());
+        let remark = Some("by a filter of a clsact qdisc, since this kernel has no TCX".to_owned());
         Ok(Attachment { index: target.index, hold: Hold::Filter(filter), mode: AttachMode::Tc, remark })
     }
 
-    /// Whether a daemon before this one has left a filter; and, where it has, whether it made the qdisc.
+    /// Returns whether tcpguard created the qdisc of the previous daemon's filter, or `None` if it left no filter.
     fn left_filter(&self, index: u32) -> Option<bool> {
         let pins = self.pins.as_ref()?;
         [true, false].into_iter().find(|made| pins.program(&filter_pin(index, *made)).is_some())
     }
 
-    /// Takes off a filter that a daemon before this one has left.
+    /// Removes the previous daemon's filter, if there is one.
     pub(super) fn remove_left_filter(&mut self, target: Target<'_>) {
         if let Some(made_qdisc) = self.left_filter(target.index) {
             self.remove_filter(target.index, Filter { interface: target.name.to_owned(), made_qdisc });
@@ -139,20 +139,20 @@ impl Datapath {
     }
 }
 
-/// Takes our filter off an interface, and its qdisc where that was made for it.
+/// Removes tcpguard's filter from an interface, and the qdisc if tcpguard created it and no filter is left on it.
 pub(in crate::datapath) fn remove(index: u32, interface: &str, made_qdisc: bool) {
     fault::point("removing a filter");
     match SchedClassifierLink::attached(interface, TcAttachType::Ingress, PRIORITY, HANDLE, None) {
-        // Dropping it takes the filter off.
+        // Dropping the link removes the filter.
         Ok(link) => drop(link),
-        Err(error) => debug!("{interface} is gone, and its filter with it: {error}"),
+        Err(error) => debug!("interface {interface} is gone with its filter: {error}"),
     }
-    // Others may have put filters of their own on it since.
+    // Other programs may have added filters since.
     if made_qdisc
         && matches!(has_filters(index), Ok(false))
         && let Err(error) = remove_clsact(index)
     {
-        warn!("the clsact qdisc of {interface} is still there: {error}");
+        warn!("cannot remove the clsact qdisc of {interface}: {error}");
     }
 }
 
@@ -161,7 +161,7 @@ fn put_filter(program: &mut SchedClassifier, target: Target<'_>) -> Result<Sched
     program.attach_with_options(target.name, TcAttachType::Ingress, options)
 }
 
-/// Replaces the filter of a daemon before this one, where somebody has not removed it meanwhile.
+/// Replaces the previous daemon's filter, or adds one if it was removed in the meantime.
 fn replace_filter(program: &mut SchedClassifier, target: Target<'_>) -> Result<SchedClassifierLinkId, ProgramError> {
     let left = SchedClassifierLink::attached(target.name, TcAttachType::Ingress, PRIORITY, HANDLE, None);
     match program.attach_to_link(left.map_err(TcError::IoError)?) {
@@ -170,7 +170,7 @@ fn replace_filter(program: &mut SchedClassifier, target: Target<'_>) -> Result<S
     }
 }
 
-/// Whether an error says that there is a clsact qdisc already.
+/// Returns whether an error means that the clsact qdisc already exists.
 fn is_there(error: &TcError) -> bool {
     matches!(error, TcError::AlreadyAttached) || innermost(error).raw_os_error() == Some(libc::EEXIST)
 }
@@ -179,8 +179,7 @@ fn failed(target: Target<'_>, error: &(dyn std::error::Error + 'static)) -> Data
     attach_error(target, AttachMode::Tc, reason(error))
 }
 
-/// Takes off every filter, but for those of `kept`, that a daemon which does not run any more has left in this network
-/// namespace.
+/// Removes the previous daemon's filters in this network namespace, except those of the interfaces in `kept`.
 pub(in crate::datapath) fn remove_all_filters(pins: &Pins, kept: &[u32]) {
     for name in pins.link_names() {
         let (rest, made_qdisc) = match (name.strip_prefix("filter-on-ours-"), name.strip_prefix("filter-")) {
@@ -191,7 +190,7 @@ pub(in crate::datapath) fn remove_all_filters(pins: &Pins, kept: &[u32]) {
         let Some(index) = rest.parse::<u32>().ok().filter(|index| !kept.contains(index)) else { continue };
         match nix::net::if_::if_indextoname(index) {
             Ok(interface) => remove(index, &interface.to_string_lossy(), made_qdisc),
-            Err(error) => debug!("the interface of index {index} is gone, and its filter with it: {error}"),
+            Err(error) => debug!("the interface with index {index} is gone with its filter: {error}"),
         }
         pins.remove_link(&name);
     }

@@ -1,4 +1,4 @@
-//! XDP, held by a `bpf_link`.
+//! Attachment to XDP, held by a `bpf_link`.
 
 use aya::programs::{Xdp, links::FdLink, xdp::XdpLink};
 use tcpguard_common::layout::program;
@@ -19,7 +19,8 @@ pub(super) fn pin_name(index: u32) -> String {
 }
 
 impl Datapath {
-    /// Replaces the program of a link that is pinned; `None` where there is none, or not as it is wanted now.
+    /// Replaces the program of a pinned link, or attaches anew if the link's mode is not the `wanted` one. Returns
+    /// `None` if there is no pinned link in use.
     pub(super) fn take_over_link(
         &mut self,
         target: Target<'_>,
@@ -35,7 +36,7 @@ impl Datapath {
         let mode = mode.unwrap_or(AttachMode::Native);
         if !mode.is_what(wanted) {
             warn!(
-                "{}: for a moment it is not guarded, since the {} mode is not wanted any more",
+                "{}: not guarded for a moment, because the {} mode is no longer configured",
                 target.name,
                 mode.name()
             );
@@ -50,10 +51,10 @@ impl Datapath {
         let id = program.attach_to_link(link).map_err(|error| failed(reason(&error)))?;
         let link = program.take_link(id).map_err(|error| failed(reason(&error)))?;
         fault::point("the program of an interface is replaced");
-        info!("{}: taken over from the daemon before", target.name);
+        info!("{}: taken over from the previous daemon", target.name);
         let link = FdLink::try_from(link).map_err(|_| DatapathError::NoLink)?;
         let is_fallback = mode == AttachMode::Generic && wanted == XdpMode::Auto;
-        let remark = is_fallback.then(|| "the daemon before could not attach natively".to_owned());
+        let remark = is_fallback.then(|| "the previous daemon could not attach natively".to_owned());
         Ok(Some(Attachment { index: target.index, hold: Hold::Link(link), mode, remark }))
     }
 
@@ -62,7 +63,7 @@ impl Datapath {
             Err(DatapathError::Attach { reason, .. }) => reason,
             attached_or_hopeless => return attached_or_hopeless,
         };
-        warn!("{}: no native XDP ({reason}); the generic mode is used, which costs more per packet", target.name);
+        warn!("{}: no native XDP ({reason}); using the generic mode, which costs more per packet", target.name);
         let attachment = self.attach_in(target, AttachMode::Generic)?;
         Ok(Attachment { remark: Some(reason), ..attachment })
     }
@@ -74,16 +75,16 @@ impl Datapath {
         let id = program.attach_to_if_index(target.index, mode.kernel_mode()).map_err(|error| {
             match innermost(&error).raw_os_error() {
                 Some(libc::EPERM) => DatapathError::NotPermitted,
-                // Somebody was faster than we are.
+                // Another program was attached in the meantime.
                 Some(libc::EBUSY | libc::EEXIST) => occupied(target.name, 0),
                 _ => failed(reason(&error)),
             }
         })?;
         let link = program.take_link(id).map_err(|error| failed(reason(&error)))?;
         fault::point("attached to an interface");
-        // Where bpf_link is not to be had, aya attaches by netlink, and the program would stay behind.
-        // Kernels that load the program have bpf_link for XDP (Linux 5.9; the program's atomic
-        // instructions came with 5.12), so this is for a kernel that nobody has seen yet.
+        // Without bpf_link, aya attaches by netlink, and the program would stay attached. Kernels that
+        // load the program have bpf_link for XDP (Linux 5.9; the program's atomic instructions came
+        // with 5.12), so no known kernel reaches this error.
         let mut link = FdLink::try_from(link).map_err(|_| DatapathError::NoLink)?;
         if let Some(pins) = &self.pins {
             link = pins.add_link(&pin_name(target.index), link)?;

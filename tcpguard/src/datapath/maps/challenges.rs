@@ -1,4 +1,4 @@
-//! How the SYNs to each port are challenged.
+//! The challenge terms of each port.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +11,12 @@ use tcpguard_common::{
 
 use super::super::DatapathError;
 
-/// Writes the terms of ports, and reads what the datapath knows of them.
+/// Writes the challenge terms and endpoints, and reads how often listeners changed.
 pub struct ChallengeMaps {
     terms: Array<MapData, PortChallenge>,
     changes: Array<MapData, u64>,
     endpoints: HashMap<MapData, Endpoint, u32>,
-    /// Ports that have terms, and which.
+    /// The terms last written, by port.
     written: BTreeMap<u16, PortChallenge>,
     written_endpoints: BTreeSet<(Address, u16)>,
 }
@@ -30,18 +30,18 @@ impl ChallengeMaps {
         Self { terms, changes, endpoints, written: BTreeMap::new(), written_endpoints: BTreeSet::new() }
     }
 
-    /// How often the listeners of a port have changed.
+    /// Returns how often the listeners of a port have changed.
     ///
     /// # Errors
-    /// Where the map cannot be read.
+    /// Returns an error if the map cannot be read.
     pub fn listener_changes(&self, port: u16) -> Result<u64, DatapathError> {
         self.changes.get(&port.into(), 0).map_err(DatapathError::map(map::LISTENER_CHANGES))
     }
 
-    /// Puts these terms in force, and none for any other port.
+    /// Sets the terms of all ports. A port that is missing in `terms` has none.
     ///
     /// # Errors
-    /// Where the map cannot be written.
+    /// Returns an error if the map cannot be written.
     pub fn set_terms(&mut self, terms: &BTreeMap<u16, PortChallenge>) -> Result<(), DatapathError> {
         let gone: Vec<u16> = self.written.keys().filter(|port| !terms.contains_key(port)).copied().collect();
         for port in gone {
@@ -57,17 +57,18 @@ impl ChallengeMaps {
         Ok(())
     }
 
-    /// Makes these the addresses and ports of listeners that do not take what comes to any address.
+    /// Sets the addresses and ports of listeners that are bound to a specific address. At most [`MOST_ENDPOINTS`] are
+    /// written.
     ///
     /// # Errors
-    /// Where the map cannot be written, or has no room.
+    /// Returns an error if the map cannot be written, or is full.
     pub fn set_endpoints(&mut self, endpoints: BTreeSet<(Address, u16)>) -> Result<(), DatapathError> {
         let endpoint = |(address, port): (_, u16)| Endpoint { address, port: port.into() };
         for gone in self.written_endpoints.difference(&endpoints).copied().collect::<Vec<_>>() {
             self.endpoints.remove(&endpoint(gone)).map_err(DatapathError::map(map::ENDPOINTS))?;
             self.written_endpoints.remove(&gone);
         }
-        // Those that there is no room for are not challenged.
+        // SYNs to the endpoints that do not fit are not challenged.
         let room = (MOST_ENDPOINTS as usize).saturating_sub(self.written_endpoints.len());
         let new: Vec<_> = endpoints.difference(&self.written_endpoints).copied().take(room).collect();
         for new in new {

@@ -1,11 +1,11 @@
-//! The daemon's word to the datapath.
+//! The lease that the daemon renews with each tick.
 
 use aya::maps::{Array, MapData};
 use tcpguard_common::{control::Control, layout::map};
 
 use super::super::DatapathError;
 
-/// Writes it.
+/// Reads and writes the `CONTROL` variable.
 pub struct ControlMap(Array<MapData, Control>);
 
 impl ControlMap {
@@ -13,18 +13,18 @@ impl ControlMap {
         Self(map)
     }
 
-    /// The daemon's word, as it was last given.
+    /// Returns the lease as it was last written.
     ///
     /// # Errors
-    /// Where the map cannot be read.
+    /// Returns an error if the map cannot be read.
     pub fn read(&self) -> Result<Control, DatapathError> {
         self.0.get(&0, 0).map_err(DatapathError::map(map::CONTROL))
     }
 
-    /// Gives the daemon's word anew.
+    /// Writes the lease.
     ///
     /// # Errors
-    /// Where the map cannot be written.
+    /// Returns an error if the map cannot be written.
     pub fn give(&mut self, control: &Control) -> Result<(), DatapathError> {
         self.0.set(0, control, 0).map_err(DatapathError::map(map::CONTROL))
     }

@@ -11,7 +11,7 @@ use super::{super::DatapathError, PerCpu};
 /// Reads the counters.
 pub struct CounterMap(PerCpu<Counts>);
 
-/// The counters, over all CPUs.
+/// The counters, summed over all CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals([u64; COUNTERS]);
 
@@ -26,10 +26,10 @@ impl CounterMap {
         Self(map)
     }
 
-    /// The counters as of now.
+    /// Returns the current values of the counters.
     ///
     /// # Errors
-    /// Where the map cannot be read.
+    /// Returns an error if the map cannot be read.
     pub fn read(&self) -> Result<Totals, DatapathError> {
         let cpus = self.0.get(&0, 0).map_err(DatapathError::map(map::COUNTS))?;
         let mut totals = Totals::default();
@@ -43,46 +43,47 @@ impl CounterMap {
 }
 
 impl Totals {
-    /// One counter.
+    /// Returns the value of one counter.
     pub const fn get(&self, counter: Counter) -> u64 {
         self.0[counter as usize]
     }
 
-    /// All SYNs.
+    /// Returns the number of all SYNs.
     pub fn syn(&self) -> u64 {
         let not_begun = [Counter::SynRepeated, Counter::SynForwarded, Counter::SynClosed, Counter::SynChallengedAgain];
         let not_begun = not_begun.map(|counter| self.get(counter)).iter().sum::<u64>();
         self.begun() + not_begun + self.dropped_where(DropReason::is_of_syn)
     }
 
-    /// SYNs that began a handshake to be judged: those sent again, dropped, or not for this host, did not.
+    /// Returns the number of SYNs that began a handshake to be judged, which excludes retransmitted and dropped SYNs
+    /// and SYNs for other hosts.
     pub const fn begun(&self) -> u64 {
         self.get(Counter::SynTracked) + self.get(Counter::SynUntracked) + self.get(Counter::SynChallenged)
     }
 
-    /// SYNs answered with a cookie.
+    /// Returns the number of SYNs answered with a cookie.
     pub const fn challenged(&self) -> u64 {
         let chosen = self.get(Counter::SynChallenged) + self.get(Counter::SynChallengedAgain);
         chosen.saturating_sub(self.get(Counter::ChallengeFailed))
     }
 
-    /// Handshakes completed, or reset while half open.
+    /// Returns the number of handshakes that were completed, or reset while half-open.
     pub const fn ended(&self) -> u64 {
         self.get(Counter::Completed) + self.get(Counter::HandshakesReset)
     }
 
-    /// Frames dropped, for whatever reason.
+    /// Returns the number of dropped frames, for any reason.
     pub fn dropped(&self) -> u64 {
         self.dropped_where(|_| true)
     }
 
-    /// Frames dropped for reasons of this kind.
+    /// Returns the number of frames dropped for the reasons that `is_wanted` selects.
     pub fn dropped_where(&self, is_wanted: impl Fn(DropReason) -> bool) -> u64 {
         let reasons = DropReason::ALL.iter().filter(|reason| is_wanted(**reason));
         reasons.map(|reason| self.get(reason.counter())).sum()
     }
 
-    /// With one counter set, for those that make totals up.
+    /// Returns the totals with one counter set, for composing totals by hand.
     #[must_use]
     pub const fn with(mut self, counter: Counter, value: u64) -> Self {
         self.0[counter as usize] = value;

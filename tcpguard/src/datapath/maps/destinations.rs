@@ -1,4 +1,4 @@
-//! Which destinations are the host's: its addresses, and its ports.
+//! The host's destinations: its addresses, its listening ports, and the payload policies of ports.
 
 use std::collections::BTreeSet;
 
@@ -23,11 +23,11 @@ impl LocalAddresses {
         Self { map, written: None }
     }
 
-    /// Makes `addresses` the host's. False where there are too many to be known: every destination has to
-    /// count as the host's then.
+    /// Sets the host's addresses. Returns false, without writing, if they do not fit: every destination must then
+    /// count as the host's.
     ///
     /// # Errors
-    /// Where the map cannot be written.
+    /// Returns an error if the map cannot be written.
     pub fn set(&mut self, addresses: &BTreeSet<Address>) -> Result<bool, DatapathError> {
         let Some(sets) = local::sets(addresses.iter().copied()) else { return Ok(false) };
         for (index, set) in (0..).zip(&sets) {
@@ -41,8 +41,8 @@ impl LocalAddresses {
     }
 }
 
-/// Keeps the ports that have a listener. The datapath notes by itself when one opens or closes; this puts
-/// right what it cannot know.
+/// Maintains the set of ports with a listener. The datapath itself notices when listeners open and close; this
+/// corrects what it cannot see.
 pub struct ListeningPorts {
     map: Array<MapData, u64>,
     ticks_per_second: u64,
@@ -54,10 +54,10 @@ impl ListeningPorts {
         Self { map, ticks_per_second: ticks_per_second as u64, open: BTreeSet::new() }
     }
 
-    /// Makes `open` the ports that have a listener at `jiffies`.
+    /// Sets the ports that have a listener at datapath time `jiffies`.
     ///
     /// # Errors
-    /// Where the map cannot be read or written.
+    /// Returns an error if the map cannot be read or written.
     pub fn set(&mut self, open: BTreeSet<u16>, jiffies: u64) -> Result<(), DatapathError> {
         for port in &open {
             self.change(*port, |state| state != LISTENING, LISTENING)?;
@@ -79,7 +79,7 @@ impl ListeningPorts {
     }
 }
 
-/// Writes what holds for SYNs with data to the ports of a service.
+/// Writes the policies for SYNs with data, per port.
 pub struct PayloadPolicies(Array<MapData, u32>);
 
 impl PayloadPolicies {
@@ -87,10 +87,10 @@ impl PayloadPolicies {
         Self(map)
     }
 
-    /// Sets one port's policy: one of [`tcpguard_common::control::payload_policy`].
+    /// Sets the policy of one port to a constant of [`tcpguard_common::control::payload_policy`].
     ///
     /// # Errors
-    /// Where the map cannot be written.
+    /// Returns an error if the map cannot be written.
     pub fn set(&mut self, port: u16, policy: u32) -> Result<(), DatapathError> {
         self.0.set(port.into(), policy, 0).map_err(DatapathError::map(map::PAYLOAD_POLICY))
     }

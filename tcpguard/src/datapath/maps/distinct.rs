@@ -7,7 +7,7 @@ use tcpguard_common::{
 
 use super::{super::DatapathError, PerCpu};
 
-/// Reads the registers.
+/// Reads the estimate's registers.
 pub struct DistinctMap(PerCpu<Registers>);
 
 impl DistinctMap {
@@ -15,10 +15,11 @@ impl DistinctMap {
         Self(map)
     }
 
-    /// About how many different sources sent SYNs in the period (of [`tcpguard_common::clock::Clock::second`]).
+    /// Estimates how many distinct sources sent SYNs in a period, numbered as by
+    /// [`tcpguard_common::clock::Clock::second`].
     ///
     /// # Errors
-    /// Where the map cannot be read.
+    /// Returns an error if the map cannot be read.
     pub fn estimate(&self, period: u32) -> Result<f64, DatapathError> {
         let cpus = self.0.get(&0, 0).map_err(DatapathError::map(map::DISTINCT))?;
         Ok(estimate(cpus.iter(), period))

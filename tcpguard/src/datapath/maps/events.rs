@@ -1,4 +1,4 @@
-//! What the datapath tells at once.
+//! Events that the datapath reports immediately, through a ring buffer.
 
 use aya::maps::{MapData, RingBuf};
 use tcpguard_common::{event::Event, layout::map};
@@ -15,10 +15,10 @@ impl EventRing {
         readable(ring).map(Self).map_err(|source| DatapathError::Batch { map: map::EVENTS, source })
     }
 
-    /// Waits until there is at least one event, and takes all there are, up to `most`.
+    /// Waits until events are pending, and returns up to `most` of them.
     ///
     /// # Errors
-    /// Where the ring cannot be waited for.
+    /// Returns an error if waiting for the ring buffer fails.
     pub async fn receive(&mut self, most: usize) -> std::io::Result<Vec<Event>> {
         let mut guard = self.0.readable_mut().await?;
         let ring = guard.get_inner_mut();

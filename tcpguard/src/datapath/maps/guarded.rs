@@ -1,4 +1,4 @@
-//! The interfaces whose handshakes count although nothing is known of the source.
+//! The interfaces on which completed handshakes count even if the source has no entry.
 
 use std::collections::BTreeSet;
 
@@ -15,10 +15,10 @@ impl GuardedInterfaces {
         Self(map)
     }
 
-    /// Makes `indices` the set.
+    /// Sets the indices of the interfaces.
     ///
     /// # Errors
-    /// Where the map cannot be written, or has no room for all.
+    /// Returns an error if the map cannot be written, or is full.
     pub fn set(&mut self, indices: &BTreeSet<u32>) -> Result<(), DatapathError> {
         let failed = DatapathError::map(map::GUARDED_INTERFACES);
         let old: Vec<u32> = self.0.keys().filter_map(Result::ok).filter(|index| !indices.contains(index)).collect();

@@ -1,4 +1,4 @@
-//! The filter of sources that have an entry, which is rebuilt from the table now and then.
+//! The filter of sources with an entry, which is rebuilt from the source table from time to time.
 
 use aya::maps::{Array, MapData};
 use tcpguard_common::{
@@ -10,17 +10,17 @@ use tcpguard_common::{
 
 use super::super::DatapathError;
 
-/// Rewrites the filter.
+/// Rebuilds the filter.
 pub struct KnownSources {
     map: Array<MapData, Block>,
     hash_key: u64,
     blocks: u32,
 }
 
-/// A filter that is being put together from a walk over the table.
+/// A filter under construction during a walk over the source table.
 pub struct NewFilter {
     rebuilt: Vec<Block>,
-    /// The filter in force when the walk began: what is set since then is kept.
+    /// The active filter when the walk began. Bits that are set in it later are kept.
     at_start: Vec<Block>,
 }
 
@@ -29,16 +29,16 @@ impl KnownSources {
         Self { map, hash_key, blocks }
     }
 
-    /// Starts a filter, before a walk over the table.
+    /// Starts a new filter. Call this before the walk over the source table.
     ///
     /// # Errors
-    /// Where the map cannot be read.
+    /// Returns an error if the map cannot be read.
     pub fn start(&self) -> Result<NewFilter, DatapathError> {
         let at_start = (0..self.blocks).map(|index| self.block(index)).collect::<Result<Vec<_>, _>>()?;
         Ok(NewFilter { rebuilt: vec![[0; WORDS_PER_BLOCK]; at_start.len()], at_start })
     }
 
-    /// Adds a source that has an entry.
+    /// Adds a source that has an entry to `filter`.
     pub fn add(&self, filter: &mut NewFilter, source: Address) {
         let (block, word, mask) = position(hash::address(self.hash_key, source), self.blocks);
         if let Some(words) = filter.rebuilt.get_mut(block as usize) {
@@ -46,12 +46,12 @@ impl KnownSources {
         }
     }
 
-    /// Puts `filter` in force, with the bits that were set since it was started. In the moment between
-    /// reading and writing a block another bit may be lost; its source's next SYN is then counted in
-    /// the sketch, as that of an unknown one, and sets it again.
+    /// Activates `filter`, with the bits that were set since it was started. Bits that are set between
+    /// reading and writing a block may be lost; the source's next SYN is then counted in the sketch, like
+    /// that of an unknown source, and sets them again.
     ///
     /// # Errors
-    /// Where the map cannot be read or written.
+    /// Returns an error if the map cannot be read or written.
     pub fn replace(&mut self, filter: &NewFilter) -> Result<(), DatapathError> {
         for (index, (rebuilt, at_start)) in (0..).zip(filter.rebuilt.iter().zip(&filter.at_start)) {
             let current = self.block(index)?;

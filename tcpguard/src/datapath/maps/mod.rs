@@ -1,4 +1,4 @@
-//! The maps, each with one owner: typed, and taken once when the datapath is loaded.
+//! Typed owners of the maps, created once when the datapath is loaded.
 
 mod challenges;
 mod control;
@@ -33,37 +33,37 @@ pub use prefixes::{PrefixAccount, PrefixMap};
 pub use rules::RuleMap;
 pub use sources::{SourceMap, SourceScan};
 
-/// Every map that the daemon uses.
+/// All maps that the daemon accesses.
 pub struct Maps {
-    /// Counters.
+    /// The counters.
     pub counts: CounterMap,
     /// The source table.
     pub sources: SourceMap,
-    /// The filter of sources that have an entry.
+    /// The filter of sources with an entry in the source table.
     pub known: KnownSources,
-    /// The accounts of networks.
+    /// The accounts of prefixes.
     pub prefixes: PrefixMap,
-    /// What came to which port.
+    /// SYNs and handshakes per port.
     pub ports: PortMap,
-    /// How many sources there are.
+    /// The estimate of distinct sources.
     pub distinct: DistinctMap,
-    /// Whose handshakes count.
+    /// The interfaces on which handshakes of sources without an entry count.
     pub guarded: GuardedInterfaces,
-    /// What the datapath tells at once.
+    /// Events that the datapath reports immediately.
     pub events: EventRing,
-    /// What the datapath may do.
+    /// The lease and the limits that hold under it.
     pub control: ControlMap,
-    /// What the lists say of networks.
+    /// The rules for networks.
     pub rules: RuleMap,
     /// The host's own addresses.
     pub local: LocalAddresses,
-    /// The ports that have a listener.
+    /// The ports with a listener.
     pub listening: ListeningPorts,
-    /// What holds for SYNs with data.
+    /// The policies for SYNs with data, per port.
     pub payload: PayloadPolicies,
-    /// How SYNs are challenged.
+    /// The challenge terms per port.
     pub challenges: ChallengeMaps,
-    /// Further handles of what decides, for twins.
+    /// Additional handles of the maps that verdicts depend on, for twins.
     pub live: LiveState,
 }
 
@@ -105,5 +105,5 @@ pub(super) fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'s
     map.try_into().map_err(DatapathError::map(name))
 }
 
-/// An array of which each CPU has its own.
+/// A per-CPU array.
 type PerCpu<V> = aya::maps::PerCpuArray<MapData, V>;

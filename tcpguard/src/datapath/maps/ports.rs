@@ -1,4 +1,4 @@
-//! What came to which port.
+//! SYNs and handshakes per port.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use tcpguard_common::layout::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSl
 
 use super::{super::DatapathError, PerCpu};
 
-/// Reads the accounts of ports.
+/// Reads the per-port accounts.
 pub struct PortMap {
     syn: PerCpu<PortSlab>,
     handshakes: HashMap<MapData, u16, PortHandshakes>,
@@ -18,10 +18,10 @@ impl PortMap {
         Self { syn, handshakes }
     }
 
-    /// SYNs by port, for the ports of one slab (0 to [`PORT_SLABS`] - 1) that have any.
+    /// Returns the SYN counts of the ports of one slab (0 to [`PORT_SLABS`] - 1) that received any.
     ///
     /// # Errors
-    /// Where the map cannot be read.
+    /// Returns an error if the map cannot be read.
     pub fn read_syn(&self, slab: usize) -> Result<BTreeMap<u16, PortSyns>, DatapathError> {
         let index = u32::try_from(slab % PORT_SLABS).unwrap_or(0);
         let cpus = self.syn.get(&index, 0).map_err(DatapathError::map(map::SYN_BY_PORT))?;
@@ -39,10 +39,10 @@ impl PortMap {
         Ok(ports)
     }
 
-    /// What became of handshakes, for ports that have completed one or sent a SYN-ACK again.
+    /// Returns the outcome of handshakes, for ports that completed one or retransmitted a SYN-ACK.
     ///
     /// # Errors
-    /// Where the map cannot be read.
+    /// Returns an error if the map cannot be read.
     pub fn read_handshakes(&self) -> Result<BTreeMap<u16, PortHandshakes>, DatapathError> {
         self.handshakes.iter().collect::<Result<_, _>>().map_err(DatapathError::map(map::HANDSHAKES_BY_PORT))
     }

@@ -1,4 +1,4 @@
-//! The accounts of networks.
+//! The accounts of prefixes.
 
 use std::collections::HashMap;
 
@@ -10,17 +10,17 @@ use tcpguard_common::{
 
 use super::{super::DatapathError, PerCpu};
 
-/// Reads the accounts.
+/// Reads the accounts of prefixes.
 pub struct PrefixMap(PerCpu<Slab>);
 
-/// The account of one network, over all CPUs.
+/// The account of one prefix, summed over all CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrefixAccount {
-    /// SYNs since it got its cell.
+    /// SYNs since the prefix got its cell.
     pub syn: u64,
-    /// Handshakes completed or reset since then.
+    /// Handshakes completed or reset since the prefix got its cell.
     pub ended: u64,
-    /// When it last counted, in jiffies.
+    /// The time of the last count, in jiffies.
     pub last_seen: u64,
 }
 
@@ -29,10 +29,10 @@ impl PrefixMap {
         Self(map)
     }
 
-    /// Reads one slab of cells (0 to [`SLABS`] - 1) into `accounts`.
+    /// Adds one slab of cells (0 to [`SLABS`] - 1) to `accounts`.
     ///
     /// # Errors
-    /// Where the map cannot be read.
+    /// Returns an error if the map cannot be read.
     pub fn read(&self, slab: usize, accounts: &mut HashMap<Address, PrefixAccount>) -> Result<(), DatapathError> {
         let index = u32::try_from(slab % SLABS).unwrap_or(0);
         let cpus = self.0.get(&index, 0).map_err(DatapathError::map(map::PREFIXES))?;

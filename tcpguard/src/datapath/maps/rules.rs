@@ -1,4 +1,4 @@
-//! What the lists say of networks.
+//! The rules for networks, from lists and blocks.
 
 use aya::maps::{
     MapData, MapError,
@@ -8,7 +8,7 @@ use tcpguard_common::{address::Address, layout::map, rule::Rule};
 
 use super::super::DatapathError;
 
-/// Writes rules.
+/// Writes the rules.
 pub struct RuleMap(LpmTrie<MapData, Address, Rule>);
 
 impl RuleMap {
@@ -16,18 +16,19 @@ impl RuleMap {
         Self(map)
     }
 
-    /// Sets the rule of the network of `length` bits (an IPv4 prefix has 96 more) at `first`.
+    /// Sets the rule of the network that begins at `first`, with a prefix length of `length` bits (for IPv4, 96 plus
+    /// the length).
     ///
     /// # Errors
-    /// Where the map cannot be written, or is full.
+    /// Returns an error if the map cannot be written, or is full.
     pub fn set(&mut self, first: Address, length: u8, rule: Rule) -> Result<(), DatapathError> {
         self.0.insert(&Key::new(length.into(), first), rule, 0).map_err(DatapathError::map(map::RULES))
     }
 
-    /// Removes a rule; it is no error where there is none.
+    /// Removes a rule, if there is one.
     ///
     /// # Errors
-    /// Where the map cannot be written.
+    /// Returns an error if the map cannot be written.
     pub fn remove(&mut self, first: Address, length: u8) -> Result<(), DatapathError> {
         match self.0.remove(&Key::new(length.into(), first)) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),

@@ -7,14 +7,14 @@ use tcpguard_common::{address::Address, layout::map, source::SourceEntry};
 
 use super::super::{BatchReader, DatapathError, Progress};
 
-/// Entries read by one system call.
+/// The number of entries read per system call.
 const BATCH: usize = 1024;
 
-/// Reads the source table; copies share it.
+/// Reads the source table. Clones share the map.
 #[derive(Clone)]
 pub struct SourceMap(Arc<HashMap<MapData, Address, SourceEntry>>);
 
-/// A walk over the table that is taken up where it was left.
+/// A walk over the source table that can be interrupted and resumed.
 pub struct SourceScan {
     batch: BatchReader<Address, SourceEntry>,
 }
@@ -24,10 +24,10 @@ impl SourceMap {
         Self(Arc::new(map))
     }
 
-    /// The entry of one source.
+    /// Returns the entry of a source.
     ///
     /// # Errors
-    /// Where the map cannot be read.
+    /// Returns an error if the map cannot be read.
     pub fn get(&self, source: Address) -> Result<Option<SourceEntry>, DatapathError> {
         match self.0.get(&source, 0) {
             Ok(entry) => Ok(Some(entry)),
@@ -36,19 +36,19 @@ impl SourceMap {
         }
     }
 
-    /// Gives a source this entry.
+    /// Sets the entry of a source.
     ///
     /// # Errors
-    /// Where it cannot be written, or others share the table.
+    /// Returns an error if the map cannot be written, or clones of this exist.
     pub fn insert(&mut self, source: Address, entry: &SourceEntry) -> Result<(), DatapathError> {
         let table = Arc::get_mut(&mut self.0).ok_or(DatapathError::NoRoom(source))?;
         table.insert(source, entry, 0).map_err(DatapathError::map(map::SOURCES))
     }
 
-    /// Hands every entry to `visit`.
+    /// Calls `visit` for every entry.
     ///
     /// # Errors
-    /// Where the map cannot be read.
+    /// Returns an error if the map cannot be read.
     pub fn for_each(&self, mut visit: impl FnMut(&Address, &SourceEntry)) -> Result<(), DatapathError> {
         let mut scan = SourceScan::new();
         while scan.next(self, &mut visit)? == Progress::More {}
@@ -57,15 +57,15 @@ impl SourceMap {
 }
 
 impl SourceScan {
-    /// A walk from the start of the table.
+    /// Creates a walk that begins at the start of the table.
     pub fn new() -> Self {
         Self { batch: BatchReader::new(BATCH) }
     }
 
-    /// Hands up to about [`BATCH`] further entries to `visit`.
+    /// Calls `visit` for the next entries, about [`BATCH`] at most.
     ///
     /// # Errors
-    /// Where the map cannot be read.
+    /// Returns an error if the map cannot be read.
     pub fn next(
         &mut self,
         sources: &SourceMap,

@@ -1,4 +1,4 @@
-//! The folder of bpffs that pins stand in: one for each network namespace, ours alone, and locked by the daemon.
+//! The bpffs folder with the pins: one per network namespace, private to its owner, and locked by the daemon.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -19,46 +19,47 @@ use tracing::info;
 
 use crate::{datapath::network_namespace_cookie, fault};
 
-/// Where bpffs is mounted, by convention.
+/// The conventional mount point of bpffs.
 const BPFFS: &str = "/sys/fs/bpf";
-/// How the folder of a network namespace begins.
+/// The prefix of the names of network namespaces' folders.
 pub(super) const PREFIX: &str = "netns-";
 
-/// Why pins cannot be had.
+/// Why the pins cannot be used.
 #[derive(Debug, Error)]
 pub enum PinError {
-    /// A daemon holds them.
-    #[error("another tcpguard{} guards this network namespace already; `tcpguard status` asks it, and only one can run", process(*.0))]
+    /// A daemon, with this process id if known, has locked the folder.
+    #[error("another tcpguard{} guards this network namespace already, and only one can run: `tcpguard status` shows its state", process(*.0))]
     Taken(Option<u32>),
-    /// They are of another network namespace, whose interfaces cannot be given back from here.
-    #[error("{} is of another network namespace, where tcpguard took another program's place, or made a filter: run `tcpguard detach` there (`ip netns exec` loses bpffs, `nsenter --net=…` keeps it)", .0.display())]
+    /// The folder belongs to another network namespace, whose chained programs and filters cannot be restored from
+    /// here.
+    #[error("{} belongs to another network namespace, where tcpguard replaced an XDP program or added a filter: run `tcpguard detach` there (`ip netns exec` loses bpffs, `nsenter --net=…` keeps it)", .0.display())]
     Elsewhere(PathBuf),
-    /// There is no bpffs.
+    /// The folder is not on bpffs.
     #[error("{} is not on a BPF file system ({problem}): mount one with `mount -t bpf bpf /sys/fs/bpf`", path.display())]
     NoBpffs {
-        /// Where the folder should be.
+        /// The path of the folder.
         path: PathBuf,
-        /// Why none could be mounted.
+        /// Why bpffs was not mounted.
         problem: String,
     },
-    /// Others could have put something there.
+    /// Other users could have created pins in the folder.
     #[error("{} {problem}, so what is pinned there cannot be trusted: remove it with `rm -r {}`", path.display(), path.display())]
     Untrusted {
-        /// The folder.
+        /// The path of the folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why the folder cannot be trusted, as the predicate of a sentence.
         problem: String,
     },
-    /// It cannot be made or read.
-    #[error("{}: {source}", path.display())]
+    /// A file or folder for pins cannot be created or read.
+    #[error("cannot use {}: {source}", path.display())]
     Folder {
-        /// The folder.
+        /// The path of the folder.
         path: PathBuf,
-        /// The reason.
+        /// The underlying error.
         source: io::Error,
     },
-    /// The network namespace has no cookie.
-    #[error("the kernel does not tell network namespaces apart: {0}")]
+    /// The cookie of the network namespace cannot be read.
+    #[error("cannot read the cookie of the network namespace: {0}")]
     NoCookie(Errno),
 }
 
@@ -66,22 +67,22 @@ fn process(id: Option<u32>) -> String {
     id.map_or_else(String::new, |id| format!(" (process {id})"))
 }
 
-/// The folder of this network namespace under `root`.
+/// Returns the path of the current network namespace's folder under `root`.
 pub(super) fn folder_path(root: &Path) -> Result<PathBuf, PinError> {
     let cookie = network_namespace_cookie().map_err(PinError::NoCookie)?;
     Ok(root.join(format!("{PREFIX}{cookie}")))
 }
 
-/// The folder above all of them, locked for a moment: whoever starts, or takes off what others have left, looks through
-/// the folders of all network namespaces, and locks those that nobody seems to need. One at a time, so that none of
-/// them takes another one's look for a daemon.
+/// A short-lived lock of the parent folder. A starting daemon and `tcpguard detach` examine the folders of all network
+/// namespaces and lock those that seem unused. They do so one at a time, so that none mistakes another's lock for a
+/// running daemon's.
 #[derive(Debug)]
 pub(super) struct Turn {
     _lock: Flock<File>,
 }
 
 impl Turn {
-    /// Waits for it; makes the folder, where there is none.
+    /// Creates the parent folder if it is missing, and waits for its lock.
     pub fn to_start(root: &Path) -> Result<Self, PinError> {
         ensure_bpffs(root)?;
         make(root)?;
@@ -89,7 +90,7 @@ impl Turn {
         Self::wait(root)
     }
 
-    /// Waits for it.
+    /// Waits for the lock.
     pub fn wait(root: &Path) -> Result<Self, PinError> {
         let failed = |source: io::Error| PinError::Folder { path: root.to_owned(), source };
         let mut file = File::open(root).map_err(failed)?;
@@ -103,7 +104,7 @@ impl Turn {
     }
 }
 
-/// A folder, locked for as long as this lives: the kernel unlocks it however the daemon ends.
+/// A folder that is locked while this exists. The kernel releases the lock however the daemon ends.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
@@ -111,15 +112,15 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder of this network namespace under `root`, or takes over the one that is there. `root` must be there:
-    /// see [`Turn`].
+    /// Creates the folder of the current network namespace under `root`, or takes over an existing one. `root` must
+    /// exist, see [`Turn`].
     pub fn open(root: &Path) -> Result<Self, PinError> {
         let path = folder_path(root)?;
         loop {
             make(&path)?;
             check_owner(&path)?;
             let folder = Self::lock(path.clone())?;
-            // Whoever had it locked before may have removed it at its end.
+            // The previous holder of the lock may have removed the folder when it ended.
             if folder.is_still_there() {
                 return Ok(folder);
             }
@@ -146,7 +147,7 @@ impl Folder {
     }
 }
 
-/// bpffs is there on every host with systemd; elsewhere it is mounted where everybody looks for it.
+/// Mounts bpffs at its conventional mount point if necessary. systemd mounts it on its hosts.
 fn ensure_bpffs(root: &Path) -> Result<(), PinError> {
     let is_bpffs = |path: &Path| {
         let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path);
@@ -157,17 +158,17 @@ fn ensure_bpffs(root: &Path) -> Result<(), PinError> {
     }
     let failed = |problem: String| PinError::NoBpffs { path: root.to_owned(), problem };
     if !root.starts_with(BPFFS) {
-        return Err(failed("another file system is there".to_owned()));
+        return Err(failed("it is on another file system".to_owned()));
     }
     fault::point("mounting bpffs");
     mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
-        .map_err(|error| failed(format!("none could be mounted: {error}")))?;
+        .map_err(|error| failed(format!("mounting failed: {error}")))?;
     info!("mounted a BPF file system on {BPFFS}");
     Ok(())
 }
 
 fn make(folder: &Path) -> Result<(), PinError> {
-    fault::point("making a folder for pins");
+    fault::point("creating a folder for pins");
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
             Err(PinError::Folder { path: folder.to_owned(), source })
@@ -176,16 +177,16 @@ fn make(folder: &Path) -> Result<(), PinError> {
     }
 }
 
-/// Only root and this user may have put something there.
+/// Checks that only root and this user can have created files in the folder.
 fn check_owner(folder: &Path) -> Result<(), PinError> {
     let metadata =
         fs::symlink_metadata(folder).map_err(|source| PinError::Folder { path: folder.to_owned(), source })?;
     let untrusted = |problem: String| Err(PinError::Untrusted { path: folder.to_owned(), problem });
     if !metadata.is_dir() {
-        return untrusted("is no folder".to_owned());
+        return untrusted("is not a folder".to_owned());
     }
     if ![0, geteuid().as_raw()].contains(&metadata.uid()) {
-        return untrusted(format!("belongs to the user {}", metadata.uid()));
+        return untrusted(format!("belongs to user {}", metadata.uid()));
     }
     if metadata.permissions().mode() & 0o022 != 0 {
         return untrusted("can be written by others".to_owned());
@@ -193,7 +194,7 @@ fn check_owner(folder: &Path) -> Result<(), PinError> {
     Ok(())
 }
 
-/// The process that has locked the folder, by /proc/locks, where that tells.
+/// Returns the id of the process that has locked the folder, if /proc/locks lists it.
 fn holder(folder: &Path) -> Option<u32> {
     let inode = fs::metadata(folder).ok()?.ino();
     let locks = fs::read_to_string("/proc/locks").ok()?;

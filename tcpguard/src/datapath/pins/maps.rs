@@ -1,4 +1,4 @@
-//! Which of the maps that are pinned can be taken over.
+//! The choice of the pinned maps that can be taken over.
 
 use std::{collections::BTreeMap, io};
 
@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use super::{OF, Pins, object::PinnedObject, unpin};
 use crate::{datapath::DatapathError, fault};
 
-/// What the programs expect of a map.
+/// The properties that the programs require of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::datapath) struct Expected {
     pub map_type: u32,
@@ -23,7 +23,7 @@ pub(in crate::datapath) struct Expected {
 }
 
 impl Expected {
-    /// What the object of the programs expects of each map, by name.
+    /// Returns the properties of each map in a BPF object, by the map's name.
     pub fn of_object(object: &[u8]) -> Result<BTreeMap<String, Self>, DatapathError> {
         let object = aya_obj::Object::parse(object).map_err(|error| DatapathError::Object(error.to_string()))?;
         let expected = object.maps.iter().map(|(name, map)| {
@@ -51,18 +51,18 @@ impl Expected {
     }
 }
 
-/// What was found of a daemon before this one.
+/// The result of examining the previous daemon's maps.
 #[derive(Debug, Default)]
 pub(in crate::datapath) struct Found {
-    /// What its maps were made with; `None` where there is nothing to take over.
+    /// The parameters the maps were created with; `None` if there is nothing to take over.
     pub instance: Option<Instance>,
-    /// What could not be taken over.
+    /// The content that could not be taken over.
     pub dropped: Vec<&'static str>,
 }
 
 impl Pins {
-    /// Looks through the maps that are pinned, and leaves those there that fit: what is expected of them, and what
-    /// `fits` says of what they were made with.
+    /// Examines the pinned maps, and unpins those that do not have the expected properties or that `fits` rejects,
+    /// given the parameters they were created with and their name.
     pub(in crate::datapath) fn keep_fitting_maps(
         &self,
         expected: &BTreeMap<String, Expected>,
@@ -91,16 +91,16 @@ impl Pins {
         found
     }
 
-    /// What the maps that are pinned were made with.
+    /// Returns the parameters the pinned maps were created with.
     fn instance(&self, expected: &BTreeMap<String, Expected>) -> Option<Instance> {
         let carried = CARRIED.into_iter().find(|carried| carried.map == map::INSTANCE)?;
         let object = PinnedObject::open(&self.map_path(carried)).ok()?;
         if !expected.get(carried.map)?.is_met_by(&object) {
-            warn!("what is pinned as {} is none of tcpguard's maps", self.map_path(carried).display());
+            warn!("the object pinned as {} is not a map of tcpguard", self.map_path(carried).display());
             return None;
         }
         let data = MapData::from_fd(object.into_fd()).ok()?;
-        // One that was pinned, and not written any more.
+        // The default value: the map was pinned, but not written before the daemon died.
         read_instance(&Array::try_from(Map::Array(data)).ok()?).ok().filter(|instance| *instance != Instance::default())
     }
 }
@@ -109,7 +109,7 @@ pub(in crate::datapath) fn read_instance(map: &Array<MapData, Instance>) -> io::
     map.get(&0, 0).map_err(io::Error::other)
 }
 
-/// Whether what is pinned at `path` is attached to an interface that is still there.
+/// Returns whether the object pinned at `path` is attached to an existing interface.
 pub(super) fn is_attached(path: &std::path::Path) -> bool {
     PinnedObject::open(path).is_ok_and(|link| link.number("ifindex").is_some_and(|index| index != 0))
 }

@@ -1,10 +1,10 @@
-//! What outlives the daemon: its attachments, and the maps that the datapath has gathered its knowledge in, pinned in
-//! a folder of bpffs. A daemon that dies leaves them there; the next one takes over from where it was.
+//! The state that outlives the daemon: its attachments and the datapath's maps, pinned in a folder of bpffs. They stay
+//! when the daemon dies, and the next daemon takes them over.
 //!
 //! ```text
-//! /sys/fs/bpf/tcpguard/netns-4026531840/          one folder for each network namespace, locked by its daemon
-//!     maps/COUNTS-1                               a map, and the version of what is in it
-//!     links/xdp-2                                 an attachment to the interface of this index
+//! /sys/fs/bpf/tcpguard/netns-4026531840/          one folder per network namespace, locked by its daemon
+//!     maps/COUNTS-1                               a map, with the version of its content
+//!     links/xdp-2                                 an attachment to the interface with this index
 //!     links/handshake_completed                   an attachment to a tracepoint
 //! ```
 
@@ -33,25 +33,25 @@ pub(super) use object::PinnedObject;
 
 const MAPS: &str = "maps";
 const LINKS: &str = "links";
-/// Between the name of a map that belongs to one datapath alone, and that datapath's generation.
+/// Separates the name of a map that belongs to a single datapath from that datapath's generation.
 pub(super) const OF: &str = "-of-";
-/// What is not in force yet ends so. (bpffs takes no names with dots.)
+/// The suffix of pins that are not in force yet. (bpffs does not allow dots in names.)
 const NEXT: &str = "-next";
-/// What is about to be renamed ends so.
+/// The suffix of pins that are about to be renamed.
 const NEW: &str = "-new";
 
-/// The pins of this network namespace, which nobody else may touch while this lives.
+/// The pins of the current network namespace, locked against other daemons while this exists.
 #[derive(Debug)]
 pub struct Pins {
     folder: Folder,
 }
 
 impl Pins {
-    /// Those under `root`, left by another daemon or yet to be made. What daemons of network namespaces that are gone
-    /// have left behind is removed.
+    /// Opens the pins under `root`, creating the folders if necessary. Also removes the pins of network namespaces that
+    /// no longer exist.
     ///
     /// # Errors
-    /// Where another daemon has them, or they cannot be had.
+    /// Returns an error if another daemon holds the pins, or the folder is unusable.
     pub fn open(root: &Path) -> Result<Self, PinError> {
         let _turn = Turn::to_start(root)?;
         let pins = Self { folder: Folder::open(root)? };
@@ -69,13 +69,13 @@ impl Pins {
         Ok(pins)
     }
 
-    /// Where a map is pinned.
+    /// Returns the path at which a map is pinned.
     pub(super) fn map_path(&self, carried: Carried) -> PathBuf {
         self.maps_folder().join(file_name(carried))
     }
 
-    /// Pins a map that belongs to one datapath alone. The kernel empties an array of programs once no descriptor and no pin
-    /// of it is left, whatever still uses it: without, what is left attached would hand on to nobody.
+    /// Pins a map that belongs to a single datapath. The kernel clears a program array when its last descriptor and pin
+    /// are gone, even if programs still use it: without the pin, tail calls of programs left attached would fail.
     pub(super) fn add_map_of(&self, generation: u64, name: &str, map: &MapData) -> Result<(), PinError> {
         let path = self.maps_folder().join(format!("{name}{OF}{generation}"));
         unpin(&path);
@@ -83,22 +83,22 @@ impl Pins {
         map.pin(&path).map_err(|error| PinError::Folder { path, source: io::Error::other(error) })
     }
 
-    /// Removes the maps of datapaths that are replaced.
+    /// Removes the pins of maps that belong to replaced datapaths.
     pub(super) fn keep_only_maps_of(&self, generation: u64) {
         let ours = format!("{OF}{generation}");
         for name in names(&self.maps_folder()).iter().filter(|name| name.contains(OF) && !name.ends_with(&ours)) {
-            fault::point("removing a map of a datapath that is replaced");
+            fault::point("removing a map of a replaced datapath");
             unpin(&self.maps_folder().join(name));
         }
     }
 
-    /// Whether a daemon before this one has left something attached.
+    /// Returns whether the previous daemon left attachments.
     pub fn has_links(&self) -> bool {
         !names(&self.links_folder()).is_empty()
     }
 
-    /// The link of this kind (as the kernel names it) that is pinned under this name; `None` where there is none, and
-    /// where what is there is something else, or of an interface that is gone.
+    /// Returns the pinned link with this name and type (`link_type` in fdinfo). A pin of another type, or of a link
+    /// whose interface is gone, is removed, and `None` is returned.
     pub(super) fn link(&self, name: &str, kind: &str) -> Option<PinnedAttachment> {
         let path = self.link_path(name);
         let object = match PinnedObject::open(&path) {
@@ -113,27 +113,27 @@ impl Pins {
                     .or_else(|error| self.reject(name, &error.to_string()).ok_or(error))
                     .ok()
             }
-            _ => self.reject(name, "it is no attachment to an interface, or to one that is gone"),
+            _ => self.reject(name, "it is not an attachment to an existing interface"),
         }
     }
 
     fn reject(&self, name: &str, problem: &str) -> Option<PinnedAttachment> {
-        warn!("what is pinned as {} is not taken over: {problem}", self.link_path(name).display());
+        warn!("the object pinned as {} is not taken over: {problem}", self.link_path(name).display());
         self.remove_link(name);
         None
     }
 
-    /// Pins a link: from now on it outlives the daemon.
+    /// Pins a link, so that it outlives the daemon.
     pub(super) fn add_link(&self, name: &str, link: FdLink) -> Result<FdLink, PinError> {
         self.pin(&self.link_path(name), link)
     }
 
-    /// Pins a link that is not in force yet: it is removed by the next start, unless [`Pins::put_in_force`] came.
+    /// Pins a link that is not in force yet. The next start removes it unless [`Pins::put_in_force`] was called.
     pub(super) fn add_next_link(&self, name: &str, link: FdLink) -> Result<FdLink, PinError> {
         self.pin(&self.link_path(&format!("{name}{NEXT}")), link)
     }
 
-    /// Puts a link in the place of the one that a daemon before this one has left, which goes.
+    /// Renames a link's pin over the previous daemon's, which is thereby detached.
     pub(super) fn put_in_force(&self, name: &str) -> Result<(), PinError> {
         fault::point("putting a link in force");
         let path = self.link_path(name);
@@ -148,14 +148,14 @@ impl Pins {
         Ok(pinned)
     }
 
-    /// The program pinned under this name.
+    /// Returns the program pinned with this name.
     pub(super) fn program(&self, name: &str) -> Option<PinnedObject> {
         PinnedObject::open(&self.link_path(name))
             .ok()
             .filter(|object| object.number("prog_id").is_some() && object.link_type().is_none())
     }
 
-    /// Pins a program, in the place of one that is pinned there; true where it was not there before.
+    /// Pins a program, replacing an existing pin. Returns false if the same program was already pinned.
     pub(super) fn add_program(&self, name: &str, program: BorrowedFd<'_>) -> Result<bool, PinError> {
         let path = self.link_path(name);
         let failed = |source| PinError::Folder { path: path.clone(), source };
@@ -164,7 +164,7 @@ impl Pins {
         if pinned.is_some_and(|pinned| pinned.number("prog_id") == object.number("prog_id")) {
             return Ok(false);
         }
-        // There is no moment at which neither is there.
+        // Renaming keeps one of both pinned at every moment.
         let new = self.link_path(&format!("{name}{NEW}"));
         unpin(&new);
         fault::point("pinning a program");
@@ -174,28 +174,28 @@ impl Pins {
         Ok(true)
     }
 
-    /// The names of all that is pinned beside maps.
+    /// Returns the names of the pins of links and programs.
     pub(super) fn link_names(&self) -> Vec<String> {
         names(&self.links_folder())
     }
 
-    /// Removes the pin of a link, where there is one.
+    /// Removes the pin of a link, if it exists.
     pub(super) fn remove_link(&self, name: &str) {
         fault::point("removing the pin of a link");
         unpin(&self.link_path(name));
     }
 
-    /// Removes the pins of all links but these.
+    /// Removes the pins of all links except `kept`.
     pub(super) fn keep_only_links(&self, kept: &[String]) {
         for name in names(&self.links_folder()).iter().filter(|name| !kept.contains(name) && !outlasts_pin(name)) {
-            info!("{name}, which a daemon before this one attached to, is not guarded any more");
+            info!("{name}, an attachment of the previous daemon, is no longer used: removed");
             self.remove_link(name);
         }
     }
 
-    /// Removes everything: attachments first, so that whatever is left of it does nothing.
+    /// Removes all pins, attachments first, so that a partial removal leaves nothing in effect.
     ///
-    /// What stands for something that could not be put back stays, for the next time.
+    /// If an interface could not be restored, its pins and the maps are kept for another attempt.
     pub fn remove_all(self) {
         if self.link_names().iter().any(|name| outlasts_pin(name)) {
             self.keep_only_links(&[]);
@@ -217,29 +217,29 @@ impl Pins {
     }
 }
 
-/// An attachment that a daemon before this one has left.
+/// An attachment of the previous daemon.
 pub(super) struct PinnedAttachment {
     pub link: FdLink,
-    /// The id of its program.
+    /// The kernel's id of the attached program.
     pub program: u32,
-    /// The index of its interface.
+    /// The index of the interface.
     pub index: u32,
 }
 
-/// What [`remove`] is to remove.
+/// What [`remove`] removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// The pins of this network namespace.
+    /// The pins of the current network namespace.
     ThisNamespace,
-    /// Those of every one.
+    /// The pins of every network namespace.
     EveryNamespace,
 }
 
-/// Removes pins under `root` whose daemon does not run, and with them all that is attached: of how many network
-/// namespaces.
+/// Removes the pins under `root` that no running daemon holds, and thereby the attachments. Returns the number of
+/// network namespaces they belonged to.
 ///
 /// # Errors
-/// Where a daemon runs; what others have left is removed all the same.
+/// Returns an error if a daemon holds pins or a folder cannot be processed; the other folders are removed nevertheless.
 pub fn remove(root: &Path, scope: Scope) -> Result<usize, PinError> {
     let ours = folder::folder_path(root)?;
     let _turn = match Turn::wait(root) {
@@ -257,7 +257,7 @@ pub fn remove(root: &Path, scope: Scope) -> Result<usize, PinError> {
                     super::attach::put_back_all(&pins, &[]);
                     super::attach::remove_all_filters(&pins, &[]);
                 } else if pins.link_names().iter().any(|name| outlasts_pin(name)) {
-                    // What was there before can only be put back from within.
+                    // The interfaces can only be restored from within their namespace.
                     taken = Some(PinError::Elsewhere(pins.folder.path().to_owned()));
                     continue;
                 }
@@ -282,8 +282,8 @@ fn clear(folder: &Path) {
     remove_folder(folder);
 }
 
-/// A daemon that died in the middle of taking over has left these. Its tracepoints may count already: what completes
-/// until this one's do is missed.
+/// Removes the pins left by a daemon that died during a takeover. Its tracepoints may be the ones that count already:
+/// handshakes that complete before this daemon's take effect are missed.
 fn remove_next(links: &Path) {
     let is_over = |name: &str| name.ends_with(NEW) || name.ends_with(NEXT) && !outlasts_pin(name);
     for name in names(links).iter().filter(|name| is_over(name)) {
@@ -291,8 +291,8 @@ fn remove_next(links: &Path) {
     }
 }
 
-/// Removes what is left of network namespaces that are gone: their interfaces went with them, so that no attachment
-/// there is one to an interface any more.
+/// Removes the pins of network namespaces that no longer exist. They are recognized by having no attachment to an
+/// existing interface, since the interfaces went with the namespace.
 fn sweep(root: &Path, ours: &Path) {
     for path in namespaces(root).into_iter().filter(|path| path != ours) {
         let links = path.join(LINKS);
@@ -302,13 +302,14 @@ fn sweep(root: &Path, ours: &Path) {
         }
         let Ok(folder) = Folder::lock(path) else { continue };
         if !names(&links).iter().any(is_attached) {
-            debug!("{} is of a network namespace that is gone, or was never used", folder.path().display());
+            debug!("{} belongs to a network namespace that is gone, or was never used", folder.path().display());
             clear(folder.path());
         }
     }
 }
 
-/// Whether what a pin of this name stands for stays attached without it: removing the pin would only forget it.
+/// Returns whether the object behind a pin of this name stays attached without it: removing the pin would only lose
+/// track of it.
 fn outlasts_pin(name: &str) -> bool {
     ["chained-", "guard-", "filter-"].iter().any(|prefix| name.starts_with(prefix))
 }
@@ -321,7 +322,7 @@ fn file_name(carried: Carried) -> String {
     format!("{}-{}", carried.map, carried.version)
 }
 
-/// What is in a folder; nothing, where there is none.
+/// Returns the names of a folder's entries; none if the folder does not exist.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()

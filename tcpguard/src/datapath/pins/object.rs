@@ -1,4 +1,4 @@
-//! What is pinned somewhere, as the kernel describes it: nothing is taken for what its name says.
+//! Pinned objects as the kernel describes them. Their names are not trusted.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use std::{
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 
-/// `union bpf_attr`, the part for pins.
+/// The part of `union bpf_attr` for pins.
 #[repr(C)]
 struct PinAttributes {
     path: u64,
@@ -22,7 +22,7 @@ struct PinAttributes {
     flags: u32,
 }
 
-/// Pins an object at `path`, where nothing may be yet.
+/// Pins an object at `path`, which must not exist yet.
 pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let name = CString::new(path.as_os_str().as_bytes())?;
     let attributes = PinAttributes { path: name.as_ptr() as u64, fd: object.as_raw_fd() as u32, flags: 0 };
@@ -32,18 +32,18 @@ pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// An object of the kernel that a pin names.
+/// A BPF object of the kernel, usually opened by its pin.
 pub(in crate::datapath) struct PinnedObject {
     fd: OwnedFd,
-    /// What `/proc/self/fdinfo` says of it.
+    /// The fields of its `/proc/self/fdinfo` file.
     description: BTreeMap<String, String>,
 }
 
 impl PinnedObject {
-    /// The one pinned at `path`.
+    /// Opens the object pinned at `path`.
     ///
     /// # Errors
-    /// Where there is none, or it may not be read.
+    /// Returns an error if nothing is pinned there, or it cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
         let name = CString::new(path.as_os_str().as_bytes())?;
         let attributes = PinAttributes { path: name.as_ptr() as u64, fd: 0, flags: 0 };
@@ -53,14 +53,14 @@ impl PinnedObject {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the call gave this process a new descriptor, which nobody else has.
+        // SAFETY: the call returned a new descriptor that has no other owner.
         Self::of(unsafe { OwnedFd::from_raw_fd(fd as i32) })
     }
 
-    /// This one.
+    /// Describes the object of an open descriptor.
     ///
     /// # Errors
-    /// Where the kernel does not describe it.
+    /// Returns an error if its fdinfo file cannot be read.
     pub fn of(fd: OwnedFd) -> io::Result<Self> {
         let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
         let lines = text.lines().filter_map(|line| line.split_once(':'));
@@ -68,7 +68,7 @@ impl PinnedObject {
         Ok(Self { fd, description })
     }
 
-    /// A number of its description, decimal or `0x…`.
+    /// Returns a field that is a number, decimal or `0x…`.
     pub fn number(&self, key: &str) -> Option<u32> {
         let text = self.description.get(key)?;
         match text.strip_prefix("0x") {
@@ -77,12 +77,12 @@ impl PinnedObject {
         }
     }
 
-    /// The kind of link that it is, where it is one.
+    /// Returns the link type, such as `xdp`, if the object is a link.
     pub fn link_type(&self) -> Option<&str> {
         self.description.get("link_type").map(String::as_str)
     }
 
-    /// Its descriptor.
+    /// Returns the object's descriptor.
     pub fn into_fd(self) -> OwnedFd {
         self.fd
     }
