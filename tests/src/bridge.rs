@@ -21,13 +21,13 @@ pub trait Side: Read + Write + Send + Sized + 'static {
     /// Another handle of it.
     ///
     /// # Errors
-    /// Where the process has no room for more.
+    /// Returns an error if the process has no room for more.
     fn another(&self) -> io::Result<Self>;
 
     /// Says that nothing more will come.
     ///
     /// # Errors
-    /// Where it has ended already.
+    /// Returns an error if it has ended already.
     fn end(&self, how: Shutdown) -> io::Result<()>;
 }
 
@@ -61,7 +61,7 @@ impl Bridge {
     /// Hands what `listener` takes on to what `connect` opens.
     ///
     /// # Errors
-    /// Where the listener cannot be used.
+    /// Returns an error if the listener cannot be used.
     pub fn start<S: Side>(listener: TcpListener, connect: impl Fn() -> Result<S> + Send + 'static) -> Result<Self> {
         listener.set_nonblocking(true).context("the listener cannot be used")?;
         let is_over = Arc::new(AtomicBool::new(false));

@@ -25,7 +25,7 @@ impl Browser {
     /// Starts one in `namespace`.
     ///
     /// # Errors
-    /// Where it is not installed: `cargo xtask test` does that.
+    /// Returns an error if it is not installed: `cargo xtask test` does that.
     pub fn start(namespace: &Namespace) -> Result<Self> {
         let folder = target_folder().join("browser");
         let mut command: Command = namespace.command("node");
@@ -54,7 +54,7 @@ impl Browser {
     /// Opens a page; the status of the answer.
     ///
     /// # Errors
-    /// Where there is none.
+    /// Returns an error if there is none.
     pub fn open(&mut self, url: &str) -> Result<u64> {
         self.order(&json!({"do": "open", "url": url}))?.as_u64().context("no status")
     }
@@ -62,7 +62,7 @@ impl Browser {
     /// Makes the window this large, in pixels.
     ///
     /// # Errors
-    /// Where the browser has ended.
+    /// Returns an error if the browser has ended.
     pub fn size(&mut self, width: u32, height: u32) -> Result<()> {
         self.order(&json!({"do": "size", "width": width, "height": height})).map(drop)
     }
@@ -70,7 +70,7 @@ impl Browser {
     /// Asks for `light` or `dark` colours.
     ///
     /// # Errors
-    /// Where the browser has ended.
+    /// Returns an error if the browser has ended.
     pub fn colors(&mut self, scheme: &str) -> Result<()> {
         self.order(&json!({"do": "colors", "scheme": scheme})).map(drop)
     }
@@ -78,7 +78,7 @@ impl Browser {
     /// The text that is shown of what `selector` finds first.
     ///
     /// # Errors
-    /// Where it finds nothing.
+    /// Returns an error if it finds nothing.
     pub fn text(&mut self, selector: &str) -> Result<String> {
         Ok(self.order(&json!({"do": "text", "of": selector}))?.as_str().unwrap_or_default().to_owned())
     }
@@ -86,7 +86,7 @@ impl Browser {
     /// The same of all that it finds.
     ///
     /// # Errors
-    /// Where the browser has ended.
+    /// Returns an error if the browser has ended.
     pub fn texts(&mut self, selector: &str) -> Result<Vec<String>> {
         let texts = self.order(&json!({"do": "texts", "of": selector}))?;
         Ok(texts.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect())
@@ -95,7 +95,7 @@ impl Browser {
     /// Types `text` where `selector` is.
     ///
     /// # Errors
-    /// Where nothing can be typed there.
+    /// Returns an error if nothing can be typed there.
     pub fn fill(&mut self, selector: &str, text: &str) -> Result<()> {
         self.order(&json!({"do": "type", "into": selector, "text": text})).map(drop)
     }
@@ -103,7 +103,7 @@ impl Browser {
     /// Presses a key, as in `Tab`.
     ///
     /// # Errors
-    /// Where there is no such key.
+    /// Returns an error if there is no such key.
     pub fn press(&mut self, key: &str) -> Result<()> {
         self.order(&json!({"do": "press", "key": key})).map(drop)
     }
@@ -111,7 +111,7 @@ impl Browser {
     /// Waits until the JavaScript expression `until` is true; the milliseconds it took.
     ///
     /// # Errors
-    /// Where it is not within 15 seconds.
+    /// Returns an error if it is not within 15 seconds.
     pub fn wait(&mut self, until: &str) -> Result<u64> {
         self.order(&json!({"do": "wait", "until": until}))?.as_u64().context("no time")
     }
@@ -119,7 +119,7 @@ impl Browser {
     /// The value of a JavaScript expression.
     ///
     /// # Errors
-    /// Where it throws.
+    /// Returns an error if it throws.
     pub fn evaluate(&mut self, script: &str) -> Result<Value> {
         self.order(&json!({"do": "evaluate", "script": script}))
     }
@@ -127,7 +127,7 @@ impl Browser {
     /// Keeps a picture of the whole page.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn screenshot(&mut self, path: &Path) -> Result<()> {
         self.order(&json!({"do": "screenshot", "path": path})).map(drop)
     }
@@ -135,7 +135,7 @@ impl Browser {
     /// Whether the page has complained, or asked anybody else for something, since the last time.
     ///
     /// # Errors
-    /// Where it has.
+    /// Returns an error if it has.
     pub fn is_content(&mut self) -> Result<()> {
         let problems = self.problems()?;
         ensure!(problems["complaints"] == json!([]), "the page complains: {}", problems["complaints"]);
@@ -146,7 +146,7 @@ impl Browser {
     /// What it complained of (`complaints`), and whom it asked (`outside`), since the last time.
     ///
     /// # Errors
-    /// Where the browser has ended.
+    /// Returns an error if the browser has ended.
     pub fn problems(&mut self) -> Result<Value> {
         self.order(&json!({"do": "problems"}))
     }

@@ -73,7 +73,7 @@ impl Client {
     /// Opens one connection and asks for a page.
     ///
     /// # Errors
-    /// Where the server refuses, or does not answer in time.
+    /// Returns an error if the server refuses, or does not answer in time.
     pub fn fetch(&self, server: SocketAddr) -> Result<Duration> {
         self.namespace.within(|| fetch(self.source, server))
     }
@@ -81,7 +81,7 @@ impl Client {
     /// Opens a connection and keeps it.
     ///
     /// # Errors
-    /// Where the server refuses, or does not answer in time.
+    /// Returns an error if the server refuses, or does not answer in time.
     pub fn connect(&self, server: SocketAddr) -> Result<TcpStream> {
         self.namespace.within(|| connect_from(self.source, server))
     }
@@ -89,7 +89,7 @@ impl Client {
     /// Opens `rate` connections a second for `duration`, one after the other, while `goes_on`.
     ///
     /// # Errors
-    /// Where the namespace cannot be entered.
+    /// Returns an error if the namespace cannot be entered.
     pub fn run(
         &self,
         server: SocketAddr,
@@ -103,7 +103,7 @@ impl Client {
     /// The same from these addresses in turn, each of which must be one of the client's.
     ///
     /// # Errors
-    /// Where the namespace cannot be entered.
+    /// Returns an error if the namespace cannot be entered.
     pub fn run_from(
         &self,
         sources: &[IpAddr],
@@ -155,7 +155,7 @@ fn fetch(source: Option<IpAddr>, server: SocketAddr) -> Result<Duration> {
 /// A connection from this address and port, which must be one of this namespace.
 ///
 /// # Errors
-/// Where it cannot be made.
+/// Returns an error if it cannot be made.
 pub fn connect_from_port(source: SocketAddr, server: SocketAddr) -> Result<TcpStream> {
     let socket: OwnedFd =
         socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("no socket")?;

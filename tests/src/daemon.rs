@@ -25,7 +25,7 @@ use crate::{
 /// The binary that was built beside the tests.
 ///
 /// # Errors
-/// Where it has not been built.
+/// Returns an error if it has not been built.
 pub fn binary() -> Result<PathBuf> {
     let here = std::env::current_exe().context("cannot tell where this runs from")?;
     let candidates = here.ancestors().map(|folder| folder.join("tcpguard"));
@@ -63,9 +63,9 @@ impl Setup {
     /// In the lab's server, guarding its end of the cable.
     ///
     /// # Errors
-    /// Where no folder can be made for it.
+    /// Returns an error if no folder can be made for it.
     pub fn new(lab: &Lab) -> Result<Self> {
-        let folder = tempfile::tempdir().context("cannot make a folder for the daemon")?;
+        let folder = tempfile::tempdir().context("cannot create a directory for the daemon")?;
         let socket = folder.path().join("tcpguard.sock");
         let setup = Self {
             lab: lab.clone(),
@@ -102,7 +102,7 @@ impl Setup {
     /// A command of tcpguard's, with this configuration, in the lab's server.
     ///
     /// # Errors
-    /// Where it cannot be run.
+    /// Returns an error if it cannot be run.
     pub fn tcpguard(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = self.lab.server.command(binary()?);
         let output = command.arg("--config").arg(self.write_config()?).args(arguments).output();
@@ -190,7 +190,7 @@ impl Setup {
     /// The command that runs it.
     ///
     /// # Errors
-    /// Where its configuration cannot be written.
+    /// Returns an error if its configuration cannot be written.
     pub fn command(&self) -> Result<Command> {
         let file = self.write_config()?;
         let mut command = match &self.script {
@@ -216,7 +216,7 @@ impl Setup {
     /// Runs it to its end, which must come by itself.
     ///
     /// # Errors
-    /// Where it cannot be run.
+    /// Returns an error if it cannot be run.
     pub fn run_to_end(&self) -> Result<Output> {
         self.command()?.output().context("cannot run tcpguard")
     }
@@ -224,10 +224,10 @@ impl Setup {
     /// Starts it, and waits for nothing. What it says is added to the log.
     ///
     /// # Errors
-    /// Where it cannot be started.
+    /// Returns an error if it cannot be started.
     pub fn spawn(&self) -> Result<Child> {
         let log = fs::File::options().create(true).append(true).open(self.log());
-        let log = log.context("cannot make the daemon's log")?;
+        let log = log.context("cannot create the daemon's log")?;
         self.command()?.stdout(Stdio::null()).stderr(log).spawn().context("cannot start tcpguard")
     }
 
@@ -244,7 +244,7 @@ impl Setup {
     /// Starts it, and waits until it is ready.
     ///
     /// # Errors
-    /// Where it ends instead, with what it said.
+    /// Returns an error if it ends instead, with what it said.
     pub fn start(self) -> Result<Daemon> {
         let process = Process(self.spawn()?);
         let log = self.log();
@@ -278,7 +278,7 @@ impl Daemon {
     /// What it logged so far.
     ///
     /// # Errors
-    /// Where the log cannot be read.
+    /// Returns an error if the log cannot be read.
     pub fn log(&self) -> Result<String> {
         fs::read_to_string(&self.log).context("cannot read the daemon's log")
     }
@@ -291,7 +291,7 @@ impl Daemon {
     /// Its resident memory.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Returns an error if it cannot be read.
     pub fn resident_kib(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).context("cannot read its memory")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
@@ -306,7 +306,7 @@ impl Daemon {
     /// A connection to its socket.
     ///
     /// # Errors
-    /// Where it does not listen.
+    /// Returns an error if it does not listen.
     pub fn connect(&self) -> Result<UnixStream> {
         UnixStream::connect(self.socket()).context("the daemon does not listen")
     }
@@ -314,7 +314,7 @@ impl Daemon {
     /// `GET path`: status and body.
     ///
     /// # Errors
-    /// Where there is no answer.
+    /// Returns an error if there is no answer.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
         http::get(self.connect()?, path)
     }
@@ -322,7 +322,7 @@ impl Daemon {
     /// The JSON of `GET path`.
     ///
     /// # Errors
-    /// Where the answer is not 200, or not JSON.
+    /// Returns an error if the answer is not 200, or not JSON.
     pub fn json(&self, path: &str) -> Result<Value> {
         let (status, body) = self.get(path)?;
         ensure!(status == 200, "{path}: {status} {body}");
@@ -332,7 +332,7 @@ impl Daemon {
     /// `/stats`, once `is_right`.
     ///
     /// # Errors
-    /// Where it does not become right in time.
+    /// Returns an error if it does not become right in time.
     pub fn stats_when(&self, what: &str, is_right: impl Fn(&Value) -> bool) -> Result<Value> {
         /// In one line, where it is shown.
         struct OneLine(Value);
@@ -348,7 +348,7 @@ impl Daemon {
     /// One source's row of `/sources`, if it is among the first thousand.
     ///
     /// # Errors
-    /// Where the daemon does not answer.
+    /// Returns an error if the daemon does not answer.
     pub fn source(&self, address: &str) -> Result<Option<Value>> {
         let sources = self.json("/sources?limit=1000")?;
         Ok(sources.as_array().and_then(|rows| rows.iter().find(|row| row["source"] == address)).cloned())
@@ -357,7 +357,7 @@ impl Daemon {
     /// Sends a signal and waits for the end.
     ///
     /// # Errors
-    /// Where it does not end within five seconds.
+    /// Returns an error if it does not end within five seconds.
     pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
         kill(Pid::from_raw(self.process.0.id() as i32), signal).context("cannot signal the daemon")?;
         for _ in 0..100 {
@@ -372,7 +372,7 @@ impl Daemon {
     /// Ends it with `signal`, starts it anew at once, and waits until it is ready.
     ///
     /// # Errors
-    /// Where it does not end, or start.
+    /// Returns an error if it does not end, or start.
     pub fn restart(&mut self, signal: Signal) -> Result<()> {
         self.end(signal)?;
         self.start_again()
@@ -381,7 +381,7 @@ impl Daemon {
     /// Starts it anew after its end, and waits until it is ready.
     ///
     /// # Errors
-    /// Where it does not start.
+    /// Returns an error if it does not start.
     pub fn start_again(&mut self) -> Result<()> {
         self.process = Process(self.setup.spawn()?);
         self.wait_until_ready()
@@ -390,7 +390,7 @@ impl Daemon {
     /// Gives it another configuration, which it has not read yet.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// Returns an error if it cannot be written.
     pub fn set_config(&mut self, text: &str) -> Result<()> {
         self.setup.set_config(text);
         self.setup.write_config().map(drop)
@@ -399,7 +399,7 @@ impl Daemon {
     /// Runs it anew, after its end, with another configuration, by which it must come to its end by itself.
     ///
     /// # Errors
-    /// Where it cannot be run.
+    /// Returns an error if it cannot be run.
     pub fn again_with(&mut self, text: &str) -> Result<Output> {
         self.setup.set_config(text);
         self.setup.run_to_end()
@@ -408,7 +408,7 @@ impl Daemon {
     /// A command of tcpguard's, with the daemon's configuration, where the daemon runs.
     ///
     /// # Errors
-    /// Where it cannot be run.
+    /// Returns an error if it cannot be run.
     pub fn tcpguard(&self, arguments: &[&str]) -> Result<Output> {
         self.setup.tcpguard(arguments)
     }
@@ -422,7 +422,7 @@ impl Daemon {
     /// Ends it with `signal`, and gives back what it was started with.
     ///
     /// # Errors
-    /// Where it does not end.
+    /// Returns an error if it does not end.
     pub fn end_for_restart(mut self, signal: Signal) -> Result<(Lab, PathBuf)> {
         self.end(signal)?;
         Ok((self.setup.lab.clone(), self.socket()))
@@ -443,7 +443,7 @@ impl Drop for Process {
 /// Runs `tcpguard` with these arguments, outside the lab.
 ///
 /// # Errors
-/// Where it cannot be run.
+/// Returns an error if it cannot be run.
 pub fn tcpguard(arguments: &[&str], socket: &Path) -> Result<Output> {
     Command::new(binary()?).args(arguments).arg("--socket").arg(socket).output().context("cannot run tcpguard")
 }

@@ -21,7 +21,7 @@ impl Guard {
     /// Loads it. This wants a runtime of tokio's, which the ring buffer registers with.
     ///
     /// # Errors
-    /// Without root.
+    /// Returns an error without root.
     pub fn load() -> Result<Self> {
         Self::load_at(Hook::Xdp)
     }
@@ -29,7 +29,7 @@ impl Guard {
     /// The same, as it is attached at this hook.
     ///
     /// # Errors
-    /// Without root.
+    /// Returns an error without root.
     pub fn load_at(hook: Hook) -> Result<Self> {
         let options = DatapathOptions {
             max_sources: 4096,
@@ -48,7 +48,7 @@ impl Guard {
     /// Gives the daemon's word, with these flags, for as long as the test lasts.
     ///
     /// # Errors
-    /// Where the map cannot be written.
+    /// Returns an error if the map cannot be written.
     pub fn give_leave(&mut self, flags: u64) -> Result<()> {
         let terms = tcpguard::enforce::terms(&Config::default(), self.datapath.ticks_per_second);
         self.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 1, ..terms })?;
@@ -58,7 +58,7 @@ impl Guard {
     /// Runs a frame that must pass; returns the counters that went up, and by how much.
     ///
     /// # Errors
-    /// Where it does not pass.
+    /// Returns an error if it does not pass.
     pub fn run(&self, frame: &[u8]) -> Result<Vec<(Counter, u64)>> {
         self.run_to(XDP_PASS, frame)
     }
@@ -66,7 +66,7 @@ impl Guard {
     /// The same for another verdict.
     ///
     /// # Errors
-    /// Where the verdict is another.
+    /// Returns an error if the verdict is another.
     pub fn run_to(&self, expected: u32, frame: &[u8]) -> Result<Vec<(Counter, u64)>> {
         let before = self.maps.counts.read()?;
         let verdict = self.datapath.test_run(frame)?;

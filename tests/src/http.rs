@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 /// Sends `request` as it is, and returns status and body of the answer.
 ///
 /// # Errors
-/// Where there is none.
+/// Returns an error if there is none.
 pub fn exchange(mut stream: impl Read + Write, request: &[u8]) -> Result<(u16, String)> {
     // The server may answer, and close, before it has read a request that it refuses.
     let written = stream.write_all(request);
@@ -26,7 +26,7 @@ pub fn exchange(mut stream: impl Read + Write, request: &[u8]) -> Result<(u16, S
 /// `GET path`.
 ///
 /// # Errors
-/// Where there is no answer.
+/// Returns an error if there is no answer.
 pub fn get(stream: impl Read + Write, path: &str) -> Result<(u16, String)> {
     exchange(stream, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
 }
@@ -34,7 +34,7 @@ pub fn get(stream: impl Read + Write, path: &str) -> Result<(u16, String)> {
 /// Sends `request` over a connection that stays open, and returns the status of the answer.
 ///
 /// # Errors
-/// Where there is none.
+/// Returns an error if there is none.
 pub fn exchange_kept_alive(stream: &mut (impl Read + Write), request: &[u8]) -> Result<u16> {
     stream.write_all(request).context("the request was cut off")?;
     let mut answer = Vec::new();

@@ -27,10 +27,10 @@ impl Namespace {
     /// A new one, with its loopback interface up.
     ///
     /// # Errors
-    /// Without root.
+    /// Returns an error without root.
     pub fn new() -> Result<Self> {
         let file = thread::spawn(|| -> Result<File> {
-            unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace: the lab needs root")?;
+            unshare(CloneFlags::CLONE_NEWNET).context("cannot create a network namespace: the lab needs root")?;
             File::open("/proc/thread-self/ns/net").context("cannot open the new namespace")
         })
         .join()
@@ -43,7 +43,7 @@ impl Namespace {
     /// The one that this process is in.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// Returns an error if it cannot be opened.
     pub fn own() -> Result<Self> {
         Self::at("/proc/self/ns/net")
     }
@@ -51,7 +51,7 @@ impl Namespace {
     /// The one that another process holds at this path.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// Returns an error if it cannot be opened.
     pub fn at(path: impl AsRef<Path>) -> Result<Self> {
         Ok(Self(Arc::new(File::open(path).context("cannot open the namespace")?)))
     }
@@ -59,7 +59,7 @@ impl Namespace {
     /// Does `work` in this namespace, on a thread of its own.
     ///
     /// # Errors
-    /// Where `work` fails or the namespace cannot be entered.
+    /// Returns an error if `work` fails or the namespace cannot be entered.
     pub fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         thread::scope(|scope| {
             scope
@@ -89,7 +89,7 @@ impl Namespace {
     /// Runs `ip` with these arguments here.
     ///
     /// # Errors
-    /// Where it fails; with what it said.
+    /// Returns an error if it fails; with what it said.
     pub fn ip(&self, arguments: &str) -> Result<()> {
         let output = self.command("ip").args(arguments.split_whitespace()).output().context("cannot run ip")?;
         if !output.status.success() {
@@ -101,7 +101,7 @@ impl Namespace {
     /// Sets a kernel parameter of this namespace, by its name with dots.
     ///
     /// # Errors
-    /// Where the kernel has none of that name or refuses the value.
+    /// Returns an error if the kernel has none of that name or refuses the value.
     pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         self.within(|| std::fs::write(&path, value).with_context(|| format!("cannot set {name} to {value}")))
@@ -110,7 +110,7 @@ impl Namespace {
     /// What a kernel parameter of this namespace is, by its name with dots.
     ///
     /// # Errors
-    /// Where the kernel has none of that name.
+    /// Returns an error if the kernel has none of that name.
     pub fn setting(&self, name: &str) -> Result<String> {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         let text = self.within(|| std::fs::read_to_string(&path).with_context(|| format!("cannot read {name}")))?;
@@ -125,7 +125,7 @@ impl Namespace {
     /// The namespace's identity.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Returns an error if it cannot be read.
     pub fn inode(&self) -> Result<u64> {
         Ok(self.0.metadata().context("cannot read the namespace's inode")?.ino())
     }

@@ -26,7 +26,7 @@ impl Neighbour {
     /// Puts it on `interface`, as `ip link set … xdp` does.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Returns an error if the kernel refuses.
     pub fn attach(lab: &Lab, interface: &str) -> Result<Self> {
         let mut ebpf = EbpfLoader::new().load(OBJECT).context("cannot load the neighbour")?;
         let program: &mut Xdp = ebpf.program_mut("neighbour").context("no neighbour")?.try_into()?;
@@ -46,7 +46,7 @@ impl Neighbour {
     /// Frames that it has seen.
     ///
     /// # Errors
-    /// Where the count cannot be read.
+    /// Returns an error if the count cannot be read.
     pub fn seen(&self) -> Result<u64> {
         self.seen.get(&0, 0).context("cannot read the neighbour's count")
     }
@@ -55,7 +55,7 @@ impl Neighbour {
 /// Whether an interface of the server's has an XDP program.
 ///
 /// # Errors
-/// Where `ip` cannot be run.
+/// Returns an error if `ip` cannot be run.
 pub fn has_xdp(lab: &Lab, interface: &str) -> Result<bool> {
     Ok(program_on(lab, interface)?.is_some())
 }
@@ -63,7 +63,7 @@ pub fn has_xdp(lab: &Lab, interface: &str) -> Result<bool> {
 /// The id of the XDP program on an interface of the server's, where there is one.
 ///
 /// # Errors
-/// Where `ip` cannot be run.
+/// Returns an error if `ip` cannot be run.
 pub fn program_on(lab: &Lab, interface: &str) -> Result<Option<u32>> {
     let output = lab.server.command("ip").args(["-d", "link", "show", interface]).output().context("cannot run ip")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -74,7 +74,7 @@ pub fn program_on(lab: &Lab, interface: &str) -> Result<Option<u32>> {
 /// How many programs an interface of the server's has at traffic control (TCX), on its way in.
 ///
 /// # Errors
-/// Where the kernel does not say.
+/// Returns an error if the kernel does not say.
 pub fn programs_at_tc(lab: &Lab, interface: &str) -> Result<usize> {
     lab.server.within(|| {
         let (_, programs) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress)

@@ -48,7 +48,7 @@ impl Lab {
     /// A fresh one.
     ///
     /// # Errors
-    /// Without root, or where the kernel lacks veth.
+    /// Returns an error without root, or where the kernel lacks veth.
     pub fn new() -> Result<Self> {
         let lab = Self { server: Namespace::new()?, client: Namespace::new()?, reply_paths: Arc::default() };
         lab.plug_in().context("cannot set up the lab's network")?;
@@ -58,7 +58,7 @@ impl Lab {
     /// One whose server is this process's own namespace, for a machine of the lab's own.
     ///
     /// # Errors
-    /// Without root, or where the kernel lacks veth.
+    /// Returns an error without root, or where the kernel lacks veth.
     pub fn at_home() -> Result<Self> {
         let lab = Self { server: Namespace::own()?, client: Namespace::new()?, reply_paths: Arc::default() };
         lab.plug_in().context("cannot set up the lab's network")?;
@@ -68,7 +68,7 @@ impl Lab {
     /// The same, where another process has made it, and keeps the client's namespace at this path.
     ///
     /// # Errors
-    /// Where there is none.
+    /// Returns an error if there is none.
     pub fn join(client: &str) -> Result<Self> {
         Ok(Self { server: Namespace::own()?, client: Namespace::at(client)?, reply_paths: Arc::default() })
     }
@@ -76,7 +76,7 @@ impl Lab {
     /// Makes the cable and all that depends on it; again, after [`Lab::unplug`].
     ///
     /// # Errors
-    /// Where the kernel refuses a step.
+    /// Returns an error if the kernel refuses a step.
     pub fn plug_in(&self) -> Result<()> {
         self.lay_cable(SERVER_INTERFACE, CLIENT_INTERFACE)?;
         self.server.ip(&format!("addr add {SERVER_IPV4}/30 dev {SERVER_INTERFACE}"))?;
@@ -101,7 +101,7 @@ impl Lab {
     /// Puts back what IPv4 has lost as the server's end, which has this name now, went down.
     ///
     /// # Errors
-    /// Where the kernel refuses a step.
+    /// Returns an error if the kernel refuses a step.
     pub fn restore_routes(&self, interface: &str) -> Result<()> {
         self.lead(CLIENT_IPV4.into(), "198.18.0.0/15", interface)
     }
@@ -109,7 +109,7 @@ impl Lab {
     /// Lays a second cable. It has no addresses: it is for floods.
     ///
     /// # Errors
-    /// Where the kernel refuses a step.
+    /// Returns an error if the kernel refuses a step.
     pub fn lay_second_cable(&self) -> Result<()> {
         self.lay_cable(SECOND_SERVER_INTERFACE, SECOND_CLIENT_INTERFACE)
     }
@@ -135,7 +135,7 @@ impl Lab {
     /// which an XDP program brings, or else GRO.
     ///
     /// # Errors
-    /// Where ethtool is not installed.
+    /// Returns an error if ethtool is not installed.
     pub fn receive_without_daemon(&self) -> Result<()> {
         for interface in [SERVER_INTERFACE, SECOND_SERVER_INTERFACE] {
             if self.server.within(|| Ok(if_nametoindex(interface).is_err()))? {
@@ -152,7 +152,7 @@ impl Lab {
     /// Removes the cable.
     ///
     /// # Errors
-    /// Where there is none.
+    /// Returns an error if there is none.
     pub fn unplug(&self) -> Result<()> {
         self.server.ip(&format!("link del {SERVER_INTERFACE}"))
     }
@@ -160,7 +160,7 @@ impl Lab {
     /// Gives the client one more address.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Returns an error if the kernel refuses.
     pub fn add_client_address(&self, address: IpAddr) -> Result<()> {
         let length = if address.is_ipv4() { 32 } else { 128 };
         let flags = if address.is_ipv4() { "" } else { "nodad" };

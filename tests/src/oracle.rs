@@ -10,7 +10,7 @@ pub type SynRecv = (String, String, u8);
 /// The handshakes in state SYN_RECV by `ss`, sorted.
 ///
 /// # Errors
-/// Where ss cannot be run.
+/// Returns an error if ss cannot be run.
 pub fn syn_recv(namespace: &Namespace) -> Result<Vec<SynRecv>> {
     let output = namespace
         .command("ss")
@@ -27,7 +27,7 @@ pub fn syn_recv(namespace: &Namespace) -> Result<Vec<SynRecv>> {
 /// (ActiveOpens), and those that it had to send again (TCPSynRetrans).
 ///
 /// # Errors
-/// Where it does not say.
+/// Returns an error if it does not say.
 pub fn syns_sent(namespace: &Namespace) -> Result<u64> {
     Ok(counter(namespace, "snmp", "Tcp: ", "ActiveOpens")?
         + counter(namespace, "netstat", "TcpExt: ", "TCPSynRetrans")?)

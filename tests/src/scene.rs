@@ -55,7 +55,7 @@ impl Scene {
     /// Sets it up, with this in the configuration beside the interfaces.
     ///
     /// # Errors
-    /// Where a part of it cannot be.
+    /// Returns an error if a part of it cannot be.
     pub fn new(config: &str) -> Result<Self> {
         let lab = Lab::new()?;
         lab.lay_second_cable()?;
@@ -76,7 +76,7 @@ impl Scene {
     /// How many SYNs clients have sent since the daemon started, by their kernel's count.
     ///
     /// # Errors
-    /// Where it does not say.
+    /// Returns an error if it does not say.
     pub fn syns_of_clients(&self) -> Result<u64> {
         Ok(oracle::syns_sent(&self.lab.client)? - self.syns_before)
     }
@@ -84,7 +84,7 @@ impl Scene {
     /// Whether the SSH session still carries something, both ways.
     ///
     /// # Errors
-    /// Where it does not.
+    /// Returns an error if it does not.
     pub fn ssh_session_lives(&mut self) -> Result<()> {
         let (client, server) = &mut self.ssh;
         carry(client, server)?;
@@ -102,7 +102,7 @@ impl Scene {
     /// A flood of `rate` for `duration`, with a real client beside it.
     ///
     /// # Errors
-    /// Where a part of it fails.
+    /// Returns an error if a part of it fails.
     pub fn attack(&self, spec: &FloodSpec, rate: u32, duration: Duration) -> Result<Attack> {
         let mut flood = self.flood(spec)?;
         self.attack_by(|| flood.send_at(rate, duration))
@@ -111,7 +111,7 @@ impl Scene {
     /// An attack that `run` makes, which says how much of it was sent; with a real client beside it.
     ///
     /// # Errors
-    /// Where a part of it fails.
+    /// Returns an error if a part of it fails.
     pub fn attack_by(&self, run: impl FnOnce() -> Result<u64>) -> Result<Attack> {
         let is_over = AtomicBool::new(false);
         let ((sent, client, ended), seen) = self.observe(|| {
@@ -133,7 +133,7 @@ impl Scene {
     /// What the daemon said while `work` went on.
     ///
     /// # Errors
-    /// Where the work fails, or the daemon does not answer.
+    /// Returns an error if the work fails, or the daemon does not answer.
     pub fn observe<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Seen)> {
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -155,7 +155,7 @@ impl Scene {
     /// Networks that are blocked by judgement.
     ///
     /// # Errors
-    /// Where the daemon does not answer.
+    /// Returns an error if the daemon does not answer.
     pub fn blocked(&self) -> Result<BTreeSet<String>> {
         let lists = self.daemon.json("/lists")?;
         let blocks = lists["blocks"].as_array().into_iter().flatten();
@@ -165,7 +165,7 @@ impl Scene {
     /// Events of one kind.
     ///
     /// # Errors
-    /// Where the daemon does not answer.
+    /// Returns an error if the daemon does not answer.
     pub fn events(&self, kind: &str) -> Result<Vec<Value>> {
         let events = self.daemon.json("/events?limit=10000")?;
         Ok(events.as_array().into_iter().flatten().filter(|event| event["kind"] == kind).cloned().collect())
@@ -174,7 +174,7 @@ impl Scene {
     /// A kernel setting of the server's.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Returns an error if it cannot be read.
     pub fn setting(&self, name: &str) -> Result<String> {
         self.lab.server.setting(name)
     }
@@ -183,7 +183,7 @@ impl Scene {
     /// but what cookies that were sent depend on.
     ///
     /// # Errors
-    /// Where it takes longer, or something is left.
+    /// Returns an error if it takes longer, or something is left.
     pub fn back_to_calm(&self, ended: Instant) -> Result<()> {
         let stats = self.daemon.stats_when("it is calm again", |stats| stats["state"] == "calm")?;
         let took = ended.elapsed();
@@ -206,7 +206,7 @@ impl Scene {
     /// Whether what cookies depend on is as it was.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Returns an error if it cannot be read.
     pub fn has_cookie_settings_back(&self) -> Result<bool> {
         for (name, usual) in COOKIE_SETTINGS {
             if self.setting(name)? != usual {
@@ -291,7 +291,7 @@ impl Crowd<'_> {
     /// Opens connections, one address after the other.
     ///
     /// # Errors
-    /// Where the namespace cannot be entered.
+    /// Returns an error if the namespace cannot be entered.
     pub fn run(&self, server: SocketAddr, duration: Duration) -> Result<Connections> {
         thread::scope(|scope| {
             let threads: Vec<_> = (0..self.threads)

@@ -30,9 +30,9 @@ impl Nginx {
     /// Starts nginx on these ports, IPv4 and IPv6.
     ///
     /// # Errors
-    /// Where it is not installed, or does not answer.
+    /// Returns an error if it is not installed, or does not answer.
     pub fn start(lab: &Lab, ports: &[u16]) -> Result<Self> {
-        let folder = tempfile::tempdir().context("cannot make a folder for nginx")?;
+        let folder = tempfile::tempdir().context("cannot create a directory for nginx")?;
         let listen: String = ports.iter().map(|port| format!("listen {port}; listen [::]:{port};\n")).collect();
         let path = folder.path().display();
         let config = format!(
@@ -79,7 +79,7 @@ impl Drop for Nginx {
 /// A listener in `namespace` whose handshakes the kernel completes; nobody accepts them.
 ///
 /// # Errors
-/// Where the address is taken.
+/// Returns an error if the address is taken.
 pub fn listen(namespace: &Namespace, address: IpAddr, port: u16) -> Result<TcpListener> {
     namespace
         .within(|| TcpListener::bind((address, port)).with_context(|| format!("cannot listen on {address}:{port}")))
@@ -101,7 +101,7 @@ impl Drop for Echo {
 /// Starts `workers` servers on one address, which answer every request with a page.
 ///
 /// # Errors
-/// Where the address is taken.
+/// Returns an error if the address is taken.
 pub fn echo(namespace: &Namespace, address: &str, workers: usize) -> Result<Echo> {
     let address: SocketAddr = address.parse().context("no address")?;
     let mut listeners = Vec::new();

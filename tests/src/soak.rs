@@ -34,7 +34,7 @@ const COOKIES_EXPIRE: Duration = Duration::from_secs(130);
 /// Runs `rounds` rounds of phases of this length, and waits until everything is as it was.
 ///
 /// # Errors
-/// Where something is not as it should be.
+/// Returns an error if something is not as it should be.
 pub fn run(phase: Duration, rounds: u32) -> Result<()> {
     let mut scene = run_phases(phase, rounds)?;
     settings_come_back(&mut scene)
@@ -43,7 +43,7 @@ pub fn run(phase: Duration, rounds: u32) -> Result<()> {
 /// Runs `rounds` rounds of phases of this length.
 ///
 /// # Errors
-/// Where something is not as it should be.
+/// Returns an error if something is not as it should be.
 pub fn run_phases(phase: Duration, rounds: u32) -> Result<Scene> {
     let mut scene = Scene::new("")?;
     let random_spec = FloodSpec::syn(Sources::RANDOM_IPV4, WEB.port());
@@ -82,7 +82,7 @@ pub fn run_phases(phase: Duration, rounds: u32) -> Result<Scene> {
 /// Waits until the last cookie is good for nothing, and the kernel's settings are back by themselves.
 ///
 /// # Errors
-/// Where they are not in time.
+/// Returns an error if they are not in time.
 pub fn settings_come_back(scene: &mut Scene) -> Result<()> {
     let deadline = Instant::now() + COOKIES_EXPIRE;
     while !scene.has_cookie_settings_back()? {
@@ -99,7 +99,7 @@ pub fn settings_come_back(scene: &mut Scene) -> Result<()> {
 /// Every SYN is accounted for: passed, dropped or challenged, to the packet.
 ///
 /// # Errors
-/// Where it is not.
+/// Returns an error if it is not.
 pub fn adds_up(scene: &Scene, sent: u64) -> Result<()> {
     let from_client = scene.syns_of_clients()?;
     let number = |value: &Value| value.as_u64().unwrap_or(0);

@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Looks again and again until `is_right` of what it sees, for ten seconds; returns that.
 ///
 /// # Errors
-/// Where it never was right: with what was seen last; or where looking failed.
+/// Returns an error if it never was right: with what was seen last; or where looking failed.
 pub fn eventually<T: Debug>(
     what: &str,
     mut look: impl FnMut() -> Result<T>,

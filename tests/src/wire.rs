@@ -38,7 +38,7 @@ impl Wire {
     /// Opens it.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Returns an error if the kernel refuses.
     pub fn open(client: &Namespace) -> Result<Self> {
         client.within(|| {
             let index = nix::net::if_::if_nametoindex(CLIENT_INTERFACE).context("the lab's cable is unplugged")?;
@@ -74,7 +74,7 @@ impl Wire {
     /// Sends a frame.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Returns an error if the kernel refuses.
     pub fn send(&self, frame: &Frame) -> Result<()> {
         nix::unistd::write(&self.socket, &frame.build().bytes).map(drop).context("the frame cannot be sent")
     }
@@ -82,7 +82,7 @@ impl Wire {
     /// The answer to a segment, by its ports and addresses.
     ///
     /// # Errors
-    /// Where none comes within a second.
+    /// Returns an error if none comes within a second.
     pub fn answer_to(&self, frame: &Frame) -> Result<Answer> {
         let deadline = Instant::now() + TIMEOUT;
         let mut buffer = [0; 2048];
@@ -105,7 +105,7 @@ impl Wire {
     /// Asks for a connection as Linux does, and returns the answer.
     ///
     /// # Errors
-    /// Where none comes.
+    /// Returns an error if none comes.
     pub fn ask(&self, syn: &Frame) -> Result<Answer> {
         self.send(syn)?;
         let answer = self.answer_to(syn)?;

@@ -268,7 +268,7 @@ fn a_killed_daemon_s_settings_come_back_and_protection_resumes() -> Result<()> {
     let lab = Lab::new()?;
     let retries = || lab.server.setting("net.ipv4.tcp_synack_retries");
     lab.server.sysctl("net.ipv4.tcp_synack_retries", "4")?;
-    let folder = tempfile::tempdir().context("no folder")?;
+    let folder = tempfile::tempdir().context("no directory")?;
     let socket = folder.path().join("socket");
     let config = format!(
         "interfaces = [\"lab-server\"]\n[thresholds]\nhold = \"1s\"\n[listen]\nsocket = \"{}\"\n[store]\npath = \"{}\"\n",

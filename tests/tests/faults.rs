@@ -36,7 +36,7 @@ fn guarding(rest: &str) -> String {
 
 /// A daemon's folder that `USER` has to itself.
 fn given_to_user(setup: Setup) -> Result<Setup> {
-    chown(setup.folder(), Some(USER), Some(USER)).context("cannot give the folder away")?;
+    chown(setup.folder(), Some(USER), Some(USER)).context("cannot give the directory away")?;
     fs::set_permissions(setup.folder(), fs::Permissions::from_mode(0o755))?;
     Ok(setup)
 }
@@ -100,7 +100,7 @@ fn a_disk_that_is_read_only_or_full_costs_the_memory_of_it_and_nothing_else() ->
     let lab = Lab::new()?;
     for (options, sentence) in [("ro", "will not survive a restart"), ("size=16k", "will not survive a restart")] {
         let setup = Setup::new(&lab)?.config(&guarding(""));
-        let folder = setup.store().parent().context("a folder")?.to_owned();
+        let folder = setup.store().parent().context("a directory")?.to_owned();
         fs::create_dir(&folder)?;
         let daemon = setup.after(&format!("mount -t tmpfs -o {options} none {}", folder.display())).start()?;
         ensure!(daemon.tcpguard(&["block", "198.18.1.1"])?.status.success(), "{options}: the block holds");

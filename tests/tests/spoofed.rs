@@ -132,7 +132,7 @@ fn listeners_that_come_and_go_are_served() -> Result<()> {
 fn a_killed_daemon_takes_up_where_it_was() -> Result<()> {
     let lab = Lab::new()?;
     let _nginx = Nginx::start(&lab, &[80])?;
-    let folder = tempfile::tempdir().context("no folder")?;
+    let folder = tempfile::tempdir().context("no directory")?;
     let socket = folder.path().join("socket");
     let config = format!(
         "interfaces = [\"lab-server\"]\n[thresholds]\nhold = \"1s\"\n[listen]\nsocket = \"{}\"\n[store]\npath = \"{}\"\n",

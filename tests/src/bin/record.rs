@@ -8,7 +8,7 @@ use lab::{Client, Flood, FloodSpec, Lab, Setup, Sources, network::SERVER_INTERFA
 use nix::sys::signal::Signal;
 
 fn main() -> Result<()> {
-    let folder = std::env::args().nth(1).context("into which folder?")?;
+    let folder = std::env::args().nth(1).context("into which directory?")?;
     let concentrated = Sources::InTurn("198.18.1.1".parse()?, 5);
     for (name, sources) in [("concentrated", concentrated), ("spoofed", Sources::RANDOM_IPV4)] {
         record(&Path::new(&folder).join(format!("{name}.jsonl")), sources)?;

@@ -175,7 +175,7 @@ impl FloodSpec {
 /// Loads the flood's programs with the plan for `spec`; the template's bytes come with them.
 ///
 /// # Errors
-/// Where the kernel refuses them.
+/// Returns an error if the kernel refuses them.
 pub fn load(spec: &FloodSpec) -> Result<(Ebpf, Vec<u8>)> {
     #[repr(transparent)]
     #[derive(Clone, Copy)]
@@ -194,7 +194,7 @@ pub fn load(spec: &FloodSpec) -> Result<(Ebpf, Vec<u8>)> {
 /// that.
 ///
 /// # Errors
-/// Where the frame is too long.
+/// Returns an error if the frame is too long.
 pub fn restore_frames(ebpf: &mut Ebpf, frame: &[u8]) -> Result<()> {
     #[repr(transparent)]
     #[derive(Clone, Copy)]
@@ -235,7 +235,7 @@ impl Flood {
     /// Gets a flood ready at the lab's client.
     ///
     /// # Errors
-    /// Where the kernel refuses its programs, or see [`Flood::from_interface`].
+    /// Returns an error if the kernel refuses its programs, or see [`Flood::from_interface`].
     pub fn new(lab: &Lab, spec: &FloodSpec) -> Result<Self> {
         Self::from_interface(&lab.client, CLIENT_INTERFACE, spec)
     }
@@ -244,7 +244,7 @@ impl Flood {
     /// is not this process's own, and in which nothing else is up.
     ///
     /// # Errors
-    /// Where the interface is any other.
+    /// Returns an error if the interface is any other.
     pub fn from_interface(namespace: &Namespace, interface: &str, spec: &FloodSpec) -> Result<Self> {
         refuse_unless_lab(namespace, interface)?;
         let (mut ebpf, template) = load(spec)?;
@@ -272,7 +272,7 @@ impl Flood {
     /// Sends exactly `count` frames, each of which arrives.
     ///
     /// # Errors
-    /// Where the kernel refuses, or the cable lost some.
+    /// Returns an error if the kernel refuses, or the cable lost some.
     pub fn send(&mut self, count: u32) -> Result<()> {
         let before = self.delivered()?;
         self.make(count)?;
@@ -300,7 +300,7 @@ impl Flood {
     /// Sends at `rate` frames a second for `duration`; returns how many arrived.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Returns an error if the kernel refuses.
     pub fn send_at(&mut self, rate: u32, duration: Duration) -> Result<u64> {
         self.send_at_while(rate, duration, || true)
     }
@@ -308,7 +308,7 @@ impl Flood {
     /// The same, but ends early once `goes_on` is false.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Returns an error if the kernel refuses.
     pub fn send_at_while(&mut self, rate: u32, duration: Duration, goes_on: impl Fn() -> bool) -> Result<u64> {
         ensure!(duration <= LONGEST, "a flood may last {LONGEST:?} at most");
         let (before, made_before) = (self.delivered()?, self.made()?);
@@ -332,7 +332,7 @@ impl Flood {
     /// Sends at `rate` for as long as `work` does, and returns what that does.
     ///
     /// # Errors
-    /// Where the work fails, or the kernel refuses.
+    /// Returns an error if the work fails, or the kernel refuses.
     pub fn during<T>(&mut self, rate: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -347,7 +347,7 @@ impl Flood {
     /// How many frames arrived so far: those made, less those that found the receiver's queue full.
     ///
     /// # Errors
-    /// Where the counts cannot be read.
+    /// Returns an error if the counts cannot be read.
     pub fn delivered(&self) -> Result<u64> {
         Ok(self.made()? - (lost(&self.client, &self.interface_name)? - self.lost_before))
     }
@@ -369,7 +369,7 @@ impl ReplyPath {
     /// Attaches the program to `interface` of the namespace that this runs in.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Returns an error if the kernel refuses.
     pub fn attach(interface: &str) -> Result<Self> {
         let mut ebpf = EbpfLoader::new().load(OBJECT).context("cannot load the reply path")?;
         let reply_path = program(&mut ebpf, "reply_path")?;

@@ -33,17 +33,17 @@ impl Debian {
     /// A copy of Debian's least, which is kept under `cache`, with these modules of `kernel` at hand.
     ///
     /// # Errors
-    /// Where debootstrap is not installed, or fails.
+    /// Returns an error if debootstrap is not installed, or fails.
     pub fn new(kernel: &Kernel, cache: &Path) -> Result<Self> {
         let base = base(cache)?;
         let debian = Self {
-            root: tempfile::tempdir_in(cache).context("cannot make a folder for the machine")?,
+            root: tempfile::tempdir_in(cache).context("cannot create a directory for the machine")?,
             cache: cache.to_owned(),
         };
         run(Command::new("cp").arg("-a").arg(base.join(".")).arg(debian.root.path()))?;
         let release = kernel.modules.file_name().context("a kernel has a release")?;
         let modules = debian.path("lib/modules");
-        fs::create_dir_all(&modules).context("cannot make the folder of modules")?;
+        fs::create_dir_all(&modules).context("cannot create the directory of modules")?;
         run(Command::new("cp").arg("-a").arg(&kernel.modules).arg(&modules))?;
         run(Command::new("depmod").arg("-b").arg(debian.root.path()).arg(release))?;
         debian.set_up()?;
@@ -74,11 +74,11 @@ impl Debian {
     /// Adds a file.
     ///
     /// # Errors
-    /// Where it cannot be copied.
+    /// Returns an error if it cannot be copied.
     pub fn add(&self, from: &Path, to: &str) -> Result<()> {
         let to = self.path(to);
         if let Some(folder) = to.parent() {
-            fs::create_dir_all(folder).context("cannot make the machine's folders")?;
+            fs::create_dir_all(folder).context("cannot create the machine's directories")?;
         }
         fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display())).map(drop)
     }
@@ -86,12 +86,12 @@ impl Debian {
     /// Adds a unit that systemd starts with the machine.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// Returns an error if it cannot be written.
     pub fn add_unit(&self, name: &str, text: &str) -> Result<()> {
         let folder = self.path("etc/systemd/system");
         fs::write(folder.join(name), text).with_context(|| format!("cannot write {name}"))?;
         let wanted = folder.join("multi-user.target.wants");
-        fs::create_dir_all(&wanted).context("cannot make the folder of units")?;
+        fs::create_dir_all(&wanted).context("cannot create the directory of units")?;
         symlink(
             folder.join(name).file_name().map(|name| Path::new("..").join(name)).unwrap_or_default(),
             wanted.join(name),
@@ -102,7 +102,7 @@ impl Debian {
     /// Boots it with `kernel`, and waits until it powers off; what it printed.
     ///
     /// # Errors
-    /// Where qemu or mke2fs is not installed, the machine does not end in time, or says that something failed.
+    /// Returns an error if qemu or mke2fs is not installed, the machine does not end in time, or says that something failed.
     pub fn boot(self, kernel: &Kernel) -> Result<String> {
         let disk = self.cache.join("disk.ext4");
         fs::remove_file(&disk).ok();
@@ -136,8 +136,8 @@ fn base(cache: &Path) -> Result<PathBuf> {
     if base.exists() {
         return Ok(base);
     }
-    fs::create_dir_all(cache).context("cannot make the folder for machines")?;
-    let folder = tempfile::tempdir_in(cache).context("cannot make a folder for Debian")?;
+    fs::create_dir_all(cache).context("cannot create the directory for machines")?;
+    let folder = tempfile::tempdir_in(cache).context("cannot create a directory for Debian")?;
     let root = folder.path().join("root");
     let include = format!("--include={PACKAGES}");
     let mut debootstrap = Command::new("debootstrap");

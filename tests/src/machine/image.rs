@@ -23,12 +23,12 @@ impl Image {
     /// One with busybox, and folders to mount on.
     ///
     /// # Errors
-    /// Where busybox is not installed.
+    /// Returns an error if busybox is not installed.
     pub fn new() -> Result<Self> {
         let image =
-            Self { root: tempfile::tempdir().context("cannot make a folder for the image")?, modules: Vec::new() };
+            Self { root: tempfile::tempdir().context("cannot create a directory for the image")?, modules: Vec::new() };
         for folder in ["bin", "proc", "sys", "dev", "tmp", "run", "modules", "etc"] {
-            fs::create_dir(image.path(folder)).context("cannot make the image's folders")?;
+            fs::create_dir(image.path(folder)).context("cannot create the image's directories")?;
         }
         let busybox = find("busybox").context("cannot find busybox: Debian has it in the package busybox-static")?;
         fs::copy(busybox, image.path("bin/busybox")).context("cannot copy busybox")?;
@@ -39,7 +39,7 @@ impl Image {
     /// Adds a program and the libraries it is linked with, as `name` in the root folder.
     ///
     /// # Errors
-    /// Where it, or one of them, cannot be copied.
+    /// Returns an error if it, or one of them, cannot be copied.
     pub fn add_program(&self, program: &Path, name: &str) -> Result<()> {
         fs::copy(program, self.path(name)).with_context(|| format!("cannot copy {}", program.display()))?;
         let output = Command::new("ldd").arg(program).output().context("cannot run ldd")?;
@@ -47,7 +47,7 @@ impl Image {
         for library in text.split_whitespace().filter(|word| word.starts_with('/')) {
             let copy = self.path(library.trim_start_matches('/'));
             if let Some(folder) = copy.parent() {
-                fs::create_dir_all(folder).context("cannot make the image's folders")?;
+                fs::create_dir_all(folder).context("cannot create the image's directories")?;
             }
             fs::copy(library, &copy).with_context(|| format!("cannot copy {library}"))?;
         }
@@ -57,7 +57,7 @@ impl Image {
     /// Adds a program of this machine by its name.
     ///
     /// # Errors
-    /// Where it is not installed.
+    /// Returns an error if it is not installed.
     pub fn add_tool(&self, name: &str) -> Result<()> {
         let tool = find(name).with_context(|| format!("{name} is not installed"))?;
         self.add_program(&tool, &format!("bin/{name}"))
@@ -66,7 +66,7 @@ impl Image {
     /// Adds modules of `kernel`, to be loaded at the start, with those they depend on.
     ///
     /// # Errors
-    /// Where they cannot be copied.
+    /// Returns an error if they cannot be copied.
     pub fn add_modules(&mut self, kernel: &Kernel, names: &[&str]) -> Result<()> {
         for file in kernel.modules_for(names)? {
             let name = file.file_name().context("a module has a name")?.to_string_lossy().into_owned();
@@ -82,7 +82,7 @@ impl Image {
     /// # Errors
     /// See [`Image::write`].
     pub fn write_to_boot_from(&self, device: &str, file: &Path) -> Result<()> {
-        fs::create_dir(self.path("root")).context("cannot make the image's folders")?;
+        fs::create_dir(self.path("root")).context("cannot create the image's directories")?;
         let mount =
             format!("busybox mount -t ext4 {device} /root && exec busybox switch_root /root /lib/systemd/systemd");
         self.write(&mount, file)
@@ -91,7 +91,7 @@ impl Image {
     /// Writes the image, which will run `command`, to `file`.
     ///
     /// # Errors
-    /// Where cpio is not installed, or the file cannot be written.
+    /// Returns an error if cpio is not installed, or the file cannot be written.
     pub fn write(&self, command: &str, file: &Path) -> Result<()> {
         let modules: String = self
             .modules
@@ -110,8 +110,8 @@ impl Image {
         );
         let path = self.path("init");
         fs::write(&path, init).context("cannot write the image's init")?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).context("cannot make init executable")?;
-        let output = fs::File::create(file).context("cannot make the image's file")?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).context("cannot create init executable")?;
+        let output = fs::File::create(file).context("cannot create the image's file")?;
         let mut list = Command::new("find")
             .arg(".")
             .current_dir(self.root.path())

@@ -22,7 +22,7 @@ impl Kernel {
     /// The newest of Debian's cloud kernels of `series` (as in "6.12"), kept unpacked under `cache`.
     ///
     /// # Errors
-    /// Where Debian's package lists have none, or it cannot be downloaded.
+    /// Returns an error if Debian's package lists have none, or it cannot be downloaded.
     pub fn fetch(series: &str, cache: &Path) -> Result<Self> {
         let package = newest_package(series)?;
         let root = cache.join(&package);
@@ -45,7 +45,7 @@ impl Kernel {
     /// The modules `names` and all that they depend on, in the order in which to load them.
     ///
     /// # Errors
-    /// Where the kernel's list of modules cannot be read. A module that is not in it is built in.
+    /// Returns an error if the kernel's list of modules cannot be read. A module that is not in it is built in.
     pub fn modules_for(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         let mut pending: Vec<String> = names.iter().rev().map(ToString::to_string).collect();
@@ -90,8 +90,8 @@ fn version_numbers(name: &str) -> Vec<u64> {
 }
 
 fn unpack(package: &str, cache: &Path, root: &Path) -> Result<()> {
-    fs::create_dir_all(cache).context("cannot make the folder for kernels")?;
-    let folder = tempfile::tempdir_in(cache).context("cannot make a folder for the download")?;
+    fs::create_dir_all(cache).context("cannot create the directory for kernels")?;
+    let folder = tempfile::tempdir_in(cache).context("cannot create a directory for the download")?;
     // apt would fetch as a user of its own, who may not enter the folder.
     let status = Command::new("apt-get")
         .args(["download", "-q", "-o", "APT::Sandbox::User=root", package])

@@ -27,9 +27,9 @@ pub(crate) const SUCCESS: &str = "the program in the machine ended with 0";
 /// Boots `kernel` with `image`; returns what it printed.
 ///
 /// # Errors
-/// Where qemu is not installed, the machine does not end in time, or its program fails.
+/// Returns an error if qemu is not installed, the machine does not end in time, or its program fails.
 pub fn boot(kernel: &Kernel, image: &Path) -> Result<String> {
-    let folder = tempfile::tempdir().context("cannot make a folder for the machine")?;
+    let folder = tempfile::tempdir().context("cannot create a directory for the machine")?;
     let mut qemu = qemu(kernel, image, PATIENCE);
     qemu.args(["-m", "1024", "-no-reboot", "-append", "console=ttyS0 panic=-1 quiet"]);
     let text = run_to_end(&mut qemu, &folder.path().join("console"))?;
@@ -54,7 +54,7 @@ fn qemu(kernel: &Kernel, initramfs: &Path, patience: Duration) -> Command {
 
 /// Waits until the machine has ended; what it has printed, by way of the file `console`.
 fn run_to_end(machine: &mut Command, console: &Path) -> Result<String> {
-    let output = fs::File::create(console).context("cannot make the machine's console")?;
+    let output = fs::File::create(console).context("cannot create the machine's console")?;
     machine
         .stdin(Stdio::null())
         .stdout(output.try_clone().context("cannot share the machine's console")?)
