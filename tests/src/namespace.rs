@@ -1,5 +1,4 @@
-//! Network namespaces without a name: nothing but file descriptors of this process keeps one alive,
-//! so none is ever left behind.
+//! Unnamed network namespaces: only file descriptors of this process keep one alive, so none is ever left behind.
 
 use std::{
     fs::File,
@@ -24,7 +23,7 @@ use nix::{
 pub struct Namespace(Arc<File>);
 
 impl Namespace {
-    /// A new one, with its loopback interface up.
+    /// Creates a namespace with its loopback interface up.
     ///
     /// # Errors
     /// Returns an error without root.
@@ -34,13 +33,13 @@ impl Namespace {
             File::open("/proc/thread-self/ns/net").context("cannot open the new namespace")
         })
         .join()
-        .map_err(|_| anyhow!("the thread that makes a namespace panicked"))??;
+        .map_err(|_| anyhow!("the thread that creates a namespace panicked"))??;
         let namespace = Self(Arc::new(file));
         namespace.ip("link set lo up")?;
         Ok(namespace)
     }
 
-    /// The one that this process is in.
+    /// Opens the namespace of this process.
     ///
     /// # Errors
     /// Returns an error if it cannot be opened.
@@ -48,7 +47,7 @@ impl Namespace {
         Self::at("/proc/self/ns/net")
     }
 
-    /// The one that another process holds at this path.
+    /// Opens the namespace that another process holds at `path`.
     ///
     /// # Errors
     /// Returns an error if it cannot be opened.
@@ -56,7 +55,7 @@ impl Namespace {
         Ok(Self(Arc::new(File::open(path).context("cannot open the namespace")?)))
     }
 
-    /// Does `work` in this namespace, on a thread of its own.
+    /// Runs `work` in this namespace, on a separate thread.
     ///
     /// # Errors
     /// Returns an error if `work` fails or the namespace cannot be entered.
@@ -72,24 +71,24 @@ impl Namespace {
         })
     }
 
-    /// A command that will run in this namespace, until the thread that starts it ends at the latest.
+    /// Returns a command that runs in this namespace and is killed when the thread that starts it ends.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         let namespace = self.clone();
         let enter = move || {
-            // Or a server would outlive a lab that was killed, and keep its namespace.
+            // Otherwise a server would outlive a killed lab and keep its namespace alive.
             set_pdeathsig(Signal::SIGKILL)?;
             setns(&namespace.0, CloneFlags::CLONE_NEWNET).map_err(Into::into)
         };
-        // SAFETY: between fork and exec it makes two system calls and allocates nothing.
+        // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
         unsafe { command.pre_exec(enter) };
         command
     }
 
-    /// Runs `ip` with these arguments here.
+    /// Runs `ip` with `arguments`, separated by whitespace, in this namespace.
     ///
     /// # Errors
-    /// Returns an error if it fails; with what it said.
+    /// Returns an error with the standard error of `ip` if it fails.
     pub fn ip(&self, arguments: &str) -> Result<()> {
         let output = self.command("ip").args(arguments.split_whitespace()).output().context("cannot run ip")?;
         if !output.status.success() {
@@ -98,31 +97,31 @@ impl Namespace {
         Ok(())
     }
 
-    /// Sets a kernel parameter of this namespace, by its name with dots.
+    /// Sets the kernel parameter `name`, in dotted notation, of this namespace.
     ///
     /// # Errors
-    /// Returns an error if the kernel has none of that name or refuses the value.
+    /// Returns an error if the parameter does not exist or the kernel rejects the value.
     pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         self.within(|| std::fs::write(&path, value).with_context(|| format!("cannot set {name} to {value}")))
     }
 
-    /// What a kernel parameter of this namespace is, by its name with dots.
+    /// Returns the value of the kernel parameter `name`, in dotted notation, of this namespace.
     ///
     /// # Errors
-    /// Returns an error if the kernel has none of that name.
+    /// Returns an error if the parameter does not exist.
     pub fn setting(&self, name: &str) -> Result<String> {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         let text = self.within(|| std::fs::read_to_string(&path).with_context(|| format!("cannot read {name}")))?;
         Ok(text.trim().to_owned())
     }
 
-    /// The path by which other programs reach the namespace.
+    /// Returns a path under `/proc` by which other programs can open the namespace.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.raw())
     }
 
-    /// The namespace's identity.
+    /// Returns the inode number, which identifies the namespace.
     ///
     /// # Errors
     /// Returns an error if it cannot be read.
