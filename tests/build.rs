@@ -1,4 +1,4 @@
-//! Compiles the flood, which becomes part of the lab.
+//! Compiles the flood's BPF object, which the lab embeds.
 
 fn main() {
     xtask::bpf::build::build_script("tests/flood-ebpf", "flood", &[]);
