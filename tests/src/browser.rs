@@ -44,7 +44,8 @@ impl Browser {
         writeln!(self.orders, "{order}").context("the browser has exited")?;
         let mut line = String::new();
         self.answers.read_line(&mut line).context("the browser does not respond")?;
-        let mut answer: Value = serde_json::from_str(&line).with_context(|| format!("the browser responded {line:?}"))?;
+        let mut answer: Value =
+            serde_json::from_str(&line).with_context(|| format!("the browser responded {line:?}"))?;
         match answer["error"].as_str() {
             Some(error) => bail!("{order}: {error}"),
             None => Ok(answer["value"].take()),

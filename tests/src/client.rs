@@ -157,8 +157,8 @@ fn fetch(source: Option<IpAddr>, server: SocketAddr) -> Result<Duration> {
 /// # Errors
 /// Returns an error if the connection cannot be opened.
 pub fn connect_from_port(source: SocketAddr, server: SocketAddr) -> Result<TcpStream> {
-    let socket: OwnedFd =
-        socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("cannot create a socket")?;
+    let socket: OwnedFd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+        .context("cannot create a socket")?;
     bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrStorage::from(source)).context("cannot bind")?;
     connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrStorage::from(server)).context("cannot connect")?;
     Ok(TcpStream::from(socket))
@@ -166,7 +166,8 @@ pub fn connect_from_port(source: SocketAddr, server: SocketAddr) -> Result<TcpSt
 
 fn connect_from(source: Option<IpAddr>, server: SocketAddr) -> Result<TcpStream> {
     let family = if server.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let socket: OwnedFd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("cannot create a socket")?;
+    let socket: OwnedFd =
+        socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("cannot create a socket")?;
     let timeout = nix::sys::time::TimeVal::new(TIMEOUT.as_secs() as i64, 0);
     setsockopt(&socket, sockopt::SendTimeout, &timeout).context("cannot set a timeout")?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &timeout).context("cannot set a timeout")?;

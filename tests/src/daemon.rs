@@ -293,8 +293,10 @@ impl Daemon {
     /// # Errors
     /// Returns an error if it cannot be read.
     pub fn resident_kib(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).context("cannot read the daemon's memory usage")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in the process status")?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))
+            .context("cannot read the daemon's memory usage")?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in the process status")?;
         line.trim().trim_end_matches(" kB").parse().context("VmRSS is not a number")
     }
 

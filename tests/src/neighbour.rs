@@ -29,7 +29,8 @@ impl Neighbour {
     /// Returns an error if the kernel rejects it.
     pub fn attach(lab: &Lab, interface: &str) -> Result<Self> {
         let mut ebpf = EbpfLoader::new().load(OBJECT).context("cannot load the neighbour")?;
-        let program: &mut Xdp = ebpf.program_mut("neighbour").context("the object has no program neighbour")?.try_into()?;
+        let program: &mut Xdp =
+            ebpf.program_mut("neighbour").context("the object has no program neighbour")?.try_into()?;
         program.load()?;
         let id = program.info()?.id();
         let pin = PathBuf::from(format!("{PIN}-{}-{id}", std::process::id()));

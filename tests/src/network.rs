@@ -65,7 +65,8 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Joins the lab that another process created with [`Lab::at_home`]; `client` is the path of the client's namespace.
+    /// Joins the lab that another process created with [`Lab::at_home`]; `client` is the path of the client's
+    /// namespace.
     ///
     /// # Errors
     /// Returns an error if the namespace cannot be opened.
@@ -131,8 +132,8 @@ impl Lab {
         Ok(())
     }
 
-    /// Lets the server receive floods without XDP on each existing cable: veth accepts live frames only with NAPI, which
-    /// an XDP program enables, as does GRO.
+    /// Lets the server receive floods without XDP on each existing cable: veth accepts live frames only with NAPI,
+    /// which an XDP program enables, as does GRO.
     ///
     /// # Errors
     /// Returns an error if ethtool is not installed or fails.

@@ -179,8 +179,8 @@ impl Scene {
         self.lab.server.setting(name)
     }
 
-    /// Waits until the daemon is calm, and checks that this was within [`HOLD`] plus [`HOLD_SLACK`] after `ended` and that
-    /// everything is restored except what unexpired cookies depend on.
+    /// Waits until the daemon is calm, and checks that this was within [`HOLD`] plus [`HOLD_SLACK`] after `ended` and
+    /// that everything is restored except what unexpired cookies depend on.
     ///
     /// # Errors
     /// Returns an error if it takes longer or a change remains.

@@ -125,7 +125,8 @@ fn shared_listener(address: SocketAddr) -> Result<std::os::fd::OwnedFd> {
     setsockopt(&listener, sockopt::ReuseAddr, &true).context("cannot set SO_REUSEADDR")?;
     setsockopt(&listener, sockopt::ReusePort, &true).context("cannot set SO_REUSEPORT")?;
     bind(listener.as_raw_fd(), &SockaddrStorage::from(address)).with_context(|| format!("cannot bind {address}"))?;
-    nix::sys::socket::listen(&listener, Backlog::new(128).context("the backlog is out of range")?).context("cannot listen")?;
+    nix::sys::socket::listen(&listener, Backlog::new(128).context("the backlog is out of range")?)
+        .context("cannot listen")?;
     Ok(listener)
 }
 

@@ -107,7 +107,10 @@ pub fn adds_up(scene: &Scene, sent: u64) -> Result<()> {
     let is_settled = |stats: &Value| number(&stats["totals"]["syn"]) >= sent + from_client;
     let stats = scene.daemon.stats_when("all SYNs are counted", is_settled)?;
     let totals = &stats["totals"];
-    ensure!(number(&totals["syn"]) == sent + from_client, "{sent} SYNs by the flood, {from_client} by clients: {totals}");
+    ensure!(
+        number(&totals["syn"]) == sent + from_client,
+        "{sent} SYNs by the flood, {from_client} by clients: {totals}"
+    );
     let sum = number(&totals["passed"]) + number(&totals["dropped"]) + number(&totals["challenged"]);
     ensure!(sum == number(&totals["packets"]), "{totals}");
     Ok(())

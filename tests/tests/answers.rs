@@ -1,5 +1,5 @@
-//! Golden answers: for the SYNs of common systems, the SYN-ACK with a cookie is correct to the byte, and valid according
-//! to tcpdump.
+//! Golden answers: for the SYNs of common systems, the SYN-ACK with a cookie is correct to the byte, and valid
+//! according to tcpdump.
 
 #![expect(clippy::expect_used, reason = "constants of the test, which always parse")]
 
@@ -340,7 +340,10 @@ fn first_syns_are_dropped_and_repeats_pass() -> Result<()> {
     ensure!(count(Counter::DropFirstSyn)? == 3);
     std::thread::sleep(std::time::Duration::from_secs(1));
     ensure!(answer(&guard, &syn.build().bytes)?.0 == XDP_PASS, "a retransmit after a second did not pass");
-    ensure!(answer(&guard, &Frame { sequence: 7, ..syn }.build().bytes)?.0 == 1, "a SYN with another sequence number was not dropped");
+    ensure!(
+        answer(&guard, &Frame { sequence: 7, ..syn }.build().bytes)?.0 == 1,
+        "a SYN with another sequence number was not dropped"
+    );
     ensure!(count(Counter::SynTracked)? + count(Counter::SynUntracked)? == 1);
     Ok(())
 }

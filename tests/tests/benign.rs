@@ -1,5 +1,5 @@
-//! The judgement table, benign rows: whatever legitimate clients do, the state stays calm, no source is blocked, nothing
-//! is dropped, and the clients are served.
+//! The judgement table, benign rows: whatever legitimate clients do, the state stays calm, no source is blocked,
+//! nothing is dropped, and the clients are served.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},

@@ -144,7 +144,11 @@ fn an_attack_comes_and_goes_before_ones_eyes() -> Result<()> {
             browser.size(DESKTOP.0, DESKTOP.1)?;
             attack.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
-        ensure!(attack.client.share() >= 0.99, "only {:.3} of the client's connections were served", attack.client.share());
+        ensure!(
+            attack.client.share() >= 0.99,
+            "only {:.3} of the client's connections were served",
+            attack.client.share()
+        );
         browser.wait("document.querySelector('#banner.calm') && !document.querySelector('#kind')")?;
     }
     let events = browser.text("#events")?;

@@ -1,5 +1,5 @@
-//! Exact thresholds, the time to the first drop, the levels of `syn_attack_protect`, and what happens when the daemon is
-//! stopped or killed during an attack.
+//! Exact thresholds, the time to the first drop, the levels of `syn_attack_protect`, and what happens when the daemon
+//! is stopped or killed during an attack.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -235,8 +235,10 @@ fn a_stopped_daemon_lets_everything_pass_and_goes_on_when_continued() -> Result<
     let process = Pid::from_raw(i32::try_from(scene.daemon.id())?);
     // The number of resets from the closed port shows how many SYNs passed.
     let answers = || -> Result<u64> {
-        let text =
-            scene.lab.server.within(|| std::fs::read_to_string("/proc/thread-self/net/snmp").context("cannot read the counters"))?;
+        let text = scene
+            .lab
+            .server
+            .within(|| std::fs::read_to_string("/proc/thread-self/net/snmp").context("cannot read the counters"))?;
         let values = text.lines().filter_map(|line| line.strip_prefix("Tcp: ")).nth(1).context("no TCP counters")?;
         values.split_whitespace().nth(13).and_then(|value| value.parse().ok()).context("no OutRsts")
     };

@@ -57,10 +57,16 @@ fn explanations_are_what_the_kernel_returns() -> Result<()> {
             let explained = explainer.explain(frame)?;
             ensure!(guard.maps.counts.read()? == before, "{name}: the explanation was counted");
             let (verdict, counted) = run(&guard, frame)?;
-            ensure!(explained.verdict == Verdict::of(verdict), "{name}: {explained:?}, but the kernel's verdict is {verdict}");
+            ensure!(
+                explained.verdict == Verdict::of(verdict),
+                "{name}: {explained:?}, but the kernel's verdict is {verdict}"
+            );
             ensure!(explained.stage == Stage::of(&counted), "{name}: {explained:?}, but it was counted as {counted:?}");
             ensure!(explained.counted_as == counted, "{name}: {explained:?}, but it was counted as {counted:?}");
-            ensure!(!explained.reason.is_empty() && !explained.packet.is_empty(), "{name}: no reason or no description of the packet");
+            ensure!(
+                !explained.reason.is_empty() && !explained.packet.is_empty(),
+                "{name}: no reason or no description of the packet"
+            );
         }
     }
     Ok(())
@@ -111,7 +117,10 @@ fn explanations_know_what_is_remembered() -> Result<()> {
         let explained = explainer.explain(&frame)?;
         let (verdict, counted) = run(&guard, &frame)?;
         ensure!(explained.stage == stage, "{name}: {explained:?}");
-        ensure!(explained.verdict == Verdict::of(verdict), "{name}: {explained:?}, but the kernel's verdict is {verdict}");
+        ensure!(
+            explained.verdict == Verdict::of(verdict),
+            "{name}: {explained:?}, but the kernel's verdict is {verdict}"
+        );
         ensure!(explained.counted_as == counted, "{name}: {explained:?}, but it was counted as {counted:?}");
     }
     Ok(())

@@ -27,7 +27,11 @@ fn address(text: &str) -> IpAddr {
 fn check(scene: &mut Scene, attack: &Attack, kind: &str, least_served: f64) -> Result<()> {
     let seen = &attack.seen;
     ensure!(seen.states.contains(&"attack".to_owned()), "no attack: {:?}, {:?}", seen.states, seen.kinds);
-    ensure!(seen.kinds.last().map(String::as_str) == Some(kind), "the kind should be {kind}, but the kinds were {:?}", seen.kinds);
+    ensure!(
+        seen.kinds.last().map(String::as_str) == Some(kind),
+        "the kind should be {kind}, but the kinds were {:?}",
+        seen.kinds
+    );
     let share = attack.client.share();
     ensure!(share >= least_served, "{share:.4} of {} connections were served", attack.client.tried);
     let blocked = scene.blocked()?;
@@ -101,8 +105,8 @@ fn random_sources() -> Result<()> {
 
 #[test]
 fn low_and_slow() -> Result<()> {
-    // Each source is far below the limit of SYNs per second, and completes no handshake. The limit for networks is raised,
-    // so that each source has to be detected by itself.
+    // Each source is far below the limit of SYNs per second, and completes no handshake. The limit for networks is
+    // raised, so that each source has to be detected by itself.
     let mut scene = Scene::new("[source]\nprefix_max_half_open = 10000000")?;
     let first = Ipv4Addr::new(198, 18, 3, 1);
     let spec = FloodSpec::syn(Sources::InTurn(first.into(), 100), 80);
@@ -232,6 +236,9 @@ fn ipv6_sources_that_complete_are_let_in_from_a_blocked_network() -> Result<()> 
     client.fetch(server)?;
     let stranger = Ipv6Addr::new(0x2001, 0xdb8, 9, 9, 0, 0, 0, 0x78);
     scene.lab.add_client_address(stranger.into())?;
-    ensure!(lab::Client::new(&scene.lab).from(stranger.into()).fetch(server).is_err(), "an unproven source of the blocked network was let in");
+    ensure!(
+        lab::Client::new(&scene.lab).from(stranger.into()).fetch(server).is_err(),
+        "an unproven source of the blocked network was let in"
+    );
     Ok(())
 }

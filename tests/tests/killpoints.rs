@@ -106,8 +106,8 @@ impl Bench {
         Ok(program_on(&self.lab, SERVER_INTERFACE)? == before && programs_at_tc(&self.lab, SERVER_INTERFACE)? == 0)
     }
 
-    /// Executes everything that changes something once. The daemon may be killed at any point. Returns true if the command
-    /// that allows an address succeeded.
+    /// Executes everything that changes something once. The daemon may be killed at any point. Returns true if the
+    /// command that allows an address succeeded.
     fn go_through_all(&self, setup: &Setup, process: &mut Child) -> Result<bool> {
         let mut flood = Flood::new(&self.lab, &FloodSpec::syn(Sources::InTurn("198.18.1.1".parse()?, 3), 9))?;
         let does = |arguments: &[&str]| setup.tcpguard(arguments).is_ok_and(|output| output.status.success());
@@ -127,8 +127,8 @@ impl Bench {
         if !until(process, &is_ready)? {
             return Ok(false);
         }
-        // A client's handshake, and a flood that is an attack and whose sources are blocked. The handshake may fail, since the
-        // daemon may be exiting.
+        // A client's handshake, and a flood that is an attack and whose sources are blocked. The handshake may fail,
+        // since the daemon may be exiting.
         Client::new(&self.lab).connect((SERVER_IPV4, 80).into()).ok();
         for _ in 0..3 {
             flood.send(40)?;
@@ -189,7 +189,9 @@ impl Bench {
     /// Checks that the next daemon takes over, becomes calm, and leaves nothing behind.
     fn recovers(&self, setup: Setup, is_allowed: bool) -> Result<()> {
         let mut daemon = setup.environment("TCPGUARD_KILL_AT", "").without_argument(HAND_OVER).start()?;
-        Client::new(&self.lab).connect((SERVER_IPV4, 80).into()).context("the host is unreachable after the restart")?;
+        Client::new(&self.lab)
+            .connect((SERVER_IPV4, 80).into())
+            .context("the host is unreachable after the restart")?;
         daemon.stats_when("the state is calm", |stats| stats["state"] == "calm" && stats["attack"].is_null())?;
         let lists = daemon.json("/lists")?.to_string();
         ensure!(lists.contains("203.0.113.2") || !is_allowed, "an acknowledged list entry is missing: {lists}");

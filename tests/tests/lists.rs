@@ -190,7 +190,10 @@ fn everybody_is_shut_out_only_if_insisted_on_and_never_who_is_allowed() -> Resul
     bench.is_let_in(true)?;
     let outsider: IpAddr = Ipv4Addr::new(198, 18, 7, 7).into();
     bench.lab.add_client_address(outsider)?;
-    ensure!(Client::new(&bench.lab).from(outsider).fetch((SERVER_IPV4, 80).into()).is_err(), "a source that is not allowed was let in");
+    ensure!(
+        Client::new(&bench.lab).from(outsider).fetch((SERVER_IPV4, 80).into()).is_err(),
+        "a source that is not allowed was let in"
+    );
     // A command cannot remove an entry of the configuration.
     bench.refused(&["disallow", "198.18.0.0/24"], 1, "by configuration")
 }
@@ -263,7 +266,10 @@ fn two_hundred_thousand_networks_are_in_force_within_two_seconds() -> Result<()>
         ensure!(asked < Duration::from_secs(10), "the list is not in force after {asked:?}");
     };
     println!("200,000 networks were in force {took:?} after they were written (the file is checked once a second)");
-    ensure!(took < Duration::from_secs(3), "it took {took:?}; the limit is one second until the file is checked, plus two");
+    ensure!(
+        took < Duration::from_secs(3),
+        "it took {took:?}; the limit is one second until the file is checked, plus two"
+    );
     let events = bench.daemon.json("/events?limit=100")?.to_string();
     ensure!(events.contains("200000 networks are denied"), "{events}");
     Ok(())
@@ -289,7 +295,8 @@ fn a_hundred_thousand_blocks_in_a_row_are_all_kept() -> Result<()> {
     }
     ensure!(bench.networks("deny")?.len() == BLOCKS as usize, "{} are listed", bench.networks("deny")?.len());
     let status = fs::read_to_string(format!("/proc/{}/status", bench.daemon.id()))?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in the process status")?;
+    let resident =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in the process status")?;
     let kib: u64 = resident.trim().trim_end_matches(" kB").parse()?;
     ensure!(kib < 256 * 1024, "the daemon uses {kib} KiB of memory");
     // Many changes must not cause as many events.

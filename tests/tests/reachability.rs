@@ -121,8 +121,9 @@ fn a_published_port_that_a_proxy_listens_on_too_is_left_alone() -> Result<()> {
     }
     let mut flood = scene.flood(&random(PUBLISHED))?;
     flood.during(20_000, || {
-        let stats =
-            scene.daemon.stats_when("the port is reported as left alone", |stats| left_alone(stats).to_string().contains("redirected"))?;
+        let stats = scene
+            .daemon
+            .stats_when("it is left alone", |stats| left_alone(stats).to_string().contains("redirected"))?;
         ensure!(!is_challenged(&stats, PUBLISHED), "{}", stats["measures"]["challenge"]);
         for _ in 0..20 {
             client.fetch(published).context("the published port is not reachable")?;
@@ -156,7 +157,12 @@ fn challenges_that_lead_to_nothing_are_ended() -> Result<()> {
         let told = scene.events("challenge_ended")?;
         ensure!(told.iter().any(|event| event["message"].to_string().contains("firewall")), "{told:?}");
         let after = crowd.run(WEB, Duration::from_secs(2))?;
-        ensure!(after.share() > 0.9, "{} of {} connections were served without challenges", after.served(), after.tried);
+        ensure!(
+            after.share() > 0.9,
+            "{} of {} connections were served without challenges",
+            after.served(),
+            after.tried
+        );
         Ok(())
     })
 }
@@ -166,7 +172,12 @@ fn without_timestamps_cookies_carry_less() -> Result<()> {
     let scene = Scene::new("[challenge]\nmode = \"always\"")?;
     scene.lab.server.sysctl("net.ipv4.tcp_timestamps", "0")?;
     let attack = scene.attack(&random(80), 50_000, Duration::from_secs(2))?;
-    ensure!(attack.client.share() == 1.0, "{} of {} connections were served", attack.client.served(), attack.client.tried);
+    ensure!(
+        attack.client.share() == 1.0,
+        "{} of {} connections were served",
+        attack.client.served(),
+        attack.client.tried
+    );
     ensure!(scene.setting("net.ipv4.tcp_timestamps")? == "0", "timestamps were enabled");
     Ok(())
 }

@@ -60,7 +60,11 @@ fn under_flood_no_syn_is_uncounted_and_no_client_fails() -> Result<()> {
             for signal in [Signal::SIGTERM, Signal::SIGKILL] {
                 daemon.restart(signal)?;
                 let stats = daemon.json("/stats")?;
-                ensure!(stats["state"] == "attack", "after {signal} the attack was not taken over: the state is {}", stats["state"]);
+                ensure!(
+                    stats["state"] == "attack",
+                    "after {signal} the attack was not taken over: the state is {}",
+                    stats["state"]
+                );
                 thread::sleep(Duration::from_secs(2));
             }
             Ok(())
@@ -72,14 +76,20 @@ fn under_flood_no_syn_is_uncounted_and_no_client_fails() -> Result<()> {
     })?;
     ensure!(client.served() == client.tried, "{} of {} connections served", client.served(), client.tried);
     let slowest = client.quantile(1.0);
-    ensure!(slowest < Duration::from_millis(900), "a SYN was lost and retransmitted: the slowest connection took {slowest:?}");
+    ensure!(
+        slowest < Duration::from_millis(900),
+        "a SYN was lost and retransmitted: the slowest connection took {slowest:?}"
+    );
     let sent = flood.delivered()? + oracle::syns_sent(&lab.client)?;
     daemon.stats_when("every SYN of all three daemons is counted", |stats| syn(stats) == sent)?;
     let stats = daemon.stats_when("the attack is over", |stats| stats["state"] == "calm")?;
     ensure!(stats["totals"]["completed"] == client.tried, "{}: {}", client.tried, stats["totals"]);
     let kinds = kinds(&daemon)?;
     let count = |kind: &str| kinds.iter().filter(|found| *found == kind).count();
-    ensure!(count("attack_started") == 1 && count("attack_ended") == 1, "the attack was not reported exactly once: {kinds:?}");
+    ensure!(
+        count("attack_started") == 1 && count("attack_ended") == 1,
+        "the attack was not reported exactly once: {kinds:?}"
+    );
     Ok(())
 }
 
@@ -146,7 +156,10 @@ fn kept_it_counts_and_lets_everything_in_until_it_is_detached() -> Result<()> {
     let done = daemon.tcpguard(&["detach"])?;
     ensure!(done.status.success() && said(&done).contains("detached"), "{}", said(&done));
     ensure!(!has_xdp(&lab, SERVER_INTERFACE)? && !folder.exists(), "the program or its pins are left");
-    ensure!(said(&daemon.tcpguard(&["detach"])?).contains("nothing was attached"), "a second detach found something attached");
+    ensure!(
+        said(&daemon.tcpguard(&["detach"])?).contains("nothing was attached"),
+        "a second detach found something attached"
+    );
     Ok(())
 }
 
@@ -241,7 +254,11 @@ fn what_does_not_fit_is_dropped_and_said() -> Result<()> {
     daemon.set_config(&larger)?;
     daemon.restart(Signal::SIGKILL)?;
     let stats = daemon.stats_when("the counters were taken over", |stats| syn(stats) == 20)?;
-    ensure!(stats["sources"][0].is_null(), "the source table was taken over in spite of another size: {}", stats["sources"]);
+    ensure!(
+        stats["sources"][0].is_null(),
+        "the source table was taken over in spite of another size: {}",
+        stats["sources"]
+    );
     let log = daemon.log()?;
     for lost in ["what is known of each source", "the accounts of networks"] {
         ensure!(log.contains(lost), "{lost}: {log}");
@@ -260,7 +277,8 @@ fn pins_that_are_not_tcpguards_are_not_trusted() -> Result<()> {
     // Another map in place of a map, an unknown name, and, below, a map in place of a link.
     let maps = folder.join("maps");
     let link = fs::read_dir(folder.join("links"))?.filter_map(Result::ok).map(|entry| entry.path());
-    let link = link.into_iter().find(|path| path.to_string_lossy().contains("xdp-")).context("there is no pinned link")?;
+    let link =
+        link.into_iter().find(|path| path.to_string_lossy().contains("xdp-")).context("there is no pinned link")?;
     fs::rename(maps.join("DISTINCT-1"), maps.join("PREFIXES-1"))?;
     fs::rename(maps.join("SKETCH-1"), maps.join("UNKNOWN-9"))?;
     daemon.start_again()?;

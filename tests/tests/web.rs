@@ -150,7 +150,7 @@ fn a_crowd_that_looks_on_is_borne_in_a_flood() -> Result<()> {
     let (answered, heard) = (answered.into_inner(), heard.into_inner());
     let delay = stats["cost"]["longest_tick_delay_seconds"].as_f64().context("no longest_tick_delay_seconds")?;
     println!(
-        "{answered} responses, {heard} messages, ticks at most {delay:.3} s late, memory {before} to {memory} KiB, client {:.3}",
+        "{answered} responses, {heard} messages, ticks up to {delay:.3} s late, memory {before} to {memory} KiB, client {:.3}",
         client.share()
     );
     ensure!(answered * 10 >= wanted * 9, "only {answered} of {wanted} requests were answered in {:?}", start.elapsed());

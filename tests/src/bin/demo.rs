@@ -32,7 +32,7 @@ fn main() -> Result<()> {
     lab.lay_second_cable()?;
     let _nginx = Nginx::start(&lab, &[80])?;
     say(&format!(
-        "One namespace runs nginx on {SERVER_IPV4} port 80. The other runs a client, and later floods over the second veth pair."
+        "One namespace runs nginx on {SERVER_IPV4} port 80; the other runs a client, and floods over the second pair."
     ));
     let config =
         format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]\n[thresholds]\nhold = \"3s\"");
@@ -99,7 +99,7 @@ fn half_open(lab: &Lab, daemon: &Daemon) -> Result<()> {
         stats["half_open"]["datapath"] == 210 && stats["half_open"]["kernel"] == 210
     })?;
     say(&format!(
-        "210 handshakes were started and will not be completed. The kernel holds {} requests in SYN_RECV; tcpguard counts {}.",
+        "210 handshakes were started and stay half-open. The kernel has {} requests in SYN_RECV; tcpguard counts {}.",
         stats["half_open"]["kernel"], stats["half_open"]["datapath"]
     ));
     say("The sources, with the client, whose handshakes complete, for comparison:");

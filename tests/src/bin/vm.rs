@@ -53,7 +53,8 @@ fn main() -> Result<()> {
 }
 
 fn add_lab(debian: &Debian, package: &Path, upgrade: &Path) -> Result<()> {
-    let guest = std::env::current_exe().context("cannot determine the path of this program")?.with_file_name("vm-guest");
+    let guest =
+        std::env::current_exe().context("cannot determine the path of this program")?.with_file_name("vm-guest");
     debian.add(&guest, "lab/vm-guest")?;
     debian.add(package, "lab/tcpguard.deb")?;
     debian.add(upgrade, "lab/upgrade.deb")?;

@@ -410,9 +410,15 @@ fn lost(namespace: &Namespace, interface: &str) -> Result<u64> {
 const ENDS: [&str; 2] = [CLIENT_INTERFACE, SECOND_CLIENT_INTERFACE];
 
 fn refuse_unless_lab(namespace: &Namespace, interface: &str) -> Result<()> {
-    ensure!(ENDS.contains(&interface), "a flood may be sent from the lab's {CLIENT_INTERFACE} only, not from {interface}");
+    ensure!(
+        ENDS.contains(&interface),
+        "a flood may be sent from the lab's {CLIENT_INTERFACE} only, not from {interface}"
+    );
     let own = std::fs::metadata("/proc/self/ns/net").context("cannot read this process's namespace")?.ino();
-    ensure!(namespace.inode()? != own, "a flood may be sent in a namespace of the lab only, not in that of this process");
+    ensure!(
+        namespace.inode()? != own,
+        "a flood may be sent in a namespace of the lab only, not in that of this process"
+    );
     let links = namespace.command("ip").args(["-o", "link", "show", "up"]).output().context("cannot run ip")?;
     ensure!(links.status.success(), "cannot list the namespace's interfaces");
     let links = String::from_utf8_lossy(&links.stdout).into_owned();

@@ -14,8 +14,8 @@ pub struct Plan {
     pub source_base: u64,
     /// Number of sources; 0 for any of the 2^64 that share the base's upper half (IPv6 only).
     pub sources: u64,
-    /// The Ethernet header with its VLAN tags. It is rewritten in every frame, since the kernel moves it when it removes
-    /// a tag, and reuses the memory.
+    /// The Ethernet header with its VLAN tags. It is rewritten in every frame, since the kernel moves it when it
+    /// removes a tag, and reuses the memory.
     pub link_header: [u16; LONGEST_LINK_HEADER],
     /// Number of words used of `link_header`.
     pub link_header_words: u16,
@@ -39,8 +39,8 @@ pub struct Plan {
     pub destination_port: u32,
     /// Number of destination ports.
     pub destination_ports: u32,
-    /// 1: sources, ports and sequence numbers are random. 0: sources in turn and sequence numbers by connection, so that
-    /// a repeated frame is identical.
+    /// 1: sources, ports and sequence numbers are random. 0: sources in turn and sequence numbers by connection, so
+    /// that a repeated frame is identical.
     pub random: u32,
     /// Sequence number of the first connection, if `random` is 0.
     pub sequence: u32,

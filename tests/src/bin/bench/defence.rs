@@ -37,13 +37,11 @@ struct Run {
 
 pub fn compare(effort: &Effort) -> Result<()> {
     println!(
-        "\nA flood of {RATE} SYNs per second from one source, and a client that opens {CLIENT_RATE} connections per second"
+        "\nA flood of {RATE} SYNs per second from one source, and a client with {CLIENT_RATE} connections per second"
     );
     println!("{:<36} {:>16} {:>14} {:>16}", "", "softirq s/M SYNs", "client served", "connect p99, ms");
     let (mut softirq, mut at_full_speed) = (Vec::new(), Vec::new());
-    for (name, defend) in
-        [("xdp-filter, configured source", filter as Defend), ("tcpguard, detected source", guard)]
-    {
+    for (name, defend) in [("xdp-filter, configured source", filter as Defend), ("tcpguard, detected source", guard)] {
         let run = measure(effort, defend)?;
         let p99 = run.client.quantile(0.99).as_secs_f64() * 1000.0;
         println!("{name:<36} {:>16.3} {:>12.1} % {p99:>16.2}", run.softirq, run.client.share() * 100.0);
@@ -51,7 +49,7 @@ pub fn compare(effort: &Effort) -> Result<()> {
         at_full_speed.push(run.softirq_at_full_speed);
     }
     println!(
-        "tcpguard's softirq time is {:.2} times xdp-filter's (limit 0.80); at full speed {:.2} times: {:.3} and {:.3} s/M SYNs",
+        "tcpguard's softirq time is {:.2} of xdp-filter's (limit 0.80); at full speed {:.2}: {:.3} and {:.3} s/M SYNs",
         softirq[1] / softirq[0],
         at_full_speed[1] / at_full_speed[0],
         at_full_speed[1],

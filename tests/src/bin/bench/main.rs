@@ -26,7 +26,8 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot create a runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot create a runtime")?;
     let _entered = runtime.enter();
     let effort = if arguments.short { Effort::SHORT } else { Effort::FULL };
     match arguments.only.as_slice() {

@@ -218,7 +218,8 @@ pub fn options(hook: Hook, pins: Option<PathBuf>) -> DatapathOptions {
 fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
     let spec = &case.spec;
     let options = options(Hook::Xdp, None);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot create a runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot create a runtime")?;
     let _entered = runtime.enter();
     let (mut datapath, mut maps) = Datapath::load(&options)?;
     datapath.take_effect()?;

@@ -27,16 +27,16 @@ const SLOW: u32 = 100_000;
 const FAST: u32 = 400_000;
 
 struct Run {
-/// The client's results before the flood.
-quiet: Connections,
-/// The client's results during the flood.
-client: Connections,
-/// Seconds that all CPUs spent in softirq, per million SYNs.
+    /// The client's results before the flood.
+    quiet: Connections,
+    /// The client's results during the flood.
+    client: Connections,
+    /// Seconds that all CPUs spent in softirq, per million SYNs.
     softirq: f64,
 }
 
 pub fn compare(effort: &Effort) -> Result<()> {
-    println!("\nA flood from random sources, and a client that opens {CLIENT_RATE} connections per second");
+    println!("\nA flood from random sources, and a client with {CLIENT_RATE} connections per second");
     println!(
         "{:<36} {:>16} {:>14} {:>16} {:>12}",
         "", "softirq s/M SYNs", "client served", "connect p99, ms", "without, ms"
@@ -55,7 +55,10 @@ pub fn compare(effort: &Effort) -> Result<()> {
         ours.softirq / proxy.softirq
     );
     let p99 = |connections: &Connections| connections.quantile(0.99).as_secs_f64();
-    println!("the client's p99 with tcpguard is {:.2} times that without a flood (limit 2.00)", p99(&ours.client) / p99(&ours.quiet));
+    println!(
+        "the client's p99 with tcpguard is {:.2} times that without a flood (limit 2.00)",
+        p99(&ours.client) / p99(&ours.quiet)
+    );
     Ok(())
 }
 

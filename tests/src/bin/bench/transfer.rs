@@ -79,7 +79,10 @@ pub fn compare(effort: &Effort) -> Result<()> {
     by_cookie.daemon.stats_when("every connection was established through a cookie", |stats| {
         stats["totals"]["challenged"].as_u64().is_some_and(|cookies| cookies >= effort.rounds as u64)
     })?;
-    println!("\n{} MB over a connection established through a cookie, compared with a normal one", effort.transfer / 1_000_000);
+    println!(
+        "\n{} MB over a connection established through a cookie, compared with a normal one",
+        effort.transfer / 1_000_000
+    );
     for (index, direction) in ["down", "up"].into_iter().enumerate() {
         let ratio = best[1][index] / best[0][index];
         println!(

@@ -38,7 +38,8 @@ pub fn nothing_is_attached() -> Result<()> {
     for (setting, value) in
         [("ipv4/tcp_syncookies", "1"), ("ipv4/tcp_timestamps", "1"), ("ipv4/tcp_synack_retries", "5")]
     {
-        let now = std::fs::read_to_string(format!("/proc/sys/net/{setting}")).context("cannot read a kernel setting")?;
+        let now =
+            std::fs::read_to_string(format!("/proc/sys/net/{setting}")).context("cannot read a kernel setting")?;
         ensure!(now.trim() == value, "{setting} is {}", now.trim());
     }
     Ok(())

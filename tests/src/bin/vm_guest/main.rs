@@ -108,7 +108,11 @@ fn before_reboot() -> Result<Next> {
     step("reload", || {
         fs::write("/etc/tcpguard/tcpguard.toml", "[thresholds]\nmax_half_open = 450\nhold = \"3s\"\n")?;
         run("systemctl reload tcpguard")?;
-        eventually("the configuration is applied", || service.stats(), |stats| stats["thresholds"]["max_half_open"] == 450)?;
+        eventually(
+            "the configuration is applied",
+            || service.stats(),
+            |stats| stats["thresholds"]["max_half_open"] == 450,
+        )?;
         fs::write("/etc/tcpguard/tcpguard.toml", "[thresholds]\nmax_half_open = 0\n")?;
         ensure!(run("systemctl reload tcpguard").is_err(), "an invalid configuration was reloaded");
         fs::write("/etc/tcpguard/tcpguard.toml", "[thresholds]\nhold = \"3s\"\n")?;
@@ -120,7 +124,10 @@ fn before_reboot() -> Result<Next> {
             run("apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold /lab/upgrade.deb")
         })?;
         ensure!(service.process()? != before, "the new version did not take over");
-        ensure!(run("dpkg-query -W -f ${Version} tcpguard")?.contains("0.1.0-2"), "the installed package is not the new version");
+        ensure!(
+            run("dpkg-query -W -f ${Version} tcpguard")?.contains("0.1.0-2"),
+            "the installed package is not the new version"
+        );
         Ok(())
     })?;
     step("restart under flood", || uninterrupted(&lab, &service, || run("systemctl restart tcpguard")))?;
@@ -160,7 +167,10 @@ fn after_reboot() -> Result<Next> {
         let lists = run("tcpguard lists --json")?;
         ensure!(lists.contains("203.0.113.0/24") && lists.contains("reboot"), "the list entry is missing: {lists}");
         let events = run("tcpguard events --json --limit 1000")?;
-        ensure!(events.contains("attack_started") && events.contains("attack_ended"), "events from before the reboot are missing");
+        ensure!(
+            events.contains("attack_started") && events.contains("attack_ended"),
+            "events from before the reboot are missing"
+        );
         Ok(())
     })?;
     step("purge", || {

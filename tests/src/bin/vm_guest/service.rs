@@ -29,7 +29,8 @@ impl Service {
     pub fn is_active_and_unprivileged(&self) -> Result<()> {
         let state = self.property("ActiveState")?;
         ensure!(state == "active", "the service is {state}");
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process()?)).context("cannot determine the daemon's process")?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process()?))
+            .context("cannot determine the daemon's process")?;
         let line =
             |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim).unwrap_or_default();
         ensure!(!line("Uid:").starts_with('0'), "the daemon runs as root");
