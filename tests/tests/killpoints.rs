@@ -57,7 +57,7 @@ enum Case {
 
 const CASES: [Case; 5] =
     [Case::FreshStart, Case::AnothersEstate, Case::BeforeAnotherProgram, Case::AtTrafficControl, Case::HandingOver];
-/// In the normal test run, every point of this many is tested.
+/// Distance between the points that the normal test run tests.
 const STEP: u32 = 35;
 
 impl Case {

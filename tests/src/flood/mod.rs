@@ -42,7 +42,7 @@ pub enum Sources {
     /// First address and number of consecutive addresses, used in turn. Each sends the same number of frames if the
     /// total is a multiple of the number of addresses.
     InTurn(IpAddr, u64),
-    /// First address and number of consecutive addresses, chosen at random.
+    /// First address and number of consecutive addresses, chosen at random; 0 stands for all 2^64 of an IPv6 /64.
     Random(IpAddr, u64),
 }
 
