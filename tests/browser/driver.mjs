@@ -1,4 +1,4 @@
-// Drives Chromium for the lab: one order a line in, one answer a line out, both JSON.
+// Drives Chromium for the lab: reads one command per line and writes one result per line, both JSON.
 
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
@@ -10,7 +10,7 @@ const browser = await chromium.launch({ executablePath: process.argv[2], args: [
 const page = await browser.newPage();
 page.setDefaultTimeout(PATIENCE_MS);
 
-// What a page must not do: complain, or ask anybody else.
+// Problems that the page reported, and requests to other hosts; a page should cause neither.
 const complaints = [];
 const outside = [];
 let home = "";
@@ -29,7 +29,7 @@ const orders = {
     const response = await page.goto(url, { waitUntil: "load" });
     return response.status();
   },
-  // The page has seen it, and drawn itself anew, when two frames have passed.
+  // After two animation frames the page has noticed the new size and redrawn itself.
   async size({ width, height }) {
     await page.setViewportSize({ width, height });
     await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
@@ -40,11 +40,11 @@ const orders = {
   texts: ({ of }) => page.locator(of).allInnerTexts(),
   type: ({ into, text }) => page.fill(into, text),
   press: ({ key }) => page.keyboard.press(key),
-  // The milliseconds until the expression is true in the page. (Playwright's own way needs `eval` in it.)
+  // Returns the milliseconds until the expression is true in the page. (Playwright's `waitForFunction` needs `eval`.)
   async wait({ until }) {
     const start = performance.now();
     while (!(await page.evaluate(until))) {
-      if (performance.now() - start > PATIENCE_MS) throw new Error(`not within ${PATIENCE_MS} ms`);
+      if (performance.now() - start > PATIENCE_MS) throw new Error(`not true within ${PATIENCE_MS} ms`);
       await new Promise((resume) => setTimeout(resume, POLL_MS));
     }
     return Math.round(performance.now() - start);

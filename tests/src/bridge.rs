@@ -1,4 +1,4 @@
-//! Handing connections on: from a port to a daemon that could not be reached by it.
+//! Forwards connections from a TCP port to a daemon that is not reachable on it.
 
 use std::{
     io::{self, Read, Write},
@@ -16,18 +16,18 @@ use anyhow::{Context, Result};
 
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// One side of a connection.
+/// A stream that can be one side of a bridge.
 pub trait Side: Read + Write + Send + Sized + 'static {
-    /// Another handle of it.
+    /// Returns another handle of the stream.
     ///
     /// # Errors
-    /// Where the process has no room for more.
+    /// Returns an error if the process has no descriptor left.
     fn another(&self) -> io::Result<Self>;
 
-    /// Says that nothing more will come.
+    /// Shuts down one or both directions.
     ///
     /// # Errors
-    /// Where it has ended already.
+    /// Returns an error if the stream is already closed.
     fn end(&self, how: Shutdown) -> io::Result<()>;
 }
 
@@ -51,24 +51,24 @@ impl Side for UnixStream {
     }
 }
 
-/// Goes on until it is dropped.
+/// Forwards connections until it is dropped.
 pub struct Bridge {
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Bridge {
-    /// Hands what `listener` takes on to what `connect` opens.
+    /// Forwards each connection of `listener` to a stream that `connect` opens.
     ///
     /// # Errors
-    /// Where the listener cannot be used.
+    /// Returns an error if the listener cannot be used.
     pub fn start<S: Side>(listener: TcpListener, connect: impl Fn() -> Result<S> + Send + 'static) -> Result<Self> {
         listener.set_nonblocking(true).context("the listener cannot be used")?;
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
         let thread = thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
-                // One that cannot be handed on is closed.
+                // A connection that cannot be forwarded is closed.
                 match listener.accept().map(|(stream, _)| (stream, connect())) {
                     Ok((stream, Ok(far))) => drop(thread::spawn(move || carry(stream, far))),
                     Ok((_, Err(_))) => {}
@@ -89,7 +89,7 @@ impl Drop for Bridge {
     }
 }
 
-/// Both ways, until one side ends.
+/// Copies in both directions until one side ends.
 fn carry<S: Side>(near: TcpStream, far: S) -> io::Result<()> {
     near.set_nonblocking(false)?;
     let (mut to_far, mut from_near) = (far.another()?, near.another()?);

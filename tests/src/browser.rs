@@ -1,4 +1,4 @@
-//! A real browser in a namespace of the lab: headless Chromium, driven by `tests/browser/driver.mjs`.
+//! A browser in a namespace of the lab: headless Chromium, driven by `tests/browser/driver.mjs`.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -14,7 +14,7 @@ use crate::namespace::Namespace;
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 
-/// A page in the browser. Dropping it ends both.
+/// A browser with one page. Dropping it ends the browser.
 pub struct Browser {
     process: Child,
     orders: ChildStdin,
@@ -22,10 +22,10 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one in `namespace`.
+    /// Starts a browser in `namespace`.
     ///
     /// # Errors
-    /// Where it is not installed: `cargo xtask test` does that.
+    /// Returns an error if it is not installed: `cargo xtask test` installs it.
     pub fn start(namespace: &Namespace) -> Result<Self> {
         let folder = target_folder().join("browser");
         let mut command: Command = namespace.command("node");
@@ -35,118 +35,119 @@ impl Browser {
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("no browser in {}: `cargo xtask test` installs one", folder.display()))?;
-        let orders = process.stdin.take().context("no way to the browser")?;
-        let answers = BufReader::new(process.stdout.take().context("no way back from the browser")?);
+        let orders = process.stdin.take().context("no standard input of the browser")?;
+        let answers = BufReader::new(process.stdout.take().context("no standard output of the browser")?);
         Ok(Self { process, orders, answers })
     }
 
     fn order(&mut self, order: &Value) -> Result<Value> {
-        writeln!(self.orders, "{order}").context("the browser has ended")?;
+        writeln!(self.orders, "{order}").context("the browser has exited")?;
         let mut line = String::new();
-        self.answers.read_line(&mut line).context("the browser does not answer")?;
-        let mut answer: Value = serde_json::from_str(&line).with_context(|| format!("the browser said {line:?}"))?;
+        self.answers.read_line(&mut line).context("the browser does not respond")?;
+        let mut answer: Value =
+            serde_json::from_str(&line).with_context(|| format!("the browser responded {line:?}"))?;
         match answer["error"].as_str() {
             Some(error) => bail!("{order}: {error}"),
             None => Ok(answer["value"].take()),
         }
     }
 
-    /// Opens a page; the status of the answer.
+    /// Opens a page and returns the HTTP status.
     ///
     /// # Errors
-    /// Where there is none.
+    /// Returns an error if there is no response.
     pub fn open(&mut self, url: &str) -> Result<u64> {
-        self.order(&json!({"do": "open", "url": url}))?.as_u64().context("no status")
+        self.order(&json!({"do": "open", "url": url}))?.as_u64().context("no HTTP status")
     }
 
-    /// Makes the window this large, in pixels.
+    /// Sets the window's size, in pixels.
     ///
     /// # Errors
-    /// Where the browser has ended.
+    /// Returns an error if the browser has exited.
     pub fn size(&mut self, width: u32, height: u32) -> Result<()> {
         self.order(&json!({"do": "size", "width": width, "height": height})).map(drop)
     }
 
-    /// Asks for `light` or `dark` colours.
+    /// Emulates the preferred colour scheme, `light` or `dark`.
     ///
     /// # Errors
-    /// Where the browser has ended.
+    /// Returns an error if the browser has exited.
     pub fn colors(&mut self, scheme: &str) -> Result<()> {
         self.order(&json!({"do": "colors", "scheme": scheme})).map(drop)
     }
 
-    /// The text that is shown of what `selector` finds first.
+    /// Returns the visible text of the first element that matches `selector`.
     ///
     /// # Errors
-    /// Where it finds nothing.
+    /// Returns an error if there is none.
     pub fn text(&mut self, selector: &str) -> Result<String> {
         Ok(self.order(&json!({"do": "text", "of": selector}))?.as_str().unwrap_or_default().to_owned())
     }
 
-    /// The same of all that it finds.
+    /// Returns the visible text of every element that matches `selector`.
     ///
     /// # Errors
-    /// Where the browser has ended.
+    /// Returns an error if the browser has exited.
     pub fn texts(&mut self, selector: &str) -> Result<Vec<String>> {
         let texts = self.order(&json!({"do": "texts", "of": selector}))?;
         Ok(texts.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect())
     }
 
-    /// Types `text` where `selector` is.
+    /// Sets the text of the field that matches `selector`.
     ///
     /// # Errors
-    /// Where nothing can be typed there.
+    /// Returns an error if there is no such field.
     pub fn fill(&mut self, selector: &str, text: &str) -> Result<()> {
         self.order(&json!({"do": "type", "into": selector, "text": text})).map(drop)
     }
 
-    /// Presses a key, as in `Tab`.
+    /// Presses a key, for example `Tab`.
     ///
     /// # Errors
-    /// Where there is no such key.
+    /// Returns an error if the key does not exist.
     pub fn press(&mut self, key: &str) -> Result<()> {
         self.order(&json!({"do": "press", "key": key})).map(drop)
     }
 
-    /// Waits until the JavaScript expression `until` is true; the milliseconds it took.
+    /// Waits until the JavaScript expression `until` is true and returns the milliseconds that took.
     ///
     /// # Errors
-    /// Where it is not within 15 seconds.
+    /// Returns an error if it does not become true within 15 seconds.
     pub fn wait(&mut self, until: &str) -> Result<u64> {
-        self.order(&json!({"do": "wait", "until": until}))?.as_u64().context("no time")
+        self.order(&json!({"do": "wait", "until": until}))?.as_u64().context("no duration")
     }
 
-    /// The value of a JavaScript expression.
+    /// Evaluates a JavaScript expression.
     ///
     /// # Errors
-    /// Where it throws.
+    /// Returns an error if it throws.
     pub fn evaluate(&mut self, script: &str) -> Result<Value> {
         self.order(&json!({"do": "evaluate", "script": script}))
     }
 
-    /// Keeps a picture of the whole page.
+    /// Saves a picture of the whole page as `path`.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn screenshot(&mut self, path: &Path) -> Result<()> {
         self.order(&json!({"do": "screenshot", "path": path})).map(drop)
     }
 
-    /// Whether the page has complained, or asked anybody else for something, since the last time.
+    /// Checks that since the last call the page reported no problem and sent no request to another host.
     ///
     /// # Errors
-    /// Where it has.
+    /// Returns an error if it did.
     pub fn is_content(&mut self) -> Result<()> {
         let problems = self.problems()?;
-        ensure!(problems["complaints"] == json!([]), "the page complains: {}", problems["complaints"]);
-        ensure!(problems["outside"] == json!([]), "the page asks others: {}", problems["outside"]);
+        ensure!(problems["complaints"] == json!([]), "the page reported problems: {}", problems["complaints"]);
+        ensure!(problems["outside"] == json!([]), "the page sent requests to other hosts: {}", problems["outside"]);
         Ok(())
     }
 
-    /// What it complained of (`complaints`), and whom it asked (`outside`), since the last time.
+    /// Returns the problems reported (`complaints`) and the foreign URLs requested (`outside`) since the last call.
     ///
     /// # Errors
-    /// Where the browser has ended.
+    /// Returns an error if the browser has exited.
     pub fn problems(&mut self) -> Result<Value> {
         self.order(&json!({"do": "problems"}))
     }

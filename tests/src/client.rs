@@ -1,4 +1,4 @@
-//! A real client: it opens connections, asks for a page, and keeps the times.
+//! A client that opens connections, requests a page and measures the connect times.
 
 use std::{
     io::{Read, Write},
@@ -15,37 +15,37 @@ use nix::sys::socket::{
 
 use crate::{namespace::Namespace, network::Lab};
 
-/// A connection that takes longer has failed; a lost SYN costs the first second of it.
+/// Timeout of a connection; a lost SYN takes up the first second of it.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Opens connections from one namespace.
+/// A client that opens connections from one namespace.
 #[derive(Clone, Debug)]
 pub struct Client {
     namespace: Namespace,
     source: Option<IpAddr>,
 }
 
-/// What became of the connections of one run.
+/// The results of the connections of one run.
 #[derive(Clone, Debug, Default)]
 pub struct Connections {
-    /// How many were tried.
+    /// Number of connections attempted.
     pub tried: u32,
-    /// How long each that was served took to connect, in order of length.
+    /// Connect times of the connections that were served, in ascending order.
     pub connect_times: Vec<Duration>,
 }
 
 impl Connections {
-    /// How many were served.
+    /// Returns the number of connections served.
     pub fn served(&self) -> u32 {
         self.connect_times.len() as u32
     }
 
-    /// The share that was served, from 0 to 1.
+    /// Returns the share of connections served, from 0 to 1.
     pub fn share(&self) -> f64 {
         f64::from(self.served()) / f64::from(self.tried.max(1))
     }
 
-    /// The time that a share of those served (0 to 1) did not exceed.
+    /// Returns the connect time that the share `share` (0 to 1) of the served connections did not exceed.
     pub fn quantile(&self, share: f64) -> Duration {
         let index = (self.connect_times.len() as f64 * share) as usize;
         self.connect_times.get(index.min(self.connect_times.len().saturating_sub(1))).copied().unwrap_or_default()
@@ -53,43 +53,43 @@ impl Connections {
 }
 
 impl Client {
-    /// The lab's client.
+    /// Creates a client in the lab's client namespace.
     pub fn new(lab: &Lab) -> Self {
         Self::in_namespace(&lab.client)
     }
 
-    /// A client in `namespace`.
+    /// Creates a client in `namespace`.
     pub fn in_namespace(namespace: &Namespace) -> Self {
         Self { namespace: namespace.clone(), source: None }
     }
 
-    /// With this source address, which must be one of the client's.
+    /// Sets the source address, which must be one of the client's.
     #[must_use]
     pub fn from(mut self, source: IpAddr) -> Self {
         self.source = Some(source);
         self
     }
 
-    /// Opens one connection and asks for a page.
+    /// Opens one connection, requests a page, and returns the connect time.
     ///
     /// # Errors
-    /// Where the server refuses, or does not answer in time.
+    /// Returns an error if the server refuses the connection or does not respond in time.
     pub fn fetch(&self, server: SocketAddr) -> Result<Duration> {
         self.namespace.within(|| fetch(self.source, server))
     }
 
-    /// Opens a connection and keeps it.
+    /// Opens a connection and returns it.
     ///
     /// # Errors
-    /// Where the server refuses, or does not answer in time.
+    /// Returns an error if the server refuses the connection or does not respond in time.
     pub fn connect(&self, server: SocketAddr) -> Result<TcpStream> {
         self.namespace.within(|| connect_from(self.source, server))
     }
 
-    /// Opens `rate` connections a second for `duration`, one after the other, while `goes_on`.
+    /// Opens `rate` connections a second, one after the other, for `duration` and while `goes_on` returns true.
     ///
     /// # Errors
-    /// Where the namespace cannot be entered.
+    /// Returns an error if the namespace cannot be entered.
     pub fn run(
         &self,
         server: SocketAddr,
@@ -100,10 +100,10 @@ impl Client {
         self.run_as(&[self.source], server, rate, duration, goes_on)
     }
 
-    /// The same from these addresses in turn, each of which must be one of the client's.
+    /// Like [`Client::run`], from `sources` in turn, each of which must be one of the client's addresses.
     ///
     /// # Errors
-    /// Where the namespace cannot be entered.
+    /// Returns an error if the namespace cannot be entered.
     pub fn run_from(
         &self,
         sources: &[IpAddr],
@@ -145,20 +145,20 @@ fn fetch(source: Option<IpAddr>, server: SocketAddr) -> Result<Duration> {
     let start = Instant::now();
     let mut stream = connect_from(source, server)?;
     let connect_time = start.elapsed();
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n").context("cannot ask")?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n").context("cannot send the request")?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).context("no answer")?;
-    ensure!(answer.starts_with(b"HTTP/1.1 200"), "the server did not answer with 200");
+    stream.read_to_end(&mut answer).context("no response")?;
+    ensure!(answer.starts_with(b"HTTP/1.1 200"), "the server's response is not 200");
     Ok(connect_time)
 }
 
-/// A connection from this address and port, which must be one of this namespace.
+/// Opens an IPv4 connection from `source`, whose address must be one of the current namespace's.
 ///
 /// # Errors
-/// Where it cannot be made.
+/// Returns an error if the connection cannot be opened.
 pub fn connect_from_port(source: SocketAddr, server: SocketAddr) -> Result<TcpStream> {
-    let socket: OwnedFd =
-        socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("no socket")?;
+    let socket: OwnedFd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+        .context("cannot create a socket")?;
     bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrStorage::from(source)).context("cannot bind")?;
     connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrStorage::from(server)).context("cannot connect")?;
     Ok(TcpStream::from(socket))
@@ -166,14 +166,15 @@ pub fn connect_from_port(source: SocketAddr, server: SocketAddr) -> Result<TcpSt
 
 fn connect_from(source: Option<IpAddr>, server: SocketAddr) -> Result<TcpStream> {
     let family = if server.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let socket: OwnedFd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("no socket")?;
+    let socket: OwnedFd =
+        socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("cannot create a socket")?;
     let timeout = nix::sys::time::TimeVal::new(TIMEOUT.as_secs() as i64, 0);
     setsockopt(&socket, sockopt::SendTimeout, &timeout).context("cannot set a timeout")?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &timeout).context("cannot set a timeout")?;
     if let Some(source) = source {
         let address = SockaddrStorage::from(SocketAddr::new(source, 0));
         bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &address)
-            .with_context(|| format!("{source} is not the client's"))?;
+            .with_context(|| format!("cannot bind to {source}: it must be an address of the client"))?;
     }
     connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrStorage::from(server)).context("cannot connect")?;
     Ok(TcpStream::from(socket))

@@ -1,4 +1,4 @@
-//! The daemon, as its users run it: the binary, a configuration file, signals.
+//! The daemon as a user runs it: the binary, a configuration file, signals.
 
 use std::{
     fmt, fs,
@@ -29,7 +29,7 @@ pub fn syn(stats: &Value) -> u64 {
     stats["totals"]["syn"].as_u64().unwrap_or_default()
 }
 
-/// What a daemon is started with.
+/// How a daemon is started: lab, configuration, environment and arguments.
 pub struct Setup {
     lab: Lab,
     folder: TempDir,
@@ -37,19 +37,19 @@ pub struct Setup {
     socket: PathBuf,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
-    /// What the daemon is run by.
+    /// The command, with arguments, that executes the daemon; empty to run it directly.
     wrapper: Vec<String>,
-    /// What a shell runs first.
+    /// A shell script that runs before the daemon, in a separate mount namespace.
     script: Option<String>,
 }
 
 impl Setup {
-    /// In the lab's server, guarding its end of the cable.
+    /// A setup in the lab's server namespace that guards the server's end of the cable.
     ///
     /// # Errors
-    /// Where no folder can be made for it.
+    /// Returns an error if no temporary directory can be created.
     pub fn new(lab: &Lab) -> Result<Self> {
-        let folder = tempfile::tempdir().context("cannot make a folder for the daemon")?;
+        let folder = tempfile::tempdir().context("cannot create a directory for the daemon")?;
         let socket = folder.path().join("tcpguard.sock");
         let setup = Self {
             lab: lab.clone(),
@@ -64,7 +64,7 @@ impl Setup {
         Ok(setup.config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\n")))
     }
 
-    /// With this at the start of the configuration, before where it listens.
+    /// Sets the start of the configuration; the `[listen]` and `[store]` sections are appended.
     #[must_use]
     pub fn config(mut self, text: &str) -> Self {
         self.set_config(text);
@@ -83,57 +83,57 @@ impl Setup {
         Ok(file)
     }
 
-    /// A command of tcpguard's, with this configuration, in the lab's server.
+    /// Runs a `tcpguard` command with this configuration in the lab's server namespace.
     ///
     /// # Errors
-    /// Where it cannot be run.
+    /// Returns an error if it cannot be run.
     pub fn tcpguard(&self, arguments: &[&str]) -> Result<Finished> {
         let mut command = self.lab.server.command(binary()?);
         finish(command.arg("--config").arg(self.write_config()?).args(arguments))
     }
 
-    /// With this as the whole configuration.
+    /// Sets the whole configuration; nothing is appended.
     #[must_use]
     pub fn whole_config(mut self, text: &str) -> Self {
         self.config = text.to_owned();
         self
     }
 
-    /// With its socket at this path, which the whole configuration names.
+    /// Sets the socket path, which has to match the one in the whole configuration.
     #[must_use]
     pub fn listening_on(mut self, socket: &Path) -> Self {
         self.socket = socket.to_owned();
         self
     }
 
-    /// With this in its environment.
+    /// Adds an environment variable.
     #[must_use]
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// With this argument to `tcpguard run`.
+    /// Adds an argument to `tcpguard run`.
     #[must_use]
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
     }
 
-    /// Without this argument, if it has it.
+    /// Removes an argument to `tcpguard run`, if present.
     #[must_use]
     pub fn without_argument(mut self, argument: &str) -> Self {
         self.arguments.retain(|present| present != argument);
         self
     }
 
-    /// With an empty folder in place of this one, as on a kernel that does not have it.
+    /// Mounts an empty directory over `folder`, as on a kernel that does not provide it.
     #[must_use]
     pub fn hiding(self, folder: &str) -> Self {
         self.after(&format!("mount -t tmpfs none {folder}"))
     }
 
-    /// As this user, with these capabilities (as in "bpf,net_admin") and no others.
+    /// Runs the daemon as `user` with only these capabilities, separated by commas (for example "bpf,net_admin").
     #[must_use]
     pub fn unprivileged(mut self, user: u32, capabilities: &str) -> Self {
         let set: String = capabilities.split(',').map(|name| format!(",+{name}")).collect();
@@ -148,32 +148,32 @@ impl Setup {
         self
     }
 
-    /// After a shell has run this, in a mount namespace of its own.
+    /// Runs a shell script before the daemon, in a separate mount namespace.
     #[must_use]
     pub fn after(mut self, script: &str) -> Self {
         self.script = Some(script.to_owned());
         self
     }
 
-    /// Path of the daemon's socket.
+    /// Returns the path of the daemon's socket.
     pub fn socket(&self) -> PathBuf {
         self.socket.clone()
     }
 
-    /// Path of the daemon's event store.
+    /// Returns the path of the daemon's store.
     pub fn store(&self) -> PathBuf {
         self.folder.path().join("store").join("tcpguard.sqlite")
     }
 
-    /// Path of another file beside them.
+    /// Returns the path of another file in the daemon's directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// The command that runs it.
+    /// Returns the command that runs the daemon.
     ///
     /// # Errors
-    /// Where its configuration cannot be written.
+    /// Returns an error if its configuration cannot be written.
     pub fn command(&self) -> Result<Command> {
         let file = self.write_config()?;
         let mut command = match &self.script {
@@ -196,38 +196,38 @@ impl Setup {
         Ok(command)
     }
 
-    /// Runs it to its end, which must come by itself.
+    /// Runs the daemon and waits until it exits by itself.
     ///
     /// # Errors
-    /// Where it cannot be run.
+    /// Returns an error if it cannot be run.
     pub fn run_to_end(&self) -> Result<Finished> {
         finish(&mut self.command()?)
     }
 
-    /// Starts it, and waits for nothing. What it says is added to the log.
+    /// Starts the daemon without waiting until it is ready. Its standard error is appended to the log.
     ///
     /// # Errors
-    /// Where it cannot be started.
+    /// Returns an error if it cannot be started.
     pub fn spawn(&self) -> Result<Child> {
         let log = fs::File::options().create(true).append(true).open(self.log());
-        let log = log.context("cannot make the daemon's log")?;
+        let log = log.context("cannot create the daemon's log")?;
         self.command()?.stdout(Stdio::null()).stderr(log).spawn().context("cannot start tcpguard")
     }
 
-    /// The folder of its files.
+    /// Returns the directory of the daemon's files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Path of its log.
+    /// Returns the path of the daemon's log.
     pub fn log(&self) -> PathBuf {
         self.folder.path().join("log")
     }
 
-    /// Starts it, and waits until it is ready.
+    /// Starts the daemon and waits until it is ready.
     ///
     /// # Errors
-    /// Where it ends instead, with what it said.
+    /// Returns an error with the log if the daemon exits, or is not ready within ten seconds.
     pub fn start(self) -> Result<Daemon> {
         let process = Process(self.spawn()?);
         let log = self.log();
@@ -237,7 +237,7 @@ impl Setup {
     }
 }
 
-/// A running daemon. It is killed when this is dropped.
+/// A running daemon. It is killed when this value is dropped.
 pub struct Daemon {
     process: Process,
     setup: Setup,
@@ -248,37 +248,39 @@ impl Daemon {
     fn wait_until_ready(&mut self) -> Result<()> {
         for _ in 0..200 {
             if let Some(status) = self.process.0.try_wait().context("cannot wait for tcpguard")? {
-                bail!("tcpguard ended with {status}: {}", self.log()?);
+                bail!("tcpguard exited with {status}: {}", self.log()?);
             }
             if self.get("/readyz").is_ok_and(|(status, _)| status == 200) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        bail!("tcpguard is not ready after ten seconds: {}", self.log()?)
+        bail!("tcpguard is not ready after 10 s: {}", self.log()?)
     }
 
-    /// What it logged so far.
+    /// Returns the log so far.
     ///
     /// # Errors
-    /// Where the log cannot be read.
+    /// Returns an error if the log cannot be read.
     pub fn log(&self) -> Result<String> {
         fs::read_to_string(&self.log).context("cannot read the daemon's log")
     }
 
-    /// Its process id.
+    /// Returns the daemon's process id.
     pub fn id(&self) -> u32 {
         self.process.0.id()
     }
 
-    /// Its resident memory.
+    /// Returns the daemon's resident memory, in KiB.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Returns an error if it cannot be read.
     pub fn resident_kib(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).context("cannot read its memory")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        line.trim().trim_end_matches(" kB").parse().context("no number in VmRSS")
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))
+            .context("cannot read the daemon's memory usage")?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in the process status")?;
+        line.trim().trim_end_matches(" kB").parse().context("VmRSS is not a number")
     }
 
     /// Path of its socket.
@@ -286,38 +288,38 @@ impl Daemon {
         self.setup.socket()
     }
 
-    /// A connection to its socket.
+    /// Connects to the daemon's socket.
     ///
     /// # Errors
-    /// Where it does not listen.
+    /// Returns an error if the daemon does not listen.
     pub fn connect(&self) -> Result<UnixStream> {
         UnixStream::connect(self.socket()).context("the daemon does not listen")
     }
 
-    /// `GET path`: status and body.
+    /// Sends `GET path` and returns status and body.
     ///
     /// # Errors
-    /// Where there is no answer.
+    /// Returns an error if there is no response.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
         http::get(self.connect()?, path)
     }
 
-    /// The JSON of `GET path`.
+    /// Sends `GET path` and returns the JSON of the response.
     ///
     /// # Errors
-    /// Where the answer is not 200, or not JSON.
+    /// Returns an error if the status is not 200 or the body is not JSON.
     pub fn json(&self, path: &str) -> Result<Value> {
         let (status, body) = self.get(path)?;
         ensure!(status == 200, "{path}: {status} {body}");
         serde_json::from_str(&body).with_context(|| format!("{path} is not JSON: {body}"))
     }
 
-    /// `/stats`, once `is_right`.
+    /// Polls `/stats` until `is_right` accepts it, and returns it.
     ///
     /// # Errors
-    /// Where it does not become right in time.
+    /// Returns an error if `is_right` does not accept it in time.
     pub fn stats_when(&self, what: &str, is_right: impl Fn(&Value) -> bool) -> Result<Value> {
-        /// In one line, where it is shown.
+        /// Shows the value on one line.
         struct OneLine(Value);
         impl fmt::Debug for OneLine {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -328,19 +330,19 @@ impl Daemon {
         Ok(stats.0)
     }
 
-    /// One source's row of `/sources`, if it is among the first thousand.
+    /// Returns one source's row of `/sources`, if it is among the first thousand.
     ///
     /// # Errors
-    /// Where the daemon does not answer.
+    /// Returns an error if the daemon does not answer.
     pub fn source(&self, address: &str) -> Result<Option<Value>> {
         let sources = self.json("/sources?limit=1000")?;
         Ok(sources.as_array().and_then(|rows| rows.iter().find(|row| row["source"] == address)).cloned())
     }
 
-    /// Sends a signal and waits for the end.
+    /// Sends a signal and waits until the daemon exits.
     ///
     /// # Errors
-    /// Where it does not end within five seconds.
+    /// Returns an error if it does not exit within five seconds.
     pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
         kill(Pid::from_raw(self.process.0.id() as i32), signal).context("cannot signal the daemon")?;
         for _ in 0..100 {
@@ -349,70 +351,70 @@ impl Daemon {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        bail!("the daemon did not end within five seconds of {signal}")
+        bail!("the daemon did not exit within 5 s of {signal}")
     }
 
-    /// Ends it with `signal`, starts it anew at once, and waits until it is ready.
+    /// Ends the daemon with `signal`, starts it again immediately and waits until it is ready.
     ///
     /// # Errors
-    /// Where it does not end, or start.
+    /// Returns an error if it does not exit or does not start.
     pub fn restart(&mut self, signal: Signal) -> Result<()> {
         self.end(signal)?;
         self.start_again()
     }
 
-    /// Starts it anew after its end, and waits until it is ready.
+    /// Starts the daemon again after it exited, and waits until it is ready.
     ///
     /// # Errors
-    /// Where it does not start.
+    /// Returns an error if it does not start.
     pub fn start_again(&mut self) -> Result<()> {
         self.process = Process(self.setup.spawn()?);
         self.wait_until_ready()
     }
 
-    /// Gives it another configuration, which it has not read yet.
+    /// Writes another configuration, without making the daemon read it.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// Returns an error if it cannot be written.
     pub fn set_config(&mut self, text: &str) -> Result<()> {
         self.setup.set_config(text);
         self.setup.write_config().map(drop)
     }
 
-    /// Runs it anew, after its end, with another configuration, by which it must come to its end by itself.
+    /// Runs the daemon again, after it exited, with a configuration with which it exits by itself.
     ///
     /// # Errors
-    /// Where it cannot be run.
+    /// Returns an error if it cannot be run.
     pub fn again_with(&mut self, text: &str) -> Result<Finished> {
         self.setup.set_config(text);
         self.setup.run_to_end()
     }
 
-    /// A command of tcpguard's, with the daemon's configuration, where the daemon runs.
+    /// Runs a `tcpguard` command with the daemon's configuration, in the daemon's namespace.
     ///
     /// # Errors
-    /// Where it cannot be run.
+    /// Returns an error if it cannot be run.
     pub fn tcpguard(&self, arguments: &[&str]) -> Result<Finished> {
         self.setup.tcpguard(arguments)
     }
 
-    /// What it was started with, to start it in another way. It must have ended.
+    /// Returns the setup, to start the daemon differently. The daemon must have exited.
     pub fn into_setup(self) -> Setup {
         let Self { process: _, setup, log: _ } = self;
         setup
     }
 
-    /// Ends it with `signal`, and gives back what it was started with.
+    /// Ends the daemon with `signal` and returns its lab and the path of its socket.
     ///
     /// # Errors
-    /// Where it does not end.
+    /// Returns an error if it does not exit.
     pub fn end_for_restart(mut self, signal: Signal) -> Result<(Lab, PathBuf)> {
         self.end(signal)?;
         Ok((self.setup.lab.clone(), self.socket()))
     }
 }
 
-/// A process that is killed when this is dropped.
+/// A process that is killed when this value is dropped.
 struct Process(Child);
 
 impl Drop for Process {
@@ -423,10 +425,10 @@ impl Drop for Process {
     }
 }
 
-/// Runs `tcpguard` with these arguments, outside the lab.
+/// Runs `tcpguard` with these arguments and `socket`, outside the lab.
 ///
 /// # Errors
-/// Where it cannot be run.
+/// Returns an error if it cannot be run.
 pub fn tcpguard(arguments: &[&str], socket: &Path) -> Result<Finished> {
     finish(Command::new(binary()?).args(arguments).arg("--socket").arg(socket))
 }

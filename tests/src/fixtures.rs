@@ -1,6 +1,6 @@
-//! Named frames of every shape, and what they are counted as.
+//! Named frames of every shape, and how each is counted.
 
-#![expect(clippy::expect_used, reason = "constants, which are right or every test is wrong")]
+#![expect(clippy::expect_used, reason = "constants, which always parse")]
 
 use std::net::IpAddr;
 
@@ -8,26 +8,26 @@ use tcpguard_common::{counters::Counter, drops::DropReason, packet::MAX_EXTENSIO
 
 use crate::frame::{ACK, FIN, Frame, PSH, RST, SYN, URG};
 
-/// A SYN over IPv4.
+/// Returns a SYN over IPv4.
 pub fn ipv4() -> Frame {
     let address = |text: &str| text.parse::<IpAddr>().expect("an address");
     Frame::syn(address("198.18.1.1"), address("198.18.0.1"), 80)
 }
 
-/// A SYN over IPv6.
+/// Returns a SYN over IPv6.
 pub fn ipv6() -> Frame {
     let address = |text: &str| text.parse::<IpAddr>().expect("an address");
     Frame::syn(address("2001:db8:1::1"), address("2001:db8::1"), 80)
 }
 
-/// An IPv6 extension header of this kind, of so many units of eight bytes beyond the first.
+/// Returns an IPv6 extension header of type `kind` with `units` units of eight bytes beyond the first.
 pub fn extension(kind: u8, units: u8) -> (u8, Vec<u8>) {
     let mut body = vec![0; 8 * (usize::from(units) + 1)];
     body[1] = units;
     (kind, body)
 }
 
-/// Named frames, and what they are counted as beside `packets`.
+/// Returns named frames with the counter that each increases in addition to `packets`.
 pub fn table() -> Vec<(String, Vec<u8>, Counter)> {
     let mut table = Vec::new();
     for (family, plain) in [("IPv4", ipv4()), ("IPv6", ipv6())] {
@@ -104,7 +104,7 @@ pub fn table() -> Vec<(String, Vec<u8>, Counter)> {
     table
 }
 
-/// What the datapath has against a source, the frames it drops for that, and why.
+/// Returns named frames that are dropped regardless of their source, with the drop reason.
 pub fn drop_table(family: &str, plain: &Frame) -> Vec<(String, Vec<u8>, DropReason)> {
     let built = |frame: Frame| frame.build().bytes;
     let mut table: Vec<(String, Vec<u8>, DropReason)> = [0, FIN, FIN | PSH | URG, SYN | FIN, SYN | RST, RST | FIN]

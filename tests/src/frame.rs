@@ -1,29 +1,29 @@
-//! Putting frames together, header by header, right or deliberately wrong.
+//! Builds frames header by header, correct or deliberately malformed.
 
 use std::net::IpAddr;
 
 use crate::network::{CLIENT_MAC, SERVER_MAC};
 
-/// FIN.
+/// The FIN flag.
 pub const FIN: u8 = 0x01;
-/// SYN.
+/// The SYN flag.
 pub const SYN: u8 = 0x02;
-/// RST.
+/// The RST flag.
 pub const RST: u8 = 0x04;
-/// PSH.
+/// The PSH flag.
 pub const PSH: u8 = 0x08;
-/// ACK.
+/// The ACK flag.
 pub const ACK: u8 = 0x10;
-/// URG.
+/// The URG flag.
 pub const URG: u8 = 0x20;
 
 /// The options that Linux sends in a SYN: MSS 1460, SACK, timestamps, window scale 7; 20 bytes.
 pub const LINUX_SYN_OPTIONS: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
 
-/// A TCP segment in its frame, from the lab's client to its server.
+/// A TCP segment in its frame; by default from the lab's client to its server.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// VLAN tags by their Ethernet types, outermost first.
+    /// EtherTypes of the VLAN tags, outermost first.
     pub tags: Vec<u16>,
     /// Source address.
     pub source: IpAddr,
@@ -31,11 +31,11 @@ pub struct Frame {
     pub destination: IpAddr,
     /// IPv4 options; a multiple of four bytes.
     pub ip_options: Vec<u8>,
-    /// IPv6 extension headers: type and body, the first two bytes of which are filled in.
+    /// IPv6 extension headers: type and content, whose first byte (next header) is filled in.
     pub extensions: Vec<(u8, Vec<u8>)>,
-    /// The fragment field of an IPv4 header.
+    /// Flags and fragment offset of the IPv4 header.
     pub fragment: u16,
-    /// Protocol or next header.
+    /// IPv4 protocol, or next header of the last IPv6 header.
     pub protocol: u8,
     /// Source port.
     pub source_port: u16,
@@ -51,18 +51,18 @@ pub struct Frame {
     pub window: u16,
     /// Identification of an IPv4 packet.
     pub identification: u16,
-    /// From the server to the client: hardware addresses the other way round.
+    /// Whether the frame goes from the server to the client, with the MAC addresses swapped.
     pub is_answer: bool,
     /// TCP options; a multiple of four bytes.
     pub tcp_options: Vec<u8>,
-    /// Data.
+    /// TCP payload.
     pub payload: Vec<u8>,
 }
 
-/// A frame's bytes, and where its headers start.
+/// A frame's bytes and the offsets of its headers.
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// The frame.
+    /// The bytes of the frame.
     pub bytes: Vec<u8>,
     /// Offset of the IP header.
     pub ip: usize,
@@ -71,7 +71,7 @@ pub struct Built {
 }
 
 impl Frame {
-    /// A plain SYN.
+    /// Returns a SYN without options.
     pub fn syn(source: IpAddr, destination: IpAddr, destination_port: u16) -> Self {
         Self {
             tags: Vec::new(),
@@ -94,14 +94,14 @@ impl Frame {
         }
     }
 
-    /// With other flags.
+    /// Sets the TCP flags.
     #[must_use]
     pub fn flags(mut self, flags: u8) -> Self {
         self.flags = flags;
         self
     }
 
-    /// The frame, with right lengths and checksums.
+    /// Builds the frame with correct lengths and checksums.
     pub fn build(&self) -> Built {
         let mut bytes = Vec::new();
         let (to, from) = if self.is_answer { (CLIENT_MAC, SERVER_MAC) } else { (SERVER_MAC, CLIENT_MAC) };
@@ -177,7 +177,7 @@ impl Frame {
         segment
     }
 
-    /// The sum over addresses, protocol and length that TCP's checksum includes (RFC 9293 3.1, RFC 8200 8.1).
+    /// Returns the sum of the pseudo-header, which TCP's checksum includes (RFC 9293 3.1, RFC 8200 8.1).
     fn pseudo_header_sum(&self, length: usize) -> u32 {
         sum(&octets(self.source)) + sum(&octets(self.destination)) + u32::from(self.protocol) + length as u32
     }
@@ -190,12 +190,12 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// The sum of the 16-bit big-endian words; an odd last byte counts as if a zero followed.
+/// Returns the sum of the big-endian 16-bit words; an odd last byte is padded with zero.
 pub fn sum(bytes: &[u8]) -> u32 {
     bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word.get(1).copied().unwrap_or(0))).sum()
 }
 
-/// The ones' complement sum of a sum's halves (RFC 1071).
+/// Folds a sum into 16 bits in ones' complement arithmetic (RFC 1071).
 pub fn fold(sum: u32) -> u16 {
     let once = (sum & 0xffff) + (sum >> 16);
     ((once & 0xffff) + (once >> 16)) as u16

@@ -1,4 +1,4 @@
-//! The loaded datapath, run on single frames without a network (BPF_PROG_TEST_RUN).
+//! The datapath, loaded and run on single frames without a network (BPF_PROG_TEST_RUN).
 
 use std::sync::Arc;
 
@@ -16,28 +16,28 @@ use crate::{
 
 const XDP_PASS: u32 = 2;
 
-/// The datapath and its maps, as a test has them to itself.
+/// The datapath and its maps, loaded for one test.
 pub struct Guard {
-    /// The programs.
+    /// The BPF programs.
     pub datapath: Datapath,
-    /// Their maps.
+    /// The maps of the programs.
     pub maps: Maps,
     _machine: Option<Arc<MachineLock>>,
 }
 
 impl Guard {
-    /// Loads it. This wants a runtime of tokio's, which the ring buffer registers with.
+    /// Loads the datapath for XDP. Requires a tokio runtime, which the ring buffer registers with.
     ///
     /// # Errors
-    /// Without root.
+    /// Returns an error without root.
     pub fn load() -> Result<Self> {
         Self::load_at(Hook::Xdp)
     }
 
-    /// The same, as it is attached at this hook.
+    /// Loads the datapath for `hook`. Requires a tokio runtime.
     ///
     /// # Errors
-    /// Without root.
+    /// Returns an error without root.
     pub fn load_at(hook: Hook) -> Result<Self> {
         check_test()?;
         let machine = lock_machine()?;
@@ -55,32 +55,32 @@ impl Guard {
         Ok(Self { datapath, maps, _machine: machine })
     }
 
-    /// Gives the daemon's word, with these flags, for as long as the test lasts.
+    /// Writes a lease with `flags` that does not expire.
     ///
     /// # Errors
-    /// Where the map cannot be written.
+    /// Returns an error if the map cannot be written.
     pub fn give_leave(&mut self, flags: u64) -> Result<()> {
         let terms = tcpguard::enforce::terms(&Config::default(), self.datapath.ticks_per_second);
         self.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 1, ..terms })?;
         Ok(())
     }
 
-    /// Runs a frame that must pass; returns the counters that went up, and by how much.
+    /// Runs a frame that must pass, and returns the counters that increased and by how much.
     ///
     /// # Errors
-    /// Where it does not pass.
+    /// Returns an error if the verdict is not `XDP_PASS`.
     pub fn run(&self, frame: &[u8]) -> Result<Vec<(Counter, u64)>> {
         self.run_to(XDP_PASS, frame)
     }
 
-    /// The same for another verdict.
+    /// Runs a frame whose verdict must be `expected`, and returns the counters that increased and by how much.
     ///
     /// # Errors
-    /// Where the verdict is another.
+    /// Returns an error if the verdict differs.
     pub fn run_to(&self, expected: u32, frame: &[u8]) -> Result<Vec<(Counter, u64)>> {
         let before = self.maps.counts.read()?;
         let verdict = self.datapath.test_run(frame)?;
-        ensure!(verdict == expected, "the verdict is {verdict}");
+        ensure!(verdict == expected, "the verdict is {verdict} instead of {expected}");
         let after: Totals = self.maps.counts.read()?;
         Ok(Counter::ALL
             .iter()
@@ -90,7 +90,7 @@ impl Guard {
     }
 }
 
-/// The terms of a port that is challenged so: with these bits of `port_flag`, and otherwise as a Linux host has them.
+/// Returns the terms of a challenged port with these bits of `port_flag` and otherwise the values of a Linux host.
 pub fn challenge_terms(flags: u32) -> PortChallenge {
     PortChallenge {
         flags,

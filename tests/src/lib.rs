@@ -1,6 +1,5 @@
-//! The lab: network namespaces of its own, a real server and real clients in them, and a flood. None
-//! of its traffic can leave: the namespaces have no uplink, and they vanish with the process that
-//! made them, however it ends.
+//! The lab: network namespaces with a real server, real clients and a flood. None of its traffic can leave: the
+//! namespaces have no uplink, and they disappear with the process that created them, however it ends.
 
 pub mod bridge;
 pub mod browser;

@@ -1,5 +1,4 @@
-//! Network namespaces without a name: nothing but file descriptors of this process keeps one alive,
-//! so none is ever left behind.
+//! Unnamed network namespaces: only file descriptors of this process keep one alive, so none is ever left behind.
 
 use std::{
     fs::File,
@@ -30,14 +29,14 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// A new one, with its loopback interface up.
+    /// Creates a namespace with its loopback interface up.
     ///
     /// # Errors
-    /// Without root.
+    /// Returns an error without root.
     pub fn new() -> Result<Self> {
         let machine = lock_machine()?;
         let file = thread::spawn(|| -> Result<File> {
-            unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace: the lab needs root")?;
+            unshare(CloneFlags::CLONE_NEWNET).context("cannot create a network namespace: the lab needs root")?;
             File::open("/proc/thread-self/ns/net").context("cannot open the new namespace")
         })
         .join()
@@ -47,27 +46,27 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// The one that this process is in.
+    /// Opens the namespace of this process.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// Returns an error if it cannot be opened.
     pub fn own() -> Result<Self> {
         Self::at("/proc/self/ns/net")
     }
 
-    /// The one that another process holds at this path.
+    /// Opens the namespace that another process holds at `path`.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// Returns an error if it cannot be opened.
     pub fn at(path: impl AsRef<Path>) -> Result<Self> {
         let file = File::open(path).context("cannot open the namespace")?;
         Ok(Self { file: Arc::new(file), _machine: None })
     }
 
-    /// Does `work` in this namespace, on a thread of its own.
+    /// Runs `work` in this namespace, on a separate thread.
     ///
     /// # Errors
-    /// Where `work` fails or the namespace cannot be entered.
+    /// Returns an error if `work` fails or the namespace cannot be entered.
     pub fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         thread::scope(|scope| {
             scope
@@ -80,24 +79,24 @@ impl Namespace {
         })
     }
 
-    /// A command that will run in this namespace, until the thread that starts it ends at the latest.
+    /// Returns a command that runs in this namespace and is killed when the thread that starts it ends.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         let namespace = self.clone();
         let enter = move || {
-            // Or a server would outlive a lab that was killed, and keep its namespace.
+            // Otherwise a server would outlive a killed lab and keep its namespace alive.
             set_pdeathsig(Signal::SIGKILL)?;
             setns(&namespace.file, CloneFlags::CLONE_NEWNET).map_err(Into::into)
         };
-        // SAFETY: between fork and exec it makes two system calls and allocates nothing.
+        // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
         unsafe { command.pre_exec(enter) };
         command
     }
 
-    /// Runs `ip` with these arguments here.
+    /// Runs `ip` with `arguments`, separated by whitespace, in this namespace.
     ///
     /// # Errors
-    /// Where it fails; with what it said.
+    /// Returns an error with the standard error of `ip` if it fails.
     pub fn ip(&self, arguments: &str) -> Result<()> {
         let output = self.command("ip").args(arguments.split_whitespace()).output().context("cannot run ip")?;
         if !output.status.success() {
@@ -106,34 +105,34 @@ impl Namespace {
         Ok(())
     }
 
-    /// Sets a kernel parameter of this namespace, by its name with dots.
+    /// Sets the kernel parameter `name`, in dotted notation, of this namespace.
     ///
     /// # Errors
-    /// Where the kernel has none of that name or refuses the value.
+    /// Returns an error if the parameter does not exist or the kernel rejects the value.
     pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         self.within(|| std::fs::write(&path, value).with_context(|| format!("cannot set {name} to {value}")))
     }
 
-    /// What a kernel parameter of this namespace is, by its name with dots.
+    /// Returns the value of the kernel parameter `name`, in dotted notation, of this namespace.
     ///
     /// # Errors
-    /// Where the kernel has none of that name.
+    /// Returns an error if the parameter does not exist.
     pub fn setting(&self, name: &str) -> Result<String> {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         let text = self.within(|| std::fs::read_to_string(&path).with_context(|| format!("cannot read {name}")))?;
         Ok(text.trim().to_owned())
     }
 
-    /// The path by which other programs reach the namespace.
+    /// Returns a path under `/proc` by which other programs can open the namespace.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.raw())
     }
 
-    /// The namespace's identity.
+    /// Returns the inode number, which identifies the namespace.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Returns an error if it cannot be read.
     pub fn inode(&self) -> Result<u64> {
         Ok(self.file.metadata().context("cannot read the namespace's inode")?.ino())
     }

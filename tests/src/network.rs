@@ -1,4 +1,4 @@
-//! A server, a client, and a cable between them.
+//! A server, a client, and a cable (a veth pair) between them.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -14,13 +14,13 @@ use crate::{flood::ReplyPath, namespace::Namespace};
 pub const SERVER_INTERFACE: &str = "lab-server";
 /// The client's end of the cable.
 pub const CLIENT_INTERFACE: &str = "lab-client";
-/// The server's end of a second cable, for traffic that must not queue behind a flood.
+/// The server's end of the second cable, for traffic that must not queue behind a flood.
 pub const SECOND_SERVER_INTERFACE: &str = "lab-server2";
-/// The client's end of that.
+/// The client's end of the second cable.
 pub const SECOND_CLIENT_INTERFACE: &str = "lab-client2";
 
-/// The server's IPv4 address. All the lab's addresses are from the ranges for benchmarks (RFC 2544)
-/// and documentation (RFC 3849).
+/// The server's IPv4 address. All addresses of the lab are from the ranges for benchmarks (RFC 2544) and
+/// documentation (RFC 3849).
 pub const SERVER_IPV4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// The client's first IPv4 address.
 pub const CLIENT_IPV4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
@@ -29,61 +29,62 @@ pub const SERVER_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)
 /// The client's first IPv6 address.
 pub const CLIENT_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 
-/// The server's hardware address.
+/// The server's MAC address.
 pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-/// The client's hardware address.
+/// The client's MAC address.
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-/// Two namespaces and a veth pair. Everything is gone when the last copy is dropped.
+/// Two namespaces and a veth pair, all removed when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Lab {
     reply_paths: Arc<Mutex<Vec<ReplyPath>>>,
-    /// Where the server and the daemon run.
+    /// The namespace of the server and the daemon.
     pub server: Namespace,
-    /// Where clients and floods come from.
+    /// The namespace of clients and floods.
     pub client: Namespace,
 }
 
 impl Lab {
-    /// A fresh one.
+    /// Creates a lab.
     ///
     /// # Errors
-    /// Without root, or where the kernel lacks veth.
+    /// Returns an error without root, or if the kernel lacks veth.
     pub fn new() -> Result<Self> {
         let lab = Self { server: Namespace::new()?, client: Namespace::new()?, reply_paths: Arc::default() };
         lab.plug_in().context("cannot set up the lab's network")?;
         Ok(lab)
     }
 
-    /// One whose server is this process's own namespace, for a machine of the lab's own.
+    /// Creates a lab whose server is the namespace of this process, for a virtual machine.
     ///
     /// # Errors
-    /// Without root, or where the kernel lacks veth.
+    /// Returns an error without root, or if the kernel lacks veth.
     pub fn at_home() -> Result<Self> {
         let lab = Self { server: Namespace::own()?, client: Namespace::new()?, reply_paths: Arc::default() };
         lab.plug_in().context("cannot set up the lab's network")?;
         Ok(lab)
     }
 
-    /// The same, where another process has made it, and keeps the client's namespace at this path.
+    /// Joins the lab that another process created with [`Lab::at_home`]; `client` is the path of the client's
+    /// namespace.
     ///
     /// # Errors
-    /// Where there is none.
+    /// Returns an error if the namespace cannot be opened.
     pub fn join(client: &str) -> Result<Self> {
         Ok(Self { server: Namespace::own()?, client: Namespace::at(client)?, reply_paths: Arc::default() })
     }
 
-    /// Makes the cable and all that depends on it; again, after [`Lab::unplug`].
+    /// Creates the cable, addresses and routes; also used to restore them after [`Lab::unplug`].
     ///
     /// # Errors
-    /// Where the kernel refuses a step.
+    /// Returns an error if one of the steps fails.
     pub fn plug_in(&self) -> Result<()> {
         self.lay_cable(SERVER_INTERFACE, CLIENT_INTERFACE)?;
         self.server.ip(&format!("addr add {SERVER_IPV4}/30 dev {SERVER_INTERFACE}"))?;
         self.server.ip(&format!("addr add {SERVER_IPV6}/126 dev {SERVER_INTERFACE} nodad"))?;
         self.client.ip(&format!("addr add {CLIENT_IPV4}/30 dev {CLIENT_INTERFACE}"))?;
         self.client.ip(&format!("addr add {CLIENT_IPV6}/126 dev {CLIENT_INTERFACE} nodad"))?;
-        // Answers to any source of the lab go to the client's end, without asking who has the address.
+        // Replies to any source of the lab are sent to the client's end without neighbour discovery.
         let ways = [(IpAddr::from(CLIENT_IPV4), "198.18.0.0/15"), (IpAddr::from(CLIENT_IPV6), "2001:db8::/32")];
         ways.into_iter().try_for_each(|(neighbour, range)| self.lead(neighbour, range, SERVER_INTERFACE))?;
         for server in [IpAddr::from(SERVER_IPV4), IpAddr::from(SERVER_IPV6)] {
@@ -92,24 +93,24 @@ impl Lab {
         Ok(())
     }
 
-    /// Leads `range` to the client's end by an interface of the server's.
+    /// Routes `range` to the client's end through `interface` of the server.
     fn lead(&self, neighbour: IpAddr, range: &str, interface: &str) -> Result<()> {
         self.server.ip(&format!("neigh replace {neighbour} lladdr {} dev {interface}", mac(CLIENT_MAC)))?;
         self.server.ip(&format!("route replace {range} via {neighbour} dev {interface}"))
     }
 
-    /// Puts back what IPv4 has lost as the server's end, which has this name now, went down.
+    /// Restores the IPv4 routes that were lost when the server's end, now called `interface`, went down.
     ///
     /// # Errors
-    /// Where the kernel refuses a step.
+    /// Returns an error if one of the steps fails.
     pub fn restore_routes(&self, interface: &str) -> Result<()> {
         self.lead(CLIENT_IPV4.into(), "198.18.0.0/15", interface)
     }
 
-    /// Lays a second cable. It has no addresses: it is for floods.
+    /// Creates the second cable. It has no addresses, since it is only for floods.
     ///
     /// # Errors
-    /// Where the kernel refuses a step.
+    /// Returns an error if one of the steps fails.
     pub fn lay_second_cable(&self) -> Result<()> {
         self.lay_cable(SECOND_SERVER_INTERFACE, SECOND_CLIENT_INTERFACE)
     }
@@ -131,11 +132,11 @@ impl Lab {
         Ok(())
     }
 
-    /// Lets the server receive floods without XDP, by each cable there is: veth takes live frames only where it has NAPI,
-    /// which an XDP program brings, or else GRO.
+    /// Lets the server receive floods without XDP on each existing cable: veth accepts live frames only with NAPI,
+    /// which an XDP program enables, as does GRO.
     ///
     /// # Errors
-    /// Where ethtool is not installed.
+    /// Returns an error if ethtool is not installed or fails.
     pub fn receive_without_daemon(&self) -> Result<()> {
         for interface in [SERVER_INTERFACE, SECOND_SERVER_INTERFACE] {
             if self.server.within(|| Ok(if_nametoindex(interface).is_err()))? {
@@ -143,24 +144,24 @@ impl Lab {
             }
             let mut ethtool = self.server.command("ethtool");
             let status = ethtool.args(["-K", interface, "gro", "on"]).status();
-            let status = status.context("cannot run ethtool: Debian has it in the package ethtool")?;
-            ensure!(status.success(), "ethtool cannot turn GRO on");
+            let status = status.context("cannot run ethtool (Debian package: ethtool)")?;
+            ensure!(status.success(), "ethtool cannot enable GRO");
         }
         Ok(())
     }
 
-    /// Removes the cable.
+    /// Removes the first cable.
     ///
     /// # Errors
-    /// Where there is none.
+    /// Returns an error if the cable does not exist.
     pub fn unplug(&self) -> Result<()> {
         self.server.ip(&format!("link del {SERVER_INTERFACE}"))
     }
 
-    /// Gives the client one more address.
+    /// Adds an address to the client.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Returns an error if the kernel rejects it.
     pub fn add_client_address(&self, address: IpAddr) -> Result<()> {
         let length = if address.is_ipv4() { 32 } else { 128 };
         let flags = if address.is_ipv4() { "" } else { "nodad" };

@@ -1,39 +1,39 @@
-//! What other tools say, to compare with.
+//! Values from other tools and from the kernel, to compare tcpguard's with.
 
 use anyhow::{Context, Result};
 
 use crate::namespace::Namespace;
 
-/// A row of `ss -n -o state syn-recv`: local address, remote address, and how often the SYN-ACK was sent again.
+/// A row of `ss -n -o state syn-recv`: local address, remote address, and number of SYN-ACK retransmits.
 pub type SynRecv = (String, String, u8);
 
-/// The handshakes in state SYN_RECV by `ss`, sorted.
+/// Returns the handshakes in state `SYN_RECV` according to `ss`, sorted.
 ///
 /// # Errors
-/// Where ss cannot be run.
+/// Returns an error if ss cannot be run.
 pub fn syn_recv(namespace: &Namespace) -> Result<Vec<SynRecv>> {
     let output = namespace
         .command("ss")
         .args(["-H", "-t", "-n", "-o", "state", "syn-recv"])
         .output()
-        .context("cannot run ss: Debian has it in the package iproute2")?;
+        .context("cannot run ss (Debian package: iproute2)")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut rows: Vec<SynRecv> = text.lines().filter_map(parse).collect();
     rows.sort();
     Ok(rows)
 }
 
-/// How many SYNs the TCP of this namespace has sent, by its kernel's own count: one for each connection that was begun
-/// (ActiveOpens), and those that it had to send again (TCPSynRetrans).
+/// Returns the number of SYNs that this namespace has sent, according to the kernel: one for each connection opened
+/// (`ActiveOpens`) plus the retransmits (`TCPSynRetrans`).
 ///
 /// # Errors
-/// Where it does not say.
+/// Returns an error if the counters cannot be read.
 pub fn syns_sent(namespace: &Namespace) -> Result<u64> {
     Ok(counter(namespace, "snmp", "Tcp: ", "ActiveOpens")?
         + counter(namespace, "netstat", "TcpExt: ", "TCPSynRetrans")?)
 }
 
-/// One of a file of pairs of lines: names, and numbers.
+/// Reads a counter from a file of pairs of lines, names followed by numbers.
 fn counter(namespace: &Namespace, file: &str, group: &str, name: &str) -> Result<u64> {
     let path = format!("/proc/thread-self/net/{file}");
     let text = namespace.within(|| std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}")))?;
@@ -43,7 +43,7 @@ fn counter(namespace: &Namespace, file: &str, group: &str, name: &str) -> Result
     count.and_then(|(_, number)| number.parse().ok()).with_context(|| format!("{path} has no {name}"))
 }
 
-/// `0 0 198.18.0.1:80 198.18.0.9:4000 timer:(on,900ms,0)`
+/// Parses a line such as `0 0 198.18.0.1:80 198.18.0.9:4000 timer:(on,900ms,0)`.
 fn parse(line: &str) -> Option<SynRecv> {
     let mut fields = line.split_whitespace().skip(2);
     let (local, remote) = (fields.next()?.to_owned(), fields.next()?.to_owned());
@@ -51,7 +51,7 @@ fn parse(line: &str) -> Option<SynRecv> {
     Some((plain(&local), plain(&remote), timer.unwrap_or(0)))
 }
 
-/// ss shows IPv4 peers of dual-stack sockets as `[::ffff:198.18.0.9]:4000`, tcpguard as what they are.
+/// Converts IPv4 peers of dual-stack sockets, which `ss` shows as `[::ffff:198.18.0.9]:4000`, to IPv4 addresses.
 fn plain(address: &str) -> String {
     address.strip_prefix("[::ffff:").map_or_else(|| address.to_owned(), |rest| rest.replacen(']', "", 1))
 }

@@ -1,5 +1,5 @@
-//! Judgement on trial: a server, its clients, an SSH session, maybe an attacker, and the daemon between
-//! them; and what was seen of it all.
+//! A scene to test judgement with: a server, clients, an SSH session, optionally an attacker, and the daemon, whose
+//! `/stats` are recorded.
 
 use std::{
     collections::BTreeSet,
@@ -23,39 +23,39 @@ use crate::{
     server::{self, Nginx},
 };
 
-/// Who has an SSH session.
+/// The client address of the SSH session.
 pub const SSH_PEER: Ipv4Addr = Ipv4Addr::new(198, 18, 200, 1);
-/// nginx, over IPv4.
+/// Address and port of nginx, over IPv4.
 pub const WEB: SocketAddr = SocketAddr::new(IpAddr::V4(SERVER_IPV4), 80);
-/// How long an attack must be over in these scenes.
+/// The default `thresholds.hold` in scenes.
 pub const HOLD: Duration = Duration::from_secs(2);
-/// What may come on top of that.
+/// Tolerance on top of [`HOLD`] for the return to calm.
 pub const HOLD_SLACK: Duration = Duration::from_secs(1);
-/// What cookies depend on stays changed until the last one is good for nothing.
+/// The settings that cookies depend on, with their defaults. They stay changed until the last cookie expires.
 const COOKIE_SETTINGS: [(&str, &str); 2] = [("net.ipv4.tcp_syncookies", "1"), ("net.ipv4.tcp_timestamps", "1")];
 const SSH_PORT: u16 = 22;
 const LOOK: Duration = Duration::from_millis(25);
-/// Connections that the real client opens a second while there is an attack.
+/// Connections per second that the client opens during an attack.
 const CLIENT_RATE: u32 = 100;
 
-/// A lab with nginx on port 80, an SSH session, and a daemon. Floods have a cable of their own, so that what a
-/// client loses it loses to judgement, and not to a full cable.
+/// A lab with nginx on port 80, an SSH session and a daemon. Floods use a separate cable, so that a failed connection
+/// is due to judgement and not to a full cable.
 pub struct Scene {
     /// The lab.
     pub lab: Lab,
     /// The daemon.
     pub daemon: Daemon,
-    /// nginx.
+    /// nginx; `None` while it is stopped.
     pub nginx: Option<Nginx>,
     ssh: (TcpStream, TcpStream),
     syns_before: u64,
 }
 
 impl Scene {
-    /// Sets it up, with this in the configuration beside the interfaces.
+    /// Creates a scene. `config` is added to the daemon's configuration after the interfaces.
     ///
     /// # Errors
-    /// Where a part of it cannot be.
+    /// Returns an error if a part cannot be set up.
     pub fn new(config: &str) -> Result<Self> {
         let lab = Lab::new()?;
         lab.lay_second_cable()?;
@@ -63,9 +63,9 @@ impl Scene {
         let nginx = Nginx::start(&lab, &[80])?;
         let listener = server::listen(&lab.server, SERVER_IPV4.into(), SSH_PORT)?;
         let client = Client::new(&lab).from(SSH_PEER.into()).connect((SERVER_IPV4, SSH_PORT).into())?;
-        let (server, _) = listener.accept().context("no SSH session")?;
+        let (server, _) = listener.accept().context("cannot accept the SSH session")?;
         let syns_before = oracle::syns_sent(&lab.client)?;
-        // The configuration of a daemon begins with what stands in no section.
+        // Keys outside of sections have to come first.
         let interfaces = format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]\n");
         let hold =
             if config.contains("hold =") { String::new() } else { format!("[thresholds]\nhold = \"{HOLD:?}\"\n") };
@@ -73,25 +73,25 @@ impl Scene {
         Ok(Self { lab, daemon, nginx: Some(nginx), ssh: (client, server), syns_before })
     }
 
-    /// How many SYNs clients have sent since the daemon started, by their kernel's count.
+    /// Returns the number of SYNs that clients have sent since the daemon started, by their kernel's counters.
     ///
     /// # Errors
-    /// Where it does not say.
+    /// Returns an error if the counters cannot be read.
     pub fn syns_of_clients(&self) -> Result<u64> {
         Ok(oracle::syns_sent(&self.lab.client)? - self.syns_before)
     }
 
-    /// Whether the SSH session still carries something, both ways.
+    /// Checks that the SSH session still carries data in both directions.
     ///
     /// # Errors
-    /// Where it does not.
+    /// Returns an error if it does not.
     pub fn ssh_session_lives(&mut self) -> Result<()> {
         let (client, server) = &mut self.ssh;
         carry(client, server)?;
         carry(server, client)
     }
 
-    /// A flood by the second cable.
+    /// Prepares a flood on the second cable.
     ///
     /// # Errors
     /// See [`Flood::from_interface`].
@@ -99,19 +99,19 @@ impl Scene {
         Flood::from_interface(&self.lab.client, SECOND_CLIENT_INTERFACE, spec)
     }
 
-    /// A flood of `rate` for `duration`, with a real client beside it.
+    /// Sends a flood at `rate` frames per second for `duration`, with a client in parallel.
     ///
     /// # Errors
-    /// Where a part of it fails.
+    /// Returns an error if a part fails.
     pub fn attack(&self, spec: &FloodSpec, rate: u32, duration: Duration) -> Result<Attack> {
         let mut flood = self.flood(spec)?;
         self.attack_by(|| flood.send_at(rate, duration))
     }
 
-    /// An attack that `run` makes, which says how much of it was sent; with a real client beside it.
+    /// Runs an attack by calling `run`, which returns the number of frames sent, with a client in parallel.
     ///
     /// # Errors
-    /// Where a part of it fails.
+    /// Returns an error if a part fails.
     pub fn attack_by(&self, run: impl FnOnce() -> Result<u64>) -> Result<Attack> {
         let is_over = AtomicBool::new(false);
         let ((sent, client, ended), seen) = self.observe(|| {
@@ -130,10 +130,10 @@ impl Scene {
         Ok(Attack { sent, client, seen, ended })
     }
 
-    /// What the daemon said while `work` went on.
+    /// Runs `work` and records the daemon's `/stats` meanwhile.
     ///
     /// # Errors
-    /// Where the work fails, or the daemon does not answer.
+    /// Returns an error if the work fails, or the daemon does not answer.
     pub fn observe<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Seen)> {
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -152,42 +152,42 @@ impl Scene {
         })
     }
 
-    /// Networks that are blocked by judgement.
+    /// Returns the networks that are blocked.
     ///
     /// # Errors
-    /// Where the daemon does not answer.
+    /// Returns an error if the daemon does not answer.
     pub fn blocked(&self) -> Result<BTreeSet<String>> {
         let lists = self.daemon.json("/lists")?;
         let blocks = lists["blocks"].as_array().into_iter().flatten();
         Ok(blocks.filter_map(|block| block["network"].as_str()).map(str::to_owned).collect())
     }
 
-    /// Events of one kind.
+    /// Returns the events of one kind.
     ///
     /// # Errors
-    /// Where the daemon does not answer.
+    /// Returns an error if the daemon does not answer.
     pub fn events(&self, kind: &str) -> Result<Vec<Value>> {
         let events = self.daemon.json("/events?limit=10000")?;
         Ok(events.as_array().into_iter().flatten().filter(|event| event["kind"] == kind).cloned().collect())
     }
 
-    /// A kernel setting of the server's.
+    /// Returns a kernel setting of the server.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Returns an error if it cannot be read.
     pub fn setting(&self, name: &str) -> Result<String> {
         self.lab.server.setting(name)
     }
 
-    /// Waits for the daemon to be calm, within the time that it has for it after `ended`, with everything undone
-    /// but what cookies that were sent depend on.
+    /// Waits until the daemon is calm, and checks that this was within [`HOLD`] plus [`HOLD_SLACK`] after `ended` and
+    /// that everything is restored except what unexpired cookies depend on.
     ///
     /// # Errors
-    /// Where it takes longer, or something is left.
+    /// Returns an error if it takes longer or a change remains.
     pub fn back_to_calm(&self, ended: Instant) -> Result<()> {
         let stats = self.daemon.stats_when("it is calm again", |stats| stats["state"] == "calm")?;
         let took = ended.elapsed();
-        ensure!(took <= HOLD + HOLD_SLACK, "it was calm {took:?} after the end, with a hold of {HOLD:?}");
+        ensure!(took <= HOLD + HOLD_SLACK, "calm only {took:?} after the end, with a hold of {HOLD:?}");
         ensure!(stats["attack"].is_null(), "{}", stats["attack"]);
         let measures = &stats["measures"];
         ensure!(measures["challenge"]["ports"].as_array().is_some_and(Vec::is_empty), "{measures}");
@@ -199,14 +199,14 @@ impl Scene {
             ensure!(changed.iter().all(|name| setting["name"] != *name), "{setting} is still changed");
         }
         let retries = self.setting("net.ipv4.tcp_synack_retries")?;
-        ensure!(retries == "5", "retries {retries}");
+        ensure!(retries == "5", "tcp_synack_retries is {retries}");
         Ok(())
     }
 
-    /// Whether what cookies depend on is as it was.
+    /// Returns whether the settings that cookies depend on have their defaults.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Returns an error if it cannot be read.
     pub fn has_cookie_settings_back(&self) -> Result<bool> {
         for (name, usual) in COOKIE_SETTINGS {
             if self.setting(name)? != usual {
@@ -218,35 +218,35 @@ impl Scene {
 }
 
 fn carry(from: &mut TcpStream, to: &mut TcpStream) -> Result<()> {
-    to.set_read_timeout(Some(Duration::from_secs(3))).context("no timeout")?;
-    from.write_all(b"alive").context("the SSH session is cut")?;
-    to.read_exact(&mut [0; 5]).context("the SSH session is deaf")
+    to.set_read_timeout(Some(Duration::from_secs(3))).context("cannot set a timeout")?;
+    from.write_all(b"alive").context("cannot write to the SSH session")?;
+    to.read_exact(&mut [0; 5]).context("nothing arrives over the SSH session")
 }
 
-/// What became of an attack.
+/// The outcome of an attack.
 pub struct Attack {
-    /// Frames that arrived.
+    /// Number of frames that arrived.
     pub sent: u64,
-    /// What the real client had of it.
+    /// Results of the client.
     pub client: Connections,
-    /// What the daemon said.
+    /// What the daemon reported meanwhile.
     pub seen: Seen,
-    /// When it ended.
+    /// Time when the attack ended.
     pub ended: Instant,
 }
 
-/// What was seen of the daemon.
+/// What the daemon reported over a period.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// States, in the order in which they came.
+    /// States in chronological order, without consecutive duplicates.
     pub states: Vec<String>,
-    /// Kinds of attack.
+    /// Kinds of attack in chronological order, without consecutive duplicates.
     pub kinds: Vec<String>,
-    /// Kernel settings that were changed, with their values.
+    /// Kernel settings that were changed, as `name=value`.
     pub settings: BTreeSet<String>,
-    /// Ports of applications that were said to accept too slowly.
+    /// Ports of applications that were reported as slow to accept.
     pub slow: BTreeSet<u64>,
-    /// The last `/stats`.
+    /// The last response of `/stats`.
     pub last: Value,
 }
 
@@ -269,29 +269,29 @@ impl Seen {
         self.last = stats.clone();
     }
 
-    /// Frames dropped for one reason, by the last `/stats`.
+    /// Returns the number of frames dropped for one reason, according to the last `/stats`.
     pub fn dropped(&self, reason: &str) -> u64 {
         self.last["drops"][reason].as_u64().unwrap_or(0)
     }
 }
 
-/// Many clients at once.
+/// Many clients that connect in parallel.
 pub struct Crowd<'a> {
     /// The lab.
     pub lab: &'a Lab,
-    /// Their addresses, which must be the client's.
+    /// Their addresses, each of which must be one of the client's.
     pub addresses: Vec<IpAddr>,
-    /// Connections a second of all together.
+    /// Connections per second of all clients together.
     pub rate: u32,
-    /// So many connect at the same time.
+    /// Number of threads that connect in parallel.
     pub threads: u32,
 }
 
 impl Crowd<'_> {
-    /// Opens connections, one address after the other.
+    /// Opens connections for `duration`; each thread uses its share of the addresses in turn.
     ///
     /// # Errors
-    /// Where the namespace cannot be entered.
+    /// Returns an error if the namespace cannot be entered.
     pub fn run(&self, server: SocketAddr, duration: Duration) -> Result<Connections> {
         thread::scope(|scope| {
             let threads: Vec<_> = (0..self.threads)

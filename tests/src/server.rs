@@ -1,4 +1,4 @@
-//! Servers: nginx, and a plain listener that accepts nothing by itself.
+//! Servers: nginx, a listener that accepts nothing by itself, and workers that share a port.
 
 use std::{
     fs,
@@ -20,19 +20,19 @@ use crate::{
     wait::eventually,
 };
 
-/// nginx in the lab's server, until this is dropped.
+/// nginx in the lab's server namespace, until this value is dropped.
 pub struct Nginx {
     process: Child,
     _folder: TempDir,
 }
 
 impl Nginx {
-    /// Starts nginx on these ports, IPv4 and IPv6.
+    /// Starts nginx on `ports`, for IPv4 and IPv6.
     ///
     /// # Errors
-    /// Where it is not installed, or does not answer.
+    /// Returns an error if it is not installed or does not respond.
     pub fn start(lab: &Lab, ports: &[u16]) -> Result<Self> {
-        let folder = tempfile::tempdir().context("cannot make a folder for nginx")?;
+        let folder = tempfile::tempdir().context("cannot create a directory for nginx")?;
         let listen: String = ports.iter().map(|port| format!("listen {port}; listen [::]:{port};\n")).collect();
         let path = folder.path().display();
         let config = format!(
@@ -54,13 +54,13 @@ impl Nginx {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .context("cannot start nginx: Debian has it in the package nginx-light")?;
+            .context("cannot start nginx (Debian package: nginx-light)")?;
         let nginx = Self { process, _folder: folder };
         let port = ports.first().copied().unwrap_or(80);
-        // From the server itself, so that no SYN of this is counted.
+        // From the server namespace, so that these SYNs are not counted.
         let local = Client::in_namespace(&lab.server);
         eventually(
-            "nginx answers",
+            "nginx responds",
             || Ok(local.fetch(SocketAddr::from((SERVER_IPV4, port))).is_ok()),
             |answers| *answers,
         )?;
@@ -76,16 +76,16 @@ impl Drop for Nginx {
     }
 }
 
-/// A listener in `namespace` whose handshakes the kernel completes; nobody accepts them.
+/// Opens a listener in `namespace`. The kernel completes its handshakes; accepting them is up to the caller.
 ///
 /// # Errors
-/// Where the address is taken.
+/// Returns an error if the address is in use.
 pub fn listen(namespace: &Namespace, address: IpAddr, port: u16) -> Result<TcpListener> {
     namespace
         .within(|| TcpListener::bind((address, port)).with_context(|| format!("cannot listen on {address}:{port}")))
 }
 
-/// Servers that share a port (`SO_REUSEPORT`), each on a thread of its own; they end with this.
+/// Servers that share a port (`SO_REUSEPORT`), one thread each, until this value is dropped.
 pub struct Echo {
     listeners: Vec<std::os::fd::OwnedFd>,
 }
@@ -98,20 +98,20 @@ impl Drop for Echo {
     }
 }
 
-/// Starts `workers` servers on one address, which answer every request with a page.
+/// Starts `workers` servers on one address, which respond to every request with a page.
 ///
 /// # Errors
-/// Where the address is taken.
+/// Returns an error if the address is in use.
 pub fn echo(namespace: &Namespace, address: &str, workers: usize) -> Result<Echo> {
-    let address: SocketAddr = address.parse().context("no address")?;
+    let address: SocketAddr = address.parse().context("not a socket address")?;
     let mut listeners = Vec::new();
     for _ in 0..workers {
         let listener = namespace.within(|| shared_listener(address))?;
-        listeners.push(listener.try_clone().context("no descriptor")?);
+        listeners.push(listener.try_clone().context("cannot duplicate the listener")?);
         std::thread::spawn(move || {
             let listener = TcpListener::from(listener);
             while let Ok((stream, _)) = listener.accept() {
-                // A client that has gone gets no page.
+                // The client may have disconnected.
                 answer(stream).ok();
             }
         });
@@ -121,11 +121,12 @@ pub fn echo(namespace: &Namespace, address: &str, workers: usize) -> Result<Echo
 
 fn shared_listener(address: SocketAddr) -> Result<std::os::fd::OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let listener = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("no socket")?;
-    setsockopt(&listener, sockopt::ReuseAddr, &true).context("SO_REUSEADDR")?;
-    setsockopt(&listener, sockopt::ReusePort, &true).context("SO_REUSEPORT")?;
+    let listener = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("cannot create a socket")?;
+    setsockopt(&listener, sockopt::ReuseAddr, &true).context("cannot set SO_REUSEADDR")?;
+    setsockopt(&listener, sockopt::ReusePort, &true).context("cannot set SO_REUSEPORT")?;
     bind(listener.as_raw_fd(), &SockaddrStorage::from(address)).with_context(|| format!("cannot bind {address}"))?;
-    nix::sys::socket::listen(&listener, Backlog::new(128).context("no backlog")?).context("cannot listen")?;
+    nix::sys::socket::listen(&listener, Backlog::new(128).context("the backlog is out of range")?)
+        .context("cannot listen")?;
     Ok(listener)
 }
 

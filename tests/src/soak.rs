@@ -1,5 +1,5 @@
-//! Floods in phases, one after the other: random sources, one source, a pause, both in turn, ACKs. A real client goes
-//! on all the while, every SYN is accounted for, and at the end everything is as it was.
+//! A soak test: floods from random sources, from one source, a pause, both alternating, and ACKs, in rounds. A client
+//! runs all the time, every SYN is accounted for, and at the end everything is restored.
 
 use std::{
     net::Ipv4Addr,
@@ -17,33 +17,34 @@ use crate::{
     scene::{Scene, WEB},
 };
 
+/// Frames per second.
 const RATE: u32 = 100_000;
-/// What both floods send in turn, of each.
+/// How long each of two alternating floods sends at a time.
 const TURN: Duration = Duration::from_millis(250);
-/// A pause shorter than what an attack must be over for.
+/// A pause shorter than `thresholds.hold`.
 const PAUSE: Duration = Duration::from_secs(1);
-/// What the daemon's memory may grow by.
+/// Limit for the growth of the daemon's resident memory.
 const GROWTH_KIB: u64 = 16 * 1024;
-/// The least of connections that are served.
+/// Minimum share of connections served.
 const LEAST_SERVED: f64 = 0.999;
-/// Who connects at the end: nobody else has its address, in whatever lab beside this one.
+/// The client that connects at the end. No other test, which may run in parallel in another lab, uses its address.
 const LAST_CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 201, 1);
-/// When the last cookie is good for nothing, and the settings are back.
+/// Time after which the last cookie has expired and the settings are restored.
 const COOKIES_EXPIRE: Duration = Duration::from_secs(130);
 
-/// Runs `rounds` rounds of phases of this length, and waits until everything is as it was.
+/// Runs `rounds` rounds of phases of the length `phase`, and waits until everything is restored.
 ///
 /// # Errors
-/// Where something is not as it should be.
+/// Returns an error if a check fails.
 pub fn run(phase: Duration, rounds: u32) -> Result<()> {
     let mut scene = run_phases(phase, rounds)?;
     settings_come_back(&mut scene)
 }
 
-/// Runs `rounds` rounds of phases of this length.
+/// Runs `rounds` rounds of phases of the length `phase`.
 ///
 /// # Errors
-/// Where something is not as it should be.
+/// Returns an error if a check fails.
 pub fn run_phases(phase: Duration, rounds: u32) -> Result<Scene> {
     let mut scene = Scene::new("")?;
     let random_spec = FloodSpec::syn(Sources::RANDOM_IPV4, WEB.port());
@@ -69,44 +70,47 @@ pub fn run_phases(phase: Duration, rounds: u32) -> Result<Scene> {
     })?;
     let share = attack.client.share();
     println!("{} SYNs; {} connections, {:.3} % served", attack.sent, attack.client.tried, share * 100.0);
-    ensure!(share >= LEAST_SERVED, "{share:.4} of {} were served", attack.client.tried);
+    ensure!(share >= LEAST_SERVED, "only {share:.4} of {} connections were served", attack.client.tried);
     ensure!(scene.blocked()?.contains("198.18.1.1"), "{:?}", scene.blocked()?);
     adds_up(&scene, attack.sent)?;
     scene.back_to_calm(attack.ended)?;
     let memory = scene.daemon.resident_kib()?;
-    ensure!(memory < memory_before + GROWTH_KIB, "{memory_before} KiB became {memory}");
+    ensure!(memory < memory_before + GROWTH_KIB, "resident memory grew from {memory_before} to {memory} KiB");
     scene.ssh_session_lives()?;
     Ok(scene)
 }
 
-/// Waits until the last cookie is good for nothing, and the kernel's settings are back by themselves.
+/// Waits until the last cookie has expired and the daemon has restored the kernel settings.
 ///
 /// # Errors
-/// Where they are not in time.
+/// Returns an error if they are not restored in time.
 pub fn settings_come_back(scene: &mut Scene) -> Result<()> {
     let deadline = Instant::now() + COOKIES_EXPIRE;
     while !scene.has_cookie_settings_back()? {
-        ensure!(Instant::now() < deadline, "the settings for cookies did not come back");
+        ensure!(Instant::now() < deadline, "the settings for cookies were not restored within {COOKIES_EXPIRE:?}");
         sleep(Duration::from_millis(500));
     }
     let is_undone = |stats: &Value| stats["measures"]["kernel_settings"].as_array().is_some_and(Vec::is_empty);
-    scene.daemon.stats_when("nothing is changed any more", is_undone)?;
+    scene.daemon.stats_when("no kernel setting is changed", is_undone)?;
     scene.ssh_session_lives()?;
     scene.lab.add_client_address(LAST_CLIENT.into())?;
     Client::new(&scene.lab).from(LAST_CLIENT.into()).fetch(WEB).map(drop)
 }
 
-/// Every SYN is accounted for: passed, dropped or challenged, to the packet.
+/// Checks that every SYN was counted, and every packet as passed, dropped or challenged.
 ///
 /// # Errors
-/// Where it is not.
+/// Returns an error if a packet is missing or counted twice.
 pub fn adds_up(scene: &Scene, sent: u64) -> Result<()> {
     let from_client = scene.syns_of_clients()?;
     let number = |value: &Value| value.as_u64().unwrap_or(0);
     let is_settled = |stats: &Value| number(&stats["totals"]["syn"]) >= sent + from_client;
-    let stats = scene.daemon.stats_when("all are counted", is_settled)?;
+    let stats = scene.daemon.stats_when("all SYNs are counted", is_settled)?;
     let totals = &stats["totals"];
-    ensure!(number(&totals["syn"]) == sent + from_client, "{sent} sent and {from_client} of the client: {totals}");
+    ensure!(
+        number(&totals["syn"]) == sent + from_client,
+        "{sent} SYNs by the flood, {from_client} by clients: {totals}"
+    );
     let sum = number(&totals["passed"]) + number(&totals["dropped"]) + number(&totals["challenged"]);
     ensure!(sum == number(&totals["packets"]), "{totals}");
     Ok(())

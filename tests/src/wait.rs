@@ -1,4 +1,4 @@
-//! Waiting for what will be, instead of for a time.
+//! Waiting for a condition instead of a fixed time.
 
 use std::{
     fmt::Debug,
@@ -11,10 +11,10 @@ use anyhow::{Result, bail};
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Looks again and again until `is_right` of what it sees, for ten seconds; returns that.
+/// Calls `look` until `is_right` accepts its value, for up to ten seconds, and returns that value.
 ///
 /// # Errors
-/// Where it never was right: with what was seen last; or where looking failed.
+/// Returns an error with the last value if none was accepted in time, or the error of `look`.
 pub fn eventually<T: Debug>(
     what: &str,
     mut look: impl FnMut() -> Result<T>,
@@ -27,7 +27,7 @@ pub fn eventually<T: Debug>(
             return Ok(seen);
         }
         if Instant::now() > deadline {
-            bail!("{what}: after {PATIENCE:?} it still was {seen:#?}");
+            bail!("{what}: not within {PATIENCE:?}; last seen: {seen:#?}");
         }
         sleep(PAUSE);
     }

@@ -1,4 +1,4 @@
-//! Raw frames from and to the client's end of the cable: for what no TCP would send.
+//! Raw frames at the client's end of the cable, for segments that no TCP implementation would send.
 
 use std::{
     io,
@@ -14,39 +14,39 @@ use crate::{
     network::CLIENT_INTERFACE,
 };
 
-/// A packet socket at the client's end.
+/// A packet socket on the client's end of the cable.
 pub struct Wire {
     socket: OwnedFd,
 }
 
-/// What an answer said.
+/// The fields of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
-    /// Its TCP flags.
+    /// TCP flags.
     pub flags: u8,
-    /// Its sequence number: the cookie.
+    /// Sequence number; for a SYN-ACK with a cookie, the cookie.
     pub sequence: u32,
-    /// What it acknowledges.
+    /// Acknowledgement number.
     pub acknowledgement: u32,
-    /// The server's timestamp, where it is where Linux puts it.
+    /// The server's timestamp, if the options are laid out as by Linux.
     pub timestamp: u32,
 }
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Wire {
-    /// Opens it.
+    /// Opens a packet socket in the namespace `client`.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Returns an error if the kernel rejects it.
     pub fn open(client: &Namespace) -> Result<Self> {
         client.within(|| {
             let index = nix::net::if_::if_nametoindex(CLIENT_INTERFACE).context("the lab's cable is unplugged")?;
             let protocol = (libc::ETH_P_ALL as u16).to_be();
-            // SAFETY: a call without pointers; the descriptor it returns belongs to nobody else.
+            // SAFETY: a call without pointers; nothing else owns the descriptor it returns.
             let socket = unsafe {
                 let raw = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(protocol));
-                ensure!(raw >= 0, "no packet socket: {}", io::Error::last_os_error());
+                ensure!(raw >= 0, "cannot create a packet socket: {}", io::Error::last_os_error());
                 OwnedFd::from_raw_fd(raw)
             };
             let address = libc::sockaddr_ll {
@@ -58,7 +58,7 @@ impl Wire {
                 sll_halen: 0,
                 sll_addr: [0; 8],
             };
-            // SAFETY: the address is of the type and length that is said.
+            // SAFETY: the address has the type and length that are passed.
             let result = unsafe {
                 libc::bind(
                     socket.as_raw_fd(),
@@ -66,34 +66,34 @@ impl Wire {
                     size_of::<libc::sockaddr_ll>() as libc::socklen_t,
                 )
             };
-            ensure!(result == 0, "the packet socket cannot be bound: {}", io::Error::last_os_error());
+            ensure!(result == 0, "cannot bind the packet socket: {}", io::Error::last_os_error());
             Ok(Self { socket })
         })
     }
 
-    /// Sends a frame.
+    /// Sends `frame`.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Returns an error if the kernel rejects it.
     pub fn send(&self, frame: &Frame) -> Result<()> {
-        nix::unistd::write(&self.socket, &frame.build().bytes).map(drop).context("the frame cannot be sent")
+        nix::unistd::write(&self.socket, &frame.build().bytes).map(drop).context("cannot send the frame")
     }
 
-    /// The answer to a segment, by its ports and addresses.
+    /// Waits for the response to `frame`, matched by addresses and ports.
     ///
     /// # Errors
-    /// Where none comes within a second.
+    /// Returns an error if none arrives within a second.
     pub fn answer_to(&self, frame: &Frame) -> Result<Answer> {
         let deadline = Instant::now() + TIMEOUT;
         let mut buffer = [0; 2048];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("no answer came");
+                bail!("no response within {TIMEOUT:?}");
             }
             let timeout = nix::sys::time::TimeVal::new(0, i64::try_from(left.as_micros()).unwrap_or(1).max(1));
             nix::sys::socket::setsockopt(&self.socket, nix::sys::socket::sockopt::ReceiveTimeout, &timeout)
-                .context("no timeout")?;
+                .context("cannot set a timeout")?;
             if let Ok(length) = nix::unistd::read(&self.socket, &mut buffer)
                 && let Some(answer) = read_answer(&buffer[..length], frame)
             {
@@ -102,24 +102,24 @@ impl Wire {
         }
     }
 
-    /// Asks for a connection as Linux does, and returns the answer.
+    /// Sends a SYN and returns the SYN-ACK.
     ///
     /// # Errors
-    /// Where none comes.
+    /// Returns an error if the response is missing or is not a SYN-ACK.
     pub fn ask(&self, syn: &Frame) -> Result<Answer> {
         self.send(syn)?;
         let answer = self.answer_to(syn)?;
-        ensure!(answer.flags & (SYN | ACK) == SYN | ACK, "the answer is no SYN-ACK: {answer:?}");
+        ensure!(answer.flags & (SYN | ACK) == SYN | ACK, "the response is not a SYN-ACK: {answer:?}");
         Ok(answer)
     }
 }
 
-/// A SYN as Linux sends it.
+/// Returns a SYN with the options that Linux sends.
 pub fn linux_syn(source: std::net::IpAddr, server: std::net::IpAddr, port: u16) -> Frame {
     Frame { tcp_options: LINUX_SYN_OPTIONS.to_vec(), ..Frame::syn(source, server, port) }
 }
 
-/// The segment that completes the handshake of `syn`.
+/// Returns the ACK that completes the handshake of `syn`.
 pub fn completion(syn: &Frame, answer: &Answer) -> Frame {
     let mut options = vec![1, 1, 8, 10, 0, 0, 0, 2];
     options.extend(answer.timestamp.to_be_bytes());
@@ -132,7 +132,7 @@ pub fn completion(syn: &Frame, answer: &Answer) -> Frame {
     }
 }
 
-/// IPv4 without tags and options only.
+/// Parses the response to `to`, or returns `None`. Only IPv4 without VLAN tags and IP options is recognised.
 fn read_answer(bytes: &[u8], to: &Frame) -> Option<Answer> {
     let half = |at: usize| Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
     let word = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));

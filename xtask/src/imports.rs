@@ -345,6 +345,13 @@ mod tests {
     }
 
     #[test]
+    fn this_workspace_has_none() {
+        if let Err(cycles) = check() {
+            panic!("{cycles}");
+        }
+    }
+
+    #[test]
     fn two_files_that_import_each_other_are_a_cycle() {
         let files = [
             ("lib.rs", "mod a; mod b;"),

@@ -1,13 +1,13 @@
-//! Makes floods: each run turns the frame it is given into the plan's next frame.
+//! Generates floods: each run turns the frame it is given into the plan's next frame.
 //!
-//! | program | does |
+//! | program | purpose |
 //! | --- | --- |
-//! | [`flood`] | sends the frame out of the interface it is said to have come in by (XDP live frames) |
-//! | [`vary`] | hands the frame to the program under measurement |
-//! | [`insert_each`] | what tcpguard is compared with: every source gets an entry in an LRU table |
-//! | [`nothing`] | passes everything, for the floor of measurements |
-//! | [`neighbour`] | counts what passes by it: another program on the server's interface |
-//! | [`reply_path`] | passes all that is for the client; without a program at the peer, veth sends XDP_TX frames late |
+//! | [`flood`] | sends the frame through the interface given as its ingress (XDP live frames) |
+//! | [`vary`] | passes the frame to the measured program by a tail call |
+//! | [`insert_each`] | for comparison with tcpguard: adds every source to an LRU table |
+//! | [`nothing`] | passes everything, as the baseline of measurements |
+//! | [`neighbour`] | counts and passes everything: another program on the server's interface |
+//! | [`reply_path`] | passes frames for the client; without a program at the peer, veth delivers XDP_TX frames late |
 
 #![no_std]
 #![no_main]
@@ -49,11 +49,11 @@ static PLAN: Global<Plan> = Global::new(Plan {
 #[btf_map]
 static PROGRESS: Array<Progress, 1> = Array::new();
 
-/// For [`vary`].
+/// The frame to restore before each run; unused if its length is 0.
 #[btf_map]
 static TEMPLATE: Array<Template, 1> = Array::new();
 
-/// The program under measurement, for [`vary`].
+/// The measured program, for [`vary`].
 #[btf_map]
 static NEXT: ProgramArray<1> = ProgramArray::new();
 
@@ -70,7 +70,7 @@ pub fn vary(context: XdpContext) -> u32 {
     if restore(&context).is_none() || make_frame(&context).is_none() {
         return xdp_action::XDP_ABORTED;
     }
-    // SAFETY: on success it does not return; where there is no next program, the frame passes.
+    // SAFETY: on success it does not return; without a next program, the frame passes.
     unsafe { NEXT.tail_call(&context, 0) };
     xdp_action::XDP_PASS
 }
@@ -103,27 +103,27 @@ fn read_source(context: &XdpContext, plan: &Plan) -> Option<u64> {
     Some((words[0] as u64) << 16 | words[1] as u64)
 }
 
-/// What nothing costs: the floor of measurements.
+/// The baseline of measurements.
 #[xdp]
 pub fn nothing(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
-/// Frames that [`neighbour`] has seen.
+/// Number of frames that [`neighbour`] has seen.
 #[btf_map]
 static SEEN: Array<u64, 1> = Array::new();
 
-/// Another program on the server's interface, which was there before: it counts, and passes everything.
+/// Another program that was on the server's interface before tcpguard. It counts and passes everything.
 #[xdp]
 pub fn neighbour(_: XdpContext) -> u32 {
     if let Some(seen) = SEEN.get_ptr_mut(0) {
-        // SAFETY: a word of a map; the lab sends by one CPU at a time.
+        // SAFETY: a word of a map; the lab sends on one CPU at a time.
         unsafe { *seen += 1 };
     }
     xdp_action::XDP_PASS
 }
 
-/// What is sent to forged sources ends here, as it would on its way through the world.
+/// Drops replies to forged sources, which would not reach the attacker in a real network either.
 #[xdp]
 pub fn reply_path(context: XdpContext) -> u32 {
     match is_for_nobody(&context) {
@@ -132,8 +132,8 @@ pub fn reply_path(context: XdpContext) -> u32 {
     }
 }
 
-/// Whether it is for one of the random sources of `Sources::RANDOM_IPV4` (198.19.0.0/16) or `RANDOM_IPV6`
-/// (2001:db8:9:9::/64).
+/// Returns whether a frame is for one of the random sources of `Sources::RANDOM_IPV4` (198.19.0.0/16) or
+/// `RANDOM_IPV6` (2001:db8:9:9::/64).
 #[inline(always)]
 fn is_for_nobody(context: &XdpContext) -> Option<bool> {
     match read_word(context, 12)? {
@@ -141,7 +141,7 @@ fn is_for_nobody(context: &XdpContext) -> Option<bool> {
         0x86dd => {
             let words =
                 [read_word(context, 38)?, read_word(context, 40)?, read_word(context, 42)?, read_word(context, 44)?];
-            // Real clients of that network have short addresses.
+            // The addresses of real clients in that network have zeros here.
             let is_long = read_word(context, 46)? | read_word(context, 48)? | read_word(context, 50)? != 0;
             Some(words == [0x2001, 0x0db8, 9, 9] && is_long)
         }
@@ -159,7 +159,7 @@ fn read_word(context: &XdpContext, offset: usize) -> Option<u16> {
     Some(u16::from_be(unsafe { *(at as *const u16) }))
 }
 
-/// What varies from frame to frame.
+/// The fields that vary from frame to frame.
 struct Variation {
     source: u64,
     source_port: u16,
@@ -178,7 +178,7 @@ fn make_frame(context: &XdpContext) -> Option<()> {
     write(context, &plan, &variation)
 }
 
-/// Writes the frame anew, where a template says so.
+/// Rewrites the frame from the template, if there is one.
 #[inline(always)]
 fn restore(context: &XdpContext) -> Option<()> {
     let template = TEMPLATE.get(0)?;
@@ -187,13 +187,13 @@ fn restore(context: &XdpContext) -> Option<()> {
         return Some(());
     }
     let delta = length as isize - (context.data_end() - context.data()) as isize;
-    // SAFETY: the helper checks what it is asked for.
+    // SAFETY: the helper checks its arguments.
     if delta != 0 && unsafe { bpf_xdp_adjust_tail(context.ctx, delta as i32) } != 0 {
         return None;
     }
     for (index, word) in template.words.iter().enumerate() {
         if 8 * index + 8 <= length {
-            // Frames start at an address that is aligned to more than this.
+            // The start of a frame is aligned to at least eight bytes.
             write_at(context, 8 * index, *word)?;
         }
     }
@@ -245,13 +245,13 @@ fn pick(first: u32, count: u32, choice: u64) -> u16 {
     (first as u64 + below(count.into(), choice)) as u16
 }
 
-/// `choice` modulo `limit`, where 0 is no limit.
+/// Returns `choice` modulo `limit`, where 0 means no limit.
 #[inline(always)]
 fn below(limit: u64, choice: u64) -> u64 {
     choice.checked_rem(limit).unwrap_or(choice)
 }
 
-/// xorshift64*.
+/// Returns the next random number (xorshift64*).
 #[inline(always)]
 fn next_random(plan: &Plan, progress: &mut Progress) -> u64 {
     let mut state = if progress.random == 0 { plan.seed } else { progress.random };

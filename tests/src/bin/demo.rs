@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: a web server, its clients and a flood, and what tcpguard sees of them.
+//! `cargo xtask demo`: a web server, a client and floods in a lab, and how tcpguard reacts.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -21,28 +21,28 @@ use serde_json::Value;
 
 const CLIENT_RATE: u32 = 100;
 const FLOOD_RATE: u32 = 100_000;
-/// Where the daemon listens, in its namespace.
+/// The daemon's HTTP address, in its namespace; also tried on the host.
 const DASHBOARD: &str = "127.0.0.1:9477";
 const PHASE: Duration = Duration::from_secs(5);
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(SERVER_IPV4), 80);
 
 fn main() -> Result<()> {
-    say("A lab is set up: two network namespaces with two cables between them, without any uplink.");
+    say("Setting up a lab: two network namespaces joined by two veth pairs, without an uplink.");
     let lab = Lab::new()?;
     lab.lay_second_cable()?;
     let _nginx = Nginx::start(&lab, &[80])?;
     say(&format!(
-        "In one of them nginx serves port 80 of {SERVER_IPV4}; in the other live its clients, and later a flood, which comes by the second cable."
+        "One namespace runs nginx on {SERVER_IPV4} port 80; the other runs a client, and floods over the second pair."
     ));
     let config =
         format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]\n[thresholds]\nhold = \"3s\"");
     let daemon = Setup::new(&lab)?.config(&config).start()?;
-    say("tcpguard guards the server's ends of the cables. From another shell you can look as well:");
+    say("tcpguard guards the server's interfaces. To watch it from another shell:");
     println!("    target/release/tcpguard status --socket {}", daemon.socket().display());
     println!("    target/release/tcpguard top --socket {}", daemon.socket().display());
     let dashboard = dashboard(&lab)?;
     if let Some((address, _)) = &dashboard {
-        println!("and in a browser, while this runs: http://{address}/");
+        println!("or in a browser, while the demo runs: http://{address}/");
     }
 
     let calm = calm(&lab, &daemon)?;
@@ -55,7 +55,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Where the dashboard is to be seen from here: a door of this machine's loopback interface into the lab.
+/// Makes the dashboard available on the host's loopback interface, by forwarding connections into the lab.
 fn dashboard(lab: &Lab) -> Result<Option<(SocketAddr, Bridge)>> {
     let Ok(listener) = TcpListener::bind(DASHBOARD).or_else(|_| TcpListener::bind("127.0.0.1:0")) else {
         return Ok(None);
@@ -66,7 +66,7 @@ fn dashboard(lab: &Lab) -> Result<Option<(SocketAddr, Bridge)>> {
     Ok(Some((address, bridge)))
 }
 
-/// One line of the closing table.
+/// One row of the final table.
 struct Phase {
     name: &'static str,
     sent: u64,
@@ -75,12 +75,12 @@ struct Phase {
 }
 
 fn calm(lab: &Lab, daemon: &Daemon) -> Result<Phase> {
-    headline(&format!("1. Calm: a client opens {CLIENT_RATE} connections a second"));
+    headline(&format!("1. Calm: a client opens {CLIENT_RATE} connections per second"));
     let client = Client::new(lab).run(SERVER, CLIENT_RATE, PHASE, || true)?;
     let stats = daemon
         .stats_when("the client's handshakes are counted", |stats| stats["totals"]["completed"] == client.served())?;
     say(&format!(
-        "The client opened {} connections. tcpguard counted {} SYNs and {} completed handshakes; {} are half open.",
+        "The client opened {} connections. tcpguard counted {} SYNs and {} completed handshakes; {} are half-open.",
         client.served(),
         stats["totals"]["syn"],
         stats["totals"]["completed"],
@@ -91,20 +91,20 @@ fn calm(lab: &Lab, daemon: &Daemon) -> Result<Phase> {
 }
 
 fn half_open(lab: &Lab, daemon: &Daemon) -> Result<()> {
-    headline("2. Some sources begin handshakes and never end them");
+    headline("2. Three sources start handshakes and never complete them");
     for (source, syns) in [("198.18.1.1", 120), ("198.18.1.2", 60), ("198.18.7.7", 30)] {
         Flood::new(lab, &FloodSpec::syn(Sources::InTurn(source.parse()?, 1), 80))?.send(syns)?;
     }
-    let stats = daemon.stats_when("all are counted, by the datapath and by the kernel", |stats| {
+    let stats = daemon.stats_when("all SYNs are counted, by the datapath and by the kernel", |stats| {
         stats["half_open"]["datapath"] == 210 && stats["half_open"]["kernel"] == 210
     })?;
     say(&format!(
-        "210 SYNs were sent that nobody will complete. The kernel holds {} of them in SYN_RECV; tcpguard's own count is {}.",
+        "210 handshakes were started and stay half-open. The kernel has {} requests in SYN_RECV; tcpguard counts {}.",
         stats["half_open"]["kernel"], stats["half_open"]["datapath"]
     ));
-    say("Who that is, with the busy client for comparison (its handshakes complete):");
+    say("The sources, with the client, whose handshakes complete, for comparison:");
     show(daemon, &["sources", "--sort", "half-open"])?;
-    say("And what `tcpguard half-open` says of the kernel's rows (its last lines):");
+    say("The last lines of `tcpguard half-open`, which summarises the kernel's half-open handshakes:");
     let output = tcpguard(&["half-open"], &daemon.socket())?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let lines: Vec<&str> = text.lines().collect();
@@ -112,37 +112,37 @@ fn half_open(lab: &Lab, daemon: &Daemon) -> Result<()> {
     Ok(())
 }
 
-/// Ten sources that nothing is heard of but SYNs.
+/// A flood from ten sources that send only SYNs.
 fn ten_sources() -> FloodSpec {
     FloodSpec::syn(Sources::InTurn(IpAddr::V4(Ipv4Addr::new(198, 18, 66, 1)), 10), 80)
 }
 
 fn few_sources(lab: &Lab, daemon: &Daemon) -> Result<Phase> {
-    headline(&format!("3. A flood: {FLOOD_RATE} SYNs a second from ten sources, and the client goes on"));
+    headline(&format!("3. A flood of {FLOOD_RATE} SYNs per second from ten sources, while the client continues"));
     let (phase, during) = flood(lab, daemon, "flood from ten sources", &ten_sources())?;
     let passed = phase.sent - dropped(&daemon.json("/stats")?);
     say(&format!(
-        "In the midst of it tcpguard says: {}, {}; {} sources are blocked. Of {} SYNs {passed} were let in.",
+        "During the flood tcpguard reports: state {}, kind {}, {} blocks. {passed} of {} SYNs passed.",
         during["state"].as_str().unwrap_or_default(),
         during["attack"]["kind"].as_str().unwrap_or_default(),
         during["measures"]["blocks"],
         phase.sent
     ));
-    say("What happened, by `tcpguard events`:");
+    say("The latest events (`tcpguard events`):");
     show(daemon, &["events", "--limit", "6"])?;
-    say("The attack is over once nothing of it has come for `hold`, three seconds here:");
+    say("The attack ends when values have stayed below the thresholds for `hold`, which is three seconds here:");
     daemon.stats_when("it is calm again", |stats| stats["state"] == "calm")?;
     show(daemon, &["events", "--limit", "3"])?;
     Ok(phase)
 }
 
 fn random_sources(lab: &Lab, daemon: &Daemon) -> Result<Phase> {
-    headline("4. The same from random sources, against which no list helps");
+    headline("4. The same flood from random sources, where blocking sources does not help");
     let spec = FloodSpec::syn(Sources::RANDOM_IPV4, 80);
     let (phase, during) = flood(lab, daemon, "flood from random sources", &spec)?;
     say(&format!(
-        "tcpguard calls it {}: {}. It answers with SYN cookies from XDP, {} until now, and remembers nothing of it; \
-         who brings a cookie back is let in ({} were), and nobody is blocked.",
+        "tcpguard classifies the attack as {}: {}. It has answered {} SYNs with SYN cookies from XDP, without keeping \
+         state; {} cookies were returned and became connections. Forged sources are not blocked.",
         during["attack"]["kind"].as_str().unwrap_or_default(),
         during["attack"]["evidence"].as_array().and_then(|evidence| evidence.last()?.as_str()).unwrap_or_default(),
         during["totals"]["challenged"],
@@ -151,7 +151,7 @@ fn random_sources(lab: &Lab, daemon: &Daemon) -> Result<Phase> {
     Ok(phase)
 }
 
-/// A flood with the client beside it, and `/stats` from the midst of it.
+/// Runs a flood and the client in parallel; returns the results and `/stats` from the middle of the flood.
 fn flood(lab: &Lab, daemon: &Daemon, name: &'static str, spec: &FloodSpec) -> Result<(Phase, Value)> {
     let before = syn_total(&daemon.json("/stats")?);
     let by_client = oracle::syns_sent(&lab.client)?;
@@ -159,24 +159,24 @@ fn flood(lab: &Lab, daemon: &Daemon, name: &'static str, spec: &FloodSpec) -> Re
     let least = sent + u64::from(client.tried);
     let stats = daemon.stats_when("every SYN of the flood is counted", |stats| syn_total(stats) - before >= least)?;
     let counted = Some(syn_total(&stats) - before);
-    // Those among them that the client's kernel had to send again.
+    // The client's SYNs, including those that its kernel retransmitted.
     let sent = sent + oracle::syns_sent(&lab.client)? - by_client;
     Ok((Phase { name, sent, counted, client }, during.unwrap_or_default()))
 }
 
 fn flood_without_tcpguard(lab: &Lab) -> Result<Phase> {
-    headline("5. The flood from ten sources without tcpguard, to compare");
+    headline("5. For comparison: the flood from ten sources without tcpguard");
     lab.receive_without_daemon()?;
     let (sent, client, _) = attack(lab, &ten_sources(), || Ok(Value::Null))?;
     say(&format!(
-        "{sent} SYNs were sent; of {} connections that the client tried, {} were served.",
+        "The flood sent {sent} SYNs. The client attempted {} connections, of which {} were served.",
         client.tried,
         client.served()
     ));
     Ok(Phase { name: "ten sources, unguarded", sent: sent + u64::from(client.tried), counted: None, client })
 }
 
-/// Flood and client at once; `look` is called in the midst of it.
+/// Runs a flood and the client in parallel, and calls `look` in the middle of the flood.
 fn attack(lab: &Lab, spec: &FloodSpec, look: impl Fn() -> Result<Value>) -> Result<(u64, Connections, Option<Value>)> {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -197,7 +197,7 @@ fn attack(lab: &Lab, spec: &FloodSpec, look: impl Fn() -> Result<Value>) -> Resu
 }
 
 fn conclude(phases: &[Phase]) {
-    headline("What was sent, what was counted, and what the client saw");
+    headline("SYNs sent, SYNs counted, and the client's results");
     println!(
         "{:<27} {:>10} {:>13} {:>14} {:>16} {:>13}",
         "", "SYNs sent", "SYNs counted", "client served", "connect, median", "connect, 99 %"
@@ -213,7 +213,7 @@ fn conclude(phases: &[Phase]) {
             milliseconds(phase.client.quantile(0.99))
         );
     }
-    println!("\nThe lab is gone: {SERVER_INTERFACE} and all.");
+    println!("\nThe lab and its interfaces are removed when this program exits.");
 }
 
 fn milliseconds(duration: Duration) -> f64 {

@@ -9,7 +9,7 @@ use lab::{
 use xtask::bpf::toolchain::target_folder;
 
 const SERIES: [&str; 2] = ["6.1", "6.12"];
-/// What the smoke test needs of a kernel that may have it as modules: veth, and sock_diag for TCP.
+/// What the smoke test needs and the kernel may have as modules: veth, sock_diag for TCP, IPv6 and traffic control.
 const MODULES: [&str; 6] = ["veth", "inet_diag", "tcp_diag", "ipv6", "sch_ingress", "cls_bpf"];
 
 fn main() -> Result<()> {
@@ -32,7 +32,7 @@ fn main() -> Result<()> {
 
 fn smoke(kernel: &Kernel, cache: &Path) -> Result<String> {
     let mut image = Image::new()?;
-    let program = std::env::current_exe().context("cannot tell where this runs from")?.with_file_name("smoke");
+    let program = std::env::current_exe().context("cannot determine the path of this program")?.with_file_name("smoke");
     image.add_program(&program, "smoke")?;
     image.add_program(&lab::build::binary()?, "tcpguard")?;
     image.add_tool("ip")?;

@@ -1,5 +1,5 @@
-//! Records what judgements are made from in two real attacks, for the simulation of a day
-//! (`tcpguard/src/enforce/simulation.rs`): `cargo run -p tests --bin record FOLDER`.
+//! Records the observations during two real attacks, for the simulation of a day
+//! (`tcpguard/src/enforce/simulation.rs`): `cargo run -p tests --bin record DIRECTORY`.
 
 use std::{path::Path, thread, time::Duration};
 
@@ -8,7 +8,7 @@ use lab::{Client, Flood, FloodSpec, Lab, Setup, Sources, network::SERVER_INTERFA
 use nix::sys::signal::Signal;
 
 fn main() -> Result<()> {
-    let folder = std::env::args().nth(1).context("into which folder?")?;
+    let folder = std::env::args().nth(1).context("expected a directory as argument")?;
     let concentrated = Sources::InTurn("198.18.1.1".parse()?, 5);
     for (name, sources) in [("concentrated", concentrated), ("spoofed", Sources::RANDOM_IPV4)] {
         record(&Path::new(&folder).join(format!("{name}.jsonl")), sources)?;
@@ -16,7 +16,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Two seconds of calm, six of a flood with a client beside it, and what comes after.
+/// Records two calm seconds, six seconds of a flood with a client in parallel, and the time until it is calm again.
 fn record(file: &Path, sources: Sources) -> Result<()> {
     std::fs::remove_file(file).ok();
     let lab = Lab::new()?;

@@ -1,5 +1,5 @@
-//! The whole path once, in brief: load, attach, count, detach. It runs where nothing but the kernel is
-//! as on a real machine: in the virtual machines of `kernels`.
+//! Smoke test of the whole path: load, attach, count, detach. It also runs in the virtual machines of `kernels`, where
+//! only the kernel is that of a real machine.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     at_tc()
 }
 
-/// At traffic control: by TCX, or by a clsact qdisc where the kernel has no TCX.
+/// Tests the datapath at traffic control: with TCX, or a clsact qdisc if the kernel has no TCX.
 fn at_tc() -> Result<()> {
     let lab = Lab::new()?;
     let _listener = listen(&lab.server, SERVER_IPV4.into(), 80)?;
@@ -28,15 +28,15 @@ fn at_tc() -> Result<()> {
     let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.1.1".parse()?, 5), 80))?;
     flood.send(20)?;
     Client::new(&lab).connect((SERVER_IPV4, 80).into())?;
-    daemon.stats_when("all of it is counted", |stats| stats["totals"]["syn"] == 21)?;
-    // After a crash the next one goes on from there, and takes everything off in the end.
+    daemon.stats_when("everything is counted", |stats| stats["totals"]["syn"] == 21)?;
+    // After a crash the next daemon takes over, and detaches everything when it ends.
     daemon.restart(Signal::SIGKILL)?;
     flood.send(20)?;
-    daemon.stats_when("and what came since", |stats| stats["totals"]["syn"] == 41)?;
+    daemon.stats_when("the SYNs since the restart are counted", |stats| stats["totals"]["syn"] == 41)?;
     let status = daemon.end(Signal::SIGTERM)?;
     ensure!(status.success(), "{status}: {}", daemon.log()?);
     let left = loaded_programs().filter_map(Result::ok).filter(|program| program.name_as_str() == Some("tcpguard"));
-    ensure!(left.count() == 0, "the program is still attached");
+    ensure!(left.count() == 0, "a program is still loaded");
     Ok(())
 }
 
@@ -47,9 +47,9 @@ fn at_xdp() -> Result<()> {
     let stats = daemon.json("/stats")?;
     println!("interfaces: {}", stats["interfaces"]);
     println!("features: {}", stats["features"]);
-    ensure!(stats["interfaces"][0]["xdp_mode"] == "native", "veth has native XDP");
+    ensure!(stats["interfaces"][0]["xdp_mode"] == "native", "XDP is not native on veth");
     for feature in ["completions", "retries"] {
-        ensure!(stats["features"][feature]["available"] == true, "{feature} are seen on this kernel");
+        ensure!(stats["features"][feature]["available"] == true, "{feature} are not available on this kernel");
     }
     let families: [(&str, IpAddr); 2] = [("198.18.1.1", SERVER_IPV4.into()), ("2001:db8:1::1", SERVER_IPV6.into())];
     for (first, server) in families {
@@ -58,14 +58,14 @@ fn at_xdp() -> Result<()> {
             Client::new(&lab).connect((server, 80).into())?;
         }
     }
-    let stats = daemon.stats_when("all of it is counted", |stats| {
+    let stats = daemon.stats_when("everything is counted", |stats| {
         stats["totals"]["syn"] == 46
             && stats["totals"]["completed"] == 6
             && stats["half_open"]["datapath"] == 40
             && stats["half_open"]["kernel"] == 40
     })?;
     println!("totals: {}", stats["totals"]);
-    daemon.stats_when("SYN-ACKs that are sent again are counted", |stats| {
+    daemon.stats_when("SYN-ACK retransmits are counted", |stats| {
         stats["half_open"]["kernel_retried"] == 40 && stats["totals"]["retried"].as_u64() >= Some(40)
     })?;
     let status = daemon.end(Signal::SIGTERM)?;

@@ -6,6 +6,6 @@ use anyhow::Result;
 
 fn main() -> Result<()> {
     lab::soak::run(Duration::from_secs(60), 3)?;
-    println!("all is as it was");
+    println!("passed: everything is restored");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask test vm`: the Debian package, from installing to purging, in a virtual machine with systemd.
+//! `cargo xtask test vm`: tests the Debian package, from installation to purge, in a virtual machine with systemd.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,7 +11,7 @@ use xtask::bpf::toolchain::target_folder;
 
 const SERIES: &str = "6.1";
 
-/// The network of the machine: it has no other.
+/// The unit of the machine's only network.
 const NETWORK: &str = "[Unit]
 Description=The lab's network
 Before=tcpguard.service
@@ -35,15 +35,15 @@ StandardError=file:/dev/ttyS0
 fn main() -> Result<()> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     let [package, upgrade] = arguments.as_slice() else {
-        anyhow::bail!("which packages? `cargo xtask test vm` makes two, and runs this with them");
+        anyhow::bail!("expected two packages as arguments: `cargo xtask test vm` builds them and runs this program");
     };
-    ensure!(package.exists() && upgrade.exists(), "there is no such package");
+    ensure!(package.exists() && upgrade.exists(), "a package does not exist");
     let start = Instant::now();
     let cache = target_folder().join("vm");
     let kernel = Kernel::fetch(SERIES, &target_folder().join("kernels"))?;
     let debian = Debian::new(&kernel, &cache)?;
     add_lab(&debian, package, upgrade)?;
-    println!("a machine was put together in {:.0} s", start.elapsed().as_secs_f64());
+    println!("built the machine in {:.0} s", start.elapsed().as_secs_f64());
     let console = debian.boot(&kernel)?;
     for line in console.lines().filter_map(|line| line.trim().strip_prefix("vm: ")) {
         println!("{line}");
@@ -53,7 +53,8 @@ fn main() -> Result<()> {
 }
 
 fn add_lab(debian: &Debian, package: &Path, upgrade: &Path) -> Result<()> {
-    let guest = std::env::current_exe().context("cannot tell where this runs from")?.with_file_name("vm-guest");
+    let guest =
+        std::env::current_exe().context("cannot determine the path of this program")?.with_file_name("vm-guest");
     debian.add(&guest, "lab/vm-guest")?;
     debian.add(package, "lab/tcpguard.deb")?;
     debian.add(upgrade, "lab/upgrade.deb")?;

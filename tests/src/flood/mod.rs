@@ -1,5 +1,5 @@
-//! Floods: XDP live frames (`BPF_PROG_TEST_RUN` with `BPF_F_TEST_XDP_LIVE_FRAMES`), about a million
-//! frames a second from one core, counted to the frame, through the whole receive path of the server.
+//! Floods: XDP live frames (`BPF_PROG_TEST_RUN` with `BPF_F_TEST_XDP_LIVE_FRAMES`), about a million frames per second
+//! from one core, counted exactly, through the server's complete receive path.
 
 pub mod plan;
 
@@ -26,33 +26,33 @@ use crate::{
     network::{CLIENT_INTERFACE, Lab, SECOND_CLIENT_INTERFACE, SERVER_IPV4, SERVER_IPV6},
 };
 
-/// The flood program.
+/// The compiled BPF object with the flood programs.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flood.bpf.o"));
 
-/// Frames in flight within the kernel at once.
+/// Maximum number of frames in flight in the kernel.
 const BATCH: u32 = 64;
-/// Setting up each run costs milliseconds.
+/// Runs per second. Setting up each run takes milliseconds.
 const CHUNKS_PER_SECOND: u32 = 15;
-/// Nothing here runs for longer.
+/// Maximum duration of a flood.
 const LONGEST: Duration = Duration::from_secs(900);
 
-/// Who a flood claims to come from.
+/// The source addresses of a flood.
 #[derive(Clone, Copy, Debug)]
 pub enum Sources {
-    /// So many, one after the other, from this one on. Each sends the same number of frames, if the
-    /// whole number can be divided.
+    /// First address and number of consecutive addresses, used in turn. Each sends the same number of frames if the
+    /// total is a multiple of the number of addresses.
     InTurn(IpAddr, u64),
-    /// So many, at random, from this one on.
+    /// First address and number of consecutive addresses, chosen at random; 0 stands for all 2^64 of an IPv6 /64.
     Random(IpAddr, u64),
 }
 
 impl Sources {
-    /// Random sources of 198.18.64.0/18 and up: 65,536 of them, none of which is a real client.
+    /// 65,536 random IPv4 sources (198.19.0.0/16), none of which is a real client.
     pub const RANDOM_IPV4: Self = Self::Random(IpAddr::V4(Ipv4Addr::new(198, 19, 0, 0)), 65_536);
-    /// Random sources of one /64.
+    /// Random sources of one IPv6 /64.
     pub const RANDOM_IPV6: Self = Self::Random(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 9, 0, 0, 0, 0)), 0);
 
-    /// The first of them.
+    /// Returns the first source.
     pub const fn first(self) -> IpAddr {
         match self {
             Self::InTurn(first, _) | Self::Random(first, _) => first,
@@ -66,31 +66,31 @@ impl Sources {
     }
 }
 
-/// What a flood is made of.
+/// What the frames of a flood look like.
 #[derive(Clone, Debug)]
 pub struct FloodSpec {
-    /// Who it claims to come from.
+    /// Source addresses.
     pub sources: Sources,
-    /// First source port and how many; in turn, they change once all sources have had theirs.
+    /// First source port and number of ports. With sources in turn, the port changes after each round of the sources.
     pub source_ports: (u16, u16),
-    /// First destination port and how many.
+    /// First destination port and number of ports.
     pub destination_ports: (u16, u16),
     /// TCP flags.
     pub flags: u8,
-    /// TCP options.
+    /// TCP options, in wire format.
     pub tcp_options: Vec<u8>,
-    /// IPv4 options.
+    /// IPv4 options, in wire format.
     pub ip_options: Vec<u8>,
-    /// VLAN tags.
+    /// EtherTypes of the VLAN tags, outermost first.
     pub tags: Vec<u16>,
-    /// Bytes of data.
+    /// Length of the TCP payload, in bytes.
     pub payload: usize,
-    /// First sequence number, in turn.
+    /// Sequence number of the first connection; ignored for random sources.
     pub sequence: u32,
 }
 
 impl FloodSpec {
-    /// SYNs such as Linux sends, to one port.
+    /// SYNs as sent by Linux, to one port.
     pub fn syn(sources: Sources, port: u16) -> Self {
         Self {
             sources,
@@ -105,12 +105,12 @@ impl FloodSpec {
         }
     }
 
-    /// The same from the first address of the pool of sources alone.
+    /// SYNs as sent by Linux, from 198.18.1.1 to one port.
     pub fn one_source(port: u16) -> Self {
         Self::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 1, 1).into(), 1), port)
     }
 
-    /// The frame that all are made from.
+    /// Returns the frame that all frames are derived from.
     pub fn template(&self) -> Frame {
         let first = self.sources.first();
         let server = if first.is_ipv4() { IpAddr::V4(SERVER_IPV4) } else { IpAddr::V6(SERVER_IPV6) };
@@ -122,7 +122,7 @@ impl FloodSpec {
         frame
     }
 
-    /// The program's plan for frames like `template`.
+    /// Returns the BPF program's plan for frames derived from `template`.
     fn plan(&self, template: &frame::Built, seed: u64) -> Plan {
         let first = self.sources.first();
         let (is_ipv6, source_base, source_offset, source_length) = match first {
@@ -137,7 +137,7 @@ impl FloodSpec {
             u32::from(frame::fold(frame::sum(&bytes)))
         };
         let segment = &template.bytes[template.tcp..];
-        // Ports, sequence number and checksum vary; so does the source within the pseudo-header.
+        // Ports, sequence number and checksum vary, as does the source address in the pseudo-header.
         let segment_sum = sum_without(segment, &[(0, 8), (16, 2)]);
         let addresses =
             if is_ipv6 == 1 { template.ip + 8..template.ip + 40 } else { template.ip + 12..template.ip + 20 };
@@ -172,16 +172,16 @@ impl FloodSpec {
     }
 }
 
-/// Loads the flood's programs with the plan for `spec`; the template's bytes come with them.
+/// Loads the flood's programs with the plan for `spec`, and returns them with the template's bytes.
 ///
 /// # Errors
-/// Where the kernel refuses them.
+/// Returns an error if the kernel rejects them.
 pub fn load(spec: &FloodSpec) -> Result<(Ebpf, Vec<u8>)> {
     #[repr(transparent)]
     #[derive(Clone, Copy)]
     struct PlainPlan(Plan);
     const _: () = assert!(size_of::<Plan>() == 3 * 8 + 12 * 2 + 12 * 4);
-    // SAFETY: integers only, in an order that leaves no gap, as the line above shows.
+    // SAFETY: integers only, without padding, as the assertion above shows.
     unsafe impl Pod for PlainPlan {}
 
     let template = spec.template().build();
@@ -190,19 +190,19 @@ pub fn load(spec: &FloodSpec) -> Result<(Ebpf, Vec<u8>)> {
     Ok((ebpf, template.bytes))
 }
 
-/// Has frames written anew before each run: what they are given to may change them. They have to be short for
-/// that.
+/// Makes the flood's programs rewrite the whole frame before each run, for receivers that modify it. Frames may be at
+/// most [`LONGEST_TEMPLATE`] bytes long.
 ///
 /// # Errors
-/// Where the frame is too long.
+/// Returns an error if the frame is too long.
 pub fn restore_frames(ebpf: &mut Ebpf, frame: &[u8]) -> Result<()> {
     #[repr(transparent)]
     #[derive(Clone, Copy)]
     struct PlainTemplate(Template);
-    // SAFETY: integers only, of the same size.
+    // SAFETY: integers of the same size, hence without padding.
     unsafe impl Pod for PlainTemplate {}
 
-    ensure!(frame.len() <= LONGEST_TEMPLATE, "frames of {} bytes cannot be written anew", frame.len());
+    ensure!(frame.len() <= LONGEST_TEMPLATE, "frames of {} bytes are too long to be rewritten", frame.len());
     let mut template = Template { length: frame.len() as u64, words: [0; LONGEST_TEMPLATE / 8] };
     for (word, bytes) in template.words.iter_mut().zip(frame.chunks(8)) {
         let mut eight = [0; 8];
@@ -210,10 +210,10 @@ pub fn restore_frames(ebpf: &mut Ebpf, frame: &[u8]) -> Result<()> {
         *word = u64::from_le_bytes(eight);
     }
     let mut map = Array::try_from(ebpf.map_mut("TEMPLATE").context("the flood has no TEMPLATE")?)?;
-    map.set(0, PlainTemplate(template), 0).context("the flood's template cannot be written")
+    map.set(0, PlainTemplate(template), 0).context("cannot write the flood's template")
 }
 
-/// A flood that is ready to run from the lab's client.
+/// A flood that is ready to be sent from the lab's client.
 pub struct Flood {
     ebpf: Ebpf,
     template: Vec<u8>,
@@ -221,7 +221,7 @@ pub struct Flood {
     client: Namespace,
     interface: u32,
     interface_name: String,
-    /// Frames that the cable had lost before this flood.
+    /// Number of frames that the cable had dropped before this flood.
     lost_before: u64,
 }
 
@@ -232,19 +232,19 @@ struct PlainProgress(Progress);
 unsafe impl Pod for PlainProgress {}
 
 impl Flood {
-    /// Gets a flood ready at the lab's client.
+    /// Prepares a flood on the client's end of the lab's first cable.
     ///
     /// # Errors
-    /// Where the kernel refuses its programs, or see [`Flood::from_interface`].
+    /// See [`Flood::from_interface`].
     pub fn new(lab: &Lab, spec: &FloodSpec) -> Result<Self> {
         Self::from_interface(&lab.client, CLIENT_INTERFACE, spec)
     }
 
-    /// Gets a flood ready at an interface, which must be the lab's: of its name, in a namespace that
-    /// is not this process's own, and in which nothing else is up.
+    /// Prepares a flood on an interface of the lab: it must have the name of a client's end, in a namespace other than
+    /// that of this process, in which no other interface except loopback is up.
     ///
     /// # Errors
-    /// Where the interface is any other.
+    /// Returns an error if the interface is not one of the lab's, or if the kernel rejects the programs.
     pub fn from_interface(namespace: &Namespace, interface: &str, spec: &FloodSpec) -> Result<Self> {
         refuse_unless_lab(namespace, interface)?;
         let (mut ebpf, template) = load(spec)?;
@@ -253,11 +253,11 @@ impl Flood {
             program(&mut ebpf, "flood")?.load()?;
             Ok(index)
         })?;
-        // The memory of frames is used again with what the receiver has made of them: an answer.
+        // The kernel reuses the memory of frames, which the receiver may have turned into replies.
         if template.len() <= LONGEST_TEMPLATE {
             restore_frames(&mut ebpf, &template)?;
         }
-        let progress = Array::try_from(ebpf.take_map("PROGRESS").context("the flood counts its frames")?)?;
+        let progress = Array::try_from(ebpf.take_map("PROGRESS").context("the flood has no PROGRESS")?)?;
         Ok(Self {
             ebpf,
             template,
@@ -269,10 +269,10 @@ impl Flood {
         })
     }
 
-    /// Sends exactly `count` frames, each of which arrives.
+    /// Sends exactly `count` frames as fast as possible.
     ///
     /// # Errors
-    /// Where the kernel refuses, or the cable lost some.
+    /// Returns an error if the kernel rejects the run or not all frames arrived.
     pub fn send(&mut self, count: u32) -> Result<()> {
         let before = self.delivered()?;
         self.make(count)?;
@@ -281,7 +281,7 @@ impl Flood {
         Ok(())
     }
 
-    /// Makes `count` frames, as fast as the kernel takes them.
+    /// Sends `count` frames as fast as the kernel accepts them; some may not arrive.
     fn make(&mut self, count: u32) -> Result<()> {
         let (ebpf, template, interface) = (&mut self.ebpf, &self.template, self.interface);
         self.client.within(|| {
@@ -293,24 +293,24 @@ impl Flood {
                 attrs: TestRunAttrs::new().xdp_live_frames(BATCH.min(count)),
                 ..TestRunOptions::new()
             };
-            program(ebpf, "flood")?.test_run(options).map(drop).context("the kernel refuses to send the flood")
+            program(ebpf, "flood")?.test_run(options).map(drop).context("the kernel rejects the flood")
         })
     }
 
-    /// Sends at `rate` frames a second for `duration`; returns how many arrived.
+    /// Sends `rate` frames per second for `duration` and returns how many arrived.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Returns an error if the kernel rejects it.
     pub fn send_at(&mut self, rate: u32, duration: Duration) -> Result<u64> {
         self.send_at_while(rate, duration, || true)
     }
 
-    /// The same, but ends early once `goes_on` is false.
+    /// Like [`Flood::send_at`], but ends as soon as `goes_on` returns false.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Returns an error if the kernel rejects it.
     pub fn send_at_while(&mut self, rate: u32, duration: Duration, goes_on: impl Fn() -> bool) -> Result<u64> {
-        ensure!(duration <= LONGEST, "a flood may last {LONGEST:?} at most");
+        ensure!(duration <= LONGEST, "a flood may last at most {LONGEST:?}");
         let (before, made_before) = (self.delivered()?, self.made()?);
         let start = Instant::now();
         let chunk = Duration::from_secs(1) / CHUNKS_PER_SECOND;
@@ -318,7 +318,7 @@ impl Flood {
             let due = (start.elapsed() + chunk).min(duration).as_secs_f64() * f64::from(rate);
             let made = self.made()? - made_before;
             let next = (due as u64).saturating_sub(made);
-            // What cannot be kept up with is not made up for all at once.
+            // A backlog of frames is not sent all at once.
             let most = u64::from((rate / CHUNKS_PER_SECOND * 2).max(1));
             if next > 0 {
                 self.make(next.min(most) as u32)?;
@@ -329,10 +329,10 @@ impl Flood {
         Ok(self.delivered()? - before)
     }
 
-    /// Sends at `rate` for as long as `work` does, and returns what that does.
+    /// Sends `rate` frames per second while `work` runs, and returns its result.
     ///
     /// # Errors
-    /// Where the work fails, or the kernel refuses.
+    /// Returns an error if `work` fails or the kernel rejects the flood.
     pub fn during<T>(&mut self, rate: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -344,10 +344,10 @@ impl Flood {
         })
     }
 
-    /// How many frames arrived so far: those made, less those that found the receiver's queue full.
+    /// Returns how many frames arrived so far: those sent, minus those dropped because the receiver's queue was full.
     ///
     /// # Errors
-    /// Where the counts cannot be read.
+    /// Returns an error if the counts cannot be read.
     pub fn delivered(&self) -> Result<u64> {
         Ok(self.made()? - (lost(&self.client, &self.interface_name)? - self.lost_before))
     }
@@ -357,32 +357,32 @@ impl Flood {
     }
 }
 
-/// The client's end of the cable with a program that passes everything: with none at the receiving end
-/// of an XDP_TX, veth delivers late; and without one, veth has no queue that live frames could be said
-/// to come from. It stays as long as the cable, since taking it off and on may leave veth deaf.
+/// An XDP program on the client's end of the cable, which drops frames for forged sources and passes everything else.
+/// Without a program at the receiving end of an XDP_TX, veth delivers late, and has no queue that live frames could
+/// have as their origin. It stays for the cable's lifetime: after detaching and attaching again, veth may not receive.
 #[derive(Debug)]
 pub struct ReplyPath {
     _ebpf: Ebpf,
 }
 
 impl ReplyPath {
-    /// Attaches the program to `interface` of the namespace that this runs in.
+    /// Attaches the program to `interface` of the current namespace.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Returns an error if the kernel rejects it.
     pub fn attach(interface: &str) -> Result<Self> {
         let mut ebpf = EbpfLoader::new().load(OBJECT).context("cannot load the reply path")?;
         let reply_path = program(&mut ebpf, "reply_path")?;
         reply_path.load()?;
         reply_path
             .attach(interface, XdpMode::Driver)
-            .context("cannot get the client's interface ready for live frames")?;
+            .context("cannot prepare the client's interface for live frames")?;
         Ok(Self { _ebpf: ebpf })
     }
 }
 
-/// A part of a kernel's tick, another one with each turn: what the kernel samples with its tick, as the time
-/// that it spends in softirq, would otherwise meet the same moment of every portion.
+/// Returns an offset of less than 10 ms that differs for each turn. Otherwise, what the kernel samples with its timer
+/// tick, such as the time spent in softirq, would always coincide with the same moment of a chunk.
 fn off_beat(turn: u32) -> Duration {
     const GOLDEN_RATIO: f64 = 0.618_034;
     Duration::from_millis(10).mul_f64((f64::from(turn) * GOLDEN_RATIO).fract())
@@ -393,26 +393,32 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     Ok(program.try_into()?)
 }
 
-/// `struct xdp_md` of a frame that came in by this interface.
+/// Returns the `struct xdp_md` of a frame received on `interface`.
 fn xdp_context(length: usize, interface: u32) -> Vec<u8> {
     [0, length as u32, 0, interface, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
-/// Frames that the cable has lost, by the interface's own count (`tx_dropped`: the peer's queue was full).
+/// Returns the number of frames that the cable dropped (the interface's `tx_dropped`: the peer's queue was full).
 fn lost(namespace: &Namespace, interface: &str) -> Result<u64> {
     let output =
         namespace.command("ip").args(["-s", "-j", "link", "show", interface]).output().context("cannot run ip")?;
-    let links: serde_json::Value = serde_json::from_slice(&output.stdout).context("ip's answer is not JSON")?;
-    links[0]["stats64"]["tx"]["dropped"].as_u64().with_context(|| format!("ip does not tell what {interface} lost"))
+    let links: serde_json::Value = serde_json::from_slice(&output.stdout).context("the output of ip is not JSON")?;
+    links[0]["stats64"]["tx"]["dropped"].as_u64().with_context(|| format!("ip does not show the drops of {interface}"))
 }
 
-/// The client's ends of cables.
+/// The client's ends of the cables.
 const ENDS: [&str; 2] = [CLIENT_INTERFACE, SECOND_CLIENT_INTERFACE];
 
 fn refuse_unless_lab(namespace: &Namespace, interface: &str) -> Result<()> {
-    ensure!(ENDS.contains(&interface), "a flood runs from the lab's {CLIENT_INTERFACE} only, not from {interface}");
+    ensure!(
+        ENDS.contains(&interface),
+        "a flood may be sent from the lab's {CLIENT_INTERFACE} only, not from {interface}"
+    );
     let own = std::fs::metadata("/proc/self/ns/net").context("cannot read this process's namespace")?.ino();
-    ensure!(namespace.inode()? != own, "a flood runs in a namespace of the lab's only, not in this process's own");
+    ensure!(
+        namespace.inode()? != own,
+        "a flood may be sent in a namespace of the lab only, not in that of this process"
+    );
     let links = namespace.command("ip").args(["-o", "link", "show", "up"]).output().context("cannot run ip")?;
     ensure!(links.status.success(), "cannot list the namespace's interfaces");
     let links = String::from_utf8_lossy(&links.stdout).into_owned();
@@ -420,7 +426,7 @@ fn refuse_unless_lab(namespace: &Namespace, interface: &str) -> Result<()> {
     for name in names {
         ensure!(
             name == "lo" || ENDS.contains(&name),
-            "a flood runs in a namespace without an uplink only: {name} is up"
+            "a flood may be sent in a namespace without an uplink only: {name} is up"
         );
     }
     Ok(())

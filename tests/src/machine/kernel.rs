@@ -1,4 +1,4 @@
-//! Debian's kernels: looked up, downloaded once, unpacked.
+//! Debian's kernels: looked up, downloaded once and unpacked.
 
 use std::{
     fs,
@@ -10,19 +10,19 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// A kernel that can be booted.
 pub struct Kernel {
-    /// The package it came in.
+    /// The Debian package.
     pub name: String,
-    /// The bootable file.
+    /// Path of the bootable file.
     pub image: PathBuf,
-    /// The folder of its modules.
+    /// Path of the module directory.
     pub modules: PathBuf,
 }
 
 impl Kernel {
-    /// The newest of Debian's cloud kernels of `series` (as in "6.12"), kept unpacked under `cache`.
+    /// Returns Debian's newest cloud kernel of `series` (for example "6.12"), kept unpacked under `cache`.
     ///
     /// # Errors
-    /// Where Debian's package lists have none, or it cannot be downloaded.
+    /// Returns an error if the package lists contain none or it cannot be downloaded.
     pub fn fetch(series: &str, cache: &Path) -> Result<Self> {
         let package = newest_package(series)?;
         let root = cache.join(&package);
@@ -35,17 +35,19 @@ impl Kernel {
             modules: [root.join("lib/modules").join(release), root.join("usr/lib/modules").join(release)]
                 .into_iter()
                 .find(|folder| folder.exists())
-                .with_context(|| format!("{package} has no modules"))?,
+                .with_context(|| format!("{package} contains no modules"))?,
             name: package,
         };
-        ensure!(kernel.image.exists(), "{} has no kernel", kernel.name);
+        ensure!(kernel.image.exists(), "{} contains no kernel", kernel.name);
         Ok(kernel)
     }
 
-    /// The modules `names` and all that they depend on, in the order in which to load them.
+    /// Returns the files of the modules `names` and of their dependencies, in load order.
+    ///
+    /// A module without a file is assumed to be built in.
     ///
     /// # Errors
-    /// Where the kernel's list of modules cannot be read. A module that is not in it is built in.
+    /// Returns an error if the module directory cannot be read.
     pub fn modules_for(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         let mut pending: Vec<String> = names.iter().rev().map(ToString::to_string).collect();
@@ -73,7 +75,7 @@ fn newest_package(series: &str) -> Result<String> {
     let output = Command::new("apt-cache")
         .args(["pkgnames", &format!("linux-image-{series}.")])
         .output()
-        .context("cannot run apt-cache: other kernels come from Debian's packages")?;
+        .context("cannot run apt-cache, which finds Debian's kernel packages")?;
     let mut names: Vec<String> = String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter(|name| name.ends_with("-cloud-amd64"))
@@ -81,7 +83,7 @@ fn newest_package(series: &str) -> Result<String> {
         .collect();
     names.sort_by_key(|name| version_numbers(name));
     names.pop().with_context(|| {
-        format!("Debian's package lists have no cloud kernel {series}: `apt-get update` refreshes them")
+        format!("Debian's package lists contain no cloud kernel {series}: `apt-get update` refreshes them")
     })
 }
 
@@ -90,9 +92,9 @@ fn version_numbers(name: &str) -> Vec<u64> {
 }
 
 fn unpack(package: &str, cache: &Path, root: &Path) -> Result<()> {
-    fs::create_dir_all(cache).context("cannot make the folder for kernels")?;
-    let folder = tempfile::tempdir_in(cache).context("cannot make a folder for the download")?;
-    // apt would fetch as a user of its own, who may not enter the folder.
+    fs::create_dir_all(cache).context("cannot create the directory for kernels")?;
+    let folder = tempfile::tempdir_in(cache).context("cannot create a directory for the download")?;
+    // By default apt downloads as the user _apt, which cannot enter the directory.
     let status = Command::new("apt-get")
         .args(["download", "-q", "-o", "APT::Sandbox::User=root", package])
         .current_dir(folder.path())
@@ -103,12 +105,12 @@ fn unpack(package: &str, cache: &Path, root: &Path) -> Result<()> {
         .filter_map(Result::ok)
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    let Some(archive) = archive else { bail!("{package} was downloaded, but is not there") };
+    let Some(archive) = archive else { bail!("{package} was downloaded, but the archive is missing") };
     let unpacked = folder.path().join("root");
     let status =
         Command::new("dpkg-deb").arg("-x").arg(archive).arg(&unpacked).status().context("cannot run dpkg-deb")?;
     ensure!(status.success(), "{package} could not be unpacked");
-    fs::rename(&unpacked, root).with_context(|| format!("cannot keep {package}"))
+    fs::rename(&unpacked, root).with_context(|| format!("cannot move {package} to the cache"))
 }
 
 fn module_files(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -128,13 +130,13 @@ fn module_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// `tcp_diag` for `tcp_diag.ko` or `tcp_diag.ko.xz`.
+/// Returns the module's name: `tcp_diag` for `tcp_diag.ko` or `tcp_diag.ko.xz`.
 pub(super) fn module_name(file: &Path) -> String {
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     name.split('.').next().unwrap_or_default().replace('-', "_")
 }
 
-/// The module's own word on what it depends on (`modinfo -F depends`).
+/// Returns the names of the modules that a module depends on (`modinfo -F depends`).
 fn dependencies(file: &Path) -> Result<Vec<String>> {
     let output = Command::new("modinfo").args(["-F", "depends"]).arg(file).output().context("cannot run modinfo")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

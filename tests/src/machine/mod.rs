@@ -1,5 +1,5 @@
-//! Virtual machines with other kernels: qemu without acceleration, an initramfs with the programs of
-//! the lab in it, and nothing else.
+//! Virtual machines with other kernels: qemu without acceleration, booting an initramfs with the lab's programs or a
+//! complete Debian.
 
 mod debian;
 mod image;
@@ -18,29 +18,29 @@ pub use debian::{Debian, OUTCOME};
 pub use image::Image;
 pub use kernel::Kernel;
 
-/// Emulated, a machine is slow; the smoke test takes half a minute.
+/// Time limit for the smoke test, which takes half a minute without hardware acceleration.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// Printed by the image's init when the program has ended with 0.
-pub(crate) const SUCCESS: &str = "the program in the machine ended with 0";
+/// Printed by the image's init when the program has exited with 0.
+pub(crate) const SUCCESS: &str = "the program in the machine exited with 0";
 
-/// Boots `kernel` with `image`; returns what it printed.
+/// Boots `kernel` with `image` and returns the console output.
 ///
 /// # Errors
-/// Where qemu is not installed, the machine does not end in time, or its program fails.
+/// Returns an error if qemu is not installed, the machine does not power off in time, or its program fails.
 pub fn boot(kernel: &Kernel, image: &Path) -> Result<String> {
-    let folder = tempfile::tempdir().context("cannot make a folder for the machine")?;
+    let folder = tempfile::tempdir().context("cannot create a directory for the machine")?;
     let mut qemu = qemu(kernel, image, PATIENCE);
     qemu.args(["-m", "1024", "-no-reboot", "-append", "console=ttyS0 panic=-1 quiet"]);
     let text = run_to_end(&mut qemu, &folder.path().join("console"))?;
     if !text.contains(SUCCESS) {
-        bail!("on {} the program failed, or the machine did not end within {PATIENCE:?}:\n{text}", kernel.name);
+        bail!("on {} the program failed, or the machine did not power off within {PATIENCE:?}:\n{text}", kernel.name);
     }
     Ok(text)
 }
 
-/// An emulated machine without a network, which boots `kernel` with the first steps in `initramfs` and is ended after
-/// `patience`.
+/// Returns the command for an emulated machine without a network that boots `kernel` with `initramfs` and is killed
+/// after `patience`.
 fn qemu(kernel: &Kernel, initramfs: &Path, patience: Duration) -> Command {
     let mut command = Command::new("timeout");
     command
@@ -52,17 +52,17 @@ fn qemu(kernel: &Kernel, initramfs: &Path, patience: Duration) -> Command {
     command
 }
 
-/// Waits until the machine has ended; what it has printed, by way of the file `console`.
+/// Runs the machine until it powers off and returns its output, which is written to the file `console`.
 fn run_to_end(machine: &mut Command, console: &Path) -> Result<String> {
-    let output = fs::File::create(console).context("cannot make the machine's console")?;
+    let output = fs::File::create(console).context("cannot create the console file")?;
     machine
         .stdin(Stdio::null())
-        .stdout(output.try_clone().context("cannot share the machine's console")?)
+        .stdout(output.try_clone().context("cannot share the console file")?)
         .stderr(output)
         .spawn()
-        .context("cannot start qemu: Debian has it in the package qemu-system-x86")?
+        .context("cannot start qemu (Debian package: qemu-system-x86)")?
         .wait()
         .context("cannot wait for the machine")?;
-    let printed = fs::read(console).context("cannot read the machine's console")?;
+    let printed = fs::read(console).context("cannot read the console file")?;
     Ok(String::from_utf8_lossy(&printed).into_owned())
 }

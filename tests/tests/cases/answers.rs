@@ -1,7 +1,7 @@
-//! Golden answers: for what systems send in their SYNs, the SYN-ACK with a cookie is exact to the byte, and
-//! tcpdump has nothing against it.
+//! Golden answers: for the SYNs of common systems, the SYN-ACK with a cookie is correct to the byte, and valid
+//! according to tcpdump.
 
-#![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
+#![expect(clippy::expect_used, reason = "constants of the test, which always parse")]
 
 use std::{fs, net::IpAddr, process::Command};
 
@@ -24,7 +24,7 @@ const XDP_TX: u32 = 3;
 const PORT: u16 = 443;
 const ECE: u8 = 0x40;
 const CWR: u8 = 0x80;
-/// Lowest bits of a timestamp that say: no window scale, selective acknowledgements, congestion notification.
+/// The lowest bits of the timestamp: no window scaling, selective acknowledgements, explicit congestion notification.
 const NO_SCALE: u8 = 0xf;
 const SACK: u8 = 0x10;
 const ECN: u8 = 0x20;
@@ -38,12 +38,12 @@ fn everything() -> u32 {
     COOKIE | ANY_IPV4 | ANY_IPV6 | TIMESTAMPS | SACK | WINDOW_SCALING | ECN
 }
 
-/// The datapath with a port that is challenged so.
+/// Loads the datapath for XDP, with a port that is challenged with these bits of `port_flag`.
 fn challenging(flags: u32) -> Result<Guard> {
     challenging_at(Hook::Xdp, flags)
 }
 
-/// The same, as it is attached at this hook.
+/// Loads the datapath for `hook`, with a port that is challenged with these bits of `port_flag`.
 fn challenging_at(hook: Hook, flags: u32) -> Result<Guard> {
     let mut guard = Guard::load_at(hook)?;
     let control = Control {
@@ -56,13 +56,13 @@ fn challenging_at(hook: Hook, flags: u32) -> Result<Guard> {
     guard.maps.control.give(&control)?;
     let local = [address("198.18.0.1").into(), address("2001:db8::1").into(), address("fe80::1").into()];
     guard.maps.local.set(&local.into_iter().collect())?;
-    // Another hop limit than the time to live: they are not to be mixed up.
+    // The hop limit differs from the time to live, so that confusing them is noticed.
     let terms = PortChallenge { hop_limit: 63, ..challenge_terms(flags) };
     guard.maps.challenges.set_terms(&[(PORT, terms)].into())?;
     Ok(guard)
 }
 
-/// The verdict of a frame, and what became of it.
+/// Runs a frame and returns the verdict and the resulting frame.
 fn answer(guard: &Guard, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
     let mut answer = vec![0; 256];
     let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut answer), ..TestRunOptions::new() };
@@ -75,8 +75,8 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// What a system sends, and what is answered: the options with a placeholder for the server's timestamp, and the
-/// lowest bits of that.
+/// The TCP options that a system sends, and the values expected in the answer: the MSS for IPv4 and IPv6, the lowest
+/// bits of the timestamp, if there is one, and whether there is a window scale.
 struct System {
     name: &'static str,
     sends: &'static [u8],
@@ -85,7 +85,7 @@ struct System {
     has_scale: bool,
 }
 
-/// The client's timestamp in all of these.
+/// The client's timestamp in all SYNs.
 const STAMP: [u8; 4] = [1, 2, 3, 4];
 
 const SYSTEMS: &[System] = &[
@@ -166,7 +166,7 @@ impl System {
     }
 }
 
-/// A SYN in every wrapping that there is.
+/// Returns the system's SYN in every kind of frame.
 fn wrappings(system: &System) -> Vec<(String, Frame)> {
     let ipv4 = Frame::syn(address("198.18.1.1"), address("198.18.0.1"), PORT);
     let ipv6 = Frame::syn(address("2001:db8:1::1"), address("2001:db8::1"), PORT);
@@ -186,7 +186,7 @@ fn wrappings(system: &System) -> Vec<(String, Frame)> {
     shapes.into_iter().map(|(name, frame)| (format!("{}: {name}", system.name), with_options(frame))).collect()
 }
 
-/// What the answer must be, to the byte; the cookie and the upper bits of the timestamp are taken from it.
+/// Returns the expected answer. The cookie and the upper bits of the timestamp are taken from the actual one.
 fn expected(system: &System, syn: &Frame, answer: &[u8]) -> Vec<u8> {
     let link = 14 + 4 * syn.tags.len();
     let is_ipv4 = syn.source.is_ipv4();
@@ -231,7 +231,7 @@ fn every_system_gets_its_answer() -> Result<()> {
         for system in SYSTEMS {
             for (name, syn) in wrappings(system) {
                 let mut frame = syn.build().bytes;
-                // The shortest frames are filled up by whoever sends them, with whatever there was.
+                // Senders pad the shortest frames with arbitrary bytes.
                 let length = frame.len().max(60);
                 frame.resize(length, 0xee);
                 let (verdict, answer) = answer(&guard, &frame)?;
@@ -246,7 +246,7 @@ fn every_system_gets_its_answer() -> Result<()> {
     Ok(())
 }
 
-/// tcpdump reads them all, and finds both checksums right.
+/// Checks that tcpdump can parse all answers and finds the checksums correct.
 fn tcpdump_agrees(answers: &[(String, Vec<u8>)]) -> Result<()> {
     let mut pcap = vec![0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0];
     for (_, answer) in answers {
@@ -256,15 +256,15 @@ fn tcpdump_agrees(answers: &[(String, Vec<u8>)]) -> Result<()> {
         pcap.extend(length);
         pcap.extend(answer);
     }
-    let file = tempfile::NamedTempFile::new().context("no file")?;
+    let file = tempfile::NamedTempFile::new().context("cannot create a temporary file")?;
     fs::write(file.path(), pcap).context("cannot write the capture")?;
     let output = Command::new("tcpdump").args(["-n", "-vvv", "-r"]).arg(file.path()).output();
-    let output = output.context("cannot run tcpdump: Debian has it in the package tcpdump")?;
+    let output = output.context("cannot run tcpdump (Debian package: tcpdump)")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let right = text.matches("(correct)").count();
-    ensure!(right == answers.len(), "{right} of {} have a right TCP checksum:\n{text}", answers.len());
+    ensure!(right == answers.len(), "{right} of {} answers have a correct TCP checksum:\n{text}", answers.len());
     for complaint in ["bad", "incorrect", "invalid", "truncated", "missing", "[|"] {
-        ensure!(!text.contains(complaint), "tcpdump says \"{complaint}\":\n{text}");
+        ensure!(!text.contains(complaint), "tcpdump reports \"{complaint}\":\n{text}");
     }
     ensure!(text.matches("Flags [S").count() == answers.len(), "{text}");
     Ok(())
@@ -312,9 +312,9 @@ fn who_must_not_be_answered_is_not() -> Result<()> {
     ] {
         let frame = frame.build().bytes;
         let (verdict, same) = answer(&guard, &frame)?;
-        ensure!(verdict == XDP_PASS && same == frame, "{name}: {verdict}");
+        ensure!(verdict == XDP_PASS && same == frame, "{name}: the frame was changed or the verdict is {verdict}");
     }
-    // A listener that takes IPv4 only, or what comes to one address.
+    // A listener for IPv4 only, and one for a single address.
     let frame = |text: &str| if text.contains(':') { "2001:db8:1::1" } else { "198.18.1.1" };
     let verdict = |guard: &Guard, to: &str| answer(guard, &syn(frame(to), to, PORT).build().bytes).map(|run| run.0);
     let terms = |flags: u32| PortChallenge { flags, time_to_live: 64, ..PortChallenge::default() };
@@ -339,8 +339,11 @@ fn first_syns_are_dropped_and_repeats_pass() -> Result<()> {
     }
     ensure!(count(Counter::DropFirstSyn)? == 3);
     std::thread::sleep(std::time::Duration::from_secs(1));
-    ensure!(answer(&guard, &syn.build().bytes)?.0 == XDP_PASS, "sent again after a second");
-    ensure!(answer(&guard, &Frame { sequence: 7, ..syn }.build().bytes)?.0 == 1, "that is another one");
+    ensure!(answer(&guard, &syn.build().bytes)?.0 == XDP_PASS, "a retransmit after a second did not pass");
+    ensure!(
+        answer(&guard, &Frame { sequence: 7, ..syn }.build().bytes)?.0 == 1,
+        "a SYN with another sequence number was not dropped"
+    );
     ensure!(count(Counter::SynTracked)? + count(Counter::SynUntracked)? == 1);
     Ok(())
 }

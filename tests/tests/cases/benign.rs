@@ -1,5 +1,5 @@
-//! The judgement table, benign rows: whatever real clients do, all stays calm, nobody is blocked, nothing
-//! is dropped, and every client is served.
+//! The judgement table, benign rows: whatever legitimate clients do, the state stays calm, no source is blocked,
+//! nothing is dropped, and the clients are served.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -18,7 +18,7 @@ use lab::{
 
 const RUN: Duration = Duration::from_secs(5);
 
-/// What every row must show.
+/// Checks what every row must show.
 fn check(scene: &mut Scene, seen: &Seen) -> Result<()> {
     ensure!(seen.states == ["calm"], "{:?}: {}", seen.states, seen.last["attack"]);
     let stats = scene.daemon.json("/stats")?;
@@ -46,7 +46,7 @@ fn crowd_is_served(
 ) -> Result<()> {
     let crowd = Crowd { lab: &scene.lab, addresses, rate, threads };
     let (clients, seen) = scene.observe(|| crowd.run(server, RUN))?;
-    ensure!(clients.share() == 1.0, "{} of {} were served", clients.served(), clients.tried);
+    ensure!(clients.share() == 1.0, "{} of {} connections were served", clients.served(), clients.tried);
     let least = f64::from(rate) * RUN.as_secs_f64() * 0.8;
     ensure!(f64::from(clients.served()) > least, "only {} connections were made", clients.served());
     check(scene, &seen)
@@ -68,7 +68,7 @@ fn one_address_with_500_connections_a_second() -> Result<()> {
 
 #[test]
 fn more_connections_than_the_ceiling_of_syns() -> Result<()> {
-    // Who completes a handshake gets back what its SYN cost.
+    // A completed handshake gives the source back what its SYN cost.
     let mut scene = Scene::new("[source]\nsyn_per_second = 100")?;
     let addresses = addresses(&scene, Ipv4Addr::new(198, 18, 2, 1), 1)?;
     crowd_is_served(&mut scene, addresses, WEB, 600, 2)
@@ -89,7 +89,7 @@ fn bursts_as_of_a_recursive_fetch() -> Result<()> {
     let (served, seen) = scene.observe(|| {
         let mut served = 0;
         for _ in 0..10 {
-            // Forty connections at the same moment, then a while of reading.
+            // Forty simultaneous connections, then a pause.
             served += thread::scope(|scope| {
                 let fetches: Vec<_> = (0..40).map(|_| scope.spawn(|| Client::new(&lab).fetch(WEB))).collect();
                 let results =
@@ -100,13 +100,13 @@ fn bursts_as_of_a_recursive_fetch() -> Result<()> {
         }
         Ok(served)
     })?;
-    ensure!(served == 400, "{served} of 400 were served");
+    ensure!(served == 400, "{served} of 400 connections were served");
     check(&mut scene, &seen)
 }
 
 #[test]
 fn a_client_on_a_lossy_path() -> Result<()> {
-    // Its SYNs arrive, what it is answered is lost, and it sends them again: each ten times, from 60 connections.
+    // SYNs arrive, but the replies are lost, so the client sends the SYNs of 60 connections ten times.
     let mut scene = Scene::new("")?;
     let spec = FloodSpec {
         source_ports: (30_000, 60),
@@ -129,14 +129,14 @@ fn a_client_on_a_lossy_path() -> Result<()> {
 #[test]
 fn a_slow_application_is_told_of_and_is_no_attack() -> Result<()> {
     let mut scene = Scene::new("")?;
-    // The kernel completes handshakes, and nobody accepts them: 128 fit, and one more.
+    // The kernel completes handshakes, but the application accepts none: the accept queue holds 128 plus one.
     let _slow = server::listen(&scene.lab.server, SERVER_IPV4.into(), 8080)?;
     let addresses = addresses(&scene, Ipv4Addr::new(198, 18, 2, 1), 50)?;
     let lab = scene.lab.clone();
     let (_, seen) = scene.observe(|| {
         let connect = |n: usize| {
             let source = addresses[n % addresses.len()];
-            // Some fail, once the backlog is full: that is what it is about.
+            // Some fail once the accept queue is full, as intended.
             Client::new(&lab).from(source).connect((SERVER_IPV4, 8080).into()).ok()
         };
         thread::scope(|scope| {
@@ -150,7 +150,7 @@ fn a_slow_application_is_told_of_and_is_no_attack() -> Result<()> {
         });
         Ok(())
     })?;
-    ensure!(seen.slow.contains(&8080), "port 8080 was not said to be slow: {}", seen.last["ports"]);
+    ensure!(seen.slow.contains(&8080), "port 8080 was not reported as slow: {}", seen.last["ports"]);
     ensure!(seen.last["refused"].as_u64() > Some(5), "nothing was refused: {}", seen.last["tcp_ext"]);
     let told = scene.events("slow_application")?;
     ensure!(told.iter().any(|event| event["subject"] == "8080"), "{told:?}");
@@ -174,7 +174,7 @@ fn a_restart_of_nginx_under_load() -> Result<()> {
             Ok((clients.join().unwrap_or_else(|panic| resume_unwind(panic))?, nginx))
         })
     })?;
-    ensure!(clients.share() < 1.0, "nobody noticed that nginx was away");
+    ensure!(clients.share() < 1.0, "all connections were served although nginx was stopped");
     ensure!(seen.last["totals"]["syn_closed"].as_u64() > Some(500), "{}", seen.last["totals"]);
     check(&mut scene, &seen)
 }
@@ -185,11 +185,11 @@ fn idle_half_open_handshakes_within_the_thresholds() -> Result<()> {
     let spec = FloodSpec::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 2, 1).into(), 3), 80);
     let mut syns = scene.flood(&spec)?;
     let (_, seen) = scene.observe(|| {
-        // No more at once than a queue of the cable holds.
+        // No more at a time than the veth queue holds.
         for _ in 0..6 {
             syns.send(50)?;
         }
-        // Their SYN-ACKs are sent again meanwhile.
+        // Meanwhile the SYN-ACKs are retransmitted.
         thread::sleep(Duration::from_secs(4));
         Ok(())
     })?;
@@ -212,7 +212,7 @@ fn health_checks_that_reset_after_the_syn_ack() -> Result<()> {
         Ok(())
     })?;
     eventually(
-        "every check has ended",
+        "every handshake was reset",
         || scene.daemon.json("/stats"),
         |stats| stats["totals"]["handshakes_reset"] == 1000 && stats["half_open"]["datapath"] == 0,
     )?;
@@ -221,17 +221,17 @@ fn health_checks_that_reset_after_the_syn_ack() -> Result<()> {
 
 #[test]
 fn a_probe_of_a_closed_port() -> Result<()> {
-    // A monitoring host that asks a port which nobody listens on, twice a second.
+    // A monitoring host that probes a port without a listener a few times per second.
     let mut scene = Scene::new("")?;
     let client = Client::new(&scene.lab);
     let (_, seen) = scene.observe(|| {
         for _ in 0..10 {
-            ensure!(client.connect((SERVER_IPV4, 7).into()).is_err(), "somebody listens there");
+            ensure!(client.connect((SERVER_IPV4, 7).into()).is_err(), "the connection to a closed port succeeded");
             thread::sleep(Duration::from_millis(200));
         }
         Ok(())
     })?;
     let address: IpAddr = "198.18.0.2".parse().expect("an address");
-    ensure!(!scene.blocked()?.contains(&address.to_string()), "it is blocked");
+    ensure!(!scene.blocked()?.contains(&address.to_string()), "the monitoring host is blocked");
     check(&mut scene, &seen)
 }

@@ -1,4 +1,5 @@
-//! Interfaces that others use too: programs that were there before, a place beside them, and everything back in the end.
+//! Interfaces with other XDP programs: running before them in a chain, or at traffic control, and restoring them in the
+//! end.
 
 use std::time::Duration;
 
@@ -25,25 +26,25 @@ fn what_passes_is_handed_on_and_the_place_given_back() -> Result<()> {
     let _nginx = Nginx::start(&lab, &[80])?;
     let neighbour = Neighbour::attach(&lab, SERVER_INTERFACE)?;
     let mut daemon = chaining(&lab)?.start()?;
-    ensure!(program_on(&lab, SERVER_INTERFACE)? != Some(neighbour.id), "tcpguard runs first");
+    ensure!(program_on(&lab, SERVER_INTERFACE)? != Some(neighbour.id), "tcpguard does not run before the neighbour");
     let stats = daemon.json("/stats")?;
     ensure!(stats["interfaces"][0]["reason"].to_string().contains("neighbour"), "{}", stats["interfaces"]);
 
     let before = neighbour.seen()?;
     Client::new(&lab).fetch(WEB)?;
     let after_client = neighbour.seen()?;
-    ensure!(after_client >= before + 4, "a connection passes by both: {before}, {after_client}");
+    ensure!(after_client >= before + 4, "the neighbour did not see the connection: {before}, {after_client}");
     ensure!(daemon.tcpguard(&["block", "198.18.1.1"])?.status.success());
     Flood::new(&lab, &FloodSpec::one_source(80))?.send(50)?;
-    let stats = daemon.stats_when("all is counted", |stats| syn(stats) == 51)?;
+    let stats = daemon.stats_when("all SYNs are counted", |stats| syn(stats) == 51)?;
     ensure!(stats["drops"]["denied"] == 50, "{}", stats["drops"]);
-    ensure!(neighbour.seen()? < after_client + 50, "what is dropped goes no further");
+    ensure!(neighbour.seen()? < after_client + 50, "dropped packets reached the neighbour");
 
     daemon.end(Signal::SIGTERM)?;
-    ensure!(program_on(&lab, SERVER_INTERFACE)? == Some(neighbour.id), "it is back in its place");
+    ensure!(program_on(&lab, SERVER_INTERFACE)? == Some(neighbour.id), "the neighbour is not attached again");
     let before = neighbour.seen()?;
     Client::new(&lab).fetch(WEB)?;
-    ensure!(neighbour.seen()? > before, "and sees what comes");
+    ensure!(neighbour.seen()? > before, "the neighbour sees no packets");
     Ok(())
 }
 
@@ -56,38 +57,38 @@ fn a_crash_leaves_both_and_the_next_start_or_detach_goes_on_from_there() -> Resu
     let has_its_turn = |when: &str| {
         let before = neighbour.seen()?;
         Client::new(&lab).fetch(WEB)?;
-        ensure!(neighbour.seen()? >= before + 4, "{when} it has its turn");
+        ensure!(neighbour.seen()? >= before + 4, "{when} the neighbour does not see the connection");
         Ok(())
     };
     for round in 1..=2 {
         daemon.end(Signal::SIGKILL)?;
         has_its_turn("while no daemon runs")?;
         daemon.start_again()?;
-        has_its_turn("with the next one")?;
-        daemon.stats_when("all is counted", |stats| syn(stats) == 2 * round)?;
+        has_its_turn("with the next daemon")?;
+        daemon.stats_when("all SYNs are counted", |stats| syn(stats) == 2 * round)?;
     }
     daemon.end(Signal::SIGKILL)?;
     Client::new(&lab).fetch(WEB)?;
     let detached = daemon.tcpguard(&["detach"])?;
     ensure!(detached.status.success(), "{detached}");
-    ensure!(program_on(&lab, SERVER_INTERFACE)? == Some(neighbour.id), "it is back in its place");
+    ensure!(program_on(&lab, SERVER_INTERFACE)? == Some(neighbour.id), "the neighbour is not attached again");
 
-    // Who wants traffic control instead gives it its place back too.
+    // Changing to traffic control attaches the neighbour again too.
     daemon.start_again()?;
     daemon.end(Signal::SIGKILL)?;
     daemon.set_config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\nattach = \"tc\""))?;
     daemon.start_again()?;
-    ensure!(program_on(&lab, SERVER_INTERFACE)? == Some(neighbour.id), "it is back in its place");
-    has_its_turn("before traffic control")?;
+    ensure!(program_on(&lab, SERVER_INTERFACE)? == Some(neighbour.id), "the neighbour is not attached again");
+    has_its_turn("with tcpguard at traffic control")?;
     daemon.end(Signal::SIGTERM)?;
     daemon.set_config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\ncoexist = \"chain\""))?;
 
-    // Who does not want a chain any more gets the refusal, and the other program its place.
+    // Without the chain the daemon refuses to start, and the neighbour is attached again.
     daemon.start_again()?;
     daemon.end(Signal::SIGKILL)?;
     let refusing = daemon.again_with(&format!("interfaces = [\"{SERVER_INTERFACE}\"]"))?;
     ensure!(said(&refusing).contains("already has the XDP program"), "{refusing}");
-    ensure!(program_on(&lab, SERVER_INTERFACE)? == Some(neighbour.id), "it is back in its place");
+    ensure!(program_on(&lab, SERVER_INTERFACE)? == Some(neighbour.id), "the neighbour is not attached again");
     Ok(())
 }
 
@@ -102,7 +103,7 @@ fn what_a_link_holds_cannot_be_displaced_and_tc_guards_beside_it() -> Result<()>
     for word in ["reply_path", "bpf_link", "attach = \"tc\""] {
         ensure!(said(&refused).contains(word), "{word}: {refused}");
     }
-    ensure!(program_on(&lab, SERVER_INTERFACE)? == before, "it was not touched");
+    ensure!(program_on(&lab, SERVER_INTERFACE)? == before, "the other program was replaced");
 
     let mut daemon = at_tc(&lab)?.start()?;
     let stats = daemon.json("/stats")?;
@@ -110,12 +111,13 @@ fn what_a_link_holds_cannot_be_displaced_and_tc_guards_beside_it() -> Result<()>
     Client::new(&lab).fetch(WEB)?;
     ensure!(daemon.tcpguard(&["block", "198.18.1.1"])?.status.success());
     Flood::new(&lab, &FloodSpec::one_source(80))?.send(50)?;
-    daemon.stats_when("it counts and drops", |stats| syn(stats) == 51 && stats["drops"]["denied"] == 50)?;
+    daemon.stats_when("SYNs are counted and dropped", |stats| syn(stats) == 51 && stats["drops"]["denied"] == 50)?;
     daemon.restart(Signal::SIGKILL)?;
     Flood::new(&lab, &FloodSpec::one_source(80))?.send(50)?;
-    daemon.stats_when("and goes on after a crash", |stats| syn(stats) == 101 && stats["drops"]["denied"] == 100)?;
+    daemon
+        .stats_when("SYNs are dropped after a crash", |stats| syn(stats) == 101 && stats["drops"]["denied"] == 100)?;
     daemon.end(Signal::SIGTERM)?;
-    ensure!(program_on(&lab, SERVER_INTERFACE)? == before, "the other one was never touched");
+    ensure!(program_on(&lab, SERVER_INTERFACE)? == before, "the other program was replaced");
     Flood::new(&lab, &FloodSpec::one_source(80))?.send(5)?;
     Client::new(&lab).fetch(WEB).map(drop)
 }
@@ -140,7 +142,7 @@ fn at_tc_a_spoofed_flood_is_answered_with_cookies_too() -> Result<()> {
         daemon.stats_when("cookies are sent", |stats| stats["totals"]["challenged"].as_u64() > Some(1000))?;
         Client::new(&lab).run(WEB, 50, Duration::from_secs(2), || true)
     })?;
-    ensure!(client.served() == client.tried, "{} of {} served", client.served(), client.tried);
+    ensure!(client.served() == client.tried, "{} of {} connections were served", client.served(), client.tried);
     let sent = flood.delivered()? + oracle::syns_sent(&lab.client)?;
     let stats = daemon.stats_when("every SYN is counted", |stats| syn(stats) == sent)?;
     ensure!(stats["totals"]["completed"] == client.tried, "{}", stats["totals"]);

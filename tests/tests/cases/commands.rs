@@ -1,4 +1,4 @@
-//! The commands, as they are typed.
+//! The output of the commands.
 
 use anyhow::{Result, ensure};
 use lab::{
@@ -28,14 +28,14 @@ fn they_show_what_the_daemon_knows() -> Result<()> {
     };
 
     let status = run(&["status"])?;
-    ensure!(status.lines().count() == 10, "ten lines: {status}");
+    ensure!(status.lines().count() == 10, "expected ten lines: {status}");
     ensure!(status.contains("half open  300 in the kernel (limit 500)"), "{status}");
     ensure!(status.contains("lab-server (native)"), "{status}");
     let json: Value = serde_json::from_str(&run(&["status", "--json"])?)?;
     ensure!(json["totals"]["completed"] == 1, "{json}");
 
     let sources = run(&["sources", "--limit", "5"])?;
-    ensure!(sources.lines().count() == 6, "a heading and five: {sources}");
+    ensure!(sources.lines().count() == 6, "expected a heading and five rows: {sources}");
     let json: Value = serde_json::from_str(&run(&["sources", "--sort", "half-open", "--limit", "1000", "--json"])?)?;
     let rows = json.as_array().expect("an array");
     ensure!(rows.len() == 301, "{} sources", rows.len());
@@ -74,7 +74,7 @@ fn check_prints_the_effective_configuration() -> Result<()> {
         |arguments: &[&str]| finish(std::process::Command::new(binary()?).arg("--config").arg(&file).args(arguments));
     let text = stdout(&run(&["check"])?);
     ensure!(text.contains("max_half_open = 7") && text.contains("hold = \"10s\""), "{text}");
-    // What it prints is a configuration with the same effect.
+    // The output is a configuration with the same effect.
     std::fs::write(&file, &text)?;
     ensure!(stdout(&run(&["check"])?) == text, "{text}");
     let json: Value = serde_json::from_str(&stdout(&run(&["check", "--json"])?))?;

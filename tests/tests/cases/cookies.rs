@@ -1,7 +1,7 @@
-//! Cookies under attack: what comes back is a connection only where it is the right cookie, from whom and for what
-//! it was made, for the first time; and floods of segments that belong to nothing are dropped.
+//! Cookies under attack: only the first ACK with the right cookie, from the source and for the port that it was issued
+//! for, makes a connection; and floods of stray segments are dropped.
 
-#![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
+#![expect(clippy::expect_used, reason = "constants of the test, which always parse")]
 
 use std::{
     io::{Read, Write},
@@ -22,7 +22,8 @@ use serde_json::Value;
 const PORT: u16 = 443;
 const ALWAYS: &str = "interfaces = [\"lab-server\"]\n[challenge]\nmode = \"always\"\n";
 
-/// A server whose port is always challenged, and has completed a handshake already, so that it is guarded.
+/// A server whose port is always challenged, and on which a handshake was completed, so that the stray filter is
+/// active.
 struct Bench {
     lab: Lab,
     daemon: Daemon,
@@ -38,7 +39,7 @@ impl Bench {
     fn new() -> Result<Self> {
         let lab = Lab::new()?;
         let listener = server::listen(&lab.server, SERVER_IPV4.into(), PORT)?;
-        listener.set_nonblocking(true).context("the listener blocks")?;
+        listener.set_nonblocking(true).context("cannot make the listener non-blocking")?;
         let daemon = Setup::new(&lab)?.config(ALWAYS).start()?;
         let wire = Wire::open(&lab.client)?;
         let bench = Self { lab, daemon, listener, wire };
@@ -50,23 +51,24 @@ impl Bench {
         Ok(bench)
     }
 
-    /// A real connection, both ends of it.
+    /// Opens a connection and returns its client and server end.
     fn connect(&self) -> Result<(TcpStream, TcpStream)> {
         let client = Client::new(&self.lab).connect((SERVER_IPV4, PORT).into())?;
-        let server = lab::eventually("it is accepted", || Ok(self.listener.accept().ok()), Option::is_some)?;
-        let (server, _) = server.context("no connection")?;
-        server.set_nonblocking(false).context("the connection does not block")?;
+        let server =
+            lab::eventually("the connection is accepted", || Ok(self.listener.accept().ok()), Option::is_some)?;
+        let (server, _) = server.context("cannot accept the connection")?;
+        server.set_nonblocking(false).context("cannot make the connection blocking")?;
         Ok((client, server))
     }
 
-    /// How many connections wait to be accepted, after what was sent has had time to lead to one.
+    /// Accepts all connections, after a delay for segments under way, and returns their number.
     fn accept_all(&self) -> usize {
         std::thread::sleep(Duration::from_millis(200));
         std::iter::from_fn(|| self.listener.accept().ok()).count()
     }
 
     fn drops(&self) -> Result<Value> {
-        // The counters are read with each tick.
+        // The daemon reads the counters with each tick.
         std::thread::sleep(Duration::from_millis(250));
         Ok(self.daemon.json("/stats")?["drops"].clone())
     }
@@ -104,9 +106,9 @@ fn only_the_right_cookie_makes_a_connection_and_only_once() -> Result<()> {
     }
     let after = bench.drops()?;
     let dropped = number(&after["stray_ack"]) - number(&before["stray_ack"]);
-    ensure!(dropped == wrong.len() as u64, "{dropped} of {} were dropped: {after}", wrong.len());
+    ensure!(dropped == wrong.len() as u64, "{dropped} of {} segments were dropped: {after}", wrong.len());
     bench.wire.send(&right)?;
-    ensure!(bench.accept_all() == 1, "the right one made none");
+    ensure!(bench.accept_all() == 1, "the right cookie made no connection");
     Ok(())
 }
 
@@ -114,14 +116,14 @@ fn only_the_right_cookie_makes_a_connection_and_only_once() -> Result<()> {
 fn a_cookie_for_another_port_makes_no_connection() -> Result<()> {
     let bench = Bench::new()?;
     let other = server::listen(&bench.lab.server, SERVER_IPV4.into(), 444)?;
-    other.set_nonblocking(true).context("the listener blocks")?;
-    bench.daemon.stats_when("both are challenged", |stats| {
+    other.set_nonblocking(true).context("cannot make the listener non-blocking")?;
+    bench.daemon.stats_when("both ports are challenged", |stats| {
         stats["measures"]["challenge"]["ports"].as_array().is_some_and(|ports| ports.len() == 2)
     })?;
     let syn = linux_syn(address("198.18.20.1"), SERVER_IPV4.into(), PORT);
     let answer = bench.wire.ask(&syn)?;
     bench.wire.send(&Frame { destination_port: 444, ..completion(&syn, &answer) })?;
-    ensure!(bench.accept_all() == 0 && other.accept().is_err(), "it made a connection");
+    ensure!(bench.accept_all() == 0 && other.accept().is_err(), "the cookie made a connection on another port");
     Ok(())
 }
 
@@ -131,8 +133,9 @@ fn a_replayed_segment_makes_no_second_connection() -> Result<()> {
     let syn = linux_syn(address("198.18.20.1"), SERVER_IPV4.into(), PORT);
     let right = completion(&syn, &bench.wire.ask(&syn)?);
     bench.wire.send(&right)?;
-    ensure!(bench.accept_all() == 1, "there is no connection");
-    // Dropping it unread made the server reset it, or the client does so now: nothing is left of it.
+    ensure!(bench.accept_all() == 1, "the cookie made no connection");
+    // Make sure that the connection is gone: the server may have reset it when it was dropped; otherwise the client
+    // does.
     bench.wire.send(&Frame { flags: RST, tcp_options: Vec::new(), ..right.clone() })?;
     std::thread::sleep(Duration::from_millis(200));
     let before = bench.drops()?;
@@ -157,9 +160,9 @@ fn floods_of_segments_without_a_connection_are_dropped_to_the_last() -> Result<(
         let sent = Flood::new(&bench.lab, &spec)?.send_at(100_000, Duration::from_millis(500))?;
         let expected = number(&before["drops"][reason]) + sent;
         bench.daemon.stats_when(reason, |stats| number(&stats["drops"][reason]) == expected)?;
-        // A connection that was there does not notice.
-        client.write_all(b"alive").context("the connection is cut")?;
-        server.read_exact(&mut [0; 5]).context("the connection is deaf")?;
+        // An established connection is not affected.
+        client.write_all(b"alive").context("cannot write to the connection")?;
+        server.read_exact(&mut [0; 5]).context("nothing arrives over the connection")?;
         drop(bench.connect()?);
     }
     ensure!(bench.accept_all() == 0, "a flood made a connection");
@@ -174,6 +177,6 @@ fn guessed_cookies_make_no_connection() -> Result<()> {
     let bench = Bench::new()?;
     let spec = FloodSpec { flags: ACK, tcp_options: Vec::new(), ..FloodSpec::syn(Sources::RANDOM_IPV4, PORT) };
     Flood::new(&bench.lab, &spec)?.send_at(100_000, Duration::from_secs(5))?;
-    ensure!(bench.accept_all() == 0, "a guess was right");
+    ensure!(bench.accept_all() == 0, "a guessed cookie made a connection");
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Counts are exact in calm: what was sent is what is shown, by source, by port and in all, and the
-//! kernel's own view is the kernel's.
+//! Without an attack, counts are exact by source, by port and in total, and the kernel's half-open handshakes are those
+//! that `ss` shows.
 
-#![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
+#![expect(clippy::expect_used, reason = "constants of the test, which always parse")]
 
 use std::{
     collections::HashMap,
@@ -59,7 +59,7 @@ fn counts_are_exact(family: &Family) -> Result<()> {
     let half_open = SOURCES * SYNS_PER_SOURCE;
     flood.send(half_open as u32)?;
     let completed = family.clients.len() as u64 * CONNECTIONS_PER_CLIENT;
-    // A slow machine answers late, and the client's kernel then sends a SYN again.
+    // If a slow machine answers late, the client's kernel retransmits the SYN.
     let mut syns_of_clients = HashMap::new();
     for client in family.clients {
         lab.add_client_address(client)?;
@@ -80,9 +80,12 @@ fn counts_are_exact(family: &Family) -> Result<()> {
                 .as_array()
                 .is_some_and(|ports| ports.iter().any(|port| port["port"] == 80 && port["syn"] == syns))
     })?;
-    ensure!(stats["totals"]["packets"] == stats["totals"]["passed"], "nothing is dropped: {stats}");
-    ensure!(stats["totals"]["syn_repeated"] == syns - half_open - completed, "those sent twice: {stats}");
-    ensure!(stats["tracking"]["syn_untracked"] == 0, "in calm every source has an entry: {stats}");
+    ensure!(stats["totals"]["packets"] == stats["totals"]["passed"], "packets were dropped: {stats}");
+    ensure!(
+        stats["totals"]["syn_repeated"] == syns - half_open - completed,
+        "the retransmits of clients were not counted: {stats}"
+    );
+    ensure!(stats["tracking"]["syn_untracked"] == 0, "a source has no entry: {stats}");
 
     let sources = daemon.json("/sources?limit=100")?;
     let rows = sources.as_array().expect("an array");
@@ -111,7 +114,7 @@ fn counts_are_exact(family: &Family) -> Result<()> {
     kernel_rows_are_those_of_ss(&lab, &daemon, half_open)
 }
 
-/// The network that sent first holds its cell, whoever else falls to it, so its account is exact.
+/// Checks the account of the flood's network, which is exact: the first network keeps a cell even if others hash to it.
 fn network_is_accounted(daemon: &Daemon, half_open: u64) -> Result<()> {
     daemon.stats_when("the flood's network has an account", |stats| {
         stats["prefixes"]
@@ -123,7 +126,7 @@ fn network_is_accounted(daemon: &Daemon, half_open: u64) -> Result<()> {
     Ok(())
 }
 
-/// Once the SYN-ACKs were sent again, rows and retransmits still equal those of ss.
+/// Checks that rows and retransmits equal those of `ss`, after the SYN-ACKs were retransmitted.
 fn kernel_rows_are_those_of_ss(lab: &Lab, daemon: &Daemon, half_open: u64) -> Result<()> {
     let look = || -> Result<_> {
         let before = oracle::syn_recv(&lab.server)?;
@@ -132,8 +135,9 @@ fn kernel_rows_are_those_of_ss(lab: &Lab, daemon: &Daemon, half_open: u64) -> Re
         Ok((before, report, stats, oracle::syn_recv(&lab.server)?))
     };
     let all_retried = |rows: &[oracle::SynRecv]| rows.len() as u64 == half_open && rows.iter().all(|row| row.2 > 0);
-    let (ss, report, stats, _) = eventually("every SYN-ACK was sent again, and that is shown", look, |seen| {
-        // What ss shows must not have changed while the daemon was asked, whose two answers may be of two readings.
+    let (ss, report, stats, _) = eventually("every SYN-ACK was retransmitted, and counted as such", look, |seen| {
+        // The output of ss must not have changed during the requests, since the two responses may be of different
+        // readings.
         seen.0 == seen.3
             && all_retried(&seen.0)
             && seen.1["retried"] == half_open
@@ -155,7 +159,7 @@ fn kernel_rows_are_those_of_ss(lab: &Lab, daemon: &Daemon, half_open: u64) -> Re
         let sources = daemon.json("/sources?limit=100")?;
         sources.as_array().into_iter().flatten().map(|row| number(&row["retried"])).sum()
     };
-    ensure!(by_source >= half_open, "{by_source} repeated SYN-ACKs by source: {stats}");
+    ensure!(by_source >= half_open, "only {by_source} retransmitted SYN-ACKs by source: {stats}");
     Ok(())
 }
 
@@ -177,7 +181,7 @@ fn ends_of_handshakes_are_accounted_to_their_network() -> Result<()> {
         for _ in 0..7 {
             Client::new(&lab).fetch(family.server)?;
         }
-        daemon.stats_when("seven began and seven ended", |stats| {
+        daemon.stats_when("seven handshakes began and seven ended", |stats| {
             let prefixes = stats["prefixes"].as_array();
             prefixes.is_some_and(|rows| {
                 rows.len() == 1 && rows[0]["prefix"] == network && rows[0]["syn"] == 7 && rows[0]["ended"] == 7
@@ -190,7 +194,7 @@ fn ends_of_handshakes_are_accounted_to_their_network() -> Result<()> {
 #[test]
 fn a_dual_stack_listener_completes_handshakes_of_both_families() -> Result<()> {
     let lab = Lab::new()?;
-    // Its sockets are of IPv6, with IPv4 peers as mapped addresses.
+    // Its sockets are IPv6 sockets, with IPv4 peers as mapped addresses.
     let _listener = server::listen(&lab.server, "::".parse()?, 81)?;
     let daemon = Setup::new(&lab)?.start()?;
     for family in [ipv4(), ipv6()] {
@@ -214,7 +218,7 @@ fn a_dual_stack_listener_completes_handshakes_of_both_families() -> Result<()> {
     }
     let report = daemon.json("/half-open?port=81")?;
     ensure!(report["rows"].as_array().is_some_and(|rows| rows.len() == 20), "{report}");
-    ensure!(!report.to_string().contains("::ffff:"), "IPv4 peers are shown as what they are: {report}");
+    ensure!(!report.to_string().contains("::ffff:"), "IPv4 peers are shown as mapped addresses: {report}");
     Ok(())
 }
 
@@ -223,7 +227,7 @@ fn a_reset_ends_a_half_open_handshake() -> Result<()> {
     for family in [ipv4(), ipv6()] {
         let lab = Lab::new()?;
         let (_nginx, daemon) = start(&lab)?;
-        // The client has this address, and knows nothing of the connections: it resets each.
+        // The client has this address but no such connections, so it resets each.
         let client = family.clients[0];
         lab.add_client_address(client)?;
         Flood::new(&lab, &FloodSpec::syn(Sources::InTurn(client, 1), 80))?.send(8)?;
@@ -245,22 +249,22 @@ fn a_reset_of_an_open_connection_is_no_reset_of_a_handshake() -> Result<()> {
     let (_nginx, daemon) = start(&lab)?;
     let source = family.clients[0];
     lab.add_client_address(source)?;
-    // Three handshakes stay half open, on ports that the client's kernel is kept from resetting …
+    // Three handshakes stay half-open, since no client has their source address …
     let mut half_open = FloodSpec::syn(Sources::InTurn(family.first_source, 1), 80);
     half_open.source_ports = (2000, 3);
     Flood::new(&lab, &half_open)?.send(3)?;
-    // … while resets that belong to nothing arrive for them.
+    // … while RSTs with a wrong sequence number arrive for them.
     let mut resets = half_open.clone();
     resets.flags = frame::RST;
     resets.sequence = 77;
     Flood::new(&lab, &resets)?.send(3)?;
-    daemon.stats_when("resets with a wrong sequence number are counted and end nothing", |stats| {
+    daemon.stats_when("RSTs with a wrong sequence number are counted, and end no handshake", |stats| {
         stats["totals"]["rst"] == 3 && stats["half_open"]["datapath"] == 3 && stats["half_open"]["kernel"] == 3
     })?;
-    // With the right sequence number they do, for the kernel and for the datapath.
+    // RSTs with the right sequence number end the handshakes, for the kernel and for the datapath.
     resets.sequence = half_open.sequence + 1;
     Flood::new(&lab, &resets)?.send(3)?;
-    daemon.stats_when("resets with the right sequence number end them", |stats| {
+    daemon.stats_when("RSTs with the right sequence number end the handshakes", |stats| {
         stats["totals"]["rst"] == 6 && stats["half_open"]["datapath"] == 0 && stats["half_open"]["kernel"] == 0
     })?;
     Ok(())
@@ -275,7 +279,7 @@ fn a_syn_that_is_sent_again_is_no_new_handshake() -> Result<()> {
         for _ in 0..3 {
             Flood::new(&lab, &spec)?.send(40)?;
         }
-        daemon.stats_when("each SYN is counted, each handshake once", |stats| {
+        daemon.stats_when("each SYN is counted, and each handshake once", |stats| {
             stats["totals"]["syn"] == 120
                 && stats["totals"]["syn_repeated"] == 80
                 && stats["half_open"]["datapath"] == 40
@@ -304,7 +308,7 @@ fn every_kind_of_frame_is_counted_as_what_it_is() -> Result<()> {
         ("no flag", FloodSpec { flags: 0, ..syn }),
     ];
     for (index, (what, spec)) in kinds.into_iter().enumerate() {
-        // Ports of their own, or they would be SYNs sent again.
+        // Each kind uses other ports; otherwise its SYNs would count as retransmits.
         let spec = FloodSpec { source_ports: (2000 + 100 * index as u16, 100), ..spec };
         Flood::new(&lab, &spec).and_then(|mut flood| flood.send(100)).map_err(|error| error.context(what))?;
     }

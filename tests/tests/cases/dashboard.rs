@@ -1,4 +1,4 @@
-//! The dashboard, in a real browser beside a real flood.
+//! The dashboard, in a browser, during floods.
 
 use std::{path::PathBuf, thread, time::Duration};
 
@@ -17,7 +17,8 @@ const DESKTOP: (u32, u32) = (1280, 900);
 const PHONE: (u32, u32) = (390, 844);
 const IS_LIVE: &str = "document.querySelector('#connection')?.innerText === 'live'";
 
-/// How high the line of challenged SYNs reaches, as a share of the chart's height: by the pixels of its colour.
+/// A function that returns how high the line of challenged SYNs reaches, as a share of the chart's height, by its
+/// colour.
 const CHALLENGED_PEAK: &str = "() => {
     const canvas = document.querySelector('.chart canvas');
     const style = getComputedStyle(document.documentElement);
@@ -31,7 +32,7 @@ const CHALLENGED_PEAK: &str = "() => {
     return 0;
 }";
 
-/// Opens the dashboard, and waits until it shows what the daemon says.
+/// Opens the dashboard and waits until it is connected to the daemon.
 fn open(lab: &Lab, (width, height): (u32, u32)) -> Result<Browser> {
     let mut browser = Browser::start(&lab.server)?;
     browser.size(width, height)?;
@@ -41,7 +42,7 @@ fn open(lab: &Lab, (width, height): (u32, u32)) -> Result<Browser> {
     Ok(browser)
 }
 
-/// Pictures for the docs, where they are asked for: `TCPGUARD_SCREENSHOTS=docs/screenshots`.
+/// Saves a picture for the documentation if requested: `TCPGUARD_SCREENSHOTS=docs/screenshots`.
 fn keep_picture(browser: &mut Browser, name: &str) -> Result<()> {
     match std::env::var_os("TCPGUARD_SCREENSHOTS") {
         Some(folder) => browser.screenshot(&PathBuf::from(folder).join(format!("{name}.png"))),
@@ -57,7 +58,7 @@ fn keep_pictures(browser: &mut Browser, name: &str) -> Result<()> {
     browser.size(DESKTOP.0, DESKTOP.1)
 }
 
-/// Whether nothing stands out of the window to the side.
+/// Checks that the page is not wider than the window.
 fn fits(browser: &mut Browser) -> Result<()> {
     let excess = browser.evaluate("document.documentElement.scrollWidth - window.innerWidth")?;
     if excess.as_i64().is_none_or(|excess| excess > 0) {
@@ -86,19 +87,19 @@ fn numbers_are_those_of_stats() -> Result<()> {
     let daemon = Setup::new(&lab)?.start()?;
     let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.66.1".parse()?, 3), 80))?;
     flood.send(150)?;
-    let stats = daemon.stats_when("all are counted", |stats| stats["totals"]["syn"] == 150)?;
+    let stats = daemon.stats_when("all SYNs are counted", |stats| stats["totals"]["syn"] == 150)?;
     let mut browser = open(&lab, DESKTOP)?;
     for (tile, key) in
         [("syn", "syn"), ("completed", "completed"), ("dropped", "dropped"), ("challenged", "challenged")]
     {
         let shown = browser.text(&format!(".tile.{tile}"))?;
-        let count = stats["totals"][key].as_u64().context("no count")?;
+        let count = stats["totals"][key].as_u64().context("the count is not a number")?;
         ensure!(shown.contains(&grouped(count)), "{tile}: {count} is not in {shown:?}");
     }
     let half_open = &daemon.json("/stats")?["half_open"];
     let shown = browser.text(".tile.half-open")?;
     for side in ["kernel", "datapath"] {
-        let count = grouped(half_open[side].as_u64().context("no count")?);
+        let count = grouped(half_open[side].as_u64().context("the count is not a number")?);
         ensure!(shown.contains(&format!("{side} {count}")), "{side} {count} is not in {shown:?}");
     }
     let rows = browser.texts("#sources tbody tr")?;
@@ -117,7 +118,7 @@ fn an_attack_comes_and_goes_before_ones_eyes() -> Result<()> {
     let scene = Scene::new("")?;
     let mut browser = open(&scene.lab, DESKTOP)?;
     Client::new(&scene.lab).run(WEB, 50, Duration::from_secs(3), || true)?;
-    ensure!(browser.text("#state")?.eq_ignore_ascii_case("calm"), "it is not calm");
+    ensure!(browser.text("#state")?.eq_ignore_ascii_case("calm"), "the state is not calm");
     keep_pictures(&mut browser, "calm")?;
     for (name, sources, kind) in [
         ("concentrated", Sources::InTurn("198.18.66.1".parse()?, 10), "concentrated"),
@@ -127,38 +128,42 @@ fn an_attack_comes_and_goes_before_ones_eyes() -> Result<()> {
         let attack = thread::scope(|scope| -> Result<_> {
             let attack = scope.spawn(|| scene.attack(&spec, 50_000, Duration::from_secs(8)));
             let took = browser.wait("document.querySelector('#banner.attack')")?;
-            // The flood's own preparation is part of that.
-            ensure!(took < 2000, "{name}: it took {took} ms until the attack was shown");
+            // This includes the time to prepare the flood.
+            ensure!(took < 2000, "{name}: the attack was shown only after {took} ms");
             browser.wait(&format!("document.querySelector('#kind')?.innerText === '{kind}'"))?;
             thread::sleep(Duration::from_secs(4));
             ensure!(
                 !browser.texts("#evidence li")?.is_empty() && !browser.texts("#measures li")?.is_empty(),
-                "no words"
+                "{name}: no evidence or no measures are shown"
             );
             let first = browser.text("#events li")?;
-            ensure!(!first.is_empty(), "no events");
+            ensure!(!first.is_empty(), "{name}: no events are shown");
             keep_pictures(&mut browser, name)?;
             browser.size(PHONE.0, PHONE.1)?;
             fits(&mut browser)?;
             browser.size(DESKTOP.0, DESKTOP.1)?;
             attack.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
-        ensure!(attack.client.share() >= 0.99, "the client was served {:.3}", attack.client.share());
+        ensure!(
+            attack.client.share() >= 0.99,
+            "only {:.3} of the client's connections were served",
+            attack.client.share()
+        );
         browser.wait("document.querySelector('#banner.calm') && !document.querySelector('#kind')")?;
     }
     let events = browser.text("#events")?;
     ensure!(events.contains("attack started") && events.contains("attack ended"), "{events}");
     browser.colors("dark")?;
     keep_picture(&mut browser, "calm-dark")?;
-    // A page that is opened late shows what was.
+    // A page that is opened later shows the history.
     let mut late = open(&scene.lab, DESKTOP)?;
     late.is_content()?;
-    // Reading pixels back is something that the browser remarks on.
+    // Reading pixels back makes the browser log a warning, hence the earlier check.
     late.wait(&format!("({CHALLENGED_PEAK})() > 0.5"))?;
     let history = scene.daemon.json("/history")?;
     let highest =
         |key: &str| history[key].as_array().into_iter().flatten().filter_map(Value::as_f64).fold(0.0, f64::max);
-    ensure!(highest("syn_per_second") > 20_000.0, "the flood is not in the history");
+    ensure!(highest("syn_per_second") > 20_000.0, "the history does not contain the flood");
     browser.is_content()
 }
 
@@ -175,7 +180,7 @@ fn a_source_is_found_by_typing_and_without_a_mouse() -> Result<()> {
     browser.press("Tab")?;
     browser.press("Enter")?;
     browser.press("Tab")?;
-    ensure!(browser.evaluate("document.activeElement.id")? == "find", "the field is not next");
+    ensure!(browser.evaluate("document.activeElement.id")? == "find", "the search field does not have the focus");
     browser.fill("#find", "66.77")?;
     browser.wait("[...document.querySelectorAll('#sources tbody tr')].map((row) => row.cells[0].innerText).join() === '198.18.66.77'")?;
     let client = CLIENT_IPV4.to_string();
@@ -184,7 +189,7 @@ fn a_source_is_found_by_typing_and_without_a_mouse() -> Result<()> {
     let known = browser.text(".why")?;
     ensure!(known.contains("completed"), "{known}");
     browser.fill("#find", "")?;
-    // On to the headings, one of which sorts.
+    // Next are the table headings, which sort.
     browser.press("Tab")?;
     browser.press("Tab")?;
     browser.press("Enter")?;
@@ -201,17 +206,17 @@ fn a_page_outlives_the_daemon() -> Result<()> {
     let mut browser = open(&lab, DESKTOP)?;
     daemon.end_for_restart(Signal::SIGTERM)?;
     browser.wait("document.querySelector('#connection.lost')")?;
-    ensure!(browser.text("#connection")?.contains("connection lost"), "it does not say so");
+    ensure!(browser.text("#connection")?.contains("connection lost"), "the page does not report the lost connection");
     let daemon: Daemon = Setup::new(&lab)?.start()?;
     browser.wait(IS_LIVE)?;
-    // That nobody answered is told by the browser itself.
+    // The browser logs the failed requests itself.
     let problems = browser.problems()?;
-    let complaints = problems["complaints"].as_array().context("no list")?;
+    let complaints = problems["complaints"].as_array().context("complaints is not a list")?;
     ensure!(
         complaints.iter().all(|one| one.as_str().is_some_and(|one| one.contains("Failed to load resource"))),
         "{problems}"
     );
-    // One that is opened while nobody answers is the browser's affair; one a moment later is ours.
+    // The new daemon serves the page.
     let (status, _) = daemon.get("/")?;
     ensure!(status == 200, "{status}");
     Ok(())

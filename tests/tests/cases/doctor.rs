@@ -1,4 +1,4 @@
-//! What `tcpguard doctor` finds, and that what it advises puts it right.
+//! What `tcpguard doctor` finds, and whether the commands that it suggests fix the findings.
 
 use std::{
     net::SocketAddr,
@@ -10,6 +10,7 @@ use lab::{Daemon, Finished, Lab, Setup, build::binary, finish, network::SERVER_I
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, socket};
 use serde_json::Value;
 
+/// Kernel settings with values that have to be reported.
 const WRONG: [(&str, &str); 4] = [
     ("net.ipv4.tcp_syncookies", "0"),
     ("net.ipv4.tcp_timestamps", "0"),
@@ -26,19 +27,19 @@ fn doctor(lab: &Lab, daemon: &Daemon, config: &str, arguments: &[&str]) -> Resul
     finish(&mut command)
 }
 
-/// What it finds, and its exit code.
+/// Returns the findings and the exit code.
 fn findings(lab: &Lab, daemon: &Daemon) -> Result<(Vec<Value>, Option<i32>)> {
     let output = doctor(lab, daemon, "interfaces = [\"lab-server\"]\n", &["--json"])?;
     let report: Value =
         serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-    let findings = report["findings"].as_array().context("no findings")?.clone();
+    let findings = report["findings"].as_array().context("the report has no findings")?.clone();
     let to_fix = findings.iter().filter(|finding| finding["status"] == "fix").count();
     ensure!(report["to_fix"] == to_fix, "{report}");
     Ok((findings, output.status.code()))
 }
 
 fn find<'a>(findings: &'a [Value], name: &str) -> Result<&'a Value> {
-    findings.iter().find(|finding| finding["name"] == name).with_context(|| format!("nothing about {name}"))
+    findings.iter().find(|finding| finding["name"] == name).with_context(|| format!("no finding about {name}"))
 }
 
 fn listener(lab: &Lab, port: u16, backlog: i32) -> Result<OwnedFd> {
@@ -56,7 +57,7 @@ fn what_is_wrong_is_found_and_its_command_puts_it_right() -> Result<()> {
     let _listener = listener(&lab, 443, 1024)?;
     let daemon = Setup::new(&lab)?.start()?;
     let (found, code) = findings(&lab, &daemon)?;
-    ensure!(code == Some(0), "there is something to fix: {found:?}");
+    ensure!(code == Some(0), "there is something to fix on a sound host: {found:?}");
     ensure!(find(&found, "lab-server XDP")?["value"] == "native", "{found:?}");
     ensure!(find(&found, "port 443 backlog")?["value"] == "room for 1024", "{found:?}");
 
@@ -70,13 +71,13 @@ fn what_is_wrong_is_found_and_its_command_puts_it_right() -> Result<()> {
     for (setting, value) in WRONG {
         let finding = find(&found, setting)?;
         ensure!(finding["status"] == "fix" && finding["value"] == value, "{finding}");
-        let fix = finding["fix"].as_str().context("no command")?;
+        let fix = finding["fix"].as_str().context("the finding has no command")?;
         let status = lab.server.command("sh").args(["-c", fix]).status()?;
         ensure!(status.success(), "{fix}: {status}");
     }
     drop(small);
     let (found, code) = findings(&lab, &daemon)?;
-    ensure!(code == Some(0), "there still is something to fix: {found:?}");
+    ensure!(code == Some(0), "there is still something to fix: {found:?}");
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! Thresholds to the one, the time to the first drop, the levels, and what happens when the daemon is
-//! stopped or killed in the midst of an attack.
+//! Exact thresholds, the time to the first drop, the levels of `syn_attack_protect`, and what happens when the daemon
+//! is stopped or killed during an attack.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -21,12 +21,12 @@ fn many_sources(port: u16) -> FloodSpec {
     FloodSpec::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 4, 0).into(), 1024), port)
 }
 
-/// The evidence of the attack that is going on.
+/// Returns the evidence of the current attack.
 fn evidence(stats: &Value) -> String {
     stats["attack"]["evidence"].to_string()
 }
 
-/// Sends in portions that every queue on the way has room for.
+/// Sends `count` frames in portions that fit into every queue on the path.
 fn send(flood: &mut Flood, count: u32) -> Result<()> {
     for sent in (0..count).step_by(50) {
         flood.send(50.min(count - sent))?;
@@ -34,7 +34,7 @@ fn send(flood: &mut Flood, count: u32) -> Result<()> {
     Ok(())
 }
 
-/// Some ticks in which nothing happens.
+/// Checks that the state stays calm for some ticks.
 fn still_calm(scene: &Scene) -> Result<()> {
     let (_, seen) = scene.observe(|| {
         thread::sleep(Duration::from_millis(500));
@@ -46,21 +46,21 @@ fn still_calm(scene: &Scene) -> Result<()> {
 
 #[test]
 fn half_open_by_the_datapath_at_the_threshold_and_one_more() -> Result<()> {
-    // To a port without a listener: the kernel holds nothing.
+    // To a port without a listener, so that the kernel has no half-open handshakes.
     let scene = Scene::new("")?;
     let mut flood = scene.flood(&many_sources(9))?;
     send(&mut flood, 500)?;
-    scene.daemon.stats_when("500 are half open", |stats| stats["half_open"]["datapath"] == 500)?;
+    scene.daemon.stats_when("500 handshakes are half-open", |stats| stats["half_open"]["datapath"] == 500)?;
     still_calm(&scene)?;
     flood.send(1)?;
-    let stats = scene.daemon.stats_when("there is an attack", |stats| stats["state"] == "attack")?;
+    let stats = scene.daemon.stats_when("the state is attack", |stats| stats["state"] == "attack")?;
     ensure!(evidence(&stats).contains("501 handshakes half open by the datapath"), "{}", evidence(&stats));
     Ok(())
 }
 
 #[test]
 fn half_open_in_the_kernel_at_the_threshold_and_one_more() -> Result<()> {
-    // The flood comes in by an interface that is not guarded, so that only the kernel sees it.
+    // The flood arrives on an interface that is not guarded, so that only the kernel sees it.
     let lab = Lab::new()?;
     lab.lay_second_cable()?;
     let _listener = server::listen(&lab.server, SERVER.into(), 80)?;
@@ -69,12 +69,12 @@ fn half_open_in_the_kernel_at_the_threshold_and_one_more() -> Result<()> {
     lab.receive_without_daemon()?;
     let mut flood = Flood::new(&lab, &many_sources(80))?;
     send(&mut flood, 50)?;
-    daemon.stats_when("50 are half open", |stats| stats["half_open"]["kernel"] == 50)?;
+    daemon.stats_when("50 handshakes are half-open", |stats| stats["half_open"]["kernel"] == 50)?;
     thread::sleep(Duration::from_millis(300));
     let stats = daemon.json("/stats")?;
     ensure!(stats["state"] == "calm" && stats["half_open"]["datapath"] == 0, "{}", stats["attack"]);
     flood.send(1)?;
-    let stats = daemon.stats_when("there is an attack", |stats| stats["state"] == "attack")?;
+    let stats = daemon.stats_when("the state is attack", |stats| stats["state"] == "attack")?;
     ensure!(evidence(&stats).contains("51 handshakes half open in the kernel"), "{}", evidence(&stats));
     Ok(())
 }
@@ -84,10 +84,10 @@ fn retried_at_the_threshold_and_one_more() -> Result<()> {
     let scene = Scene::new("[thresholds]\nmax_half_open_retried = 40\nhold = \"2s\"")?;
     let mut flood = scene.flood(&many_sources(80))?;
     flood.send(40)?;
-    scene.daemon.stats_when("40 are retried", |stats| stats["half_open"]["kernel_retried"] == 40)?;
+    scene.daemon.stats_when("40 handshakes are retried", |stats| stats["half_open"]["kernel_retried"] == 40)?;
     still_calm(&scene)?;
     flood.send(1)?;
-    let stats = scene.daemon.stats_when("there is an attack", |stats| stats["state"] == "attack")?;
+    let stats = scene.daemon.stats_when("the state is attack", |stats| stats["state"] == "attack")?;
     ensure!(evidence(&stats).contains("41 half-open handshakes whose SYN-ACK was sent again"), "{}", evidence(&stats));
     Ok(())
 }
@@ -95,7 +95,7 @@ fn retried_at_the_threshold_and_one_more() -> Result<()> {
 #[test]
 fn refused_at_the_threshold_and_one_more() -> Result<()> {
     let lab = Lab::new()?;
-    // Without cookies a listener refuses what it has no room for: here, what comes after 16.
+    // Without cookies a listener refuses requests when its backlog, 16 here, is full.
     lab.server.sysctl("net.ipv4.tcp_syncookies", "0")?;
     lab.server.sysctl("net.core.somaxconn", "16")?;
     let _listener = server::listen(&lab.server, SERVER.into(), 80)?;
@@ -106,17 +106,17 @@ fn refused_at_the_threshold_and_one_more() -> Result<()> {
         flood.send(1)?;
         thread::sleep(Duration::from_millis(120));
     }
-    // That one was refused alone; five at once are not more than five a second.
+    // One request was refused. Five per second do not exceed the threshold of five.
     thread::sleep(Duration::from_millis(1300));
     flood.send(5)?;
-    eventually("five more are refused", refused, |refused| *refused == 6)?;
+    eventually("five more requests are refused", refused, |refused| *refused == 6)?;
     thread::sleep(Duration::from_millis(300));
     ensure!(daemon.json("/stats")?["state"] == "calm", "{}", daemon.json("/stats")?["attack"]);
     thread::sleep(Duration::from_millis(1300));
     flood.send(6)?;
-    let stats = daemon.stats_when("there is an attack", |stats| stats["state"] == "attack")?;
+    let stats = daemon.stats_when("the state is attack", |stats| stats["state"] == "attack")?;
     ensure!(evidence(&stats).contains("6 connection requests refused"), "{}", evidence(&stats));
-    // Cookies are the answer, for as long as it lasts.
+    // Cookies are enabled for the duration of the attack.
     let settings = stats["measures"]["kernel_settings"].to_string();
     ensure!(settings.contains("tcp_syncookies"), "{settings}");
     Ok(())
@@ -128,11 +128,11 @@ fn a_service_has_a_threshold_of_its_own() -> Result<()> {
         Scene::new("[[service]]\nports = [80]\nmax_half_open = 100\n[[service]]\nports = [9]\nmax_half_open = 2000")?;
     let mut elsewhere = scene.flood(&many_sources(9))?;
     send(&mut elsewhere, 700)?;
-    scene.daemon.stats_when("700 are half open", |stats| stats["half_open"]["datapath"] == 700)?;
+    scene.daemon.stats_when("700 handshakes are half-open", |stats| stats["half_open"]["datapath"] == 700)?;
     still_calm(&scene)?;
     let mut flood = scene.flood(&many_sources(80))?;
     send(&mut flood, 101)?;
-    let stats = scene.daemon.stats_when("there is an attack", |stats| stats["state"] == "attack")?;
+    let stats = scene.daemon.stats_when("the state is attack", |stats| stats["state"] == "attack")?;
     ensure!(evidence(&stats).contains("service 80: 101 handshakes half open"), "{}", evidence(&stats));
     let states: Vec<&Value> =
         stats["services"].as_array().into_iter().flatten().map(|service| &service["state"]).collect();
@@ -152,7 +152,7 @@ fn the_first_drop_comes_within_300_ms() -> Result<()> {
         }
         flood.send(1)?;
         let exceeded = seconds_now();
-        // A SYN every now and then, below the ceiling: the first that is dropped shows the block.
+        // Single SYNs, below the rate limit: the first one dropped shows that the block is in force.
         let first_drop = loop {
             flood.send(1)?;
             let events = daemon.json("/events")?;
@@ -162,21 +162,21 @@ fn the_first_drop_comes_within_300_ms() -> Result<()> {
             }
             ensure!(seconds_now() - exceeded < 5.0, "nothing was dropped: {}", daemon.json("/stats")?["attack"]);
         };
-        times.push(first_drop.context("an event without a time")? - exceeded);
+        times.push(first_drop.context("the event has no time")? - exceeded);
     }
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
-    println!("from the threshold being exceeded to the first drop: median {median:.3} s, {times:.3?}");
-    ensure!(median <= 0.3, "median {median} s of {times:?}");
+    println!("time from exceeding the threshold to the first drop: median {median:.3} s, {times:.3?}");
+    ensure!(median <= 0.3, "the median is {median} s: {times:?}");
     Ok(())
 }
 
-/// Seconds since 1970, as events have them.
+/// Returns the current time in seconds since 1970.
 fn seconds_now() -> f64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
 }
 
-/// The seconds since 1970 of `2026-11-20T14:00:00.123Z`.
+/// Converts a time such as `2026-11-20T14:00:00.123Z` to seconds since 1970.
 fn seconds(time: &Value) -> Option<f64> {
     time.as_str()?.parse::<jiff::Timestamp>().ok().map(|time| time.as_nanosecond() as f64 / 1e9)
 }
@@ -188,7 +188,7 @@ fn watching_only_changes_nothing_and_tells_what_it_would() -> Result<()> {
     denied.send(7)?;
     let attack = scene.attack(&FloodSpec::one_source(80), 50_000, Duration::from_secs(2))?;
     ensure!(attack.seen.states.contains(&"attack".to_owned()), "{:?}", attack.seen.states);
-    let stats = scene.daemon.stats_when("what would have been dropped is counted", |stats| {
+    let stats = scene.daemon.stats_when("SYNs that would have been dropped are counted", |stats| {
         stats["would_drop"]["denied"] == 7 && stats["would_drop"]["blocked"].as_u64() > Some(10_000)
     })?;
     ensure!(stats["totals"]["dropped"] == 0, "{}", stats["drops"]);
@@ -198,7 +198,7 @@ fn watching_only_changes_nothing_and_tells_what_it_would() -> Result<()> {
         let events = scene.events(kind)?;
         ensure!(!events.is_empty() && events.iter().all(|event| event["watch_only"] == true), "{kind}: {events:?}");
     }
-    let row = scene.daemon.source("198.18.1.1")?.context("no row")?;
+    let row = scene.daemon.source("198.18.1.1")?.context("the source has no row")?;
     ensure!(row["blocked_until"].is_null() && row["dropped"] == 0, "{row}");
     Ok(())
 }
@@ -225,7 +225,7 @@ fn backlogs_are_tuned_where_that_is_allowed() -> Result<()> {
         "{advice:?}"
     );
     scene.back_to_calm(attack.ended)?;
-    ensure!(scene.setting("net.core.somaxconn")? == "511", "somaxconn did not come back");
+    ensure!(scene.setting("net.core.somaxconn")? == "511", "somaxconn was not restored");
     Ok(())
 }
 
@@ -233,11 +233,13 @@ fn backlogs_are_tuned_where_that_is_allowed() -> Result<()> {
 fn a_stopped_daemon_lets_everything_pass_and_goes_on_when_continued() -> Result<()> {
     let scene = Scene::new("[limits]\nheartbeat_timeout = \"1s\"")?;
     let process = Pid::from_raw(i32::try_from(scene.daemon.id())?);
-    // What the server answers shows what passed: resets from a closed port.
+    // The number of resets from the closed port shows how many SYNs passed.
     let answers = || -> Result<u64> {
-        let text =
-            scene.lab.server.within(|| std::fs::read_to_string("/proc/thread-self/net/snmp").context("no counters"))?;
-        let values = text.lines().filter_map(|line| line.strip_prefix("Tcp: ")).nth(1).context("no counters of TCP")?;
+        let text = scene
+            .lab
+            .server
+            .within(|| std::fs::read_to_string("/proc/thread-self/net/snmp").context("cannot read the counters"))?;
+        let values = text.lines().filter_map(|line| line.strip_prefix("Tcp: ")).nth(1).context("no TCP counters")?;
         values.split_whitespace().nth(13).and_then(|value| value.parse().ok()).context("no OutRsts")
     };
     let mut flood = scene.flood(&FloodSpec::one_source(9))?;
@@ -245,7 +247,7 @@ fn a_stopped_daemon_lets_everything_pass_and_goes_on_when_continued() -> Result<
         eventually("the source is blocked", || scene.blocked(), |blocked| blocked.contains("198.18.1.1"))?;
         let before = answers()?;
         thread::sleep(Duration::from_millis(500));
-        ensure!(answers()? - before < 100, "{} SYNs passed in spite of the block", answers()? - before);
+        ensure!(answers()? - before < 100, "{} SYNs passed although the source is blocked", answers()? - before);
 
         kill(process, Signal::SIGSTOP).context("cannot stop the daemon")?;
         thread::sleep(Duration::from_millis(1300));
@@ -253,12 +255,12 @@ fn a_stopped_daemon_lets_everything_pass_and_goes_on_when_continued() -> Result<
         thread::sleep(Duration::from_millis(500));
         let passed = answers()? - before;
         kill(process, Signal::SIGCONT).context("cannot continue the daemon")?;
-        ensure!(passed > 2000, "only {passed} SYNs passed although the heartbeat was old");
+        ensure!(passed > 2000, "only {passed} SYNs passed although the lease had expired");
 
         thread::sleep(Duration::from_millis(500));
         let before = answers()?;
         thread::sleep(Duration::from_millis(500));
-        ensure!(answers()? - before < 100, "{} SYNs passed after the daemon went on", answers()? - before);
+        ensure!(answers()? - before < 100, "{} SYNs passed after the daemon was continued", answers()? - before);
         Ok(())
     })
 }
@@ -268,7 +270,7 @@ fn a_killed_daemon_s_settings_come_back_and_protection_resumes() -> Result<()> {
     let lab = Lab::new()?;
     let retries = || lab.server.setting("net.ipv4.tcp_synack_retries");
     lab.server.sysctl("net.ipv4.tcp_synack_retries", "4")?;
-    let folder = tempfile::tempdir().context("no folder")?;
+    let folder = tempfile::tempdir().context("cannot create a directory")?;
     let socket = folder.path().join("socket");
     let config = format!(
         "interfaces = [\"lab-server\"]\n[thresholds]\nhold = \"1s\"\n[listen]\nsocket = \"{}\"\n[store]\npath = \"{}\"\n",
@@ -282,7 +284,7 @@ fn a_killed_daemon_s_settings_come_back_and_protection_resumes() -> Result<()> {
     let daemon = flood.during(20_000, || {
         eventually("the setting is changed", retries, |retries| retries == "1")?;
         daemon.end(Signal::SIGKILL)?;
-        ensure!(retries()? == "1", "nobody put it back yet");
+        ensure!(retries()? == "1", "the setting was restored before the next daemon started");
         let started = Instant::now();
         let daemon = start()?;
         let log = daemon.log()?;
@@ -295,12 +297,12 @@ fn a_killed_daemon_s_settings_come_back_and_protection_resumes() -> Result<()> {
         ensure!(started.elapsed() < Duration::from_secs(2), "protection resumed after {:?}", started.elapsed());
         Ok(daemon)
     })?;
-    daemon.stats_when("it is calm", |stats| stats["state"] == "calm")?;
+    daemon.stats_when("the state is calm", |stats| stats["state"] == "calm")?;
     ensure!(retries()? == "4", "{}", retries()?);
-    // What happened before the kill is still told.
+    // The events from before the kill are kept.
     let events = daemon.json("/events?limit=1000")?;
     let started = events.as_array().into_iter().flatten().filter(|event| event["kind"] == "attack_started").count();
-    ensure!(started == 1, "it is the same attack: {events}");
+    ensure!(started == 1, "the attack was not reported exactly once: {events}");
     Ok(())
 }
 
@@ -314,7 +316,7 @@ fn settings_come_back_when_the_daemon_ends() -> Result<()> {
     })?;
     scene.daemon.end(Signal::SIGTERM)?;
     let retries = scene.setting("net.ipv4.tcp_synack_retries")?;
-    ensure!(retries == "5", "{retries}");
+    ensure!(retries == "5", "tcp_synack_retries is {retries}");
     Ok(())
 }
 
@@ -324,7 +326,7 @@ fn a_repeat_is_blocked_for_twice_as_long() -> Result<()> {
     let mut flood = scene.flood(&FloodSpec::one_source(80))?;
     flood.during(20_000, || {
         let lasts = |times: u64| {
-            scene.daemon.stats_when("it was blocked again", |stats| stats["state"] == "attack").and_then(|_| {
+            scene.daemon.stats_when("the state is attack", |stats| stats["state"] == "attack").and_then(|_| {
                 eventually(
                     "the block is repeated",
                     || scene.events("source_blocked"),

@@ -1,4 +1,4 @@
-//! What `tcpguard explain` and `tcpguard why` say is so, and asking changes nothing.
+//! `tcpguard explain` and `tcpguard why` are correct, and change nothing.
 
 use std::{fs::File, io::Write, net::IpAddr};
 
@@ -29,7 +29,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-/// What the kernel returns for a frame, and what it is counted as.
+/// Runs a frame and returns the kernel's verdict and the counters that increased.
 fn run(guard: &Guard, frame: &[u8]) -> Result<(u32, Vec<Counter>)> {
     let before = guard.maps.counts.read()?;
     let verdict = guard.datapath.test_run(frame)?;
@@ -56,12 +56,18 @@ fn explanations_are_what_the_kernel_returns() -> Result<()> {
         for (name, frame) in &frames {
             let before = guard.maps.counts.read()?;
             let explained = explainer.explain(frame)?;
-            ensure!(guard.maps.counts.read()? == before, "{name}: asking was counted");
+            ensure!(guard.maps.counts.read()? == before, "{name}: the explanation was counted");
             let (verdict, counted) = run(&guard, frame)?;
-            ensure!(explained.verdict == Verdict::of(verdict), "{name}: {explained:?}, and the kernel says {verdict}");
-            ensure!(explained.stage == Stage::of(&counted), "{name}: {explained:?}, and it was counted as {counted:?}");
-            ensure!(explained.counted_as == counted, "{name}: {explained:?}, and it was counted as {counted:?}");
-            ensure!(!explained.reason.is_empty() && !explained.packet.is_empty(), "{name}: no words");
+            ensure!(
+                explained.verdict == Verdict::of(verdict),
+                "{name}: {explained:?}, but the kernel's verdict is {verdict}"
+            );
+            ensure!(explained.stage == Stage::of(&counted), "{name}: {explained:?}, but it was counted as {counted:?}");
+            ensure!(explained.counted_as == counted, "{name}: {explained:?}, but it was counted as {counted:?}");
+            ensure!(
+                !explained.reason.is_empty() && !explained.packet.is_empty(),
+                "{name}: no reason or no description of the packet"
+            );
         }
     }
     Ok(())
@@ -75,7 +81,7 @@ fn explanations_know_what_is_remembered() -> Result<()> {
     let frame =
         |source: &str, port: u16| -> Result<Frame> { Ok(Frame::syn(source.parse()?, SERVER_IPV4.into(), port)) };
     let flags = flag::DROP | flag::LIMIT | flag::RULES | flag::CHALLENGE | flag::LOCAL_KNOWN;
-    // So few a second that nobody has sent too much for long.
+    // A rate so low that a source that exceeded it remains above it for the rest of the test.
     let rate = Rate::new(1, guard.datapath.ticks_per_second);
     guard.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 1, rate, ..Control::NONE })?;
     guard.maps.local.set(&[IpAddr::from(SERVER_IPV4).into()].into())?;
@@ -112,8 +118,11 @@ fn explanations_know_what_is_remembered() -> Result<()> {
         let explained = explainer.explain(&frame)?;
         let (verdict, counted) = run(&guard, &frame)?;
         ensure!(explained.stage == stage, "{name}: {explained:?}");
-        ensure!(explained.verdict == Verdict::of(verdict), "{name}: {explained:?}, and the kernel says {verdict}");
-        ensure!(explained.counted_as == counted, "{name}: {explained:?}, and it was counted as {counted:?}");
+        ensure!(
+            explained.verdict == Verdict::of(verdict),
+            "{name}: {explained:?}, but the kernel's verdict is {verdict}"
+        );
+        ensure!(explained.counted_as == counted, "{name}: {explained:?}, but it was counted as {counted:?}");
     }
     Ok(())
 }
@@ -137,7 +146,7 @@ fn command(daemon: &Daemon, arguments: &[&str]) -> Result<String> {
     Ok(text)
 }
 
-/// Whether a packet from this address is explained so, and asking left no trace.
+/// Checks how a SYN from `source` is explained, and that the explanation changes no counter.
 fn expect(daemon: &Daemon, source: &str, (stage, verdict, word): (&str, &str, &str)) -> Result<()> {
     let before = daemon.json("/stats")?;
     let explained = explain(daemon, &[&format!("{source}:4000"), &format!("{SERVER_IPV4}:80")])?;
@@ -146,12 +155,12 @@ fn expect(daemon: &Daemon, source: &str, (stage, verdict, word): (&str, &str, &s
     let after = daemon.json("/stats")?;
     for what in ["totals", "drops", "would_drop"] {
         let (before, after) = (of_tcp(&before[what]), of_tcp(&after[what]));
-        ensure!(before == after, "{source}: asking was counted: {before} {after}");
+        ensure!(before == after, "{source}: the explanation was counted: {before} {after}");
     }
     Ok(())
 }
 
-/// Counts without those of all frames: the lab's hosts speak of their addresses (ARP, neighbour discovery) at times.
+/// Removes the counts of all frames, which also include the lab's ARP and neighbour discovery.
 fn of_tcp(counts: &Value) -> Value {
     let mut counts = counts.clone();
     if let Some(counts) = counts.as_object_mut() {
@@ -169,7 +178,7 @@ fn a_daemon_says_what_it_would_do_and_why() -> Result<()> {
     command(&daemon, &["block", "198.18.50.0/24", "--reason", "they scan"])?;
     command(&daemon, &["allow", "198.18.50.7"])?;
     let quiet = |stats: &Value| stats["totals"]["completed"] == 1;
-    daemon.stats_when("the client is counted", quiet)?;
+    daemon.stats_when("the client's handshake is counted", quiet)?;
     let client = CLIENT_IPV4.to_string();
     expect(&daemon, "198.18.60.1", ("account", "pass", "nothing was remembered"))?;
     expect(&daemon, &client, ("account", "pass", "proven until"))?;
@@ -186,10 +195,10 @@ fn a_daemon_says_what_it_would_do_and_why() -> Result<()> {
     let why = command(&daemon, &["why", &client])?;
     ensure!(why.contains("not challenged: it completed a handshake of late"), "{why}");
 
-    // Under attack: some are blocked, and strangers are challenged.
+    // Under attack, the flood's sources are blocked.
     let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.66.1".parse()?, 3), 80))?;
     flood.send(3000)?;
-    daemon.stats_when("they are blocked, and all their SYNs counted", |stats| {
+    daemon.stats_when("the sources are blocked, and all their SYNs are counted", |stats| {
         let totals = |name: &str| stats["totals"][name].as_u64().unwrap_or_default();
         stats["measures"]["blocks"].as_u64() >= Some(3)
             && totals("syn") == 1 + 3000
@@ -220,14 +229,14 @@ fn strangers_are_told_to_be_challenged() -> Result<()> {
     })?;
     expect(&daemon, "198.18.60.1", ("challenge", "answer", "answered with a cookie: port 80"))?;
     Client::new(&lab).fetch((SERVER_IPV4, 80).into())?;
-    daemon.stats_when("the client is counted", |stats| stats["totals"]["completed"] == 1)?;
+    daemon.stats_when("the client's handshake is counted", |stats| stats["totals"]["completed"] == 1)?;
     expect(&daemon, &CLIENT_IPV4.to_string(), ("account", "pass", "proven until"))?;
     let stray = explain(&daemon, &["198.18.60.1:4000", "198.18.0.1:80", "--segment", "ack"])?;
     ensure!(stray["stage"] == "guard" && stray["verdict"] == "drop", "{stray}");
     Ok(())
 }
 
-/// A capture of these frames.
+/// Returns a capture file with these frames and this link type.
 fn pcap(link: u32, frames: &[Vec<u8>]) -> Vec<u8> {
     let mut file = Vec::new();
     for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, link] {
@@ -281,7 +290,7 @@ fn captures_good_and_bad_are_handled() -> Result<()> {
     let (code, _, error) = ask("/nonexistent.pcap")?;
     ensure!(code == Some(2) && error.contains("there is no file"), "{code:?} {error}");
 
-    // 1 GB of it: no more than what is asked for is read.
+    // A capture of 1 GiB: only as many packets as requested are read.
     let long = folder.path().join("long.pcap");
     let mut writer = File::create(&long)?;
     let part = pcap(1, &frames)[24..].repeat(50);

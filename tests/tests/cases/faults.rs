@@ -1,5 +1,4 @@
-//! What goes wrong on hosts that run for years: disks, clocks, privileges, interfaces. The host keeps its network, and
-//! the operator gets a sentence.
+//! Faults of disks, clocks, privileges and interfaces: the host stays reachable, and each fault is reported.
 
 use std::{
     fs,
@@ -24,9 +23,9 @@ use lab::{
 };
 use nix::sys::signal::Signal;
 
-/// Nobody in particular.
+/// An unprivileged user id.
 const USER: u32 = 23_456;
-/// Debian has it in the package faketime.
+/// Returns the path of libfaketime (Debian package: faketime).
 fn faketime() -> String {
     format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH)
 }
@@ -35,9 +34,9 @@ fn guarding(rest: &str) -> String {
     format!("interfaces = [\"{SERVER_INTERFACE}\"]\n{rest}")
 }
 
-/// A daemon's folder that `USER` has to itself.
+/// Makes [`USER`] the owner of the daemon's directory.
 fn given_to_user(setup: Setup) -> Result<Setup> {
-    chown(setup.folder(), Some(USER), Some(USER)).context("cannot give the folder away")?;
+    chown(setup.folder(), Some(USER), Some(USER)).context("cannot change the owner of the directory")?;
     fs::set_permissions(setup.folder(), fs::Permissions::from_mode(0o755))?;
     Ok(setup)
 }
@@ -57,8 +56,8 @@ fn a_user_with_three_capabilities_can_run_it_and_one_is_not_enough_less() -> Res
     let setup = given_to_user(Setup::new(&lab)?.config(&config))?.unprivileged(USER, "bpf,net_admin,perfmon");
     let mut daemon = setup.start()?;
     Flood::new(&lab, &FloodSpec::one_source(9))?.send(20)?;
-    daemon.stats_when("it guards", |stats| syn(stats) == 20)?;
-    // bpffs lets only root in here: it says so, and goes on without pins.
+    daemon.stats_when("the SYNs are counted", |stats| syn(stats) == 20)?;
+    // Only root may write to the BPF file system here: the daemon reports that and continues without pins.
     ensure!(daemon.log()?.contains("a restart begins anew"), "{}", daemon.log()?);
     ensure!(daemon.end(Signal::SIGTERM)?.success());
     Ok(())
@@ -101,18 +100,18 @@ fn a_disk_that_is_read_only_or_full_costs_the_memory_of_it_and_nothing_else() ->
     let lab = Lab::new()?;
     for (options, sentence) in [("ro", "will not survive a restart"), ("size=16k", "will not survive a restart")] {
         let setup = Setup::new(&lab)?.config(&guarding(""));
-        let folder = setup.store().parent().context("a folder")?.to_owned();
+        let folder = setup.store().parent().context("a directory")?.to_owned();
         fs::create_dir(&folder)?;
         let daemon = setup.after(&format!("mount -t tmpfs -o {options} none {}", folder.display())).start()?;
-        ensure!(daemon.tcpguard(&["block", "198.18.1.1"])?.status.success(), "{options}: the block holds");
+        ensure!(daemon.tcpguard(&["block", "198.18.1.1"])?.status.success(), "{options}: the command failed");
         let before = syn(&daemon.json("/stats")?);
         Flood::new(&lab, &FloodSpec::one_source(9))?.send(20)?;
-        daemon.stats_when("it drops", |stats| {
+        daemon.stats_when("the SYNs are dropped", |stats| {
             syn(stats) == before + 20 && stats["drops"]["denied"].as_u64() >= Some(20)
         })?;
-        eventually("it says so", || daemon.log(), |log| log.contains(sentence))?;
+        eventually("the fault is reported", || daemon.log(), |log| log.contains(sentence))?;
         drop(daemon);
-        // Its pins outlived it: the next one is to begin anew.
+        // Remove the pins that outlive the daemon, so that the next round starts afresh.
         ensure!(Setup::new(&lab)?.config(&guarding("")).tcpguard(&["detach"])?.status.success());
     }
     Ok(())
@@ -136,25 +135,25 @@ fn a_clock_that_is_set_back_a_day_is_told_of_and_harms_nothing() -> Result<()> {
     for _ in 0..3 {
         flood.send(40)?;
     }
-    daemon.stats_when("its source is blocked", |stats| stats["sources"][0]["blocked_until"].is_string())?;
+    daemon.stats_when("the source is blocked", |stats| stats["sources"][0]["blocked_until"].is_string())?;
     ensure!(daemon.tcpguard(&["block", "203.0.113.1", "--for", "1h"])?.status.success());
     fs::write(&clock, "-1d")?;
     eventually(
-        "it is told of",
+        "the jump of the clock is reported",
         || daemon.json("/events?limit=100").map(|events| events.to_string()),
         |events| events.contains("clock_jumped") && events.contains("the clock was set back by 24h"),
     )?;
-    let dropped = daemon.json("/stats")?["drops"]["blocked"].as_u64().context("a number")?;
+    let dropped = daemon.json("/stats")?["drops"]["blocked"].as_u64().context("drops.blocked is not a number")?;
     flood.send(10)?;
-    daemon.stats_when("the block holds", |stats| stats["drops"]["blocked"] == dropped + 10)?;
-    // Over a restart too, and not for a day longer.
+    daemon.stats_when("the block remains in force", |stats| stats["drops"]["blocked"] == dropped + 10)?;
+    // After a restart too, and the entries do not last a day longer.
     daemon.restart(Signal::SIGKILL)?;
     let lists = daemon.json("/lists")?;
     ensure!(lists["blocks"][0]["network"] == "198.18.1.1" && lists["deny"][0]["network"] == "203.0.113.1", "{lists}");
     for expires in [&lists["blocks"][0]["expires"], &lists["deny"][0]["expires"]] {
-        let expires: jiff::Timestamp = expires.as_str().context("a time")?.parse()?;
+        let expires: jiff::Timestamp = expires.as_str().context("the entry has no time")?.parse()?;
         let left = expires.duration_since(jiff::Timestamp::now()).as_secs() + 24 * 3600;
-        ensure!((3500..=3600).contains(&left), "it ends in {left} s");
+        ensure!((3500..=3600).contains(&left), "the entry expires in {left} s");
     }
     Ok(())
 }
@@ -166,7 +165,7 @@ fn an_interface_renamed_or_down_for_a_while_stays_guarded() -> Result<()> {
     let daemon = Setup::new(&lab)?.config(&guarding("")).start()?;
     let counts = |name: &str, expected: u64| {
         Client::new(&lab).fetch(WEB)?;
-        daemon.stats_when("it counts", |stats| {
+        daemon.stats_when("the SYN is counted", |stats| {
             syn(stats) == expected
                 && stats["interfaces"][0]["name"] == name
                 && stats["interfaces"][0]["xdp_mode"] == "native"
@@ -191,14 +190,17 @@ fn an_interface_renamed_or_down_for_a_while_stays_guarded() -> Result<()> {
 #[test]
 fn an_mtu_over_the_native_limit_is_refused_while_it_is_native_and_falls_back_at_the_start() -> Result<()> {
     let lab = Lab::new()?;
-    // A cable of its own: the lab's has a program at its other end as well.
+    // Another cable, since the lab's has a program at the client's end as well.
     lab.server.ip("link add wide type veth peer name wide-peer")?;
     lab.server.ip("link set wide up")?;
     let config = "interfaces = [\"wide\"]";
     let mut daemon = Setup::new(&lab)?.config(config).start()?;
-    // A frame of the other end would have no room here.
-    ensure!(lab.server.ip("link set wide-peer mtu 9000").is_err(), "the driver takes what its XDP has no room for");
-    ensure!(daemon.json("/stats")?["interfaces"][0]["xdp_mode"] == "native", "nothing changed");
+    // Frames of that size from the other end would not fit here.
+    ensure!(
+        lab.server.ip("link set wide-peer mtu 9000").is_err(),
+        "the driver accepted an MTU that is too large for native XDP"
+    );
+    ensure!(daemon.json("/stats")?["interfaces"][0]["xdp_mode"] == "native", "the XDP mode was changed");
     daemon.end(Signal::SIGTERM)?;
     for interface in ["wide", "wide-peer"] {
         lab.server.ip(&format!("link set {interface} mtu 9000"))?;
@@ -206,12 +208,12 @@ fn an_mtu_over_the_native_limit_is_refused_while_it_is_native_and_falls_back_at_
     let daemon = Setup::new(&lab)?.config(config).start()?;
     let stats = daemon.json("/stats")?;
     ensure!(stats["interfaces"][0]["xdp_mode"] == "generic", "{}", stats["interfaces"]);
-    ensure!(stats["interfaces"][0]["reason"].is_string(), "with its reason: {}", stats["interfaces"]);
+    ensure!(stats["interfaces"][0]["reason"].is_string(), "there is no reason: {}", stats["interfaces"]);
     ensure!(daemon.log()?.contains("wide: no native XDP ("), "{}", daemon.log()?);
     Ok(())
 }
 
-/// What a daemon has of the kernel's, and of its own memory.
+/// Numbers of BPF objects in the kernel and of the daemon's open file descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Holdings {
     programs: usize,
@@ -230,7 +232,7 @@ fn holdings(daemon: &Daemon) -> Result<Holdings> {
     })
 }
 
-/// So many reloads and restarts in a row, under load, leave nothing behind.
+/// Checks that reloads and restarts under load leak neither BPF objects, descriptors nor memory.
 fn nothing_leaks(reloads: u32, restarts: u32) -> Result<()> {
     let lab = Lab::new()?;
     lab.lay_second_cable()?;
@@ -246,7 +248,7 @@ fn nothing_leaks(reloads: u32, restarts: u32) -> Result<()> {
     let mut flood =
         Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &FloodSpec::syn(Sources::RANDOM_IPV4, 80))?;
     flood.during(20_000, || {
-        // What is cached is cached by now.
+        // Warm-up: fills the daemon's caches.
         for round in 0..5 {
             daemon.set_config(&config(300 + round))?;
             ensure!(daemon.tcpguard(&["reload"])?.status.success());
@@ -268,11 +270,11 @@ fn nothing_leaks(reloads: u32, restarts: u32) -> Result<()> {
     })
 }
 
-/// What it holds once the kernel has let go of what is on its way out.
+/// Returns the holdings once the kernel has freed what is no longer referenced.
 fn settled(daemon: &Daemon) -> Result<Holdings> {
     let mut last = holdings(daemon)?;
     eventually(
-        "the kernel has let go of what goes",
+        "the numbers of BPF objects and descriptors are stable",
         || {
             thread::sleep(Duration::from_millis(300));
             let now = holdings(daemon)?;

@@ -1,7 +1,7 @@
-//! The judgement table, hostile rows: each is named, stopped, and taken back; and a real client, at a
-//! hundred connections a second, does not notice.
+//! The judgement table, hostile rows: each attack is classified and stopped, its measures end afterwards, and a client
+//! with a hundred connections per second is not affected.
 
-#![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
+#![expect(clippy::expect_used, reason = "constants of the test, which always parse")]
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -22,11 +22,16 @@ fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// What every row must show: the attack was named so, nobody was harmed, and everything is undone.
+/// Checks what every row must show: the attack was classified as `kind`, clients were served and not blocked, and every
+/// measure has ended.
 fn check(scene: &mut Scene, attack: &Attack, kind: &str, least_served: f64) -> Result<()> {
     let seen = &attack.seen;
     ensure!(seen.states.contains(&"attack".to_owned()), "no attack: {:?}, {:?}", seen.states, seen.kinds);
-    ensure!(seen.kinds.last().map(String::as_str) == Some(kind), "it is {kind}, and was called {:?}", seen.kinds);
+    ensure!(
+        seen.kinds.last().map(String::as_str) == Some(kind),
+        "the kind should be {kind}, but the kinds were {:?}",
+        seen.kinds
+    );
     let share = attack.client.share();
     ensure!(share >= least_served, "{share:.4} of {} connections were served", attack.client.tried);
     let blocked = scene.blocked()?;
@@ -37,7 +42,7 @@ fn check(scene: &mut Scene, attack: &Attack, kind: &str, least_served: f64) -> R
     let (started, ended) = (scene.events("attack_started")?, scene.events("attack_ended")?);
     ensure!((started.len(), ended.len()) == (1, 1), "{started:?}, {ended:?}");
     let evidence = started[0]["evidence"].as_array().map_or(0, Vec::len);
-    ensure!(evidence >= 1, "an attack without evidence: {started:?}");
+    ensure!(evidence >= 1, "the event has no evidence: {started:?}");
     scene.ssh_session_lives()
 }
 
@@ -51,7 +56,7 @@ fn one_source() -> Result<()> {
     let drops = &scene.daemon.json("/stats")?["drops"];
     let dropped = drops["blocked"].as_u64().unwrap_or(0) + drops["rate_limit"].as_u64().unwrap_or(0);
     let passed = attack.sent - dropped;
-    // What a source may send in a second, and a little more until it is blocked.
+    // What a source may send in a second, plus some SYNs until it is blocked.
     ensure!(passed < 2000 + 1000, "{passed} of {} SYNs passed: {drops}", attack.sent);
     Ok(())
 }
@@ -93,15 +98,15 @@ fn random_sources() -> Result<()> {
     let attack = scene.attack(&FloodSpec::syn(Sources::RANDOM_IPV4, 80), 50_000, FLOOD)?;
     ensure!(attack.seen.settings.contains("net.ipv4.tcp_synack_retries=1"), "{:?}", attack.seen.settings);
     let blocked = scene.blocked()?;
-    ensure!(blocked.is_empty(), "blocks do not help against random sources: {blocked:?}");
-    // The kernel's cookies serve the client.
+    ensure!(blocked.is_empty(), "random sources were blocked: {blocked:?}");
+    // The client is served by cookies.
     check(&mut scene, &attack, "spoofed", 0.95)
 }
 
 #[test]
 fn low_and_slow() -> Result<()> {
-    // Each alone is far below the ceiling of SYNs a second, and none completes a handshake. Networks are left
-    // out of it, so that each source has to be found by itself.
+    // Each source is far below the limit of SYNs per second, and completes no handshake. The limit for networks is
+    // raised, so that each source has to be detected by itself.
     let mut scene = Scene::new("[source]\nprefix_max_half_open = 10000000")?;
     let first = Ipv4Addr::new(198, 18, 3, 1);
     let spec = FloodSpec::syn(Sources::InTurn(first.into(), 100), 80);
@@ -122,12 +127,12 @@ fn a_scan() -> Result<()> {
         let mut nmap = scene.lab.client.command("nmap");
         nmap.args(["-sS", "-Pn", "-n", "-p", ports, "--max-retries", "1", "--host-timeout", "20s"]);
         nmap.args(["-S", &scanner.to_string(), "-e", CLIENT_INTERFACE, &SERVER_IPV4.to_string()]);
-        let output = nmap.output().context("cannot run nmap: Debian has it in the package nmap")?;
+        let output = nmap.output().context("cannot run nmap (Debian package: nmap)")?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let attack = scene.attack_by(|| {
-        // It takes a tenth of a second, and finds what is open.
+        // The first scan takes a tenth of a second and finds the open port.
         let first = scan("1-1000")?;
         ensure!(first.contains("80/tcp open"), "{first}");
         eventually("the scanner is blocked", || scene.blocked(), |blocked| blocked.contains(&scanner.to_string()))?;
@@ -176,13 +181,13 @@ fn a_pause_shorter_than_hold() -> Result<()> {
         let mut sent = 0;
         for _ in 0..3 {
             sent += flood.send_at(50_000, Duration::from_secs(1))?;
-            // Shorter than hold.
+            // A pause shorter than hold.
             sleep(Duration::from_millis(1200));
         }
         Ok(sent + flood.send_at(50_000, Duration::from_secs(1))?)
     })?;
     let last_calm = attack.seen.states.iter().rposition(|state| state == "calm");
-    ensure!(last_calm.is_none_or(|place| place == 0), "it was calm in between: {:?}", attack.seen.states);
+    ensure!(last_calm.is_none_or(|place| place == 0), "the state was calm in between: {:?}", attack.seen.states);
     check(&mut scene, &attack, "concentrated", 1.0)
 }
 
@@ -208,7 +213,7 @@ fn a_mixture() -> Result<()> {
 
 #[test]
 fn a_victim_s_forged_address_is_not_blocked_among_random_ones() -> Result<()> {
-    // The real client's address is one of those forged.
+    // The client's address is among the forged ones.
     let mut scene = Scene::new("")?;
     let forged = Sources::Random(Ipv4Addr::new(198, 18, 0, 0).into(), 65_536);
     let attack = scene.attack(&FloodSpec::syn(forged, 80), 20_000, FLOOD)?;
@@ -227,10 +232,13 @@ fn ipv6_sources_that_complete_are_let_in_from_a_blocked_network() -> Result<()> 
     let mut flood = scene.flood(&FloodSpec::syn(Sources::RANDOM_IPV6, 80))?;
     flood.send_at(50_000, Duration::from_secs(1))?;
     eventually("the network is blocked", || scene.blocked(), |blocked| blocked.contains("2001:db8:9:9::/64"))?;
-    // It proved itself before.
+    // The client is proven, since it completed a handshake before.
     client.fetch(server)?;
     let stranger = Ipv6Addr::new(0x2001, 0xdb8, 9, 9, 0, 0, 0, 0x78);
     scene.lab.add_client_address(stranger.into())?;
-    ensure!(lab::Client::new(&scene.lab).from(stranger.into()).fetch(server).is_err(), "the block holds for nobody");
+    ensure!(
+        lab::Client::new(&scene.lab).from(stranger.into()).fetch(server).is_err(),
+        "an unproven source of the blocked network was let in"
+    );
     Ok(())
 }

@@ -1,9 +1,8 @@
-//! The daemon is killed at each of its steps that change something, and started again: every time the host stays
-//! reachable, it comes to calm, and in the end everything is as it was.
+//! The daemon is killed at each step that changes something, and started again. The host must stay reachable, the
+//! daemon must become calm, and in the end everything must be restored.
 //!
-//! The points are those of the daemon's own (`tcpguard/src/fault.rs`). Each run goes through all that changes something;
-//! the n-th run is killed at the n-th point. `cargo xtask test faults` goes through all of them; the test run through
-//! some of them.
+//! The kill points are in the daemon (`tcpguard/src/fault.rs`). Each run executes everything that changes something;
+//! the n-th run is killed at the n-th point. `cargo xtask test faults` tests all points, the normal test run some.
 
 use std::{
     collections::BTreeMap,
@@ -33,36 +32,38 @@ use nix::{
     unistd::Pid,
 };
 
-/// Runs at once: each waits more than it works.
+/// Number of parallel runs; each mostly waits.
 const AT_ONCE: usize = 4;
-/// More points than any run has.
+/// An upper limit for the number of points in a run.
 const MOST_POINTS: u32 = 600;
 const HAND_OVER: &str = "--hand-over";
+/// Kernel settings that the daemon changes, with the values to restore.
 const SETTINGS: [(&str, &str); 3] =
     [("net.ipv4.tcp_syncookies", "1"), ("net.ipv4.tcp_timestamps", "1"), ("net.ipv4.tcp_synack_retries", "5")];
 
-/// What is special about a daemon that is to be killed.
+/// The situation of the daemon that is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Case {
-    /// It finds nothing.
+    /// There is nothing to take over.
     FreshStart,
-    /// It finds what another one left that was killed before it.
+    /// It takes over from a daemon that was killed.
     AnothersEstate,
-    /// It runs before another XDP program.
+    /// It runs in a chain before another XDP program.
     BeforeAnotherProgram,
     /// It is attached at traffic control.
     AtTrafficControl,
-    /// It leaves everything to the next one at its end.
+    /// It hands over to the next daemon when it ends.
     HandingOver,
 }
 
 const CASES: [Case; 5] =
     [Case::FreshStart, Case::AnothersEstate, Case::BeforeAnotherProgram, Case::AtTrafficControl, Case::HandingOver];
-/// In short, of so many points one.
+/// Distance between the points that the normal test run tests.
 const STEP: u32 = 35;
 
 impl Case {
-    /// SYN cookies from the start on, so that their settings are changed at once; a threshold that a handful exceeds.
+    /// Returns the configuration: challenges from the start, so that kernel settings are changed immediately, and low
+    /// thresholds.
     fn config(self) -> String {
         let key = match self {
             Self::BeforeAnotherProgram => "coexist = \"chain\"",
@@ -100,14 +101,14 @@ impl Bench {
         Ok(Self { lab, case, neighbour, _listener: listener })
     }
 
-    /// Nobody is attached but whoever was before.
+    /// Returns whether only the program from before tcpguard, if any, is attached.
     fn is_as_before(&self) -> Result<bool> {
         let before = self.neighbour.as_ref().map(|neighbour| neighbour.id);
         Ok(program_on(&self.lab, SERVER_INTERFACE)? == before && programs_at_tc(&self.lab, SERVER_INTERFACE)? == 0)
     }
 
-    /// All that changes something, once. The daemon may be killed anywhere in it. True where it has said that an address
-    /// is allowed.
+    /// Executes everything that changes something once. The daemon may be killed at any point. Returns true if the
+    /// command that allows an address succeeded.
     fn go_through_all(&self, setup: &Setup, process: &mut Child) -> Result<bool> {
         let mut flood = Flood::new(&self.lab, &FloodSpec::syn(Sources::InTurn("198.18.1.1".parse()?, 3), 9))?;
         let does = |arguments: &[&str]| setup.tcpguard(arguments).is_ok_and(|output| output.status.success());
@@ -115,11 +116,11 @@ impl Bench {
             || Ok(lab::http::get(std::os::unix::net::UnixStream::connect(setup.socket())?, "/readyz")?.0 == 200);
         let until = |process: &mut Child, done: &dyn Fn() -> Result<bool>| -> Result<bool> {
             let deadline = Instant::now() + Duration::from_secs(8);
-            while process.try_wait().context("no process")?.is_none() {
+            while process.try_wait().context("cannot wait for the daemon")?.is_none() {
                 if done().unwrap_or(false) {
                     return Ok(true);
                 }
-                ensure!(Instant::now() < deadline, "the daemon neither went on nor died: {}", log(setup));
+                ensure!(Instant::now() < deadline, "the daemon neither continued nor exited: {}", log(setup));
                 thread::sleep(Duration::from_millis(20));
             }
             Ok(false)
@@ -127,8 +128,8 @@ impl Bench {
         if !until(process, &is_ready)? {
             return Ok(false);
         }
-        // A client's handshake, and a flood that is an attack, and has its sources blocked.
-        // It may be refused by nobody: the daemon may be dying.
+        // A client's handshake, and a flood that is an attack and whose sources are blocked. The handshake may fail,
+        // since the daemon may be exiting.
         Client::new(&self.lab).connect((SERVER_IPV4, 80).into()).ok();
         for _ in 0..3 {
             flood.send(40)?;
@@ -141,13 +142,13 @@ impl Bench {
         let is_allowed = does(&["allow", "203.0.113.2"]);
         does(&["unblock", "203.0.113.1"]);
         does(&["reload"]);
-        if process.try_wait().context("no process")?.is_none() {
-            kill(Pid::from_raw(process.id() as i32), Signal::SIGTERM).context("no signal")?;
+        if process.try_wait().context("cannot wait for the daemon")?.is_none() {
+            kill(Pid::from_raw(process.id() as i32), Signal::SIGTERM).context("cannot signal the daemon")?;
         }
         Ok(is_allowed)
     }
 
-    /// One run that is killed at point `number`; false where it has no such point.
+    /// Kills a run at point `number` and tests the recovery. Returns false if the run has fewer points.
     fn is_killed_at(&self, number: u32) -> Result<bool> {
         let mut setup = Setup::new(&self.lab)?.config(&self.case.config());
         match self.case {
@@ -160,46 +161,48 @@ impl Bench {
         let setup = setup.environment("TCPGUARD_KILL_LOG", &points.to_string_lossy());
         let mut process = setup.spawn()?;
         let is_allowed = self.go_through_all(&setup, &mut process)?;
-        let status = process.wait().context("it did not end")?;
+        let status = process.wait().context("cannot wait for the daemon's exit")?;
         let step = fs::read_to_string(&points).unwrap_or_default().lines().last().unwrap_or_default().to_owned();
         if status.signal() != Some(Signal::SIGKILL as i32) {
-            ensure!(status.success(), "it ended with {status}: {}", log(&setup));
+            ensure!(status.success(), "the daemon exited with {status}: {}", log(&setup));
             return Ok(false);
         }
-        // The host keeps its network, whatever was left.
+        // The host stays reachable, whatever the daemon left.
         Client::new(&self.lab)
             .connect((SERVER_IPV4, 80).into())
-            .with_context(|| format!("unreachable after {step}"))?;
+            .with_context(|| format!("the host is unreachable after {step}"))?;
         self.recovers(setup, is_allowed).with_context(|| format!("killed at {step}"))?;
         Ok(true)
     }
 
-    /// After a daemon that was killed while all of its measures were taken.
+    /// Runs a daemon and kills it during an attack, for the next daemon to take over.
     fn after_another(&self, setup: Setup) -> Result<Setup> {
         let mut daemon = setup.start()?;
         let mut flood = Flood::new(&self.lab, &FloodSpec::syn(Sources::InTurn("198.18.2.1".parse()?, 3), 9))?;
         for _ in 0..3 {
             flood.send(40)?;
         }
-        daemon.stats_when("it is an attack", |stats| stats["state"] == "attack")?;
+        daemon.stats_when("the state is attack", |stats| stats["state"] == "attack")?;
         daemon.end(Signal::SIGKILL)?;
         Ok(daemon.into_setup())
     }
 
-    /// The next start goes on from what was left, comes to calm, and leaves nothing.
+    /// Checks that the next daemon takes over, becomes calm, and leaves nothing behind.
     fn recovers(&self, setup: Setup, is_allowed: bool) -> Result<()> {
         let mut daemon = setup.environment("TCPGUARD_KILL_AT", "").without_argument(HAND_OVER).start()?;
-        Client::new(&self.lab).connect((SERVER_IPV4, 80).into()).context("unreachable after the restart")?;
-        daemon.stats_when("it is calm", |stats| stats["state"] == "calm" && stats["attack"].is_null())?;
+        Client::new(&self.lab)
+            .connect((SERVER_IPV4, 80).into())
+            .context("the host is unreachable after the restart")?;
+        daemon.stats_when("the state is calm", |stats| stats["state"] == "calm" && stats["attack"].is_null())?;
         let lists = daemon.json("/lists")?.to_string();
-        ensure!(lists.contains("203.0.113.2") || !is_allowed, "what was acknowledged is gone: {lists}");
+        ensure!(lists.contains("203.0.113.2") || !is_allowed, "an acknowledged list entry is missing: {lists}");
         let status = daemon.end(Signal::SIGTERM)?;
         ensure!(status.success(), "{status}: {}", daemon.log()?);
         for (name, value) in SETTINGS {
             let now = self.lab.server.setting(name)?;
             ensure!(now == value, "{name} is {now}: {}", daemon.log()?);
         }
-        ensure!(self.is_as_before()?, "what is attached is not what was before");
+        ensure!(self.is_as_before()?, "the attached programs are not those from before");
         ensure!(!daemon.socket().exists(), "the socket is still there");
         Ok(())
     }
@@ -213,7 +216,7 @@ fn said(setup: &Setup, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&setup.tcpguard(arguments)?.stdout).into_owned())
 }
 
-/// Kills at every `step`-th point, in so many labs at once; how many points there were.
+/// Kills runs at every `step`-th point, in `at_once` labs in parallel, and returns the number of runs killed.
 fn kill_at_every(step: u32, case: Case, at_once: usize) -> Result<u32> {
     let _machine = lock_machine()?;
     let (next, killed) = (AtomicU32::new(1), AtomicU32::new(0));
@@ -257,7 +260,7 @@ fn at_every_point() -> Result<()> {
         println!("{case:?}: killed at {killed} points");
         all += killed;
     }
-    ensure!(all >= 100, "only {all} points");
+    ensure!(all >= 100, "only {all} points were tested");
     Ok(())
 }
 
@@ -267,7 +270,7 @@ fn at_some_points() -> Result<()> {
         let cases = CASES.map(|case| (case, scope.spawn(move || kill_at_every(STEP, case, 1))));
         cases.into_iter().try_for_each(|(case, killed)| {
             let killed = killed.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-            ensure!(killed >= 2, "{case:?}: only {killed} points");
+            ensure!(killed >= 2, "{case:?}: only {killed} points were tested");
             Ok(())
         })
     })

@@ -1,4 +1,4 @@
-//! Starting, stopping, dying, and interfaces that come and go.
+//! Starting, stopping, crashes, and interfaces that disappear and return.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use lab::{
 };
 use nix::sys::signal::Signal;
 
-/// Ids of tcpguard's programs in the kernel.
+/// Returns the ids of tcpguard's programs in the kernel.
 fn our_programs() -> Vec<u32> {
     let names = ["tcpguard", "clock", "handshake_comp", "syn_ack_retried"];
     loaded_programs()
@@ -28,7 +28,7 @@ fn has_xdp(lab: &Lab) -> Result<bool> {
 
 fn nothing_is_left(lab: &Lab, before: &[u32]) -> Result<()> {
     ensure!(!has_xdp(lab)?, "the interface still has a program");
-    // The kernel lets go of programs a moment after their last reference.
+    // The kernel frees programs shortly after their last reference is gone.
     eventually(
         "the kernel has none of the programs",
         || Ok(our_programs()),
@@ -43,7 +43,7 @@ fn sigterm_and_sigint_detach() -> Result<()> {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let lab = Lab::new()?;
         let mut daemon = Setup::new(&lab)?.start()?;
-        ensure!(has_xdp(&lab)?, "the program is attached");
+        ensure!(has_xdp(&lab)?, "the program is not attached");
         let status = daemon.end(signal)?;
         ensure!(status.success(), "{signal}: {status}: {}", daemon.log()?);
         ensure!(!daemon.socket().exists(), "the socket is still there");
@@ -60,42 +60,43 @@ fn after_kill_9_the_next_start_works_and_nothing_old_is_left() -> Result<()> {
     let setup = Setup::new(&lab)?;
     let daemon = setup.start()?;
     let (_, socket) = daemon.end_for_restart(Signal::SIGKILL)?;
-    ensure!(has_xdp(&lab)?, "it is attached still, for the next one");
-    // The network goes on.
+    ensure!(has_xdp(&lab)?, "the program is not attached any more");
+    // The server stays reachable.
     Client::new(&lab).fetch((SERVER_IPV4, 80).into())?;
 
-    // The same socket path, which the killed one left behind.
-    std::fs::create_dir_all(socket.parent().expect("a folder"))?;
+    // The next daemon uses the same socket path, where the killed one left a stale socket.
+    std::fs::create_dir_all(socket.parent().expect("a directory"))?;
     drop(std::os::unix::net::UnixListener::bind(&socket)?);
-    ensure!(socket.exists(), "a stale socket stands in the way");
+    ensure!(socket.exists(), "there is no stale socket");
     let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\n[listen]\nsocket = \"{}\"\n", socket.display());
     let second = Setup::new(&lab)?.whole_config(&config).listening_on(&socket).start()?;
     Client::new(&lab).fetch((SERVER_IPV4, 80).into())?;
-    second.stats_when("the new daemon counts on", |stats| stats["totals"]["syn"] == 2)?;
+    second.stats_when("the new daemon continues the count", |stats| stats["totals"]["syn"] == 2)?;
     second.end_for_restart(Signal::SIGTERM)?;
-    std::fs::remove_dir_all(socket.parent().expect("a folder")).ok();
+    std::fs::remove_dir_all(socket.parent().expect("a directory")).ok();
     nothing_is_left(&lab, &before)
 }
 
 #[test]
 fn an_interface_that_goes_is_reported_and_guarded_again_when_it_returns() -> Result<()> {
     let lab = Lab::new()?;
-    // A second interface, which must go on being guarded.
+    // A second interface, which must stay guarded.
     lab.server.ip("link add other type veth peer name other-peer")?;
     lab.server.ip("link set other up")?;
     let setup = Setup::new(&lab)?.config(&format!("interfaces = [\"{SERVER_INTERFACE}\", \"other\"]"));
     let daemon = setup.start()?;
     lab.unplug()?;
-    let stats = daemon.stats_when("the loss is shown", |stats| stats["interfaces"][0]["xdp_mode"] == "detached")?;
+    let stats = daemon
+        .stats_when("the interface is shown as detached", |stats| stats["interfaces"][0]["xdp_mode"] == "detached")?;
     ensure!(stats["interfaces"][0]["reason"] == "the interface is gone", "{}", stats["interfaces"]);
     ensure!(stats["interfaces"][1]["xdp_mode"] == "native", "{}", stats["interfaces"]);
     ensure!(daemon.log()?.contains("interface lab-server is gone"), "{}", daemon.log()?);
-    ensure!(daemon.get("/readyz")?.0 == 200, "the other interface is guarded");
+    ensure!(daemon.get("/readyz")?.0 == 200, "the daemon is not ready although the other interface is guarded");
 
     lab.plug_in()?;
-    daemon.stats_when("it is guarded again", |stats| stats["interfaces"][0]["xdp_mode"] == "native")?;
+    daemon.stats_when("the interface is guarded again", |stats| stats["interfaces"][0]["xdp_mode"] == "native")?;
     Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.1.1".parse()?, 1), 80))?.send(7)?;
-    daemon.stats_when("and counted on", |stats| stats["totals"]["syn"] == 7)?;
+    daemon.stats_when("the count continues", |stats| stats["totals"]["syn"] == 7)?;
     Ok(())
 }
 
@@ -105,7 +106,7 @@ fn readiness_ends_with_the_last_interface() -> Result<()> {
     let daemon = Setup::new(&lab)?.start()?;
     lab.unplug()?;
     eventually("the daemon is not ready", || daemon.get("/readyz"), |(status, _)| *status == 503)?;
-    ensure!(daemon.get("/healthz")?.0 == 200, "but alive");
+    ensure!(daemon.get("/healthz")?.0 == 200, "the daemon is not alive");
     Ok(())
 }
 
@@ -132,7 +133,7 @@ fn generic_mode_counts_the_same() -> Result<()> {
     for _ in 0..5 {
         Client::new(&lab).fetch((SERVER_IPV4, 80).into())?;
     }
-    daemon.stats_when("five connections", |stats| {
+    daemon.stats_when("five connections are counted", |stats| {
         stats["totals"]["syn"] == 5 && stats["totals"]["completed"] == 5 && stats["half_open"]["datapath"] == 0
     })?;
     Ok(())
@@ -156,7 +157,7 @@ fn what_the_kernel_lacks_is_left_out_and_reported() -> Result<()> {
     for _ in 0..3 {
         Client::new(&lab).fetch((SERVER_IPV4, 80).into())?;
     }
-    let stats = daemon.stats_when("SYNs are counted all the same", |stats| stats["totals"]["syn"] == 3)?;
+    let stats = daemon.stats_when("SYNs are counted nevertheless", |stats| stats["totals"]["syn"] == 3)?;
     ensure!(stats["totals"]["completed"] == 0, "{}", stats["totals"]);
     for feature in ["completions", "retries"] {
         let feature = &stats["features"][feature];
@@ -173,7 +174,7 @@ fn the_datapath_can_log_what_it_does() -> Result<()> {
     let daemon = Setup::new(&lab)?.environment("TCPGUARD_LOG", "info,tcpguard::accounts=debug").start()?;
     Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.1.1".parse()?, 1), 80))?.send(3)?;
     let log = eventually("the datapath's message is logged", || daemon.log(), |log| log.contains("SYN to port 80"))?;
-    ensure!(log.matches("SYN to port 80").count() == 1, "one message for one new source: {log}");
+    ensure!(log.matches("SYN to port 80").count() == 1, "expected one message for one new source: {log}");
     Ok(())
 }
 

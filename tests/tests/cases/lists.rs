@@ -1,4 +1,5 @@
-//! Lists: by command, by HTTP and by file; who may change them, and what they refuse.
+//! The lists, changed by command, over HTTP and by file: what they do, over which interface they can be changed, and
+//! which input they reject.
 
 use std::{
     fmt::Write as _,
@@ -56,11 +57,11 @@ impl Bench {
         Ok(entries.filter_map(|entry| entry["network"].as_str()).map(str::to_owned).collect())
     }
 
-    /// Whether the lab's client is let in, once the datapath has heard of it.
+    /// Waits until the lab's client can connect, or until it cannot.
     fn is_let_in(&self, expected: bool) -> Result<()> {
         let client = Client::new(&self.lab);
         let look = || Ok(client.fetch((SERVER_IPV4, 80).into()).is_ok());
-        eventually("the client is let in, or is not", look, |let_in| *let_in == expected).map(drop)
+        eventually("the client can connect, or cannot", look, |let_in| *let_in == expected).map(drop)
     }
 }
 
@@ -99,7 +100,7 @@ fn an_entry_ends_when_its_time_is_over() -> Result<()> {
     bench.done(&["block", "198.18.0.2", "--for", "6s"])?;
     bench.is_let_in(false)?;
     bench.is_let_in(true)?;
-    eventually("the entry is gone", || bench.networks("deny"), Vec::is_empty).map(drop)
+    eventually("the entry has expired", || bench.networks("deny"), Vec::is_empty).map(drop)
 }
 
 #[test]
@@ -108,12 +109,12 @@ fn a_block_by_judgement_can_be_lifted() -> Result<()> {
     let source = Ipv4Addr::new(198, 18, 1, 1);
     let mut flood = Flood::new(&bench.lab, &FloodSpec::syn(Sources::InTurn(source.into(), 1), 9))?;
     flood.send_at(20_000, Duration::from_millis(500))?;
-    eventually("it is blocked", || bench.networks("blocks"), |blocked| *blocked == [source.to_string()])?;
-    let row = bench.daemon.source("198.18.1.1")?.context("no row")?;
+    eventually("the source is blocked", || bench.networks("blocks"), |blocked| *blocked == [source.to_string()])?;
+    let row = bench.daemon.source("198.18.1.1")?.context("the source has no row")?;
     ensure!(row["blocked_until"].is_string(), "{row}");
     let text = bench.done(&["unblock", "198.18.1.0/24"])?;
     ensure!(text.contains("1 blocks by judgement were lifted"), "{text}");
-    let row = bench.daemon.source("198.18.1.1")?.context("no row")?;
+    let row = bench.daemon.source("198.18.1.1")?.context("the source has no row")?;
     ensure!(row["blocked_until"].is_null(), "{row}");
     Ok(())
 }
@@ -176,7 +177,7 @@ fn over_tcp_one_can_only_read() -> Result<()> {
     }
     let (status, _) = send("GET", "/lists", "")?;
     ensure!(status == 200, "{status}");
-    ensure!(bench.networks("deny")?.is_empty(), "something was changed");
+    ensure!(bench.networks("deny")?.is_empty(), "a list was changed");
     Ok(())
 }
 
@@ -188,8 +189,11 @@ fn everybody_is_shut_out_only_if_insisted_on_and_never_who_is_allowed() -> Resul
     bench.is_let_in(true)?;
     let outsider: IpAddr = Ipv4Addr::new(198, 18, 7, 7).into();
     bench.lab.add_client_address(outsider)?;
-    ensure!(Client::new(&bench.lab).from(outsider).fetch((SERVER_IPV4, 80).into()).is_err(), "it was let in");
-    // What the configuration allows, a command does not take away.
+    ensure!(
+        Client::new(&bench.lab).from(outsider).fetch((SERVER_IPV4, 80).into()).is_err(),
+        "a source that is not allowed was let in"
+    );
+    // A command cannot remove an entry of the configuration.
     bench.refused(&["disallow", "198.18.0.0/24"], 1, "by configuration")
 }
 
@@ -218,10 +222,10 @@ fn files_are_read_again_when_they_change_and_bad_lines_told_of() -> Result<()> {
     fs::write(&file, "198.18.0.2\n")?;
     bench.is_let_in(false)?;
     ensure!(bench.networks("deny")? == ["198.18.0.2"], "{:?}", bench.networks("deny")?);
-    // A file that is gone leaves what it said in force.
+    // When a file is removed, its entries remain in force.
     fs::remove_file(&file)?;
     eventually(
-        "its absence is told of",
+        "the missing file is reported",
         || bench.daemon.json("/events?limit=100"),
         |events| events.to_string().contains("what it said before holds"),
     )?;
@@ -243,7 +247,7 @@ fn two_hundred_thousand_networks_are_in_force_within_two_seconds() -> Result<()>
     let bench = Bench { lab, daemon, _nginx: nginx };
     let mut text = String::new();
     for n in 0..199_999u32 {
-        // Scattered, of all lengths, some within others; none of the lab's.
+        // Scattered networks of many lengths, some within others, and none of the lab's.
         let address = Ipv4Addr::from(0x2000_0000 | (n.wrapping_mul(2_654_435_761) >> 3));
         writeln!(text, "{address}/{}", 16 + n % 17)?;
     }
@@ -251,30 +255,34 @@ fn two_hundred_thousand_networks_are_in_force_within_two_seconds() -> Result<()>
     let start = Instant::now();
     fs::write(&file, text)?;
     let client = Client::new(&bench.lab);
-    // The last line is in force when the client is not let in any more; it notices only when it gives up.
+    // The last line is in force when the client can no longer connect. It notices only when the attempt times out, so
+    // the time before the attempt counts.
     let took = loop {
         let asked = start.elapsed();
         if client.fetch((SERVER_IPV4, 80).into()).is_err() {
             break asked;
         }
-        ensure!(asked < Duration::from_secs(10), "it is not in force after {asked:?}");
+        ensure!(asked < Duration::from_secs(10), "the list is not in force after {asked:?}");
     };
-    println!("200,000 networks were in force {took:?} after they were written (the file is looked at once a second)");
-    ensure!(took < Duration::from_secs(3), "it took {took:?}: a second until it is looked at, and two");
+    println!("200,000 networks were in force {took:?} after they were written (the file is checked once a second)");
+    ensure!(
+        took < Duration::from_secs(3),
+        "it took {took:?}; the limit is one second until the file is checked, plus two"
+    );
     let events = bench.daemon.json("/events?limit=100")?.to_string();
     ensure!(events.contains("200000 networks are denied"), "{events}");
     Ok(())
 }
 
 #[test]
-#[ignore = "it takes a minute: `cargo xtask test` runs it beside Prometheus, which waits as long"]
+#[ignore = "takes a minute: `cargo xtask test` runs it in parallel with the Prometheus test, which takes as long"]
 fn a_hundred_thousand_blocks_in_a_row_are_all_kept() -> Result<()> {
     share_machine();
     let bench = bench("")?;
     let mut stream = bench.daemon.connect()?;
     let mut text = String::new();
     const BLOCKS: u32 = 100_000;
-    // One connection, and no waiting between requests but for the answers.
+    // One connection, without delays between requests.
     for n in 0..BLOCKS {
         let network = Ipv4Addr::from(0x2000_0000 + 7 * n);
         let body = json!({"network": network.to_string(), "for": "1h"}).to_string();
@@ -287,10 +295,11 @@ fn a_hundred_thousand_blocks_in_a_row_are_all_kept() -> Result<()> {
     }
     ensure!(bench.networks("deny")?.len() == BLOCKS as usize, "{} are listed", bench.networks("deny")?.len());
     let status = fs::read_to_string(format!("/proc/{}/status", bench.daemon.id()))?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let resident =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in the process status")?;
     let kib: u64 = resident.trim().trim_end_matches(" kB").parse()?;
-    ensure!(kib < 256 * 1024, "the daemon takes {kib} KiB");
-    // A flood of changes does not become a flood of events.
+    ensure!(kib < 256 * 1024, "the daemon uses {kib} KiB of memory");
+    // Many changes must not cause as many events.
     let events = bench.daemon.json("/events?limit=10000")?;
     let told = events.as_array().map_or(0, Vec::len);
     ensure!(told < 1000, "{told} events");
@@ -306,13 +315,13 @@ fn events_can_be_followed() -> Result<()> {
         .arg(bench.daemon.socket())
         .stdout(std::process::Stdio::piped())
         .spawn()
-        .context("cannot follow")?;
-    let lines = BufReader::new(follower.stdout.take().context("no output")?).lines();
+        .context("cannot run tcpguard events --follow")?;
+    let lines = BufReader::new(follower.stdout.take().context("no standard output")?).lines();
     let (told, heard) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || lines.map_while(Result::ok).all(|line| told.send(line).is_ok()));
     bench.done(&["block", "203.0.113.9"])?;
     let line = loop {
-        let line = heard.recv_timeout(Duration::from_secs(5)).context("nothing was told")?;
+        let line = heard.recv_timeout(Duration::from_secs(5)).context("the event was not reported")?;
         if line.contains("203.0.113.9") {
             break line;
         }
@@ -349,7 +358,7 @@ fn what_is_answered_for_holds_for_the_next_packet() -> Result<()> {
         flood.send(3)?;
     }
     daemon
-        .stats_when("what was sent while it was listed is dropped, and no more", |stats| {
+        .stats_when("only SYNs sent while the source was listed are dropped", |stats| {
             stats["totals"]["syn"] == ROUNDS * 8 && stats["drops"]["denied"] == ROUNDS * 5
         })
         .map(drop)

@@ -1,4 +1,4 @@
-//! Who is told of attacks, and what becomes of those who do not listen.
+//! Notifications by command and webhook, and what happens if the receiver hangs or fails.
 
 use std::{
     fs,
@@ -15,9 +15,10 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 const WEBHOOK: &str = "127.0.0.1:9600";
+/// How long a test waits for a notification.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The body of a request, which is answered with `status`.
+/// Reads a request, responds with `status`, and returns the body.
 fn answer(stream: TcpStream, status: &str) -> Result<Value> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let (mut length, mut line) = (0, String::new());
@@ -33,7 +34,8 @@ fn answer(stream: TcpStream, status: &str) -> Result<Value> {
     Ok(serde_json::from_slice(&body)?)
 }
 
-/// A receiver that answers with these statuses in turn, and then with the last of them; what it was told.
+/// Starts a receiver that responds with `statuses` in turn, and then with the last one, and returns the bodies that it
+/// receives.
 fn receiver(lab: &Lab, statuses: &'static [&'static str]) -> Result<Receiver<Value>> {
     let listener = lab.server.within(|| TcpListener::bind(WEBHOOK).context("cannot listen"))?;
     let (tell, told) = channel();
@@ -69,15 +71,15 @@ fn command_and_webhook_are_told_of_start_and_end() -> Result<()> {
     let _daemon =
         setup.config(&config(&format!("command = {command}\nwebhook = \"http://{WEBHOOK}/hook\"\n"))).start()?;
     attack(&lab)?;
-    // The first attempt was refused, and is made again.
+    // The first attempt is rejected and retried.
     for (event, is_again) in [("attack_started", false), ("attack_started", true), ("attack_ended", false)] {
-        let body = told.recv_timeout(PATIENCE).with_context(|| format!("{event}: nobody was told"))?;
-        ensure!(body["event"] == event, "again {is_again}: {body}");
+        let body = told.recv_timeout(PATIENCE).with_context(|| format!("{event}: no notification was received"))?;
+        ensure!(body["event"] == event, "expected {event}, retried {is_again}: {body}");
         ensure!(body["message"].as_str().is_some_and(|text| !text.is_empty()) && body["host"].is_string(), "{body}");
         ensure!(body["left_out"] == 0 && body["id"].is_u64(), "{body}");
     }
     let lines = eventually(
-        "the command was told of both",
+        "the command was run for both events",
         || Ok(fs::read_to_string(&file).unwrap_or_default()),
         |text| text.lines().count() == 4,
     )?;
@@ -91,7 +93,7 @@ fn command_and_webhook_are_told_of_start_and_end() -> Result<()> {
 #[test]
 fn who_hangs_or_fails_holds_nobody_up() -> Result<()> {
     let lab = Lab::new()?;
-    // It takes connections, and never answers.
+    // The receiver's connections are established, but never answered.
     let listener = lab.server.within(|| TcpListener::bind(WEBHOOK).context("cannot listen"))?;
     let setup = Setup::new(&lab)?;
     let leftover = setup.file("leftover");
@@ -104,7 +106,7 @@ fn who_hangs_or_fails_holds_nobody_up() -> Result<()> {
     let start = Instant::now();
     attack(&lab)?;
     let events = eventually(
-        "both failures are told of",
+        "both failures are reported",
         || daemon.json("/events?limit=1000"),
         |events| failures(events).len() >= 2,
     )?;
@@ -118,10 +120,10 @@ fn who_hangs_or_fails_holds_nobody_up() -> Result<()> {
         "{failures:?}"
     );
     let stats = daemon.json("/stats")?;
-    let delay = stats["cost"]["longest_tick_delay_seconds"].as_f64().context("no delay")?;
+    let delay = stats["cost"]["longest_tick_delay_seconds"].as_f64().context("no longest_tick_delay_seconds")?;
     ensure!(delay < 0.1, "a tick was {delay} s late");
     thread::sleep(Duration::from_secs(5).saturating_sub(start.elapsed()));
-    ensure!(!leftover.exists(), "what the command started outlived it");
+    ensure!(!leftover.exists(), "a process that the command started outlived it");
     drop(listener);
     Ok(())
 }
@@ -133,7 +135,7 @@ fn a_webhook_that_hangs_does_not_hold_up_the_end() -> Result<()> {
     let config = config(&format!("webhook = \"http://{WEBHOOK}/\"\ntimeout = \"1m\"\n"));
     let mut daemon = Setup::new(&lab)?.config(&config).start()?;
     attack(&lab)?;
-    // It asks, and is not answered.
+    // The daemon sends its request, which is not answered.
     let (mut asking, _) = listener.accept()?;
     asking.read_exact(&mut [0; 4])?;
     let start = Instant::now();
@@ -152,7 +154,7 @@ fn a_command_that_fails_is_told_of_with_what_it_said() -> Result<()> {
         let daemon = Setup::new(&lab)?.config(&config(&format!("command = {command}\n"))).start()?;
         attack(&lab)?;
         let events = eventually(
-            "the failure is told of",
+            "the failure is reported",
             || daemon.json("/events?limit=1000"),
             |events| !failures(events).is_empty(),
         )?;

@@ -1,7 +1,7 @@
-//! Every header shape, and every truncation of it, through the loaded program (BPF_PROG_TEST_RUN):
-//! the right counter and verdict, never an abort.
+//! Runs frames of every header shape, and every truncation of them, through the loaded program (BPF_PROG_TEST_RUN):
+//! counter and verdict must be right, and the program must never abort.
 
-#![expect(clippy::expect_used, reason = "constants of the test, which are right or the test is wrong")]
+#![expect(clippy::expect_used, reason = "constants of the test, which always parse")]
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ use tcpguard_common::{
 
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
-/// The kernel runs no shorter frame.
+/// The shortest frame that the kernel accepts for a test run.
 const SHORTEST: usize = 14;
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -44,7 +44,7 @@ fn every_shape_has_its_counter() -> Result<()> {
     Ok(())
 }
 
-/// Frames that are right, with the length up to which all is header.
+/// Returns well-formed frames, with the offset at which the headers end.
 fn sound_frames() -> Vec<(&'static str, Built, usize)> {
     let syn = |frame: Frame| Frame { tcp_options: LINUX_SYN_OPTIONS.to_vec(), payload: vec![9; 12], ..frame };
     let shapes = [
@@ -99,7 +99,7 @@ fn every_truncation_of_every_shape_passes() -> Result<()> {
                 Ok(segment) => Counter::from(segment.flags.kind()),
                 Err(reason) => reason.into(),
             };
-            // The kernel's run and the host's agree; that both are right, the tests beside this one show.
+            // The program and the parser on the host must agree; the other tests check that both are right.
             let counted = guard.run(truncated)?;
             ensure!(counted == [(Counter::Packets, 1), (expected, 1)], "{name} cut to {length}: {counted:?}");
         }
@@ -158,7 +158,7 @@ fn a_tagged_or_extended_syn_is_the_same_syn() -> Result<()> {
     ];
     for (index, shape) in shapes.into_iter().enumerate() {
         let counted = guard.run(&shape.build().bytes)?;
-        // The first of each family is new, and the others are recognised as the same.
+        // The first SYN of each family is new, and the others are recognised as repetitions.
         let expected = if [0, 4].contains(&index) { Counter::SynTracked } else { Counter::SynRepeated };
         ensure!(counted.contains(&(expected, 1)), "shape {index}: {counted:?}");
     }
@@ -179,7 +179,7 @@ fn every_reason_to_drop_drops_and_is_counted() -> Result<()> {
     {
         let mut guard = Guard::load_at(hook)?;
         for (name, frame, reason) in drop_table(family, &plain) {
-            // Without leave it passes; where nothing is dropped, that it would be is counted.
+            // Without flags the frame passes. Without the flag DROP, it is counted as one that would be dropped.
             guard.give_leave(0)?;
             let counted = guard.run(&frame)?;
             ensure!(!counted.iter().any(|(counter, _)| *counter == reason.would_counter()), "{name}: {counted:?}");
@@ -206,7 +206,7 @@ fn whoever_is_listed_or_blocked_is_dropped_and_allowed_goes_before_all() -> Resu
         guard.datapath.block(source, FOREVER)?;
         let blocked = guard.run_to(XDP_DROP, &syn)?;
         ensure!(blocked.contains(&(Counter::DropBlocked, 1)), "{blocked:?}");
-        // What is no handshake passes.
+        // Segments other than SYNs pass.
         guard.run(&ack)?;
         let entry = guard.maps.sources.get(source)?.expect("it has an entry");
         ensure!((entry.syn, entry.dropped) == (1, 1), "{entry:?}");
@@ -217,13 +217,13 @@ fn whoever_is_listed_or_blocked_is_dropped_and_allowed_goes_before_all() -> Resu
         let denied = guard.run_to(XDP_DROP, &syn)?;
         ensure!(denied.contains(&(Counter::DropDenied, 1)), "{denied:?}");
         guard.maps.rules.set(source, 128, Rule { is_allowed: 1, ..Rule::default() })?;
-        // The rules are of another generation now: what was remembered does not hold.
+        // With another generation of the rules, remembered decisions are invalid.
         let rate = Rate::new(2000, guard.datapath.ticks_per_second);
         let flags = flag::DROP | flag::LIMIT | flag::RULES;
         guard.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 2, rate, ..Control::NONE })?;
         guard.run(&syn)?;
 
-        // An old heartbeat lets everything pass.
+        // With an expired lease, everything passes.
         guard.maps.rules.remove(source, 128)?;
         guard.maps.control.give(&Control {
             good_until: guard.datapath.jiffies()? - 1,
@@ -264,10 +264,10 @@ fn a_source_is_held_to_its_rate() -> Result<()> {
         match guard.datapath.test_run(&frame)? {
             XDP_PASS => passed += 1,
             XDP_DROP => dropped += 1,
-            verdict => anyhow::bail!("the verdict is {verdict}"),
+            verdict => anyhow::bail!("unexpected verdict {verdict}"),
         }
     }
-    // A second's worth at once, and what the time of the test adds.
+    // A burst of one second, plus what is replenished during the test.
     ensure!((2000..2500).contains(&passed) && dropped == 3000 - passed, "{passed} passed, {dropped} were dropped");
     Ok(())
 }

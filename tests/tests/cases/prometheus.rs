@@ -1,4 +1,4 @@
-//! Metrics, as a real Prometheus takes them, and what is built upon them.
+//! The metrics as scraped by Prometheus, and the alerts and dashboard that are based on them.
 
 use std::{
     collections::BTreeSet,
@@ -21,21 +21,22 @@ use serde_json::Value;
 use tempfile::TempDir;
 use xtask::bpf::toolchain::workspace;
 
+/// The address that Prometheus listens on.
 const PROMETHEUS: &str = "127.0.0.1:9490";
-/// How long it scrapes.
+/// How long Prometheus scrapes the daemon.
 const SCRAPED: Duration = Duration::from_secs(60);
-/// What rates are taken over.
+/// The time window for rates.
 const WINDOW: &str = "40s";
 const SYN_RATE: u32 = 2000;
 const CLIENT_RATE: u32 = 50;
-/// By how much a rate may differ from what was sent.
+/// Maximum relative difference between a rate and what was sent.
 const TOLERANCE: f64 = 0.05;
 
 fn packaging(file: &str) -> PathBuf {
     workspace().join("packaging").join(file)
 }
 
-/// Runs `promtool`, with this on its standard input.
+/// Runs `promtool` with `input` as its standard input.
 fn promtool(arguments: &[&str], input: &str) -> Result<()> {
     let mut command = Command::new("promtool");
     command.current_dir(workspace().join("packaging")).args(arguments);
@@ -44,22 +45,22 @@ fn promtool(arguments: &[&str], input: &str) -> Result<()> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .context("cannot run promtool: Debian has it in the package prometheus")?;
-    process.stdin.take().context("no way to promtool")?.write_all(input.as_bytes())?;
+        .context("cannot run promtool (Debian package: prometheus)")?;
+    process.stdin.take().context("no standard input of promtool")?.write_all(input.as_bytes())?;
     let output = process.wait_with_output()?;
     let said = [output.stdout, output.stderr].concat();
     ensure!(output.status.success(), "promtool {arguments:?}: {}", String::from_utf8_lossy(&said));
     Ok(())
 }
 
-/// The names of tcpguard's metrics in `text`.
+/// Returns the names of tcpguard's metrics in `text`.
 fn names(text: &str) -> BTreeSet<String> {
     let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_';
     let words = text.split(|character| !is_part(character));
     words.filter(|word| word.starts_with("tcpguard_")).map(str::to_owned).collect()
 }
 
-/// Every metric there is, those that have no value among them.
+/// Returns the names of all metrics, including those without a value.
 fn existing(metrics: &str) -> BTreeSet<String> {
     metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next().map(str::to_owned)).collect()
 }
@@ -83,7 +84,10 @@ fn metrics_and_what_is_built_upon_them_are_sound() -> Result<()> {
     ensure!(expressions.len() > 15, "{expressions:?}");
     for (file, text) in [("alerts.yml", rules), ("grafana.json", expressions.join("\n"))] {
         let unknown: Vec<_> = names(&text).difference(&existing).cloned().collect();
-        ensure!(unknown.is_empty() && !names(&text).is_empty(), "{file} names metrics that there are not: {unknown:?}");
+        ensure!(
+            unknown.is_empty() && !names(&text).is_empty(),
+            "{file} contains no metrics, or unknown ones: {unknown:?}"
+        );
     }
     Ok(())
 }
@@ -92,13 +96,13 @@ fn metrics_and_what_is_built_upon_them_are_sound() -> Result<()> {
 fn programs_are_measured_where_the_kernel_does_so() -> Result<()> {
     let lab = Lab::new()?;
     let daemon = Setup::new(&lab)?.start()?;
-    // For as long as this is open, whatever the machine's setting is.
-    let _measuring = enable_stats(Stats::RunTime).context("the kernel does not measure programs")?;
+    // Enables measuring while this is open, regardless of the machine's setting.
+    let _measuring = enable_stats(Stats::RunTime).context("the kernel cannot measure the run time of programs")?;
     Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.66.1".parse()?, 3), 80))?.send(150)?;
     let runs = |stats: &Value| stats["cost"]["programs"][0]["runs"].as_u64().unwrap_or(0);
     let stats = daemon.stats_when("the program's runs are counted", |stats| runs(stats) >= 150)?;
     let program = &stats["cost"]["programs"][0];
-    let seconds = program["run_seconds"].as_f64().context("no run time")?;
+    let seconds = program["run_seconds"].as_f64().context("run_seconds is not a number")?;
     ensure!(program["name"] == "tcpguard" && seconds > 0.0 && seconds < 0.1, "{program}");
     let (_, metrics) = daemon.get("/metrics")?;
     let line = metrics.lines().find(|line| line.starts_with("tcpguard_program_runs_total{program=\"tcpguard\"}"));
@@ -106,7 +110,7 @@ fn programs_are_measured_where_the_kernel_does_so() -> Result<()> {
     Ok(())
 }
 
-/// What a Grafana board asks Prometheus.
+/// Collects the queries of a Grafana dashboard.
 fn expressions_of(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -122,7 +126,7 @@ fn expressions_of(value: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// A Prometheus that scrapes the daemon of this namespace once a second.
+/// A Prometheus that scrapes the daemon of a namespace once a second.
 struct Prometheus {
     process: Child,
     namespace: Namespace,
@@ -149,7 +153,7 @@ impl Prometheus {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .context("cannot run prometheus: Debian has it in the package prometheus")?;
+            .context("cannot run prometheus (Debian package: prometheus)")?;
         let prometheus = Self { process, namespace: namespace.clone(), folder };
         eventually(
             "Prometheus is ready",
@@ -164,7 +168,7 @@ impl Prometheus {
         http::get(stream, path)
     }
 
-    /// The one value of an expression; `None` where it has none.
+    /// Returns the value of an expression, or `None` if it has none.
     fn value(&self, expression: &str) -> Result<Option<f64>> {
         let escaped: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let (status, body) = self.get(&format!("/api/v1/query?query={escaped}"))?;
@@ -216,25 +220,25 @@ fn prometheus_sees_what_was_sent() -> Result<()> {
         let never_down = prometheus.value("min_over_time(up{job=\"tcpguard\"}[50s])")?;
         ensure!(never_down == Some(1.0), "a scrape failed: {never_down:?}");
         let firing = prometheus.value("ALERTS{alertname=\"TcpguardUnderAttack\", alertstate=\"firing\"}")?;
-        ensure!(firing == Some(1.0), "no alert of the attack");
+        ensure!(firing == Some(1.0), "the alert for the attack does not fire");
         for thread in [flood.join().map(drop), client.join().map(drop)] {
             thread.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
         Ok(())
     })?;
     let complaints = prometheus.complaints()?;
-    ensure!(complaints.is_empty(), "Prometheus complains: {complaints:?}");
+    ensure!(complaints.is_empty(), "Prometheus logged problems: {complaints:?}");
     agrees(&prometheus, &daemon)
 }
 
 fn compare(prometheus: &Prometheus, rate: &str, sent: f64) -> Result<()> {
     let expression = format!("{rate}{{job=\"tcpguard\"}}[{WINDOW}])");
     let seen = prometheus.value(&expression)?.with_context(|| format!("{expression} has no value"))?;
-    ensure!((seen / sent - 1.0).abs() <= TOLERANCE, "{expression} is {seen:.1}, and {sent} a second were sent");
+    ensure!((seen / sent - 1.0).abs() <= TOLERANCE, "{expression} is {seen:.1}, but {sent} per second were sent");
     Ok(())
 }
 
-/// When all is quiet, what Prometheus has is what `/stats` says.
+/// Checks that without traffic, the values in Prometheus are those of `/stats`.
 fn agrees(prometheus: &Prometheus, daemon: &Daemon) -> Result<()> {
     for (metric, key) in [
         ("tcpguard_syn_total", "syn"),

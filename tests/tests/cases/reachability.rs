@@ -1,5 +1,5 @@
-//! What a host must not lose to its own protection: published container ports, hosts behind it, and services that
-//! challenges cannot work for; and what is done where cookies are impossible.
+//! Protection must not make anything unreachable: published container ports, hosts behind the guarded one, and services
+//! that challenges cannot work for. Also tests what happens where cookies are impossible.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -21,8 +21,9 @@ use nix::{
 };
 use serde_json::Value;
 
-/// A server in a namespace of its own, behind the host.
+/// The address of a server in a separate namespace, behind the host.
 const BEHIND: Ipv4Addr = Ipv4Addr::new(198, 18, 100, 2);
+/// The port of the host that is redirected to the server behind it.
 const PUBLISHED: u16 = 8080;
 
 fn random(port: u16) -> FloodSpec {
@@ -33,7 +34,7 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
 }
 
-/// Lays a cable from the host to a server behind it, which the host forwards to.
+/// Creates a namespace behind the host, which forwards to it.
 fn host_behind(lab: &Lab) -> Result<Namespace> {
     let behind = Namespace::new()?;
     lab.server.ip(&format!("link add to-behind type veth peer name behind netns {}", behind.path()))?;
@@ -48,7 +49,7 @@ fn host_behind(lab: &Lab) -> Result<Namespace> {
 }
 
 fn nft(namespace: &Namespace, rules: &str) -> Result<()> {
-    let output = namespace.command("nft").arg(rules).output().context("cannot run nft: Debian has it in nftables")?;
+    let output = namespace.command("nft").arg(rules).output().context("cannot run nft (Debian package: nftables)")?;
     ensure!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
@@ -83,11 +84,11 @@ fn a_published_port_and_a_host_behind_stay_reachable() -> Result<()> {
     let client = Client::new(&scene.lab);
     client.fetch(published).context("the published port is not reachable")?;
     client.fetch(direct).context("the host behind is not reachable")?;
-    // The flood is of the web server and of the published port.
+    // Both the web server's port and the published port are flooded.
     let mut flood = scene.flood(&random(80))?;
     let mut of_published = scene.flood(&random(PUBLISHED))?;
     flood.during(50_000, || {
-        scene.daemon.stats_when("it is challenged", |stats| is_challenged(stats, 80))?;
+        scene.daemon.stats_when("the port is challenged", |stats| is_challenged(stats, 80))?;
         for _ in 0..10 {
             of_published.send_at(5000, Duration::from_millis(100))?;
             for server in [published, direct, WEB] {
@@ -105,7 +106,7 @@ fn a_published_port_that_a_proxy_listens_on_too_is_left_alone() -> Result<()> {
     let scene = Scene::new("")?;
     let behind = host_behind(&scene.lab)?;
     let _service = server::echo(&behind, "0.0.0.0:80", 1)?;
-    // As a container engine's proxy does: what comes from outside never gets there.
+    // As a container engine's proxy does; connections from outside are redirected before they reach it.
     let _proxy = server::listen(&scene.lab.server, Ipv4Addr::UNSPECIFIED.into(), PUBLISHED)?;
     publish(&scene.lab)?;
     let published = SocketAddr::from((SERVER_IPV4, PUBLISHED));
@@ -120,8 +121,9 @@ fn a_published_port_that_a_proxy_listens_on_too_is_left_alone() -> Result<()> {
     }
     let mut flood = scene.flood(&random(PUBLISHED))?;
     flood.during(20_000, || {
-        let stats =
-            scene.daemon.stats_when("it says so", |stats| left_alone(stats).to_string().contains("redirected"))?;
+        let stats = scene
+            .daemon
+            .stats_when("it is left alone", |stats| left_alone(stats).to_string().contains("redirected"))?;
         ensure!(!is_challenged(&stats, PUBLISHED), "{}", stats["measures"]["challenge"]);
         for _ in 0..20 {
             client.fetch(published).context("the published port is not reachable")?;
@@ -133,7 +135,7 @@ fn a_published_port_that_a_proxy_listens_on_too_is_left_alone() -> Result<()> {
 #[test]
 fn challenges_that_lead_to_nothing_are_ended() -> Result<()> {
     let scene = Scene::new("[challenge]\nproven_for = \"1s\"")?;
-    // A firewall that wants to have seen the SYN.
+    // A firewall that drops connections whose SYN it has not seen.
     nft(
         &scene.lab.server,
         "table ip lab {\nchain input {\ntype filter hook input priority 0;\ntcp dport 80 ct state invalid drop\n}\n}\n",
@@ -145,17 +147,22 @@ fn challenges_that_lead_to_nothing_are_ended() -> Result<()> {
     }
     let crowd = Crowd { lab: &scene.lab, addresses, rate: 100, threads: 4 };
     let before = crowd.run(WEB, Duration::from_secs(15))?;
-    ensure!(before.share() == 1.0, "{} of {} were served in calm times", before.served(), before.tried);
+    ensure!(before.share() == 1.0, "{} of {} connections were served before the flood", before.served(), before.tried);
     let mut flood = scene.flood(&random(80))?;
     flood.during(20_000, || {
-        scene.daemon.stats_when("it is challenged", |stats| is_challenged(stats, 80))?;
-        scene.daemon.stats_when("the watchdog ends it", |stats| {
+        scene.daemon.stats_when("the port is challenged", |stats| is_challenged(stats, 80))?;
+        scene.daemon.stats_when("the watchdog ends the challenge", |stats| {
             left_alone(stats).to_string().contains("no handshake completed") && !is_challenged(stats, 80)
         })?;
         let told = scene.events("challenge_ended")?;
         ensure!(told.iter().any(|event| event["message"].to_string().contains("firewall")), "{told:?}");
         let after = crowd.run(WEB, Duration::from_secs(2))?;
-        ensure!(after.share() > 0.9, "{} of {} are served without challenges", after.served(), after.tried);
+        ensure!(
+            after.share() > 0.9,
+            "{} of {} connections were served without challenges",
+            after.served(),
+            after.tried
+        );
         Ok(())
     })
 }
@@ -165,8 +172,13 @@ fn without_timestamps_cookies_carry_less() -> Result<()> {
     let scene = Scene::new("[challenge]\nmode = \"always\"")?;
     scene.lab.server.sysctl("net.ipv4.tcp_timestamps", "0")?;
     let attack = scene.attack(&random(80), 50_000, Duration::from_secs(2))?;
-    ensure!(attack.client.share() == 1.0, "{} of {}", attack.client.served(), attack.client.tried);
-    ensure!(scene.setting("net.ipv4.tcp_timestamps")? == "0", "somebody turned timestamps on");
+    ensure!(
+        attack.client.share() == 1.0,
+        "{} of {} connections were served",
+        attack.client.served(),
+        attack.client.tried
+    );
+    ensure!(scene.setting("net.ipv4.tcp_timestamps")? == "0", "timestamps were enabled");
     Ok(())
 }
 
@@ -184,7 +196,7 @@ fn where_a_setting_is_locked_first_syns_are_dropped_and_it_is_said() -> Result<(
         let stats = daemon.stats_when("first SYNs are dropped", |stats| number(&stats["drops"]["first_syn"]) > 1000)?;
         let challenge = &stats["measures"]["challenge"];
         ensure!(challenge["no_cookies"].to_string().contains("tcp_syncookies"), "{challenge}");
-        // Who has proved itself passes.
+        // A proven source passes.
         Client::new(&lab).fetch(WEB).map(drop)
     })?;
     let log = daemon.log()?;
@@ -200,18 +212,18 @@ fn first_syns_are_dropped_where_that_is_the_method() -> Result<()> {
     let mut flood = scene.flood(&random(80))?;
     Client::new(&scene.lab).fetch(WEB)?;
     flood.during(100_000, || {
-        scene.daemon.stats_when("it is challenged", |stats| is_challenged(stats, 80))?;
+        scene.daemon.stats_when("the port is challenged", |stats| is_challenged(stats, 80))?;
         let known = Client::new(&scene.lab).fetch(WEB)?;
-        ensure!(known < Duration::from_millis(500), "who has proved itself waited for {known:?}");
+        ensure!(known < Duration::from_millis(500), "a proven source waited for {known:?}");
         let unknown = Client::new(&scene.lab).from(stranger.into()).fetch(WEB)?;
-        ensure!(unknown > Duration::from_millis(800), "a stranger's first SYN was let in after {unknown:?}");
-        ensure!(unknown < Duration::from_millis(1600), "a stranger waited for {unknown:?}");
+        ensure!(unknown > Duration::from_millis(800), "an unproven source connected after only {unknown:?}");
+        ensure!(unknown < Duration::from_millis(1600), "an unproven source waited for {unknown:?}");
         Ok(())
     })?;
     let stats = scene.daemon.json("/stats")?;
     ensure!(number(&stats["drops"]["first_syn"]) > 50_000 && stats["totals"]["challenged"] == 0, "{}", stats["drops"]);
     let kept = scene.setting("net.ipv4.tcp_timestamps")?;
-    ensure!(kept == "1", "timestamps are {kept}");
+    ensure!(kept == "1", "tcp_timestamps is {kept}");
     Ok(())
 }
 
@@ -225,10 +237,10 @@ fn the_datapath_challenges_by_itself_before_the_daemon_does() -> Result<()> {
     let sent = flood.send_at(100_000, Duration::from_secs(2));
     kill(process, Signal::SIGCONT).context("cannot continue the daemon")?;
     let sent = sent?;
-    let stats = scene.daemon.stats_when("all are counted", |stats| number(&stats["totals"]["syn"]) > sent)?;
+    let stats = scene.daemon.stats_when("all SYNs are counted", |stats| number(&stats["totals"]["syn"]) > sent)?;
     let dropped = number(&stats["drops"]["first_syn"]);
-    ensure!(dropped > sent * 8 / 10, "{dropped} of {sent} were challenged");
-    let told = eventually("it is told", || scene.events("challenge_triggered"), |told| !told.is_empty())?;
+    ensure!(dropped > sent * 8 / 10, "only {dropped} of {sent} SYNs were challenged");
+    let told = eventually("the event is reported", || scene.events("challenge_triggered"), |told| !told.is_empty())?;
     ensure!(told.len() == 1 && told[0]["message"].to_string().contains("port 80"), "{told:?}");
     Ok(())
 }

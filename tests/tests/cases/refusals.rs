@@ -1,4 +1,4 @@
-//! Bad input: one clear sentence, the right exit code, and nothing left attached.
+//! Invalid input leads to one clear sentence and the documented exit code, and leaves nothing attached.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ fn message(output: &Finished) -> String {
     String::from_utf8_lossy(&output.stderr).trim().lines().last().unwrap_or_default().to_owned()
 }
 
-/// Ends with this code and a sentence with these words, on one line; and nothing is attached.
+/// Checks that the daemon exits with `code` and one line that contains `words`, and leaves nothing attached.
 fn refuses(lab: &Lab, setup: &Setup, code: i32, words: &[&str]) -> Result<()> {
     let output = setup.run_to_end()?;
     let message = message(&output);
@@ -56,7 +56,7 @@ fn bad_usage_exits_with_2() -> Result<()> {
     for arguments in [&["frobnicate"][..], &["status", "--colour"], &["sources", "--sort", "size"], &[]] {
         let output = finish(std::process::Command::new(binary()?).args(arguments))?;
         ensure!(output.status.code() == Some(2), "{output}");
-        ensure!(!output.stderr.is_empty(), "{arguments:?} says nothing");
+        ensure!(!output.stderr.is_empty(), "{arguments:?} prints no error");
     }
     let missing = finish(std::process::Command::new(binary()?).args(["--config", "/nonexistent.toml", "check"]))?;
     ensure!(missing.status.code() == Some(2), "{missing}");
@@ -80,7 +80,7 @@ fn without_privilege_it_says_what_is_needed() -> Result<()> {
 #[test]
 fn a_missing_interface_is_named() -> Result<()> {
     let lab = Lab::new()?;
-    // The first is there: it must not stay attached.
+    // The first interface exists: the program must not stay attached to it.
     let setup = Setup::new(&lab)?.config("interfaces = [\"lab-server\", \"eth7\"]");
     refuses(&lab, &setup, 1, &["there is no interface eth7", "ip link"])
 }
@@ -94,7 +94,8 @@ fn no_default_route_is_said() -> Result<()> {
 #[test]
 fn an_address_in_use_is_named() -> Result<()> {
     let lab = Lab::new()?;
-    let _holder = lab.server.within(|| TcpListener::bind("127.0.0.1:9477").context("free in a new namespace"))?;
+    let _holder =
+        lab.server.within(|| TcpListener::bind("127.0.0.1:9477").context("cannot listen in a new namespace"))?;
     refuses(&lab, &Setup::new(&lab)?, 1, &["http://127.0.0.1:9477", "in use", "listen.http"])
 }
 
@@ -121,7 +122,7 @@ fn a_socket_that_cannot_be_made_is_named() -> Result<()> {
         Setup::new(&lab).map(|setup| setup.whole_config(&config))
     };
     refuses(&lab, &setup(&beneath_a_file)?, 1, &["cannot make the socket", "listen.socket"])?;
-    // A file that is not a socket is somebody's, and stays.
+    // A file that is not a socket is not removed.
     refuses(&lab, &setup(file.path())?, 1, &["something else is there"])?;
     ensure!(file.path().exists(), "the file was removed");
     Ok(())
@@ -139,7 +140,7 @@ fn a_second_daemon_says_who_is_there() -> Result<()> {
     ensure!(output.status.code() == Some(1), "{}", output.status);
     let process = format!("another tcpguard (process {}) guards this network namespace already", first.id());
     ensure!(message(&output).contains(&process), "{process}: {}", message(&output));
-    ensure!(first.get("/readyz")?.0 == 200, "the first goes on");
+    ensure!(first.get("/readyz")?.0 == 200, "the first daemon is not ready any more");
     Ok(())
 }
 
@@ -196,7 +197,7 @@ fn bad_requests_get_4xx_and_the_daemon_goes_on() -> Result<()> {
         ),
     ] {
         let over_tcp = lab.server.within(|| {
-            let stream = TcpStream::connect("127.0.0.1:9477").context("the daemon listens")?;
+            let stream = TcpStream::connect("127.0.0.1:9477").context("the daemon does not listen")?;
             http::exchange(stream, request.as_bytes())
         });
         let over_socket = http::exchange(daemon.connect()?, request.as_bytes());
@@ -204,7 +205,7 @@ fn bad_requests_get_4xx_and_the_daemon_goes_on() -> Result<()> {
             let (status, body) = answer.with_context(|| what.to_owned())?;
             ensure!(statuses.contains(&status), "{what}: {status} {body}");
         }
-        ensure!(daemon.get("/readyz")?.0 == 200, "{what}: the daemon is gone");
+        ensure!(daemon.get("/readyz")?.0 == 200, "{what}: the daemon is not ready any more");
     }
     Ok(())
 }
@@ -213,24 +214,24 @@ fn bad_requests_get_4xx_and_the_daemon_goes_on() -> Result<()> {
 fn idle_connections_do_not_keep_the_administrator_out() -> Result<()> {
     let lab = Lab::new()?;
     let daemon = Setup::new(&lab)?.start()?;
-    // More than the daemon takes at once, each with half a request.
+    // More connections than the daemon accepts, each with an incomplete request.
     let idle = lab.server.within(|| {
         let mut idle = Vec::new();
         for _ in 0..300 {
-            let mut stream = TcpStream::connect("127.0.0.1:9477").context("the daemon listens")?;
-            // Those beyond the limit are closed, and may be before this is written.
+            let mut stream = TcpStream::connect("127.0.0.1:9477").context("the daemon does not listen")?;
+            // Connections beyond the limit are closed, possibly before this is written.
             stream.write_all(b"GET /stats HTTP/1.1\r\n").ok();
             idle.push(stream);
         }
         Ok(idle)
     })?;
-    ensure!(daemon.get("/stats")?.0 == 200, "the socket answers all the same");
+    ensure!(daemon.get("/stats")?.0 == 200, "the Unix socket does not respond");
     drop(idle);
     eventually(
-        "loopback answers again",
+        "the TCP port responds again",
         || {
             lab.server.within(|| {
-                let stream = TcpStream::connect("127.0.0.1:9477").context("the daemon listens")?;
+                let stream = TcpStream::connect("127.0.0.1:9477").context("the daemon does not listen")?;
                 Ok(http::get(stream, "/healthz").is_ok_and(|(status, _)| status == 200))
             })
         },

@@ -1,4 +1,4 @@
-//! Another configuration for a running daemon: what is different is taken up, and nothing else is touched.
+//! Reloading: the differences to the previous configuration are applied, and nothing else is changed.
 
 use std::{thread, time::Duration};
 
@@ -21,9 +21,9 @@ fn config(rest: &str) -> String {
     format!("interfaces = [\"{SERVER_INTERFACE}\"]\n{rest}")
 }
 
-/// The id of the XDP program on the guarded interface.
+/// Returns the id of the XDP program on the guarded interface.
 fn program(lab: &Lab) -> Result<u32> {
-    program_on(lab, SERVER_INTERFACE)?.context("no program")
+    program_on(lab, SERVER_INTERFACE)?.context("the interface has no XDP program")
 }
 
 fn reload(daemon: &mut Daemon, text: &str) -> Result<String> {
@@ -41,7 +41,7 @@ fn what_is_different_is_shown_and_taken_up_and_the_rest_stays() -> Result<()> {
     ensure!(daemon.tcpguard(&["block", "203.0.113.9"])?.status.success());
     let mut flood = Flood::new(&lab, &FloodSpec::one_source(9))?;
     flood.send(30)?;
-    daemon.stats_when("they are counted", |stats| stats["totals"]["syn"] == 30)?;
+    daemon.stats_when("the SYNs are counted", |stats| stats["totals"]["syn"] == 30)?;
     ensure!(reload(&mut daemon, &config("[thresholds]\nmax_half_open = 40"))?.contains("nothing is different"));
 
     let other = "[thresholds]\nmax_half_open = 20\n[source]\nmax_half_open = 10\nblock_for = \"2m\"\n[limits]\nmax_sources \
@@ -54,18 +54,18 @@ fn what_is_different_is_shown_and_taken_up_and_the_rest_stays() -> Result<()> {
     ] {
         ensure!(told.contains(line), "{line}: {told}");
     }
-    // What is half open already is more than it may be now.
-    let stats = daemon.stats_when("there is an attack", |stats| stats["state"] == "attack")?;
+    // The handshakes that are already half-open exceed the new threshold.
+    let stats = daemon.stats_when("the state is attack", |stats| stats["state"] == "attack")?;
     ensure!(stats["thresholds"]["max_half_open"] == 20 && stats["totals"]["syn"] == 30, "{}", stats["thresholds"]);
-    let stats = daemon.stats_when("its source is blocked", |stats| stats["sources"][0]["blocked_until"].is_string())?;
-    ensure!(stats["measures"].is_object() && program(&lab)? == before, "nothing was detached");
+    let stats = daemon.stats_when("the source is blocked", |stats| stats["sources"][0]["blocked_until"].is_string())?;
+    ensure!(stats["measures"].is_object() && program(&lab)? == before, "the program was replaced");
     let lists = daemon.json("/lists")?;
     let denied = lists["deny"].to_string();
     ensure!(denied.contains("203.0.113.9") && denied.contains("192.0.2.0/24"), "{denied}");
     let events = daemon.json("/events?limit=100")?.to_string();
     ensure!(events.contains("config_reloaded"), "{events}");
 
-    // And taken back again.
+    // And the configuration is changed back.
     reload(&mut daemon, &config("[thresholds]\nmax_half_open = 40"))?;
     let denied = daemon.json("/lists")?["deny"].to_string();
     ensure!(denied.contains("203.0.113.9") && !denied.contains("192.0.2.0/24"), "{denied}");
@@ -105,7 +105,7 @@ fn a_signal_does_it_too_for_services_lists_and_notifications() -> Result<()> {
     let mut daemon = setup.config(&config("[[service]]\nports = [80]\nmax_half_open = 5000")).start()?;
     let mut flood = Flood::new(&lab, &FloodSpec::one_source(443))?;
     flood.send(20)?;
-    daemon.stats_when("they are counted", |stats| stats["totals"]["syn"] == 20)?;
+    daemon.stats_when("the SYNs are counted", |stats| stats["totals"]["syn"] == 20)?;
     let command = format!("[\"/bin/sh\", \"-c\", \"cat >> {}\"]", told.display());
     let other = format!(
         "[lists]\ndeny_files = [\"{}\"]\n[notify]\ncommand = {command}\n[[service]]\nports = [80]\nmax_half_open = 4000\n\
@@ -113,21 +113,21 @@ fn a_signal_does_it_too_for_services_lists_and_notifications() -> Result<()> {
         list.display()
     );
     daemon.set_config(&config(&other))?;
-    kill(Pid::from_raw(daemon.id() as i32), Signal::SIGHUP).context("no signal")?;
+    kill(Pid::from_raw(daemon.id() as i32), Signal::SIGHUP).context("cannot signal the daemon")?;
     let denied = |daemon: &Daemon| daemon.json("/lists").map(|lists| lists["deny"].to_string());
     eventually("the file is read", || denied(&daemon), |denied| denied.contains("198.51.100.0/24"))?;
     let stats = daemon.json("/stats")?;
-    ensure!(stats["state"] == "calm", "what came before is not held against a new service: {}", stats["attack"]);
+    ensure!(stats["state"] == "calm", "a new service is judged by SYNs from before the reload: {}", stats["attack"]);
     flood.send(30)?;
-    daemon.stats_when("the new threshold holds", |stats| stats["state"] == "attack")?;
+    daemon.stats_when("the new threshold is exceeded", |stats| stats["state"] == "attack")?;
     eventually(
-        "who is to be told is told",
+        "the command of the new configuration is run",
         || Ok(std::fs::read_to_string(&told).unwrap_or_default()),
         |text| text.contains("attack_started"),
     )?;
     daemon.set_config(&config(""))?;
-    kill(Pid::from_raw(daemon.id() as i32), Signal::SIGHUP).context("no signal")?;
-    eventually("the file's entries go", || denied(&daemon), |denied| !denied.contains("198.51.100.0/24"))?;
+    kill(Pid::from_raw(daemon.id() as i32), Signal::SIGHUP).context("cannot signal the daemon")?;
+    eventually("the file's entries are removed", || denied(&daemon), |denied| !denied.contains("198.51.100.0/24"))?;
     Ok(())
 }
 
@@ -142,16 +142,16 @@ fn interfaces_are_taken_in_and_let_go() -> Result<()> {
     };
     let both = format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]");
     reload(&mut daemon, &both)?;
-    daemon.stats_when("both are guarded", |stats| {
+    daemon.stats_when("both interfaces are guarded", |stats| {
         names(stats) == [SERVER_INTERFACE, SECOND_SERVER_INTERFACE] && stats["interfaces"][1]["xdp_mode"] == "native"
     })?;
     let mut flood = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &FloodSpec::one_source(9))?;
     flood.send(5)?;
-    daemon.stats_when("the second one counts", |stats| stats["totals"]["syn"] == 5)?;
+    daemon.stats_when("SYNs on the second interface are counted", |stats| stats["totals"]["syn"] == 5)?;
     reload(&mut daemon, &config(""))?;
-    daemon.stats_when("it is let go", |stats| names(stats) == [SERVER_INTERFACE])?;
+    daemon.stats_when("the second interface is no longer guarded", |stats| names(stats) == [SERVER_INTERFACE])?;
     let output = lab.server.command("ip").args(["-d", "link", "show", SECOND_SERVER_INTERFACE]).output()?;
-    ensure!(!String::from_utf8_lossy(&output.stdout).contains("prog/xdp"), "it has no program any more");
+    ensure!(!String::from_utf8_lossy(&output.stdout).contains("prog/xdp"), "the second interface still has a program");
     Ok(())
 }
 
@@ -165,14 +165,14 @@ fn what_matches_a_pattern_is_guarded_as_it_appears() -> Result<()> {
             lab.server.ip(&format!("link set {name} up"))?;
         }
         let shown = |stats: &Value| stats["interfaces"].to_string();
-        daemon.stats_when("both are guarded", |stats| {
+        daemon.stats_when("both interfaces are guarded", |stats| {
             let shown = shown(stats);
             stats["interfaces"].as_array().is_some_and(|all| all.len() == 3)
                 && shown.contains("pod1")
                 && shown.contains("pod2")
                 && shown.matches("native").count() == 3
         })?;
-        // A bridge over one of them is not guarded as well: its frames were seen below.
+        // A bridge over a guarded interface is not guarded, since its frames were already seen there.
         lab.server.ip("link add pod-bridge type bridge")?;
         lab.server.ip("link set pod1 master pod-bridge")?;
         lab.server.ip("link set pod-bridge up")?;
@@ -182,7 +182,7 @@ fn what_matches_a_pattern_is_guarded_as_it_appears() -> Result<()> {
         for name in ["pod1", "pod2", "other1", "pod-bridge"] {
             lab.server.ip(&format!("link del {name}"))?;
         }
-        daemon.stats_when("and forgotten as they go", |stats| {
+        daemon.stats_when("the deleted interfaces are removed", |stats| {
             stats["interfaces"].as_array().is_some_and(|all| all.len() == 1)
         })?;
         ensure!(daemon.get("/readyz")?.0 == 200, "round {round}");
@@ -212,7 +212,7 @@ fn reloads_under_flood_lose_no_syn_and_no_client() -> Result<()> {
             client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     })?;
-    ensure!(client.served() == client.tried, "{} of {} served", client.served(), client.tried);
+    ensure!(client.served() == client.tried, "{} of {} connections were served", client.served(), client.tried);
     let sent = flood.delivered()? + oracle::syns_sent(&lab.client)?;
     daemon.stats_when("every SYN is counted", |stats| stats["totals"]["syn"] == sent).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Floods from forged sources: answered with cookies from XDP, while real clients are served as ever.
+//! Floods from forged sources are answered with cookies from XDP, while clients are served normally.
 
 use std::{
     panic::resume_unwind,
@@ -33,7 +33,7 @@ fn check(scene: &mut Scene, attack: &Attack, least_served: f64) -> Result<()> {
     ensure!(challenge["ports"][0]["method"] == "cookie", "{challenge}");
     ensure!(number(&challenge["failed"]) == 0, "{challenge}");
     let challenged = number(&attack.seen.last["totals"]["challenged"]);
-    ensure!(challenged > attack.sent * 8 / 10, "only {challenged} of {} were challenged", attack.sent);
+    ensure!(challenged > attack.sent * 8 / 10, "only {challenged} of {} SYNs were challenged", attack.sent);
     let share = attack.client.share();
     ensure!(share >= least_served, "{share:.4} of {} connections were served", attack.client.tried);
     scene.back_to_calm(attack.ended)?;
@@ -53,8 +53,8 @@ fn nor_over_ipv6() -> Result<()> {
     let scene = Scene::new("")?;
     let spec = FloodSpec::syn(Sources::RANDOM_IPV6, WEB.port());
     let attack = scene.attack(&spec, 100_000, FLOOD)?;
-    ensure!(attack.client.share() == 1.0, "{:?}", attack.client.share());
-    // Every one is of the same /64, which is blocked as one: unproven clients of other networks are let in.
+    ensure!(attack.client.share() == 1.0, "the share of connections served is {:?}", attack.client.share());
+    // All sources are in the same /64, which is blocked as a whole: unproven clients of other networks are let in.
     Client::new(&scene.lab).fetch((SERVER_IPV6, 80).into())?;
     scene.back_to_calm(attack.ended)
 }
@@ -75,12 +75,17 @@ fn strangers_are_served_while_it_lasts() -> Result<()> {
     }
     let mut flood = scene.flood(&random_ipv4())?;
     let served = flood.during(100_000, || {
-        scene.daemon.stats_when("it is challenged", |stats| is_challenged(stats, 80))?;
+        scene.daemon.stats_when("the port is challenged", |stats| is_challenged(stats, 80))?;
         Client::new(&scene.lab).run_from(&strangers, WEB, 100, Duration::from_secs(2), || true)
     })?;
-    ensure!(served.share() == 1.0 && served.tried >= 190, "{} of {}", served.served(), served.tried);
+    ensure!(
+        served.share() == 1.0 && served.tried >= 190,
+        "{} of {} connections were served",
+        served.served(),
+        served.tried
+    );
     let returned = number(&scene.daemon.json("/stats")?["measures"]["challenge"]["cookies_returned"]);
-    ensure!(returned >= 150, "only {returned} cookies came back");
+    ensure!(returned >= 150, "only {returned} cookies were returned");
     Ok(())
 }
 
@@ -89,7 +94,7 @@ fn is_challenged(stats: &Value, port: u16) -> bool {
     ports.iter().any(|challenged| challenged["port"] == port && challenged["method"] == "cookie")
 }
 
-/// A stranger is served within two seconds.
+/// Checks that a client is served within two seconds.
 fn serves(lab: &Lab, server: std::net::SocketAddr) -> Result<()> {
     let started = Instant::now();
     let client = Client::new(lab);
@@ -105,7 +110,7 @@ fn listeners_that_come_and_go_are_served() -> Result<()> {
     let mut flood = scene.flood(&FloodSpec { destination_ports: (80, 4), ..random_ipv4() })?;
     let lab = scene.lab.clone();
     flood.during(100_000, || {
-        scene.daemon.stats_when("it is challenged", |stats| is_challenged(stats, 80))?;
+        scene.daemon.stats_when("the port is challenged", |stats| is_challenged(stats, 80))?;
         // nginx is restarted.
         scene.nginx = None;
         scene.nginx = Some(Nginx::start(&lab, &[80])?);
@@ -132,7 +137,7 @@ fn listeners_that_come_and_go_are_served() -> Result<()> {
 fn a_killed_daemon_takes_up_where_it_was() -> Result<()> {
     let lab = Lab::new()?;
     let _nginx = Nginx::start(&lab, &[80])?;
-    let folder = tempfile::tempdir().context("no folder")?;
+    let folder = tempfile::tempdir().context("no directory")?;
     let socket = folder.path().join("socket");
     let config = format!(
         "interfaces = [\"lab-server\"]\n[thresholds]\nhold = \"1s\"\n[listen]\nsocket = \"{}\"\n[store]\npath = \"{}\"\n",
@@ -144,7 +149,7 @@ fn a_killed_daemon_takes_up_where_it_was() -> Result<()> {
     lab.receive_without_daemon()?;
     let mut flood = Flood::new(&lab, &random_ipv4())?;
     flood.during(20_000, || {
-        daemon.stats_when("it is challenged", |stats| is_challenged(stats, 80))?;
+        daemon.stats_when("the port is challenged", |stats| is_challenged(stats, 80))?;
         Client::new(&lab).fetch(WEB)?;
         let is_over = AtomicBool::new(false);
         let client = thread::scope(|scope| {
@@ -155,8 +160,11 @@ fn a_killed_daemon_takes_up_where_it_was() -> Result<()> {
                 let daemon = start()?;
                 let log = daemon.log()?;
                 ensure!(log.contains("tcp_synack_retries was put back"), "{log}");
-                ensure!(!log.contains("tcp_syncookies was put back"), "cookies under way were given up: {log}");
-                daemon.stats_when("it is challenged again", |stats| is_challenged(stats, 80))?;
+                ensure!(
+                    !log.contains("tcp_syncookies was put back"),
+                    "the setting for cookies under way was not kept: {log}"
+                );
+                daemon.stats_when("the port is challenged again", |stats| is_challenged(stats, 80))?;
                 thread::sleep(Duration::from_millis(500));
                 Ok(daemon)
             })();
@@ -165,8 +173,8 @@ fn a_killed_daemon_takes_up_where_it_was() -> Result<()> {
             result.map(|daemon| (daemon, client))
         })?;
         let (mut daemon, client) = client;
-        ensure!(client.share() == 1.0, "{} of {} were served", client.served(), client.tried);
-        // At its end it leaves nothing behind.
+        ensure!(client.share() == 1.0, "{} of {} connections were served", client.served(), client.tried);
+        // The daemon leaves nothing behind when it ends.
         daemon.end(Signal::SIGTERM)?;
         for (name, usual) in [("tcp_syncookies", "1"), ("tcp_timestamps", "1"), ("tcp_synack_retries", "5")] {
             let value = lab.server.setting(&format!("net.ipv4.{name}"))?;
@@ -176,7 +184,7 @@ fn a_killed_daemon_takes_up_where_it_was() -> Result<()> {
     })
 }
 
-/// The short form of `cargo xtask soak`. What it ends with takes two minutes: see `patient.rs`.
+/// The short form of `cargo xtask soak`. Its last part takes two minutes and is tested in `patient.rs`.
 #[test]
 fn phase_after_phase() -> Result<()> {
     lab::soak::run_phases(Duration::from_secs(3), 1).map(drop)

@@ -1,4 +1,4 @@
-//! `tcpguard top` in a terminal: it shows what it should, and leaves the terminal as it was, however it ends.
+//! `tcpguard top` in a terminal: what it shows, and whether it restores the terminal however it ends.
 
 use std::{
     fs::File,
@@ -21,11 +21,11 @@ use nix::{
     unistd::Pid,
 };
 
-/// What a terminal is told to go back to its usual screen.
+/// The escape sequence that switches back from the alternate screen.
 const USUAL_SCREEN: &str = "\x1b[?1049l";
 const SHOW_CURSOR: &str = "\x1b[?25h";
 
-/// `tcpguard top` in a terminal of its own.
+/// `tcpguard top` in a pseudo-terminal.
 struct Top {
     process: Child,
     keyboard: File,
@@ -37,7 +37,7 @@ struct Top {
 impl Top {
     fn start(daemon: &Daemon, (columns, rows): (u16, u16)) -> Result<Self> {
         let size = winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = openpty(Some(&size), None).context("no terminal")?;
+        let pty = openpty(Some(&size), None).context("cannot open a pseudo-terminal")?;
         let before = tcgetattr(&pty.slave)?;
         let end = || -> Result<Stdio> { Ok(Stdio::from(pty.slave.try_clone()?)) };
         let process = std::process::Command::new(binary()?)
@@ -66,27 +66,31 @@ impl Top {
     }
 
     fn shows(&self, word: &str) -> Result<()> {
-        eventually(&format!("it shows {word:?}"), || Ok(self.text()), |text| text.contains(word)).map(drop)
+        eventually(&format!("the screen shows {word:?}"), || Ok(self.text()), |text| text.contains(word)).map(drop)
     }
 
     fn press(&mut self, keys: &str) -> Result<()> {
-        self.keyboard.write_all(keys.as_bytes()).context("cannot type")
+        self.keyboard.write_all(keys.as_bytes()).context("cannot write to the terminal")
     }
 
-    /// Waits for its end, and looks whether the terminal is as it was.
+    /// Waits until the program exits, and checks that the terminal is restored.
     fn ends_well(mut self) -> Result<()> {
-        eventually("it ends", || Ok(self.process.try_wait()?.map(|status| status.success())), Option::is_some)?;
         eventually(
-            "the usual screen is back",
+            "the program exits",
+            || Ok(self.process.try_wait()?.map(|status| status.success())),
+            Option::is_some,
+        )?;
+        eventually(
+            "the normal screen is restored",
             || Ok(self.text()),
             |text| text.rfind(USUAL_SCREEN) > text.rfind("\x1b[?1049h") && text.contains(SHOW_CURSOR),
         )?;
-        ensure!(tcgetattr(&self.terminal)? == self.before, "the terminal is not as it was");
+        ensure!(tcgetattr(&self.terminal)? == self.before, "the terminal's settings were not restored");
         Ok(())
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        kill(Pid::from_raw(self.process.id() as i32), signal).context("cannot signal it")
+        kill(Pid::from_raw(self.process.id() as i32), signal).context("cannot signal the program")
     }
 }
 
@@ -146,7 +150,7 @@ fn a_daemon_that_ends_and_comes_back_is_followed() -> Result<()> {
     top.shows("no connection")?;
     let so_far = top.text().len();
     let _daemon = setup()?.start()?;
-    eventually("it is live again", || Ok(top.text()[so_far..].to_owned()), |text| text.contains("lab-server"))?;
+    eventually("the screen is live again", || Ok(top.text()[so_far..].to_owned()), |text| text.contains("lab-server"))?;
     top.press("q")?;
     top.ends_well()
 }

@@ -1,4 +1,4 @@
-//! During a flood of random sources a real one still gets its own entry, soon, with a true count.
+//! During a flood from random sources, a source that sends repeatedly soon gets an entry with an accurate count.
 
 use std::{
     net::IpAddr,
@@ -30,7 +30,7 @@ fn a_real_source_stands_out(source: &str, random: Sources) -> Result<()> {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| -> Result<()> {
         let flood = scope.spawn(|| -> Result<u64> {
-            // To a closed port: what the kernel answers is not the subject.
+            // To a closed port, since the kernel's answers do not matter here.
             Flood::new(&lab, &FloodSpec::syn(random, 9))?
                 .send_at_while(FLOOD_RATE, Duration::from_secs(60), || !is_over.load(Ordering::Relaxed))
         });
@@ -41,16 +41,16 @@ fn a_real_source_stands_out(source: &str, random: Sources) -> Result<()> {
         ensure!(sent > 0, "there was no flood");
         let stats = daemon.json("/stats")?;
         let untracked = stats["tracking"]["syn_untracked"].as_u64().unwrap_or(0);
-        ensure!(untracked > sent / 4, "the flood of {sent} was tracked, all but {untracked}");
+        ensure!(untracked > sent / 4, "only {untracked} of the flood's {sent} SYNs were not tracked");
         Ok(())
     })
 }
 
 fn watch_source(lab: &Lab, daemon: &lab::Daemon, source: &str) -> Result<()> {
-    daemon.stats_when("the flood is recognised", |stats| {
+    daemon.stats_when("the flood's SYNs are not tracked", |stats| {
         stats["tracking"]["syn_untracked"].as_u64().unwrap_or(0) > 50_000
     })?;
-    // It has a cable of its own, so that what it sends arrives.
+    // The source uses the second cable, so that its SYNs arrive.
     let spec = FloodSpec::syn(Sources::InTurn(source.parse::<IpAddr>()?, 1), 9);
     let mut real = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &spec)?;
     let start = Instant::now();
@@ -58,12 +58,12 @@ fn watch_source(lab: &Lab, daemon: &lab::Daemon, source: &str) -> Result<()> {
     let first = daemon.source(source)?;
     ensure!(first.is_some(), "{source} had no entry after {:?}", start.elapsed());
 
-    // From then on it is counted as often as it sends, to 10 %.
+    // From then on the count follows the number of SYNs sent, within 10 %.
     let count = || -> Result<u64> { Ok(daemon.source(source)?.and_then(|row| row["syn"].as_u64()).unwrap_or(0)) };
     let (sent_before, counted_before) = (real.delivered()?, count()?);
     real.send_at(SOURCE_RATE, Duration::from_secs(4))?;
     let sent = real.delivered()? - sent_before;
-    eventually("the count follows what is sent", count, |counted| {
+    eventually("the count follows the number of SYNs sent", count, |counted| {
         let counted = counted - counted_before;
         counted * 10 >= sent * 9 && counted * 10 <= sent * 11
     })?;
@@ -89,7 +89,7 @@ fn who_completes_a_handshake_gets_an_entry_even_when_the_table_is_closed() -> Re
     let daemon = Setup::new(&lab)?.config(&config).start()?;
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| -> Result<()> {
-        // It keeps every CPU's allowance used up.
+        // The flood keeps the allowance of every CPU exhausted.
         let flood = scope.spawn(|| {
             Flood::new(&lab, &FloodSpec::syn(Sources::RANDOM_IPV6, 9))?.send_at_while(
                 50_000,
@@ -132,9 +132,9 @@ fn distinct_sources_are_estimated() -> Result<()> {
     thread::scope(|scope| -> Result<()> {
         let sender =
             scope.spawn(|| flood.send_at_while(50_000, Duration::from_secs(30), || !is_over.load(Ordering::Relaxed)));
-        let result = daemon.stats_when("about 5,000 sources are seen a second", |stats| {
-            // Each source sends ten times a second, so a period (1.02 s here) sees all: 4,882 a second, and
-            // an error of 3.3 %.
+        let result = daemon.stats_when("about 5,000 distinct sources per second are estimated", |stats| {
+            // Each source sends ten times per second, so a period (1.02 s here) contains all of them: 4,882 per second,
+            // with an error of 3.3 %.
             let rate = stats["rates"]["distinct_sources_per_second"].as_f64().unwrap_or(0.0);
             (4500.0..5500.0).contains(&rate)
         });
@@ -152,7 +152,7 @@ fn a_flood_is_refused_anywhere_but_in_the_lab() -> Result<()> {
         let refusal = Flood::from_interface(&lab.client, interface, &spec).err().expect("refused").to_string();
         ensure!(refusal.contains("lab-client only"), "{refusal}");
     }
-    // An uplink, even if it leads nowhere.
+    // Any other interface counts as an uplink, even if it leads nowhere.
     lab.client.ip("link add uplink type veth peer name uplink-peer")?;
     lab.client.ip("link set uplink up")?;
     let refusal = Flood::new(&lab, &spec).err().expect("refused").to_string();
@@ -162,5 +162,5 @@ fn a_flood_is_refused_anywhere_but_in_the_lab() -> Result<()> {
 
 #[test]
 fn the_sketch_is_as_large_as_its_documentation_says() {
-    assert_eq!(sketch::LINES * 64, 256 * 1024, "docs/datapath.md speaks of 256 KiB per CPU");
+    assert_eq!(sketch::LINES * 64, 256 * 1024, "docs/datapath.md documents 256 KiB per CPU");
 }

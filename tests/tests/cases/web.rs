@@ -1,4 +1,4 @@
-//! What a careful reviewer asks of the HTTP interface: its headers, whom it answers, and that it bears a crowd.
+//! The HTTP interface: security headers, access checks, and behaviour with many clients.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -16,13 +16,13 @@ use xtask::bpf::toolchain::target_folder;
 
 const HTTP: &str = "127.0.0.1:9477";
 
-/// Sends a request over TCP, as a browser on the server would: head and body of the answer.
+/// Sends a request over TCP, as a browser on the server would, and returns the head, in lower case, and the body.
 fn ask(namespace: &Namespace, request: &str) -> Result<(String, String)> {
     let mut stream = namespace.within(|| TcpStream::connect(HTTP).context("the daemon does not listen"))?;
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("not an answer: {answer:?}"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("not an HTTP response: {answer:?}"))?;
     Ok((head.to_ascii_lowercase(), body.to_owned()))
 }
 
@@ -75,7 +75,7 @@ fn pages_of_others_cannot_read_or_drive_it() -> Result<()> {
         ("Host: guard.example\r\n", 200),
         ("Host: guard.example:443\r\nOrigin: https://guard.example:443\r\n", 200),
         ("Host: 127.0.0.1:9477\r\nOrigin: http://127.0.0.1:9477\r\n", 200),
-        // A name that was made to point here, and pages of others.
+        // DNS rebinding, and pages of other origins.
         ("Host: evil.example:9477\r\n", 403),
         ("Host: 127.0.0.1:9477\r\nOrigin: http://evil.example\r\n", 403),
         ("Host: 127.0.0.1:9477\r\nOrigin: null\r\n", 403),
@@ -86,7 +86,7 @@ fn pages_of_others_cannot_read_or_drive_it() -> Result<()> {
             ensure!(head.starts_with(&format!("http/1.1 {status}")), "{path} with {headers:?}: {head}");
         }
     }
-    // By TCP nothing changes, whatever the request looks like.
+    // Over TCP nothing can be changed, whatever the request looks like.
     let body = r#"{"network": "198.51.100.0/24"}"#;
     for headers in
         ["Content-Type: text/plain\r\n", "Content-Type: application/json\r\nOrigin: http://127.0.0.1:9477\r\n"]
@@ -102,13 +102,14 @@ fn pages_of_others_cannot_read_or_drive_it() -> Result<()> {
     Ok(())
 }
 
-/// Those who follow the daemon.
+/// Number of clients that follow `/live`.
 const FOLLOWERS: usize = 100;
-/// Of these, the ones that read nothing, or a byte now and then.
+/// Number of followers that read nothing, or a byte at a time.
 const SLOW: usize = 40;
 const REQUESTS_PER_SECOND: u32 = 1000;
 const ASKERS: u32 = 4;
 const CROWD_LASTS: Duration = Duration::from_secs(10);
+/// Maximum delay of a tick, in seconds.
 const LATEST_TICK: f64 = 0.1;
 const MOST_GROWTH_KIB: u64 = 32 * 1024;
 
@@ -137,7 +138,7 @@ fn a_crowd_that_looks_on_is_borne_in_a_flood() -> Result<()> {
         flood.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         for asker in heavy {
             let answers = asker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            ensure!(answers > 0, "what takes a while was never answered");
+            ensure!(answers > 0, "an expensive request was never answered");
         }
         for asker in askers {
             asker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -147,20 +148,20 @@ fn a_crowd_that_looks_on_is_borne_in_a_flood() -> Result<()> {
     })?;
     let wanted = REQUESTS_PER_SECOND * CROWD_LASTS.as_secs() as u32;
     let (answered, heard) = (answered.into_inner(), heard.into_inner());
-    let delay = stats["cost"]["longest_tick_delay_seconds"].as_f64().context("no delay")?;
+    let delay = stats["cost"]["longest_tick_delay_seconds"].as_f64().context("no longest_tick_delay_seconds")?;
     println!(
-        "{answered} answers, {heard} messages, ticks at most {delay:.3} s late, memory {before} to {memory} KiB, client {:.3}",
+        "{answered} responses, {heard} messages, ticks up to {delay:.3} s late, memory {before} to {memory} KiB, client {:.3}",
         client.share()
     );
     ensure!(answered * 10 >= wanted * 9, "only {answered} of {wanted} requests were answered in {:?}", start.elapsed());
-    ensure!(heard as usize >= (FOLLOWERS - SLOW) * 8, "only {heard} messages were heard");
+    ensure!(heard as usize >= (FOLLOWERS - SLOW) * 8, "only {heard} messages were received");
     ensure!(delay <= LATEST_TICK, "a tick was {delay} s late");
     ensure!(memory < before + MOST_GROWTH_KIB, "memory grew from {before} to {memory} KiB");
-    ensure!(client.share() >= 0.99, "the client was served {:.3}", client.share());
+    ensure!(client.share() >= 0.99, "only {:.3} of the client's connections were served", client.share());
     Ok(())
 }
 
-/// Follows the daemon as many do, some of whom hardly read; counts the messages of those who do.
+/// Follows `/live` over many connections, some of which hardly read, and counts the messages received.
 fn follow_all(namespace: &Namespace, is_over: &AtomicBool, heard: &AtomicU32) -> Result<()> {
     let mut streams = Vec::new();
     for _ in 0..FOLLOWERS {
@@ -178,7 +179,7 @@ fn follow_all(namespace: &Namespace, is_over: &AtomicBool, heard: &AtomicU32) ->
                     let messages = String::from_utf8_lossy(&share[..read]).matches("event: stats").count();
                     heard.fetch_add(messages as u32, Ordering::Relaxed);
                 }
-                Err(error) => ensure!(error.kind() == ErrorKind::WouldBlock, "a follower was cut off: {error}"),
+                Err(error) => ensure!(error.kind() == ErrorKind::WouldBlock, "a follower was disconnected: {error}"),
             }
         }
         thread::sleep(Duration::from_millis(50));
@@ -186,7 +187,7 @@ fn follow_all(namespace: &Namespace, is_over: &AtomicBool, heard: &AtomicU32) ->
     Ok(())
 }
 
-/// Asks for `/stats` again and again, over one connection, at its share of the rate.
+/// Requests `/stats` repeatedly over one connection, at its share of [`REQUESTS_PER_SECOND`].
 fn ask_often(daemon: &Daemon, is_over: &AtomicBool, answered: &AtomicU32) -> Result<()> {
     let mut stream = daemon.connect()?;
     let start = Instant::now();
@@ -218,7 +219,7 @@ fn schemathesis(namespace: &Namespace, address: &str) -> Result<()> {
     Ok(())
 }
 
-/// Asks for what takes a while, again as soon as it is answered; how often it was.
+/// Requests `path`, which is expensive, repeatedly without a pause, and returns the number of responses.
 fn ask_heavily(daemon: &Daemon, path: &str, is_over: &AtomicBool) -> Result<u32> {
     let mut answers = 0;
     while !is_over.load(Ordering::Relaxed) {
@@ -234,7 +235,7 @@ fn it_does_as_its_description_says() -> Result<()> {
     let lab = Lab::new()?;
     let daemon = Setup::new(&lab)?.start()?;
     schemathesis(&lab.server, HTTP)?;
-    // The same with leave to change something.
+    // The same over the Unix socket, which permits changes.
     let listener = lab.server.within(|| TcpListener::bind("127.0.0.1:9500").context("cannot listen"))?;
     let socket = daemon.socket();
     let _bridge = Bridge::start(listener, move || Ok(UnixStream::connect(&socket)?))?;

@@ -1,4 +1,4 @@
-//! What the daemon costs.
+//! The daemon's cost: CPU, memory and response time.
 
 use std::{
     net::IpAddr,
@@ -13,7 +13,7 @@ use super::Effort;
 
 pub fn costs(effort: &Effort) -> Result<()> {
     let lab = Lab::new()?;
-    // A table of which a burst of so many sources is the quarter that it may take at once.
+    // A burst may fill a quarter of the table at once, so the table has four times as many entries.
     let config = format!(
         "interfaces = [\"{SERVER_INTERFACE}\"]\nsyn_attack_protect = 0\n[limits]\nmax_sources = {}",
         4 * (effort.tracked_sources + 1024)
@@ -23,17 +23,17 @@ pub fn costs(effort: &Effort) -> Result<()> {
     let first: IpAddr = [0x2001, 0xdb8, 7, 0, 0, 0, 0, 0].into();
     let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn(first, effort.tracked_sources.into()), 9))?;
     flood.send_at(40_000, Duration::from_secs_f64(f64::from(effort.tracked_sources) / 40_000.0))?;
-    // A round over the table takes up to five seconds.
+    // The daemon takes up to five seconds for a round over the table.
     sleep(Duration::from_secs(6).min(effort.watch));
     let busy = watch(&daemon, effort.watch)?;
     let tracked = daemon.json("/stats")?["tracking"]["sources"].clone();
-    println!("What the daemon costs");
-    println!("{:<36} {:>12} {:>16}", "", "no source", format!("{tracked} sources"));
+    println!("Cost of the daemon");
+    println!("{:<36} {:>12} {:>16}", "", "no sources", format!("{tracked} sources"));
     println!("{:<36} {:>12.2} {:>16.2}   limit 3.00", "CPU, percent of one core", idle.cpu_percent, busy.cpu_percent);
     println!("{:<36} {:>12.1} {:>16.1}   limit 64.0", "resident memory, MiB", idle.resident_mib, busy.resident_mib);
     println!(
         "{:<36} {:>12.1} {:>16.1}   limit 50.0",
-        "GET /sources?limit=20, ms, the longest", idle.sources_ms, busy.sources_ms
+        "GET /sources?limit=20, ms, maximum", idle.sources_ms, busy.sources_ms
     );
     Ok(())
 }
@@ -57,9 +57,9 @@ fn watch(daemon: &Daemon, duration: Duration) -> Result<Usage> {
     Ok(Usage { cpu_percent, resident_mib: daemon.resident_kib()? as f64 / 1024.0, sources_ms })
 }
 
-/// User and system time of a process, from `/proc/PID/stat`.
+/// Returns the user and system time of a process in seconds, from `/proc/PID/stat`.
 fn cpu_seconds(process: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).context("cannot read the daemon's times")?;
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).context("cannot read the daemon's CPU time")?;
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);

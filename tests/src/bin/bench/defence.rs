@@ -1,5 +1,5 @@
-//! What stopping a flood from one source costs, and what a real client has of it: tcpguard, which has to
-//! find the source by itself, beside xdp-filter, which is told of it.
+//! The cost of stopping a flood from one source and the effect on a client: tcpguard, which has to detect the source,
+//! compared with xdp-filter, which is configured with it.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -21,29 +21,27 @@ use lab::{
 use super::Effort;
 
 const RATE: u32 = 400_000;
-/// More than can be sent.
+/// A rate higher than one CPU can send.
 const FULL_SPEED: u32 = 20_000_000;
 const SOURCE: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 1);
 const CLIENT_RATE: u32 = 100;
 
-/// What one run came to.
+/// The results of one run.
 struct Run {
-    /// Seconds that the host spent in softirq, per million frames.
+    /// Seconds that all CPUs spent in softirq, per million frames.
     softirq: f64,
-    /// The same where frames come as fast as one CPU can send them.
+    /// Like `softirq`, with frames sent as fast as one CPU can.
     softirq_at_full_speed: f64,
     client: Connections,
 }
 
 pub fn compare(effort: &Effort) -> Result<()> {
     println!(
-        "\nA flood of {RATE} SYNs a second from one source, and a client that opens {CLIENT_RATE} connections a second"
+        "\nA flood of {RATE} SYNs per second from one source, and a client with {CLIENT_RATE} connections per second"
     );
     println!("{:<36} {:>16} {:>14} {:>16}", "", "softirq s/M SYNs", "client served", "connect p99, ms");
     let (mut softirq, mut at_full_speed) = (Vec::new(), Vec::new());
-    for (name, defend) in
-        [("xdp-filter, which lists the source", filter as Defend), ("tcpguard, which finds it", guard)]
-    {
+    for (name, defend) in [("xdp-filter, configured source", filter as Defend), ("tcpguard, detected source", guard)] {
         let run = measure(effort, defend)?;
         let p99 = run.client.quantile(0.99).as_secs_f64() * 1000.0;
         println!("{name:<36} {:>16.3} {:>12.1} % {p99:>16.2}", run.softirq, run.client.share() * 100.0);
@@ -60,7 +58,7 @@ pub fn compare(effort: &Effort) -> Result<()> {
     Ok(())
 }
 
-/// Something that keeps a flood off, for as long as it is kept.
+/// A defence against a flood, active until it is dropped.
 pub type Defence = Box<dyn Send>;
 type Defend = fn(&Lab) -> Result<Defence>;
 
@@ -71,7 +69,7 @@ fn measure(effort: &Effort, defend: Defend) -> Result<Run> {
     let _defence = defend(&lab)?;
     let spec = FloodSpec::syn(Sources::InTurn(IpAddr::V4(SOURCE), 1), 80);
     let mut flood = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &spec)?;
-    // The first moments of an attack, in which it is recognised, are not what is compared.
+    // The first second, in which the attack is detected, is not measured.
     flood.send_at(RATE, Duration::from_secs(1))?;
     let before = softirq_seconds()?;
     let sent = flood.send_at(FULL_SPEED, effort.flood / 4)?;
@@ -96,7 +94,7 @@ pub fn guard(lab: &Lab) -> Result<Defence> {
     Ok(Box::new(Setup::new(lab)?.config(&config).start()?))
 }
 
-/// xdp-filter's shell, in which it keeps its pins.
+/// The shell that runs xdp-filter and whose mount namespace keeps its pins.
 struct FilterShell(Child);
 
 impl Drop for FilterShell {
@@ -108,7 +106,7 @@ impl Drop for FilterShell {
 }
 
 fn filter(lab: &Lab) -> Result<Defence> {
-    // Pins need a bpffs; a mount namespace of its own takes them away with it.
+    // Pins need a BPF file system; with a separate mount namespace they are removed with the shell.
     let script = format!(
         "mount -t bpf bpf /sys/fs/bpf && xdp-filter load {SERVER_INTERFACE} && \
          xdp-filter load {SECOND_SERVER_INTERFACE} && xdp-filter ip {SOURCE} -m src && xdp-filter status && exec sleep 1000"
@@ -120,11 +118,11 @@ fn filter(lab: &Lab) -> Result<Defence> {
         let output = lab.server.command("ip").args(["link", "show", SECOND_SERVER_INTERFACE]).output();
         Ok(String::from_utf8_lossy(&output.context("cannot run ip")?.stdout).contains("prog/xdp"))
     };
-    eventually("xdp-filter is attached (Debian has it in the package xdp-tools)", is_attached, |attached| *attached)?;
+    eventually("xdp-filter is attached (Debian package: xdp-tools)", is_attached, |attached| *attached)?;
     Ok(Box::new(shell))
 }
 
-/// Seconds that all CPUs have spent in softirq.
+/// Returns the seconds that all CPUs have spent in softirq since boot.
 pub fn softirq_seconds() -> Result<f64> {
     let stat = std::fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
     let field = stat.lines().next().and_then(|line| line.split_whitespace().nth(7)?.parse::<f64>().ok());

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: what a packet costs, and what the daemon costs. Every number stands beside one
-//! it can be compared with from the same run.
+//! `cargo xtask bench`: the cost of a packet and of the daemon. Every number is shown next to one from the same run
+//! that it can be compared with.
 
 mod daemon;
 mod defence;
@@ -13,20 +13,21 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-/// Measures what tcpguard costs
+/// Measures tcpguard's cost
 #[derive(Parser)]
 struct Arguments {
-    /// Few repetitions: shows that the benchmark runs, not what things cost
+    /// Use few repetitions, to check that the benchmark runs; the results are not meaningful
     #[arg(long)]
     short: bool,
-    /// Only packets whose description contains this, or one of places, floods and transfer; may be repeated
+    /// Run only packets whose description contains TEXT, or one of places, floods and transfer; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot create a runtime")?;
     let _entered = runtime.enter();
     let effort = if arguments.short { Effort::SHORT } else { Effort::FULL };
     match arguments.only.as_slice() {

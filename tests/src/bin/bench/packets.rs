@@ -1,4 +1,4 @@
-//! What a packet costs in the datapath, by BPF_PROG_TEST_RUN.
+//! The cost of a packet in the datapath, measured with BPF_PROG_TEST_RUN.
 
 use std::{
     net::{IpAddr, Ipv4Addr, TcpListener, TcpStream},
@@ -37,31 +37,32 @@ use super::Effort;
 pub struct Case {
     name: &'static str,
     spec: FloodSpec,
-    /// What it may cost, in nanoseconds.
+    /// Maximum cost, in nanoseconds.
     limit: Option<f64>,
     standing: Standing,
 }
 
-/// Two addresses of the host that packets are for, and the client's port, of a connection that is there.
+/// Client and server address of an established connection. Both are addresses of the host.
 const CONNECTION: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(198, 18, 0, 2), SERVER_IPV4);
-/// A source that can be proven.
+/// A source that can complete a handshake, since it is an address of the host.
 const PROVEN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
+/// Client port of the established connection.
 const CONNECTION_PORT: u16 = 40_000;
 const PORT: u16 = 443;
 
-/// What the datapath has against the source.
+/// What the datapath knows of the source.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     Nothing,
-    /// Nothing, but so many /24 networks are on a list.
+    /// Nothing, but this many other /24 networks are on the deny list.
     OthersListed(u32),
-    /// It is on a list of so many /24 networks.
+    /// It is on a deny list of this many /24 networks.
     Listed(u32),
     /// It is blocked.
     Blocked,
-    /// Its port is challenged with cookies.
+    /// Nothing, and the port is challenged with cookies.
     Challenged,
-    /// The same, and the source is proven.
+    /// It is proven, and the port is challenged with cookies.
     Proven,
 }
 
@@ -84,7 +85,7 @@ impl Case {
         self.name
     }
 
-    /// Its first frame.
+    /// Returns the template of its frames.
     pub fn frame(&self) -> Vec<u8> {
         self.spec.template().build().bytes
     }
@@ -136,8 +137,8 @@ fn cases() -> Vec<Case> {
 }
 
 pub fn costs(effort: &Effort, only: &[String]) -> Result<()> {
-    println!("What a packet costs: ns, by BPF_PROG_TEST_RUN, the same loop without tcpguard subtracted;");
-    println!("median of {} rounds of {} packets (least and most)", effort.rounds, effort.repeat);
+    println!("Cost of a packet: ns, by BPF_PROG_TEST_RUN, minus the same loop without tcpguard;");
+    println!("median of {} rounds of {} packets (minimum and maximum)", effort.rounds, effort.repeat);
     println!("{:<36} {:>6} {:>13} {:>7} {:>12} {:>7}", "", "ns", "", "limit", "LRU for each", "ratio");
     let mut results = Vec::new();
     let is_wanted = |case: &Case| only.is_empty() || only.iter().any(|text| case.name.contains(text.as_str()));
@@ -152,7 +153,7 @@ pub fn costs(effort: &Effort, only: &[String]) -> Result<()> {
             "{:<36} {ours:>6.0} {spread:>13} {limit:>7} {theirs:>12.0} {:>7.2}{}",
             case.name,
             ours / theirs.max(1.0),
-            if is_over { "  over its limit" } else { "" }
+            if is_over { "  over the limit" } else { "" }
         );
         results.push((case.name, ours));
     }
@@ -161,7 +162,7 @@ pub fn costs(effort: &Effort, only: &[String]) -> Result<()> {
     }
     let cost_of = |name: &str| results.iter().find(|result| result.0 == name).map_or(f64::NAN, |result| result.1);
     let flatness = cost_of("SYN of 16 M random sources") / cost_of("SYN of 1,024 random sources");
-    println!("16 M random sources cost {flatness:.2} of what 1,024 cost (limit 1.50)\n");
+    println!("16 M random sources cost {flatness:.2} times as much as 1,024 (limit 1.50)\n");
     Ok(())
 }
 
@@ -184,7 +185,7 @@ impl Statistic {
     }
 }
 
-/// A host with a listener and a connection, where the datapath looks for them.
+/// A namespace with a listener and a connection, for the datapath's socket lookups.
 struct Host {
     namespace: Namespace,
     _connection: (TcpStream, TcpListener),
@@ -198,7 +199,7 @@ impl Host {
             namespace.ip(&format!("addr add {address} dev lo"))?;
         }
         let connection = namespace.within(|| {
-            let listener = TcpListener::bind((server, PORT)).context("nothing listens")?;
+            let listener = TcpListener::bind((server, PORT)).context("cannot listen")?;
             let stream = connect_from_port((client, CONNECTION_PORT).into(), (server, PORT).into())?;
             Ok((stream, listener))
         })?;
@@ -206,17 +207,19 @@ impl Host {
     }
 }
 
-/// As a daemon loads it without a configuration; with pins before programs that were on interfaces before.
+/// Returns the options of a daemon with the default configuration. With `pins`, the datapath can run in a chain before
+/// other programs.
 pub fn options(hook: Hook, pins: Option<PathBuf>) -> DatapathOptions {
     let chains = pins.is_some();
     DatapathOptions { max_sources: 262_144, prefix_v4: 24, prefix_v6: 64, hook, chains, pins, log_level: None }
 }
 
-/// Runs floor, tcpguard and the comparison in turn, so that a change of the machine's speed meets all.
+/// Measures baseline, tcpguard and comparison in turn, so that a change of the machine's speed affects all of them.
 fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
     let spec = &case.spec;
     let options = options(Hook::Xdp, None);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot create a runtime")?;
     let _entered = runtime.enter();
     let (mut datapath, mut maps) = Datapath::load(&options)?;
     datapath.take_effect()?;
@@ -236,11 +239,11 @@ fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
         let options = TestRunOptions { data_in: Some(&template), repeat: effort.repeat, ..TestRunOptions::new() };
         Ok(vary.test_run(options)?.duration.as_nanos() as f64)
     };
-    // Once for nothing: tables fill, allowances adapt.
+    // Warm-up: tables fill, allowances adapt.
     run(&guard)?;
     run(&insert_each)?;
     if case.standing == Standing::Proven {
-        // It has an entry by now; a handshake proves it.
+        // The source has an entry by now, and a handshake makes it proven.
         connect_from_port((case.spec.sources.first(), 0).into(), (CONNECTION.1, PORT).into())?;
     }
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -252,10 +255,10 @@ fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
     Ok(Cost { tcpguard: Statistic::of(ours), insert_each: Statistic::of(theirs) })
 }
 
-/// Bits that an IPv4 prefix has more as the IPv6 prefix that maps it.
+/// Difference in length between an IPv4 prefix and the IPv6 prefix that maps it.
 const IPV4_BITS: u8 = 96;
 
-/// Gives the datapath leave to act, as a daemon does, and something against the case's sources.
+/// Gives the datapath a lease, as a daemon does, and sets up the standing of the case's sources.
 pub fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result<()> {
     let mut flags = flag::DROP | flag::LIMIT;
     let deny = Rule { denied_until: FOREVER, is_whole: 1, ..Rule::default() };
@@ -279,10 +282,10 @@ pub fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result
         maps.local.set(&addresses.into_iter().collect())?;
         maps.challenges.set_terms(&[(PORT, terms(maps.challenges.listener_changes(PORT)?))].into())?;
     }
-    // A rate that nobody here exceeds: what is measured is looking.
+    // A rate that is never exceeded: the cost of the check is measured.
     let rate = Rate::new(100_000_000, datapath.ticks_per_second);
     let proven_ticks = 600 * u64::from(datapath.ticks_per_second);
-    // What a source has half open here would not let it pass as proven.
+    // Otherwise the number of half-open handshakes here would keep a proven source from passing.
     let terms = Control { rate, proven_ticks, most_half_open: u64::MAX, ..Control::NONE };
     maps.control.give(&Control { good_until: FOREVER, flags, generation: 1, ..terms })?;
     Ok(())

@@ -1,5 +1,5 @@
-//! What the same packets cost at each place that the datapath may have: XDP, XDP before another program, traffic
-//! control. One frame is run again and again, so that these are less than those of packets that vary.
+//! The cost of a packet at each hook: XDP, XDP in a chain before another program, traffic control. A single frame is
+//! run repeatedly, so the costs are lower than those of varying packets.
 
 use std::net::IpAddr;
 
@@ -17,18 +17,18 @@ use super::{
     packets::{Case, Standing, Statistic, options, set_standing},
 };
 
-/// Where frames without an interface of their own come in by (BPF_PROG_TEST_RUN).
+/// Name and index of the interface that frames of BPF_PROG_TEST_RUN are received on by default.
 const LOOPBACK: (&str, u32) = ("lo", 1);
 
 #[derive(Clone, Copy)]
 enum Place {
     Xdp,
-    /// The other one counts, and passes everything.
+    /// The other program counts and passes everything.
     BeforeAnother,
     TrafficControl,
 }
 
-/// The datapath, with what keeps it where it is.
+/// The datapath, with what keeps it attached.
 struct Placed {
     datapath: Datapath,
     other: Option<(Neighbour, Attachment)>,
@@ -47,7 +47,7 @@ impl Placed {
 }
 
 pub fn costs(effort: &Effort) -> Result<()> {
-    println!("What one frame costs where the datapath is: ns, by BPF_PROG_TEST_RUN; medians, and the ratio to XDP");
+    println!("Cost of one frame by hook: ns, by BPF_PROG_TEST_RUN; medians, and the ratio to XDP");
     println!("{:<36} {:>6} {:>22} {:>22}", "", "XDP", "XDP, before another", "traffic control");
     let source: IpAddr = [10, 0, 0, 1].into();
     let syn = FloodSpec::syn(Sources::InTurn(source, 1), 443);
@@ -69,7 +69,7 @@ pub fn costs(effort: &Effort) -> Result<()> {
     Ok(())
 }
 
-/// In turn, so that a change of the machine's speed meets all.
+/// Measures the places in turn, so that a change of the machine's speed affects all of them.
 fn measure(case: &Case, effort: &Effort) -> Result<[f64; 3]> {
     let lab = Lab::new()?;
     let places = [Place::Xdp, Place::BeforeAnother, Place::TrafficControl];
@@ -94,7 +94,7 @@ fn run(datapath: &Datapath, case: &Case, effort: &Effort) -> Result<f64> {
 
 fn load(lab: &Lab, case: &Case, place: Place, runtime: &Runtime) -> Result<Placed> {
     let hook = if matches!(place, Place::TrafficControl) { Hook::Tc } else { Hook::Xdp };
-    // Whoever was there before is pinned.
+    // Chaining needs pins.
     let (neighbour, pins) = match place {
         Place::BeforeAnother => (Some(Neighbour::attach(lab, LOOPBACK.0)?), Some(Config::default().pins.path)),
         Place::Xdp | Place::TrafficControl => (None, None),

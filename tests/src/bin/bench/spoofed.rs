@@ -1,5 +1,5 @@
-//! What a flood from random sources costs, and what a real client has of it: tcpguard beside the kernel's own
-//! cookies and nftables' SYNPROXY.
+//! The cost of a flood from random sources and the effect on a client: tcpguard compared with the kernel's own cookies
+//! and nftables' SYNPROXY.
 
 use std::{
     net::SocketAddr,
@@ -27,14 +27,16 @@ const SLOW: u32 = 100_000;
 const FAST: u32 = 400_000;
 
 struct Run {
+    /// The client's results before the flood.
     quiet: Connections,
+    /// The client's results during the flood.
     client: Connections,
-    /// Seconds in softirq per million SYNs.
+    /// Seconds that all CPUs spent in softirq, per million SYNs.
     softirq: f64,
 }
 
 pub fn compare(effort: &Effort) -> Result<()> {
-    println!("\nA flood from random sources, and a client that opens {CLIENT_RATE} connections a second");
+    println!("\nA flood from random sources, and a client with {CLIENT_RATE} connections per second");
     println!(
         "{:<36} {:>16} {:>14} {:>16} {:>12}",
         "", "softirq s/M SYNs", "client served", "connect p99, ms", "without, ms"
@@ -48,12 +50,15 @@ pub fn compare(effort: &Effort) -> Result<()> {
     measure(effort, "tcpguard, 400 kpps", guard, ipv4, FAST, WEB)?;
     measure(effort, "tcpguard, 400 kpps, IPv6", guard, ipv6, FAST, web_ipv6)?;
     println!(
-        "tcpguard's softirq time is {:.2} of the kernel's and {:.2} of SYNPROXY's (limit 0.12)",
+        "tcpguard's softirq time is {:.2} times the kernel's and {:.2} times SYNPROXY's (limit 0.12)",
         ours.softirq / kernel.softirq,
         ours.softirq / proxy.softirq
     );
     let p99 = |connections: &Connections| connections.quantile(0.99).as_secs_f64();
-    println!("its client's p99 is {:.2} of that without a flood (limit 2.00)", p99(&ours.client) / p99(&ours.quiet));
+    println!(
+        "the client's p99 with tcpguard is {:.2} times that without a flood (limit 2.00)",
+        p99(&ours.client) / p99(&ours.quiet)
+    );
     Ok(())
 }
 
@@ -78,7 +83,7 @@ fn measure(
             let goes_on = || !is_over.load(Ordering::Relaxed);
             Client::new(&lab).run(server, CLIENT_RATE, effort.flood * 2, goes_on)
         });
-        // The first moment, in which the attack is recognised, is the client's too, but not what is compared.
+        // The client's results include the first second, in which the attack is detected; the softirq time does not.
         let result = flood.send_at(rate, Duration::from_secs(1)).and_then(|_| {
             let before = softirq_seconds()?;
             let sent = flood.send_at(rate, effort.flood)?;
@@ -102,11 +107,11 @@ fn measure(
 fn receive(lab: &Lab) -> Result<()> {
     lab.receive_without_daemon()?;
     let status = lab.server.command("ethtool").args(["-K", SECOND_SERVER_INTERFACE, "gro", "on"]).status();
-    ensure!(status.context("cannot run ethtool")?.success(), "ethtool cannot turn GRO on");
+    ensure!(status.context("cannot run ethtool")?.success(), "ethtool cannot enable GRO");
     Ok(())
 }
 
-/// The kernel as it is: it answers with cookies once a backlog is full.
+/// The unmodified kernel, which answers with cookies when a backlog is full.
 fn kernel(lab: &Lab) -> Result<Defence> {
     receive(lab)?;
     Ok(Box::new(()))
@@ -120,7 +125,7 @@ fn synproxy(lab: &Lab) -> Result<Defence> {
         tcp dport 80 ct state invalid,untracked synproxy mss 1460 wscale 7 timestamp sack-perm\n\
         ct state invalid drop\n}\n}\n";
     let output = lab.server.command("nft").arg(rules).output();
-    let output = output.context("cannot run nft: Debian has it in the package nftables")?;
+    let output = output.context("cannot run nft (Debian package: nftables)")?;
     ensure!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
     lab.server.sysctl("net.netfilter.nf_conntrack_tcp_loose", "0")?;
     Ok(Box::new(()))

@@ -1,4 +1,4 @@
-//! How fast a connection is that was set up through a cookie, beside one that was not.
+//! The throughput of a connection established through a cookie, compared with a normal one.
 
 use std::{
     io::{Read, Write},
@@ -38,12 +38,12 @@ impl Host {
         Ok(Self { lab, listener, daemon })
     }
 
-    /// Bytes a second, down and up, of a connection from an address that has not been here before.
+    /// Returns the bytes per second, down and up, of a connection from an address that has not connected before.
     fn speeds(&self, run: u8, bytes: usize) -> Result<[f64; 2]> {
         let address = IpAddr::from([198, 18, 210, run + 1]);
         self.lab.add_client_address(address)?;
         let mut client = Client::new(&self.lab).from(address).connect(SocketAddr::from((SERVER_IPV4, PORT)))?;
-        let (mut server, _) = self.listener.accept().context("no connection")?;
+        let (mut server, _) = self.listener.accept().context("cannot accept the connection")?;
         Ok([carry(&mut server, &mut client, bytes)?, carry(&mut client, &mut server, bytes)?])
     }
 }
@@ -54,9 +54,9 @@ fn carry(from: &mut TcpStream, to: &mut TcpStream, bytes: usize) -> Result<f64> 
         let sender = scope.spawn(|| from.write_all(&vec![0x55; bytes]));
         let mut buffer = vec![0; 1 << 18];
         let mut left = bytes;
-        to.set_read_timeout(Some(Duration::from_secs(20))).context("no timeout")?;
+        to.set_read_timeout(Some(Duration::from_secs(20))).context("cannot set a timeout")?;
         while left > 0 {
-            let read = to.read(&mut buffer).context("the connection is stuck")?;
+            let read = to.read(&mut buffer).context("cannot read from the connection")?;
             ensure!(read > 0, "the connection ended early");
             left -= read;
         }
@@ -75,11 +75,14 @@ pub fn compare(effort: &Effort) -> Result<()> {
             }
         }
     }
-    // Counters are read with each tick.
-    by_cookie.daemon.stats_when("every connection was made by a cookie", |stats| {
+    // The daemon reads the counters with each tick.
+    by_cookie.daemon.stats_when("every connection was established through a cookie", |stats| {
         stats["totals"]["challenged"].as_u64().is_some_and(|cookies| cookies >= effort.rounds as u64)
     })?;
-    println!("\n{} MB over a connection made by a cookie, beside a normal one", effort.transfer / 1_000_000);
+    println!(
+        "\n{} MB over a connection established through a cookie, compared with a normal one",
+        effort.transfer / 1_000_000
+    );
     for (index, direction) in ["down", "up"].into_iter().enumerate() {
         let ratio = best[1][index] / best[0][index];
         println!(

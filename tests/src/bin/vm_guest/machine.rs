@@ -1,9 +1,9 @@
-//! Asking the machine.
+//! Commands and checks on the virtual machine.
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::programs::{loaded_links, loaded_programs};
 
-/// Runs a command; what it printed.
+/// Runs a command and returns its standard output.
 pub fn run(arguments: &str) -> Result<String> {
     let output = crate::command(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive")
@@ -16,16 +16,16 @@ pub fn run(arguments: &str) -> Result<String> {
     Ok(text)
 }
 
-/// The lines that it printed.
+/// Runs a command and returns the lines of its standard output.
 pub fn lines(arguments: &str) -> Result<Vec<String>> {
     Ok(run(arguments)?.lines().map(str::to_owned).collect())
 }
 
-/// The kernel has none of tcpguard's programs or links, and all settings are what they were.
+/// Checks that the kernel has none of tcpguard's programs and links, and that all settings are restored.
 pub fn nothing_is_attached() -> Result<()> {
     let ours = ["tcpguard", "handshake_comp", "syn_ack_retried", "answer_syn"];
     lab::eventually(
-        "the kernel lets go of the programs",
+        "the kernel has removed the programs",
         || {
             let programs = loaded_programs().filter_map(std::result::Result::ok);
             Ok(programs.filter_map(|program| program.name_as_str().map(str::to_owned)).collect::<Vec<_>>())
@@ -33,12 +33,13 @@ pub fn nothing_is_attached() -> Result<()> {
         |names| !names.iter().any(|name| ours.iter().any(|ours| name.starts_with(ours))),
     )?;
     let links = loaded_links().filter_map(std::result::Result::ok).count();
-    // The client's end of the cable has one.
-    ensure!(links <= 1, "{links} links are left");
+    // The client's end of the cable has a link.
+    ensure!(links <= 1, "{links} BPF links are left");
     for (setting, value) in
         [("ipv4/tcp_syncookies", "1"), ("ipv4/tcp_timestamps", "1"), ("ipv4/tcp_synack_retries", "5")]
     {
-        let now = std::fs::read_to_string(format!("/proc/sys/net/{setting}")).context("no such setting")?;
+        let now =
+            std::fs::read_to_string(format!("/proc/sys/net/{setting}")).context("cannot read a kernel setting")?;
         ensure!(now.trim() == value, "{setting} is {}", now.trim());
     }
     Ok(())

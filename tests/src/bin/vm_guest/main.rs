@@ -1,4 +1,4 @@
-//! What runs inside the virtual machine of `cargo xtask test vm`: the package's life, from installing to purging.
+//! Runs in the virtual machine of `cargo xtask test vm`: tests the Debian package from installation to purge.
 
 mod machine;
 mod service;
@@ -22,11 +22,11 @@ use nix::{
 };
 use service::Service;
 
-/// Where the process that keeps the network says how to reach the client's namespace.
+/// The file in which the process that keeps the network stores the path of the client's namespace.
 const CLIENT: &str = "/run/lab-client";
-/// Written before the reboot: the SYNs counted by then.
+/// A file that is written before the reboot.
 const STAGE: &str = "/var/lib/lab-stage";
-/// An emulated machine is slow.
+/// SYNs per second; an emulated machine is slow.
 const FLOOD_RATE: u32 = 4000;
 const CLIENT_RATE: u32 = 20;
 
@@ -34,15 +34,15 @@ fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("network") => network(),
         Some("test") => test(),
-        other => bail!("network or test, not {other:?}"),
+        other => bail!("expected the argument network or test, not {other:?}"),
     }
 }
 
-/// Keeps the lab's network for as long as this runs. The default route leads to the client.
+/// Creates the lab's network and keeps it until the process ends. The default route leads to the client.
 fn network() -> Result<()> {
     let lab = Lab::at_home()?;
     lab.server.ip("route add default via 198.18.0.2")?;
-    fs::write(CLIENT, lab.client.path()).context("cannot say where the client is")?;
+    fs::write(CLIENT, lab.client.path()).context("cannot write the path of the client's namespace")?;
     loop {
         thread::park();
     }
@@ -71,10 +71,10 @@ fn end(outcome: &str) -> Result<()> {
 }
 
 fn joined() -> Result<Lab> {
-    Lab::join(&fs::read_to_string(CLIENT).context("there is no network")?)
+    Lab::join(&fs::read_to_string(CLIENT).context("the network is not set up")?)
 }
 
-/// A step of the test, with how long it took.
+/// Runs a step of the test and prints how long it took.
 fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     let result = work().with_context(|| what.to_owned())?;
@@ -86,31 +86,35 @@ fn before_reboot() -> Result<Next> {
     let lab = joined()?;
     let service = Service;
     step("apt installs the package", || run("apt-get install -y --no-install-recommends /lab/tcpguard.deb"))?;
-    step("the service is active within 5 s, as its own user", || {
+    step("the service is active within 5 s, as an unprivileged user", || {
         service.is_active_and_unprivileged()?;
         let took = service.start_took()?;
-        println!("vm: the service's start took {:.2} s", took.as_secs_f64());
-        ensure!(took < Duration::from_secs(5), "it took {took:?}");
+        println!("vm: the service started in {:.2} s", took.as_secs_f64());
+        ensure!(took < Duration::from_secs(5), "the start took {took:?}");
         Ok(())
     })?;
-    step("a flood is answered, and a client served", || {
+    step("a flood is challenged, and a client is served", || {
         let mut flood = spoofed(&lab)?;
         let (client, _) = beside(&lab, &mut flood, || {
             eventually(
-                "it is an attack",
+                "the state is attack",
                 || service.stats(),
                 |stats| stats["state"] == "attack" && stats["totals"]["challenged"].as_u64() > Some(0),
             )
         })?;
         all_served(&client)
     })?;
-    step("what only root may do is not done by it", || service.changes_kernel_settings_unprivileged())?;
+    step("the daemon cannot do what requires root", || service.changes_kernel_settings_unprivileged())?;
     step("reload", || {
         fs::write("/etc/tcpguard/tcpguard.toml", "[thresholds]\nmax_half_open = 450\nhold = \"3s\"\n")?;
         run("systemctl reload tcpguard")?;
-        eventually("it is taken up", || service.stats(), |stats| stats["thresholds"]["max_half_open"] == 450)?;
+        eventually(
+            "the configuration is applied",
+            || service.stats(),
+            |stats| stats["thresholds"]["max_half_open"] == 450,
+        )?;
         fs::write("/etc/tcpguard/tcpguard.toml", "[thresholds]\nmax_half_open = 0\n")?;
-        ensure!(run("systemctl reload tcpguard").is_err(), "what is not sound fails");
+        ensure!(run("systemctl reload tcpguard").is_err(), "an invalid configuration was reloaded");
         fs::write("/etc/tcpguard/tcpguard.toml", "[thresholds]\nhold = \"3s\"\n")?;
         run("systemctl reload tcpguard").map(drop)
     })?;
@@ -120,35 +124,38 @@ fn before_reboot() -> Result<Next> {
             run("apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold /lab/upgrade.deb")
         })?;
         ensure!(service.process()? != before, "the new version did not take over");
-        ensure!(run("dpkg-query -W -f ${Version} tcpguard")?.contains("0.1.0-2"), "it is not the new version");
+        ensure!(
+            run("dpkg-query -W -f ${Version} tcpguard")?.contains("0.1.0-2"),
+            "the installed package is not the new version"
+        );
         Ok(())
     })?;
     step("restart under flood", || uninterrupted(&lab, &service, || run("systemctl restart tcpguard")))?;
     step("kill -9 under flood", || {
         let before = service.process()?;
         uninterrupted(&lab, &service, || {
-            kill(Pid::from_raw(before as i32), Signal::SIGKILL).context("it cannot be killed")?;
-            eventually("systemd starts it again", || service.process(), |now| ![0, before].contains(now))?;
-            eventually("it is ready", || Ok(service.stats().is_ok()), |ready| *ready)
+            kill(Pid::from_raw(before as i32), Signal::SIGKILL).context("cannot kill the daemon")?;
+            eventually("systemd starts the daemon again", || service.process(), |now| ![0, before].contains(now))?;
+            eventually("the daemon is ready", || Ok(service.stats().is_ok()), |ready| *ready)
         })
     })?;
-    step("a daemon that hangs is ended by the watchdog, and started again", || {
+    step("the watchdog ends a daemon that hangs, and systemd starts it again", || {
         let before = service.process()?;
-        kill(Pid::from_raw(before as i32), Signal::SIGSTOP).context("it cannot be stopped")?;
+        kill(Pid::from_raw(before as i32), Signal::SIGSTOP).context("cannot stop the daemon")?;
         let hung = Instant::now();
         while [0, before].contains(&service.process()?) {
-            ensure!(hung.elapsed() < Duration::from_secs(30), "it still hangs");
+            ensure!(hung.elapsed() < Duration::from_secs(30), "the daemon still hangs");
             thread::sleep(Duration::from_millis(200));
         }
-        eventually("it is ready", || Ok(service.stats().is_ok()), |ready| *ready)
+        eventually("the daemon is ready", || Ok(service.stats().is_ok()), |ready| *ready)
     })?;
-    step("a stop takes everything off, a start puts it back", || {
+    step("stop detaches everything, start attaches again", || {
         run("systemctl stop tcpguard")?;
         machine::nothing_is_attached()?;
         run("systemctl start tcpguard").map(drop)
     })?;
     run("tcpguard block 203.0.113.0/24 --reason reboot")?;
-    fs::write(STAGE, "rebooted").context("cannot write the stage")?;
+    fs::write(STAGE, "rebooted").context("cannot write the stage file")?;
     println!("vm: rebooting");
     Ok(Next::Reboot)
 }
@@ -156,11 +163,14 @@ fn before_reboot() -> Result<Next> {
 fn after_reboot() -> Result<Next> {
     let service = Service;
     step("after the reboot", || {
-        eventually("it is active", || Ok(service.is_active_and_unprivileged().is_ok()), |active| *active)?;
+        eventually("the service is active", || Ok(service.is_active_and_unprivileged().is_ok()), |active| *active)?;
         let lists = run("tcpguard lists --json")?;
-        ensure!(lists.contains("203.0.113.0/24") && lists.contains("reboot"), "the list is gone: {lists}");
+        ensure!(lists.contains("203.0.113.0/24") && lists.contains("reboot"), "the list entry is missing: {lists}");
         let events = run("tcpguard events --json --limit 1000")?;
-        ensure!(events.contains("attack_started") && events.contains("attack_ended"), "the past is gone");
+        ensure!(
+            events.contains("attack_started") && events.contains("attack_ended"),
+            "events from before the reboot are missing"
+        );
         Ok(())
     })?;
     step("purge", || {
@@ -173,7 +183,7 @@ fn after_reboot() -> Result<Next> {
             left.iter().filter(|path| !path.starts_with("/var/log/") && !path.contains("/usr/share/doc/")).collect();
         ensure!(left.is_empty(), "files are left: {left:?}");
         ensure!(!Path::new("/sys/fs/bpf/tcpguard").exists(), "pins are left");
-        ensure!(run("getent passwd tcpguard").is_err(), "its user is left");
+        ensure!(run("getent passwd tcpguard").is_err(), "the user is left");
         Ok(())
     })?;
     Ok(Next::PowerOff)
@@ -183,7 +193,7 @@ fn spoofed(lab: &Lab) -> Result<Flood> {
     Flood::new(lab, &FloodSpec::syn(Sources::RANDOM_IPV4, 80))
 }
 
-/// A flood, and a client, for as long as `work` takes.
+/// Runs `work` while a flood and a client are running.
 fn beside<T>(lab: &Lab, flood: &mut Flood, work: impl FnOnce() -> Result<T>) -> Result<(Connections, T)> {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -202,12 +212,12 @@ fn all_served(client: &Connections) -> Result<()> {
     Ok(())
 }
 
-/// Whether `work` goes by without a SYN uncounted, or a client that fails.
+/// Runs `work` under flood, and checks that every SYN is counted and every client connection is served.
 fn uninterrupted<T>(lab: &Lab, service: &Service, work: impl FnOnce() -> Result<T>) -> Result<()> {
     let (before, by_client) = (service.syn()?, oracle::syns_sent(&lab.client)?);
     let mut flood = spoofed(lab)?;
     let (client, _) = beside(lab, &mut flood, || {
-        eventually("it is an attack", || service.stats(), |stats| stats["state"] == "attack")?;
+        eventually("the state is attack", || service.stats(), |stats| stats["state"] == "attack")?;
         let result = work()?;
         thread::sleep(Duration::from_secs(2));
         Ok(result)
@@ -217,7 +227,7 @@ fn uninterrupted<T>(lab: &Lab, service: &Service, work: impl FnOnce() -> Result<
     eventually("every SYN is counted", || service.syn(), |syn| *syn == sent).map(drop)
 }
 
-/// Runs `arguments` to its end.
+/// Returns the command for a command line; arguments are separated by whitespace.
 fn command(arguments: &str) -> Command {
     let mut words = arguments.split_whitespace();
     let mut command = Command::new(words.next().unwrap_or_default());

@@ -1,4 +1,4 @@
-//! The service, as systemd and its own commands show it.
+//! The tcpguard service, as shown by systemd and tcpguard's commands.
 
 use std::{fs, time::Duration};
 
@@ -11,7 +11,7 @@ const CAP_BPF: u64 = 1 << 39;
 const CAP_NET_ADMIN: u64 = 1 << 12;
 const CAP_PERFMON: u64 = 1 << 38;
 
-/// tcpguard's.
+/// The tcpguard service.
 pub struct Service;
 
 impl Service {
@@ -19,36 +19,38 @@ impl Service {
         Ok(run(&format!("systemctl show --value -p {name} tcpguard.service"))?.trim().to_owned())
     }
 
-    /// Its main process.
+    /// Returns the process id of the daemon; 0 if it is not running.
     pub fn process(&self) -> Result<u32> {
-        self.property("MainPID")?.parse().context("no process")
+        self.property("MainPID")?.parse().context("cannot determine the daemon's process")
     }
 
-    /// It runs as a user of its own, with three capabilities and no more, and says how it does.
+    /// Checks that the service is active, runs as an unprivileged user with exactly three capabilities, and reports its
+    /// status.
     pub fn is_active_and_unprivileged(&self) -> Result<()> {
         let state = self.property("ActiveState")?;
-        ensure!(state == "active", "it is {state}");
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process()?)).context("no process")?;
+        ensure!(state == "active", "the service is {state}");
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process()?))
+            .context("cannot determine the daemon's process")?;
         let line =
             |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim).unwrap_or_default();
-        ensure!(!line("Uid:").starts_with('0'), "it runs as root");
+        ensure!(!line("Uid:").starts_with('0'), "the daemon runs as root");
         for set in ["CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
-            let capabilities = u64::from_str_radix(line(set), 16).context("no capabilities")?;
+            let capabilities = u64::from_str_radix(line(set), 16).context("cannot parse the capabilities")?;
             ensure!(capabilities == CAP_BPF | CAP_NET_ADMIN | CAP_PERFMON, "{set} {capabilities:x}");
         }
         let text = self.property("StatusText")?;
-        ensure!(text.contains("guarding lab-server"), "its status is \"{text}\"");
+        ensure!(text.contains("guarding lab-server"), "the service's status is \"{text}\"");
         Ok(())
     }
 
-    /// How long its last start took.
+    /// Returns how long the last start took.
     pub fn start_took(&self) -> Result<Duration> {
-        let moment = |name: &str| -> Result<u64> { self.property(name)?.parse().context("no time") };
+        let moment = |name: &str| -> Result<u64> { self.property(name)?.parse().context("cannot parse a timestamp") };
         let took = moment("ActiveEnterTimestampMonotonic")? - moment("InactiveExitTimestampMonotonic")?;
         Ok(Duration::from_micros(took))
     }
 
-    /// In an attack it changes kernel settings; it could change no others.
+    /// Checks that the daemon has changed kernel settings and cannot write to any others.
     pub fn changes_kernel_settings_unprivileged(&self) -> Result<()> {
         let events = run("tcpguard events --json --limit 1000")?;
         ensure!(events.contains("kernel_setting_changed"), "no kernel setting was changed: {events}");
@@ -63,19 +65,19 @@ impl Service {
             "/var/lib",
             "/sys/fs/bpf",
         ] {
-            ensure!(!writes(path), "{path} could be written");
+            ensure!(!writes(path), "{path} is writable");
         }
         Ok(())
     }
 
-    /// What it says.
+    /// Returns the output of `tcpguard status --json`.
     pub fn stats(&self) -> Result<Value> {
         let text = run("tcpguard status --json")?;
-        serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
+        serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
     }
 
-    /// SYNs counted.
+    /// Returns the number of SYNs counted.
     pub fn syn(&self) -> Result<u64> {
-        self.stats()?["totals"]["syn"].as_u64().context("no number")
+        self.stats()?["totals"]["syn"].as_u64().context("totals.syn is not a number")
     }
 }
