@@ -163,8 +163,8 @@ impl Port {
         let returned = self.last.returned[family as usize].saturating_sub(silent.returned);
         if returned >= LEAST_RETURNED {
             return Some(format!(
-                "{returned} cookies were returned over {} in {:.1} s and no handshake completed: a redirection, firewall \
-                 or another network namespace is in the path",
+                "{returned} cookies were returned over {} in {:.1} s and no handshake completed: a redirection, a \
+                 firewall or another network namespace is in the path",
                 family.name(),
                 silence.as_secs_f64()
             ));
