@@ -257,7 +257,7 @@ impl Daemon {
             Err(error) if self.is_blind => debug!("still no snapshot can be taken: {error}"),
             Err(error) => {
                 self.is_blind = true;
-                error!("no snapshot can be taken; once the lease expires, nothing is dropped until one is: {error}");
+                error!("no snapshot can be taken; nothing is dropped once the lease has expired: {error}");
             }
         }
     }

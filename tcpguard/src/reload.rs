@@ -124,7 +124,7 @@ fn not_all_listed(error: &ListError) -> String {
 
 impl fmt::Display for Change {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "(unset)".to_owned());
         write!(formatter, "{}: {} → {}", self.key, value(&self.from), value(&self.to))?;
         match self.takes_effect {
             TakesEffect::Now => Ok(()),
