@@ -1,26 +1,26 @@
-//! Noticing that a clock jumped, or that the host slept. Nothing that tcpguard decides goes by the wall clock; what it
-//! tells does.
+//! Detects that a clock jumped, or that the host was suspended. No decision of tcpguard depends on the wall clock; only
+//! the times it reports do.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 
-/// A clock that goes wrong by less within a tick is being adjusted, or read a moment late.
+/// A smaller deviation within one tick is due to a clock adjustment or a late reading.
 const LEAST_JUMP: SignedDuration = SignedDuration::from_secs(2);
 
-/// Three clocks, read at one moment.
+/// Three clocks, read at the same time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     wall: Timestamp,
-    /// Counts while the host runs.
+    /// `CLOCK_MONOTONIC`, which stops while the host is suspended.
     running: Duration,
-    /// Counts while it sleeps too.
+    /// `CLOCK_BOOTTIME`, which includes suspended time.
     existing: Duration,
 }
 
 impl Reading {
-    /// Now.
+    /// Reads the clocks.
     pub fn now() -> Self {
         let read = |clock| clock_gettime(clock).map(Duration::from).unwrap_or_default();
         Self {
@@ -31,12 +31,12 @@ impl Reading {
     }
 }
 
-/// Compares each reading with the last one.
+/// Compares each reading with the previous one.
 #[derive(Default)]
 pub(crate) struct ClockWatch(Option<Reading>);
 
 impl ClockWatch {
-    /// What happened since the last reading, in a sentence, where something did.
+    /// Returns a sentence about what happened since the previous reading, if anything did.
     pub fn note(&mut self, now: Reading) -> Option<String> {
         let before = self.0.replace(now)?;
         let ran = signed(now.running.saturating_sub(before.running));
@@ -44,7 +44,7 @@ impl ClockWatch {
         let slept = existed - ran;
         if slept >= LEAST_JUMP {
             return Some(format!(
-                "the host slept for {}; blocks, limits and entries of lists go on from where they were",
+                "the host was suspended for {}; blocks, limits and list entries continue where they were",
                 rounded(slept)
             ));
         }
@@ -52,8 +52,8 @@ impl ClockWatch {
         (jump.abs() >= LEAST_JUMP).then(|| {
             let how = if jump.is_negative() { "back" } else { "ahead" };
             format!(
-                "the clock was set {how} by {}; blocks, limits and entries of lists go by another one, and only times that are \
-                 shown change",
+                "the clock was set {how} by {}; blocks, limits and list entries use another clock, and only \
+                 displayed times change",
                 rounded(jump.abs())
             )
         })
@@ -64,7 +64,7 @@ fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
-/// To the second, as in "1h 5s".
+/// Formats a duration to the second, as in "1h 5s".
 fn rounded(duration: SignedDuration) -> String {
     let rounded = SignedDuration::from_secs((duration + SignedDuration::from_millis(500)).as_secs());
     format!("{rounded:#}")
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(watch.note(reading(0, 100, 100)), None);
         assert_eq!(watch.note(reading(1, 101, 101)), None);
         let slept = watch.note(reading(3602, 102, 3702)).expect("told");
-        assert!(slept.contains("the host slept for 1h"), "{slept}");
+        assert!(slept.contains("the host was suspended for 1h"), "{slept}");
         let back = watch.note(reading(3602 - 86_400, 103, 3703)).expect("told");
         assert!(back.contains("set back by 24h"), "{back}");
         let ahead = watch.note(reading(3604 - 86_400 + 600, 104, 3704)).expect("told");

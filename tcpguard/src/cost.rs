@@ -1,5 +1,5 @@
-//! What tcpguard itself costs: the daemon's time and memory, how well it keeps its beat, and what the kernel
-//! says of the programs' run time.
+//! The cost of tcpguard itself: the daemon's CPU time and memory, the delay of its ticks, and the run time of its BPF
+//! programs as measured by the kernel.
 
 use std::{
     collections::VecDeque,
@@ -21,40 +21,40 @@ use crate::{
     monitor::TICK,
 };
 
-/// How far back the longest delay is remembered, in seconds.
+/// How many seconds the longest delay is remembered.
 const REMEMBERED: usize = 60;
-/// Whether the kernel measures programs; one switch for the whole machine.
+/// Whether the kernel measures the run time of BPF programs; this setting applies to the whole host.
 const PROGRAM_STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-/// What tcpguard costs.
+/// The cost of tcpguard.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cost {
-    /// Processor time that the daemon has used, in user space and in the kernel.
+    /// CPU time used by the daemon, in user space and in the kernel.
     pub cpu: Duration,
-    /// Bytes of memory that the daemon has in use.
+    /// Resident memory of the daemon, in bytes.
     pub resident_bytes: u64,
-    /// Snapshots taken.
+    /// Snapshots taken since the start.
     pub ticks: u64,
-    /// How long the last one took, with all that followed from it.
+    /// The duration of the last tick, from the snapshot to the last measure.
     pub last_tick: Duration,
-    /// By how much a snapshot came too late at most, within the last minute.
+    /// The longest delay of a tick within the last minute.
     pub longest_delay: Duration,
-    /// What the datapath's programs cost; `None` where the kernel does not measure it.
+    /// The run time of the datapath's programs; `None` if the kernel does not measure it.
     pub programs: Option<Vec<ProgramCost>>,
 }
 
-/// Keeps count of it.
+/// Measures the cost.
 #[derive(Default)]
 pub struct CostMeter {
     cost: Cost,
     last_start: Option<Instant>,
-    /// The longest delay of each of the last seconds, the newest last.
+    /// The longest delay within each of the last seconds, the newest last.
     delays: VecDeque<Duration>,
     second_began: Option<Instant>,
 }
 
 impl CostMeter {
-    /// A tick begins.
+    /// Records the start of a tick.
     pub fn begin_tick(&mut self, now: Instant) {
         let delay = self.last_start.replace(now).map_or(Duration::ZERO, |last| (now - last).saturating_sub(TICK));
         if let Some(longest) = self.delays.back_mut() {
@@ -63,7 +63,7 @@ impl CostMeter {
         self.cost.longest_delay = self.delays.iter().copied().max().unwrap_or(delay);
     }
 
-    /// A tick ends; what changes slowly is asked for once a second.
+    /// Records the end of a tick. Values that change slowly are read once a second.
     pub fn end_tick(&mut self, now: Instant, datapath: &Datapath) {
         self.cost.ticks += 1;
         self.cost.last_tick = self.last_start.map_or(Duration::ZERO, |start| now - start);
@@ -77,15 +77,15 @@ impl CostMeter {
         }
         match (cpu_time(), resident_bytes()) {
             (Ok(cpu), Ok(bytes)) => (self.cost.cpu, self.cost.resident_bytes) = (cpu, bytes),
-            (Err(error), _) | (_, Err(error)) => debug!("the daemon's own cost is not known: {error}"),
+            (Err(error), _) | (_, Err(error)) => debug!("the daemon's own cost cannot be measured: {error}"),
         }
         let programs = datapath.program_costs();
-        // Another program may have the kernel measure, which that setting does not show; what was measured stays.
+        // Another program may have enabled the measurement, which the setting does not show; what was measured stays.
         self.cost.programs =
             programs.filter(|programs| is_measuring_programs() || programs.iter().any(|one| one.runs > 0));
     }
 
-    /// All of it, as of the last tick.
+    /// Returns the cost as of the last tick.
     pub fn cost(&self) -> Cost {
         self.cost.clone()
     }
@@ -98,7 +98,7 @@ fn cpu_time() -> io::Result<Duration> {
 }
 
 fn resident_bytes() -> io::Result<u64> {
-    let bad = || io::Error::other("/proc/self/statm is not understood");
+    let bad = || io::Error::other("/proc/self/statm has an unexpected format");
     let text = fs::read_to_string("/proc/self/statm")?;
     let pages: u64 = text.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).ok_or_else(bad)?;
     let page_size = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|size| u64::try_from(size).ok()).ok_or_else(bad)?;

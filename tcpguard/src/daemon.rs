@@ -1,4 +1,4 @@
-//! What the daemon does between its start and its end: ten times a second it looks, judges and acts.
+//! The daemon between start and shutdown: ten times a second it observes, judges and acts.
 
 use std::{
     sync::Arc,
@@ -41,7 +41,7 @@ use crate::{
     store::{Record, Store},
 };
 
-/// What runs between start and shutdown.
+/// The state of the running daemon.
 pub(crate) struct Daemon {
     pub datapath: Datapath,
     pub guards: Guards,
@@ -60,47 +60,47 @@ pub(crate) struct Daemon {
     pub publish_config: watch::Sender<Arc<Config>>,
     pub guarded: GuardedInterfaces,
     pub local: LocalAddresses,
-    /// Every address of the host is known to the datapath.
+    /// The datapath knows every address of the host.
     pub knows_local: bool,
     pub publish: watch::Sender<Option<Arc<Report>>>,
     pub publish_beat: watch::Sender<Option<Arc<Report>>>,
     pub sampler: Sampler,
     pub cost: CostMeter,
-    /// The last snapshot could not be taken.
+    /// The last snapshot failed.
     pub is_blind: bool,
     pub service_manager: ServiceManager,
     pub clock_watch: ClockWatch,
 }
 
-/// Events taken from the ring at once, so that a flood of them does not hold up the rest.
+/// Events taken from the ring buffer at once, so that a flood of them does not delay everything else.
 const EVENTS_AT_ONCE: usize = 256;
-/// Time between two reviews of all interfaces; changes are heard of at once.
+/// The interval between two reviews of all interfaces; changes are normally reported immediately.
 const REVIEW: Duration = Duration::from_secs(10);
 
 impl Daemon {
-    /// Begins to guard. What decides over packets is complete before the first one comes by; where a daemon before this
-    /// one has left its datapath attached, this one's takes its place from one packet to the next.
+    /// Starts guarding. All state that verdicts depend on is complete before the first packet is processed. If the
+    /// previous daemon left its datapath attached, this daemon's replaces it atomically.
     ///
     /// # Errors
-    /// Where an interface cannot be guarded.
+    /// Returns an error if an interface cannot be guarded.
     pub async fn begin(&mut self) -> Result<(), DatapathError> {
         self.update_local().await;
         self.update_guarded().await;
         if let Inheritance::Maps { dropped } = &self.datapath.inheritance {
-            info!("taking over from the daemon before: {}", what_was_kept(dropped));
+            info!("taking over from the previous daemon: {}", what_was_kept(dropped));
             self.monitor.begin_after(&self.datapath)?;
         }
         self.tick();
         self.datapath.take_effect()?;
         self.guards.attach(&mut self.datapath)?;
-        // From now on a crash leaves everything as it is, for the next start.
+        // From now on a crash leaves everything in place for the next start.
         self.datapath.ending = OnExit::Keep;
         self.note_situation();
         Ok(())
     }
 
-    /// Takes back what was done to begin, where nothing was there before; where something was, the next start goes on
-    /// from there.
+    /// Undoes a failed start if there was no previous daemon. Otherwise everything stays in place, and the next start
+    /// continues from there.
     pub fn give_up(&mut self) {
         if self.datapath.ending == OnExit::Detach {
             self.guards.detach(&mut self.datapath);
@@ -108,7 +108,7 @@ impl Daemon {
         }
     }
 
-    /// Takes snapshots, acts on them and follows interfaces until `shutdown`.
+    /// Takes snapshots, acts on them and follows interface changes until shutdown.
     pub async fn watch(
         mut self,
         watch: LinkWatch,
@@ -144,8 +144,8 @@ impl Daemon {
         self.note_situation();
         self.datapath.ending = if hands_over { OnExit::Keep } else { self.on_exit };
         if hands_over {
-            // The datapath goes on as it is for `heartbeat_timeout`, and kernel settings with it.
-            info!("everything stays as it is for the next daemon");
+            // The datapath continues for `heartbeat_timeout`, and kernel settings stay changed.
+            info!("everything stays in place for the next daemon");
         } else {
             self.stop_challenging().await;
             tokio::task::block_in_place(|| self.enforcer.restore());
@@ -156,17 +156,17 @@ impl Daemon {
         }
         match self.datapath.ending {
             OnExit::Detach => info!("detached from all interfaces"),
-            OnExit::Keep => info!("still attached to all interfaces; `tcpguard detach` takes it off"),
+            OnExit::Keep => info!("still attached to all interfaces; run `tcpguard detach` to detach"),
         }
     }
 
-    /// Writes down how things stand, for the next daemon.
+    /// Saves the situation for the next daemon.
     fn note_situation(&mut self) {
         let situation = self.judge.situation(self.enforcer.attack_so_far());
         self.store.write(Record::Situation(Box::new(situation)));
     }
 
-    /// Cookies that were sent a moment ago are let come back, before the kernel does not take them any more.
+    /// Waits for recently sent cookies to be returned, before the kernel stops accepting them.
     async fn stop_challenging(&mut self) {
         if !self.enforcer.has_cookies_under_way() {
             return;
@@ -178,13 +178,13 @@ impl Daemon {
         sleep(COOKIES_UNDER_WAY).await;
     }
 
-    /// What the datapath tells at once.
+    /// Processes an event of the datapath.
     fn note(&mut self, event: &Event) {
         match event.kind {
             kind::SOURCE_BUSY => self.monitor.note_busy(event.source),
             kind::FIRST_DROP => {
                 let reason = DropReason::ALL.get(event.reason as usize).map_or("unknown", |reason| reason.name());
-                let message = format!("a SYN of {} was dropped for the first time ({reason})", event.source);
+                let message = format!("a SYN from {} was dropped for the first time ({reason})", event.source);
                 self.events.record(Note::new(EventKind::FirstDrop, message).about(event.source));
             }
             kind::LISTENERS_CHANGED => self.monitor.note_listeners(),
@@ -193,7 +193,7 @@ impl Daemon {
         }
     }
 
-    /// Who asked may have gone.
+    /// Executes a command. The client that is waiting for the result may be gone.
     async fn obey(&mut self, order: Order, source: Option<&ConfigSource>) {
         match order {
             Order::Lift { network, lifted } => {
@@ -201,7 +201,7 @@ impl Daemon {
             }
             Order::HeedLists { heeded } => {
                 if let Err(error) = self.heed_lists() {
-                    warn!("the lists hold from the next tick on: {error}");
+                    warn!("the changed lists take effect with the next tick: {error}");
                 }
                 heeded.send(()).ok();
             }
@@ -209,7 +209,7 @@ impl Daemon {
         }
     }
 
-    /// Gives the daemon's last word again, with the lists as they are now; it is good for no longer than it was.
+    /// Writes the present lease again with the lists as they are now, without extending it.
     fn heed_lists(&mut self) -> Result<(), DatapathError> {
         let word = self.control.read()?;
         self.control.give(&self.lists.within(word))
@@ -229,15 +229,14 @@ impl Daemon {
         }
     }
 
-    /// Brings everything in line with the interfaces there are: the kernel drops messages about
-    /// changes when too many come at once, and may close the channel.
+    /// Synchronizes all state with the existing interfaces: the kernel drops notifications if too many changes occur at
+    /// once, and may close the socket.
     async fn review(&mut self, watch: &mut Option<LinkWatch>) {
         if watch.is_none() {
-            *watch =
-                LinkWatch::start().inspect_err(|error| warn!("changes of interfaces are not heard of: {error}")).ok();
+            *watch = LinkWatch::start().inspect_err(|error| warn!("interface changes are not monitored: {error}")).ok();
         }
         if let Err(error) = self.guards.review(&self.links, &mut self.datapath).await {
-            warn!("changes of interfaces may have been missed: {error}");
+            warn!("interface changes may have been missed: {error}");
         }
         self.update_guarded().await;
         self.update_local().await;
@@ -248,17 +247,17 @@ impl Daemon {
             self.events.record(Note::new(EventKind::ClockJumped, jump));
             self.note_situation();
         }
-        // Some milliseconds of system calls, which other tasks need not wait for.
+        // This takes some milliseconds of system calls, which must not block other tasks.
         match tokio::task::block_in_place(|| self.watch_and_act()) {
             Ok(report) => {
                 self.is_blind = false;
                 self.service_manager.note_tick(&report);
                 self.tell(Arc::new(report));
             }
-            Err(error) if self.is_blind => debug!("still no snapshot could be taken: {error}"),
+            Err(error) if self.is_blind => debug!("still no snapshot can be taken: {error}"),
             Err(error) => {
                 self.is_blind = true;
-                error!("no snapshot could be taken, and nothing will be dropped before there is one: {error}");
+                error!("no snapshot can be taken; nothing is dropped once the lease has expired: {error}");
             }
         }
     }
@@ -272,13 +271,13 @@ impl Daemon {
         }
     }
 
-    /// Sees, judges and acts; only then is the datapath given leave to go on.
+    /// Observes, judges and acts. Only then is the lease renewed.
     fn watch_and_act(&mut self) -> Result<Report, DatapathError> {
         self.cost.begin_tick(Instant::now());
         let is_alert = self.judge.phase() != Phase::Calm;
         let mut snapshot = self.monitor.tick(&self.datapath, self.guards.status(), is_alert)?;
         if !self.datapath.features.sees_completions() {
-            // Nobody would ever seem to complete a handshake: only the kernel's own count can be judged by.
+            // No source would ever seem to complete a handshake: judgements are based on the kernel's own count alone.
             snapshot.leave_datapath_out();
         }
         record::tick(&snapshot);
@@ -290,7 +289,7 @@ impl Daemon {
             self.note_situation();
         }
         if let Err(error) = self.lists.expire() {
-            warn!("what has expired on the lists could not be removed: {error}");
+            warn!("expired list entries could not be removed: {error}");
         }
         let good_until = snapshot.clock.after(self.heartbeat_timeout);
         self.control.give(&self.enforcer.control(&self.datapath, good_until, self.knows_local))?;
@@ -307,7 +306,7 @@ impl Daemon {
         })
     }
 
-    /// Tells the datapath which destinations are the host's.
+    /// Updates the addresses by which the datapath recognizes the host as destination.
     async fn update_local(&mut self) {
         let result = match self.links.addresses().await {
             Ok(addresses) => self.local.set(&addresses),
@@ -317,12 +316,12 @@ impl Daemon {
             Ok(knows_local) => self.knows_local = knows_local,
             Err(error) => {
                 self.knows_local = false;
-                warn!("the host's addresses could not be updated, so every destination counts as the host's: {error}");
+                warn!("the host's addresses could not be updated, so every destination counts as the host: {error}");
             }
         }
     }
 
-    /// Tells the datapath whose handshakes count.
+    /// Updates the interfaces whose handshakes the datapath counts.
     pub async fn update_guarded(&mut self) {
         let result = match self.links.all().await {
             Ok(links) => self.guarded.set(&self.guards.receiving_indices(&links)),
@@ -336,15 +335,15 @@ impl Daemon {
 
 fn what_was_kept(dropped: &[&str]) -> String {
     if dropped.is_empty() {
-        return "all that it has gathered is kept".to_owned();
+        return "all of its data is kept".to_owned();
     }
     format!(
-        "what it has gathered is kept, but for what this version, or configuration, keeps otherwise: {}",
+        "its data is kept, except for what this version or configuration stores differently: {}",
         dropped.join(", ")
     )
 }
 
-/// The next request to read the configuration anew; never, where nobody makes any.
+/// Waits for the next request to reload; never returns if there is no source of requests.
 async fn next_hangup(reload: &mut Option<mpsc::Receiver<()>>) {
     if let Some(requests) = reload {
         if requests.recv().await.is_some() {
@@ -355,7 +354,7 @@ async fn next_hangup(reload: &mut Option<mpsc::Receiver<()>>) {
     std::future::pending().await
 }
 
-/// The next change of an interface; never, while none are heard of.
+/// Waits for the next interface change; never returns if changes are not monitored.
 async fn next_change(watch: &mut Option<LinkWatch>) -> LinkChange {
     if let Some(listening) = watch {
         if let Some(change) = listening.next().await {

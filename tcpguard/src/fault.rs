@@ -1,13 +1,13 @@
-//! Points at which tests kill the daemon: at each step that changes something. Only binaries with debug assertions
-//! have them.
+//! Kill points: the steps that change something, at each of which tests kill the daemon. Only binaries with debug
+//! assertions have them.
 
-/// What the number of the point to be killed at is named in the environment.
+/// The environment variable with the number of the kill point at which the daemon is killed.
 #[cfg(debug_assertions)]
 pub const VARIABLE: &str = "TCPGUARD_KILL_AT";
 
-/// Where the daemon is about to do what `step` says. It is killed here, as by `kill -9`, where the environment names
-/// the number of this point, in the order in which points are reached; every point is written to the file that
-/// `TCPGUARD_KILL_LOG` names.
+/// Marks the place where the daemon is about to do `step`. The daemon is killed here, as by `kill -9`, if the
+/// environment specifies the number of this point, counted in the order in which points are reached. Every point
+/// reached is appended to the file named by `TCPGUARD_KILL_LOG`.
 #[cfg(debug_assertions)]
 pub fn point(step: &str) {
     use std::{
@@ -25,16 +25,16 @@ pub fn point(step: &str) {
     if let Some(log) = &*LOG
         && let Ok(mut file) = std::fs::File::options().append(true).create(true).open(log)
     {
-        // A test that gets no list of points fails by that.
+        // A failed write is not reported: a test that gets no list of points fails because of that.
         writeln!(file, "{number} {step}").ok();
     }
     if *AT == Some(number) {
         nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL).ok();
-        // The signal arrives before this returns, or a moment later.
+        // The signal may arrive a moment after `kill` returns.
         std::thread::park();
     }
 }
 
-/// Nothing, in a binary for users.
+/// Does nothing in a release binary.
 #[cfg(not(debug_assertions))]
 pub const fn point(_: &str) {}

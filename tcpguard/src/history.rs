@@ -1,4 +1,4 @@
-//! The last fifteen minutes, a sample a second: what charts are drawn from, also on a page that is opened late.
+//! The last fifteen minutes, one sample per second. Charts are drawn from these samples, even on a page opened later.
 
 use std::{
     collections::VecDeque,
@@ -15,38 +15,38 @@ use crate::{
     monitor::{HalfOpenCounts, Snapshot, TICK},
 };
 
-/// Samples that are kept: fifteen minutes.
+/// The number of samples kept: fifteen minutes.
 pub const MOST_SAMPLES: usize = 15 * 60;
-/// Time between two of them.
+/// The interval between two samples.
 const STEP: Duration = Duration::from_secs(1);
 
-/// What happened in one second, and how things stood at its end.
+/// The rates over one second, and the state at its end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// When it ended.
+    /// The end of the second.
     pub time: Timestamp,
-    /// How things were judged.
+    /// The phase at that time.
     pub phase: Phase,
-    /// SYNs a second.
+    /// SYNs per second.
     pub syn: f64,
-    /// Handshakes completed a second.
+    /// Handshakes completed per second.
     pub completed: f64,
-    /// Frames dropped a second.
+    /// Frames dropped per second.
     pub dropped: f64,
-    /// SYNs answered with a cookie a second.
+    /// SYNs answered with a cookie, per second.
     pub challenged: f64,
-    /// Different sources of SYNs a second, about.
+    /// The estimated number of different sources of SYNs per second.
     pub distinct_sources: f64,
-    /// Half-open handshakes.
+    /// Numbers of half-open handshakes.
     pub half_open: HalfOpenCounts,
 }
 
-/// The samples; copies share them.
+/// The samples; clones share them.
 #[derive(Clone, Default)]
 pub struct History(Arc<Mutex<VecDeque<Sample>>>);
 
 impl History {
-    /// All samples, the oldest first.
+    /// Returns all samples, the oldest first.
     pub fn samples(&self) -> Vec<Sample> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
@@ -60,26 +60,26 @@ impl History {
     }
 }
 
-/// Makes samples of snapshots, so that their rates, each for as long as it lasted, add up to the totals.
+/// Derives samples from snapshots. The rates of all samples, multiplied by their durations, add up to the totals.
 pub struct Sampler {
     history: History,
     last: Option<(Instant, Totals)>,
 }
 
 impl Sampler {
-    /// Adds to `history`.
+    /// Creates a sampler that adds to `history`.
     pub const fn new(history: History) -> Self {
         Self { history, last: None }
     }
 
-    /// Takes a sample, where one is due; whether it did.
+    /// Takes a sample if one is due, and returns whether it did.
     pub fn note(&mut self, snapshot: &Snapshot, phase: Phase, now: Instant) -> bool {
         let Some((then, before)) = self.last else {
             self.last = Some((now, snapshot.totals));
             return false;
         };
         let seconds = (now - then).as_secs_f64();
-        // The tick that is nearest to a second is the one, a little too early or too late.
+        // The tick nearest to a full second takes the sample, slightly early or late.
         if now - then < STEP - TICK / 2 {
             return false;
         }

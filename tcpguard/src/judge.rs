@@ -1,4 +1,4 @@
-//! What is kept between judgements, and over restarts.
+//! Judging one snapshot after another, and the state kept between judgements and over restarts.
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,12 @@ use crate::{
     store::{AttackSoFar, Moment, Situation},
 };
 
-/// An attack that was going on so long ago is over; one less long ago goes on until it is seen to be over.
+/// An attack that was in progress longer ago than this is over; a more recent one continues until it is found to be
+/// over.
 const RESUMED_WITHIN: Duration = Duration::from_secs(600);
-/// What comes is known so long after the start.
+/// How long after the start incoming values are not known yet.
 const MEASURED_WITHIN: Duration = Duration::from_secs(1);
-/// Time between two notes of how things stand, while they are not calm.
+/// The interval at which the situation is saved while it is not calm.
 const NOTED_EVERY: Duration = Duration::from_secs(5);
 
 /// Judges snapshots, one after the other.
@@ -25,18 +26,18 @@ pub(crate) struct Judge {
     policy: Policy,
     state: State,
     started: Instant,
-    /// The clock that judgements go by goes on over restarts: this is what it was at the start.
+    /// The clock that judgements use continues over restarts; this was its value at the start.
     offset: Duration,
-    /// The phase, and since when it is.
+    /// The present phase, and when it began.
     phase_since: (Phase, Timestamp),
     attack_since: Option<Timestamp>,
-    /// What was told of the attack that was going on when this began.
+    /// What was reported about the attack in progress at the start.
     pub attack: Option<AttackSoFar>,
     noted: Option<Duration>,
 }
 
 impl Judge {
-    /// Goes on from how things stood when that was last noted.
+    /// Continues from the saved situation of the previous daemon.
     pub fn resume(config: &Config, situation: Option<Situation>, events: &EventLog) -> Self {
         let policy = Policy::of(config);
         let mut judge = Self {
@@ -59,41 +60,38 @@ impl Judge {
             judge.attack = situation.attack;
             judge.phase_since = (judge.state.phase(), situation.state_since);
             if !was_calm {
-                info!(
-                    "an attack was going on {} s ago: it is taken to go on until it is seen to be over",
-                    ago.as_secs()
-                );
+                info!("an attack was in progress {} s ago: it continues until it is found to be over", ago.as_secs());
             }
         } else if let Some(attack) = situation.attack {
-            let message = "the attack ended while tcpguard did not run";
+            let message = "the attack ended while tcpguard was not running";
             events.record(Note::new(EventKind::AttackEnded, message).attack(attack.kind.map(|kind| kind.name())));
         }
         judge
     }
 
-    /// Judges by another configuration from now on. What is known of a service stays with its ports.
+    /// Applies a changed configuration. The state of a service is kept if its ports are the same.
     pub fn take_up(&mut self, config: &Config) {
         let before = self.policy.service_ports();
         self.policy = Policy::of(config);
         self.state = self.state.with_services(&before, &self.policy.service_ports());
     }
 
-    /// What time it is by the clock that judgements go by.
+    /// Returns the time by the clock that judgements use.
     pub fn now(&self) -> Duration {
         self.offset + self.started.elapsed()
     }
 
-    /// How things stand.
+    /// Returns the present phase, the most severe of all scopes.
     pub fn phase(&self) -> Phase {
         self.state.phase()
     }
 
-    /// Since when things stand so.
+    /// Returns when the present phase began.
     pub const fn state_since(&self) -> Timestamp {
         self.phase_since.1
     }
 
-    /// When the attack began that is going on.
+    /// Returns when the attack in progress began.
     pub const fn attack_since(&self) -> Option<Timestamp> {
         self.attack_since
     }
@@ -101,7 +99,7 @@ impl Judge {
     /// Judges a snapshot.
     pub fn judge(&mut self, snapshot: &Snapshot, at: Duration) -> Judgement {
         if self.started.elapsed() < MEASURED_WITHIN && self.phase() != Phase::Calm {
-            // An attack of before the restart: what comes at this moment is not known yet.
+            // An attack from before the restart: the incoming values are not known yet.
             return Judgement { state: self.state.clone(), ..Judgement::default() };
         }
         let judgement = detect(&self.policy, &Observation::of(snapshot, at), &self.state);
@@ -113,7 +111,7 @@ impl Judge {
         judgement
     }
 
-    /// Whether how things stand is to be written down now.
+    /// Returns `true` if the situation should be saved now.
     pub fn is_worth_noting(&mut self, judgement: &Judgement, at: Duration) -> bool {
         let is_due = self.noted.is_none_or(|noted| at.saturating_sub(noted) >= NOTED_EVERY);
         let is_worth = !judgement.changes.is_empty() || (is_due && self.phase() != Phase::Calm);
@@ -123,7 +121,7 @@ impl Judge {
         is_worth
     }
 
-    /// How things stand, to be written down.
+    /// Returns the situation to be saved.
     pub fn situation(&self, attack: Option<AttackSoFar>) -> Situation {
         Situation {
             noted: Moment::now(),

@@ -1,31 +1,31 @@
-//! tcpguard watches TCP handshakes on a Linux host. This library is the daemon; the life of it is
-//! [`run`].
+//! tcpguard watches TCP handshakes on a Linux host and stops SYN floods. This library is the daemon; [`run`] is its
+//! entry point.
 //!
 //! | module | subject |
 //! | --- | --- |
-//! | `daemon` | what goes on between start and end |
-//! | `clock_watch` | noticing clocks that jump |
-//! | `service_manager` | telling systemd how it does |
-//! | `judge` | what is kept between judgements |
-//! | [`reload`] | taking up another configuration |
-//! | [`config`] | what the operator wants |
+//! | `daemon` | the main loop between start and shutdown |
+//! | `clock_watch` | detecting clock jumps |
+//! | `service_manager` | notifying systemd |
+//! | `judge` | the state kept between judgements |
+//! | [`reload`] | applying a changed configuration |
+//! | [`config`] | the configuration |
 //! | [`datapath`] | the BPF programs and their maps |
-//! | [`interfaces`] | where they are attached |
-//! | [`kernel`] | what the kernel itself holds |
-//! | [`monitor`] | both sides, ten times a second |
-//! | [`detect`] | judging what was seen |
-//! | [`enforce`] | acting on it, and taking it back |
-//! | [`challenge`] | answering SYNs with cookies, where blocks do not help |
-//! | [`lists`] | who is always let in, and who never |
-//! | [`events`] | what happened |
+//! | [`interfaces`] | the interfaces the programs are attached to |
+//! | [`kernel`] | the kernel's own view of handshakes |
+//! | [`monitor`] | observing the datapath and the kernel, ten times a second |
+//! | [`detect`] | judging observations |
+//! | [`enforce`] | acting on judgements, and undoing it |
+//! | [`challenge`] | answering SYNs with cookies where blocks do not help |
+//! | [`lists`] | the allow and deny lists |
+//! | [`events`] | the event log |
 //! | [`store`] | what survives restarts |
 //! | [`history`] | the last fifteen minutes |
-//! | [`cost`] | what tcpguard itself costs |
-//! | [`metrics`] | telling Prometheus |
-//! | [`explain`] | what would become of a packet, and why |
-//! | [`doctor`] | what stands in the way |
-//! | [`notify`] | telling others of attacks, unasked |
-//! | [`api`] | telling others |
+//! | [`cost`] | the cost of tcpguard itself |
+//! | [`metrics`] | metrics for Prometheus |
+//! | [`explain`] | the verdict on a packet, and the reasons for it |
+//! | [`doctor`] | finding obstacles on the host |
+//! | [`notify`] | notifications of attacks |
+//! | [`api`] | the HTTP API |
 //! | [`cli`] | the commands |
 
 pub mod api;
@@ -96,73 +96,73 @@ use crate::{
 /// with the sources as they are, so that no test runs against a stale build.
 pub const BUILD_ID: &str = env!("TCPGUARD_BUILD_ID");
 
-/// Why the daemon could not start, or stopped.
+/// The reason why the daemon could not start or had to stop.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// It cannot listen.
+    /// A socket cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The datapath cannot be loaded, attached or read.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
-    /// The lists cannot be put in force.
-    #[error("the lists of the configuration cannot be put in force: {0}")]
+    /// The configured lists cannot be applied.
+    #[error("the configured lists cannot be applied: {0}")]
     Lists(#[from] ListError),
-    /// The kernel does not tell what it holds.
-    #[error("the kernel does not tell what it holds: {0}; its configuration needs CONFIG_INET_DIAG and /proc")]
+    /// The kernel's TCP state cannot be read.
+    #[error("the kernel's TCP state cannot be read: {0}; CONFIG_INET_DIAG and /proc are required")]
     Kernel(io::Error),
 }
 
-/// Orders that may wait.
+/// How many commands may be queued.
 const MOST_ORDERS: usize = 64;
-/// Time between two looks at the files of lists.
+/// The interval at which the files of lists are checked for changes.
 const FILE_REVIEW: Duration = Duration::from_secs(1);
 
-/// One tick: what was seen, what follows from it, and what is done.
+/// The result of one tick: the snapshot, the state it was judged as, and the measures.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What was seen.
+    /// The snapshot.
     pub snapshot: Snapshot,
-    /// What follows from it.
+    /// The state after judging it.
     pub state: State,
-    /// Since when the phase is what it is.
+    /// When the present phase began.
     pub state_since: jiff::Timestamp,
-    /// When the attack began that is going on.
+    /// When the attack in progress began.
     pub attack_since: Option<jiff::Timestamp>,
-    /// What is done.
+    /// The measures in force.
     pub measures: Measures,
-    /// What all this costs.
+    /// The cost of tcpguard itself.
     pub cost: Cost,
-    /// What it was done by.
+    /// The configuration in effect.
     pub config: Arc<Config>,
 }
 
 impl Report {
-    /// Whether anything is dropped at all.
+    /// Returns `true` if packets are dropped at all.
     pub fn drops(&self) -> bool {
         self.config.syn_attack_protect == 2
     }
 }
 
-/// How the daemon is run, beside its configuration.
+/// How the daemon is run, apart from its configuration.
 #[derive(Debug, Default)]
 pub struct Manner {
-    /// Where it reads its configuration anew.
+    /// Where it reads its configuration from when it is reloaded.
     pub source: Option<ConfigSource>,
-    /// Each message has it do so.
+    /// Each message causes a reload.
     pub reload: Option<mpsc::Receiver<()>>,
-    /// Ends it.
+    /// Ends the daemon when cancelled.
     pub shutdown: CancellationToken,
-    /// It ends for another one to take over at once: whatever `on_exit` says, everything stays as it is, and whoever
-    /// ends it for good runs `tcpguard detach`.
+    /// The daemon ends for another one to take over at once: regardless of `on_exit`, everything stays in place. To end
+    /// it for good, run `tcpguard detach`.
     pub hands_over: bool,
 }
 
-/// Runs the daemon until it is told to end. It wants tokio's multi-threaded runtime, since taking a snapshot blocks for
-/// some milliseconds.
+/// Runs the daemon until it is shut down. This requires tokio's multi-threaded runtime, because taking a snapshot
+/// blocks for some milliseconds.
 ///
 /// # Errors
-/// Where something that it cannot do without is missing; what is attached then is what was before.
+/// Returns an error if something indispensable is missing; then only what was attached before is attached.
 pub async fn run(config: Config, manner: Manner) -> Result<(), RunError> {
     let shutdown = manner.shutdown.clone();
     warn_of_what_may_surprise(&config);
@@ -175,12 +175,12 @@ pub async fn run(config: Config, manner: Manner) -> Result<(), RunError> {
     let (monitor, others) = Monitor::new(maps, Box::new(kernel), &config).map_err(RunError::Kernel)?;
     let (store, saved) = Store::open(&config.store.path);
     let events = EventLog::new(store.clone(), saved.events);
-    // From the first event on.
+    // Subscribed before the first event is recorded.
     let happening = events.follow();
     let time = Arc::new(DatapathTime::new(datapath.jiffies()?, datapath.ticks_per_second));
     let kept = (store.clone(), saved.entries.as_slice());
     let (lists, mut files) = Lists::start(&config, others.rules, events.clone(), kept, Arc::clone(&time))?;
-    // Before anything is let in: what the files deny, a daemon before this one may have denied.
+    // Before any SYN is let in: the previous daemon may have denied what the files contain.
     files.review();
     let maps = (others.payload, others.challenges);
     let mut enforcer = Enforcer::start(&config, maps, &datapath, lists.clone(), events.clone(), store.clone())?;
@@ -249,7 +249,7 @@ pub async fn run(config: Config, manner: Manner) -> Result<(), RunError> {
     daemon.watch(watch, others.events, orders, manner).await;
     for task in [server, files, notify] {
         if let Err(error) = task.await {
-            error!("a part of the daemon ended badly: {error}");
+            error!("a task of the daemon failed: {error}");
         }
     }
     Ok(())
@@ -269,27 +269,27 @@ fn datapath_options(config: &Config) -> DatapathOptions {
 
 fn warn_of_what_may_surprise(config: &Config) {
     match config.syn_attack_protect {
-        0 => info!("syn_attack_protect = 0: it watches and reports; nothing is changed or dropped"),
-        1 => info!("syn_attack_protect = 1: in an attack kernel settings are changed; nothing is dropped"),
+        0 => info!("syn_attack_protect = 0: attacks are only reported; nothing is changed or dropped"),
+        1 => info!("syn_attack_protect = 1: kernel settings are changed during an attack; nothing is dropped"),
         _ => {}
     }
     if config.syn_attack_protect < 2 && !(config.lists.deny.is_empty() && config.lists.deny_files.is_empty()) {
-        warn!("who is on the deny list is let in all the same: only syn_attack_protect = 2 drops");
+        warn!("the deny list has no effect: packets are dropped only with syn_attack_protect = 2");
     }
     if !config.listen.http.ip().is_loopback() {
-        warn!("statistics are served on {} to whoever reaches that address, without a password", config.listen.http);
+        warn!("statistics are served on {} to anyone who can reach it, without authentication", config.listen.http);
     }
 }
 
 fn report_missing_features(datapath: &Datapath) {
     if let Feature::Unavailable(reason) = &datapath.features.completions {
         warn!(
-            "completed handshakes are not seen on this kernel, so they stay 0; no source is limited or blocked, and only \
-             the kernel's own counts are judged by: {reason}"
+            "completed handshakes are not seen on this kernel and stay 0; no source is limited or blocked, and only \
+             the kernel's own counts are judged: {reason}"
         );
     }
     if let Feature::Unavailable(reason) = &datapath.features.retries {
-        warn!("repeated SYN-ACKs are not seen per source on this kernel: {reason}");
+        warn!("SYN-ACK retransmits are not counted per source on this kernel: {reason}");
     }
 }
 

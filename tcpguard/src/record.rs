@@ -1,4 +1,4 @@
-//! What judgements are made from, tick by tick: written down by binaries with debug assertions, for simulations.
+//! Records the input of judgements, tick by tick, for simulations. Only binaries with debug assertions do this.
 
 #[cfg(any(test, debug_assertions))]
 use serde::{Deserialize, Serialize};
@@ -6,24 +6,24 @@ use serde::{Deserialize, Serialize};
 #[cfg(any(test, debug_assertions))]
 use crate::monitor::{Readings, SourceReading};
 
-/// One tick.
+/// The recording of one tick.
 #[cfg(any(test, debug_assertions))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Recorded {
-    /// What thresholds are compared with.
+    /// The host's values that are compared with the thresholds.
     pub host: Readings,
-    /// Sources that may have to answer for it.
+    /// Candidate offenders among the sources.
     pub suspects: Vec<SourceReading>,
-    /// Different sources of SYNs a second.
+    /// The estimated number of different sources of SYNs per second.
     pub distinct_sources: f64,
 }
 
-/// Adds this tick to the file that `TCPGUARD_RECORD` names.
+/// Appends this tick to the file named by `TCPGUARD_RECORD`.
 #[cfg(debug_assertions)]
 pub(crate) fn tick(snapshot: &crate::monitor::Snapshot) {
     use std::{io::Write, sync::LazyLock};
 
-    /// The gravest are enough.
+    /// Only this many sources are recorded.
     const MOST_SUSPECTS: usize = 16;
     static FILE: LazyLock<Option<std::ffi::OsString>> = LazyLock::new(|| std::env::var_os("TCPGUARD_RECORD"));
     let Some(file) = &*FILE else { return };
@@ -34,11 +34,11 @@ pub(crate) fn tick(snapshot: &crate::monitor::Snapshot) {
     };
     let file = std::fs::File::options().append(true).create(true).open(file);
     if let (Ok(mut file), Ok(line)) = (file, serde_json::to_string(&recorded)) {
-        // Whoever records looks at the file.
+        // A failed write is not reported: whoever makes a recording checks the file.
         writeln!(file, "{line}").ok();
     }
 }
 
-/// Nothing, in a binary for users.
+/// Does nothing in a release binary.
 #[cfg(not(debug_assertions))]
 pub(crate) const fn tick(_: &crate::monitor::Snapshot) {}

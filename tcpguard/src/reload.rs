@@ -1,4 +1,4 @@
-//! Taking up another configuration without a pause: nothing is detached, and nothing forgotten.
+//! Applying a changed configuration at run time: nothing is detached, and no state is lost.
 
 use std::{fmt, sync::Arc};
 
@@ -16,20 +16,20 @@ use crate::{
     lists::ListError,
 };
 
-/// Reads the configuration anew, from where it was read at the start.
+/// Reads the configuration again, from where it was read at the start.
 #[derive(Clone)]
 pub struct ConfigSource(Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>);
 
 impl ConfigSource {
-    /// That is done by this.
+    /// Creates a source that calls `read`.
     pub fn new(read: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
 
-    /// Reads it.
+    /// Reads the configuration.
     ///
     /// # Errors
-    /// Where it is not sound.
+    /// Returns an error if it is invalid.
     pub fn read(&self) -> Result<Config, ConfigError> {
         (self.0)()
     }
@@ -41,34 +41,34 @@ impl fmt::Debug for ConfigSource {
     }
 }
 
-/// What a reload has changed.
+/// The result of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Reloaded {
-    /// Each key whose value is another one.
+    /// The keys whose values changed.
     pub changes: Vec<Change>,
-    /// What could not be taken up all the same, in a sentence each.
+    /// What could not be applied nevertheless, one sentence each.
     pub problems: Vec<String>,
 }
 
-/// Why nothing was changed.
+/// The reason a reload changed nothing.
 #[derive(Debug, Error)]
 pub enum ReloadError {
-    /// The configuration is not sound.
+    /// The configuration is invalid.
     #[error("nothing was changed: {0}")]
     Config(#[from] ConfigError),
-    /// What it names is not there.
+    /// Something that the configuration names does not exist.
     #[error("nothing was changed: {0}")]
     Datapath(#[from] DatapathError),
-    /// The daemon was started without a file to read.
-    #[error("nothing was changed: the daemon does not know where to read its configuration")]
+    /// The daemon was started without a source to read the configuration from.
+    #[error("nothing was changed: the daemon has no source to read its configuration from again")]
     NoSource,
 }
 
 impl Daemon {
-    /// Reads the configuration anew, and takes up what is different in it; all of it is checked before anything is.
+    /// Reads the configuration again and applies what changed. All of it is checked before anything is applied.
     ///
     /// # Errors
-    /// Where the configuration is not sound, or names an interface that is not there.
+    /// Returns an error if the configuration is invalid or names an interface that does not exist.
     pub(crate) async fn reload(&mut self, source: Option<&ConfigSource>) -> Result<Reloaded, ReloadError> {
         self.service_manager.reloading();
         let result = self.read_and_take_up(source).await;
@@ -107,9 +107,9 @@ impl Daemon {
     fn tell_of_reload(&self, reloaded: &Reloaded) {
         let told: Vec<String> = reloaded.changes.iter().map(ToString::to_string).collect();
         let message = if told.is_empty() {
-            "the configuration was read again; it is the same".to_owned()
+            "the configuration was reloaded; nothing changed".to_owned()
         } else {
-            format!("the configuration was read again: {}", told.join("; "))
+            format!("the configuration was reloaded: {}", told.join("; "))
         };
         self.events.record(Note::new(EventKind::ConfigReloaded, message).evidence(reloaded.problems.clone()));
         for problem in &reloaded.problems {
@@ -119,12 +119,12 @@ impl Daemon {
 }
 
 fn not_all_listed(error: &ListError) -> String {
-    format!("not all of the configuration's lists holds: {error}")
+    format!("not all list entries of the configuration are in force: {error}")
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "(unset)".to_owned());
         write!(formatter, "{}: {} → {}", self.key, value(&self.from), value(&self.to))?;
         match self.takes_effect {
             TakesEffect::Now => Ok(()),

@@ -1,4 +1,4 @@
-//! Telling the service manager how the daemon does (sd_notify(3)). Without one nothing is told.
+//! Notifies the service manager of the daemon's state (sd_notify(3)), if there is one.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use tracing::warn;
 
 use crate::{Report, detect::Phase};
 
-/// Time between two status lines.
+/// The interval between two status lines.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
 
-/// Tells it.
+/// Sends notifications to the service manager.
 pub(crate) struct ServiceManager {
-    /// How often it wants to hear that the daemon is alive; `None` where it does not.
+    /// The interval of watchdog notifications; `None` if the service manager does not expect any.
     watchdog: Option<Duration>,
     fed: Option<Instant>,
     status: Option<(Instant, String)>,
@@ -20,32 +20,32 @@ pub(crate) struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// The one that started this process.
+    /// Creates a notifier for the service manager that started this process.
     pub fn of_this_process() -> Self {
-        // Twice as often as it must be, and once more for a tick that comes late.
+        // Twice the required frequency, and once more because a tick may be late.
         let watchdog = sd_notify::watchdog_enabled().map(|timeout| timeout / 3);
         Self { watchdog, fed: None, status: None, has_failed: false }
     }
 
-    /// The host is guarded.
+    /// Reports that the host is guarded.
     pub fn ready(&mut self) {
         self.tell(&[NotifyState::Ready]);
     }
 
-    /// The configuration is being read again.
+    /// Reports that the configuration is being reloaded.
     pub fn reloading(&mut self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => self.tell(&[NotifyState::Reloading, now]),
-            Err(error) => warn!("the service manager is not told of a reload: {error}"),
+            Err(error) => warn!("the service manager cannot be notified of a reload: {error}"),
         }
     }
 
-    /// The daemon is about to end.
+    /// Reports that the daemon is about to end.
     pub fn stopping(&mut self) {
-        self.tell(&[NotifyState::Stopping, NotifyState::Status("ending")]);
+        self.tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
     }
 
-    /// A tick has come to its end, and this is what it saw.
+    /// Reports the end of a tick, with its results.
     pub fn note_tick(&mut self, report: &Report) {
         let now = Instant::now();
         if let Some(every) = self.watchdog
@@ -67,7 +67,7 @@ impl ServiceManager {
         if let Err(error) = sd_notify::notify(states)
             && !std::mem::replace(&mut self.has_failed, true)
         {
-            warn!("the service manager is not told how the daemon does: {error}");
+            warn!("the service manager cannot be notified: {error}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Which ports are challenged: those that an attack is on which blocks cannot stop, because its sources are
-//! forged, or too many.
+//! Selects the ports to challenge: those under an attack that blocks cannot stop, because its sources are forged or too
+//! many.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -12,22 +12,22 @@ use crate::{
     monitor::PortSnapshot,
 };
 
-/// What comes is measured over this.
+/// The span over which rates are measured.
 const MOMENT: Duration = Duration::from_millis(450);
-/// Seconds that an unanswered handshake stays half open.
+/// How long an unanswered handshake stays half open, in seconds.
 const LIFETIME_SECONDS: f64 = 63.0;
-/// Blocks take so long to show what they can do.
+/// How long blocks are given to take effect.
 const BLOCKS_NEED: Duration = Duration::from_secs(2);
-/// A port is pressed that gets this part of what is unanswered.
+/// A port is challenged only if it receives at least this share of all unanswered SYNs,
 const PRESSED_SHARE: f64 = 0.05;
-/// And no fewer than so many a second.
+/// and at least this many per second.
 const LEAST_PRESSURE: f64 = 8.0;
 
-/// Chooses ports, and remembers what it has chosen.
+/// Selects ports and remembers the selection.
 #[derive(Default)]
 pub struct Choice {
     past: VecDeque<(Duration, BTreeMap<u16, Sums>)>,
-    /// Chosen ports, and since when.
+    /// The selected ports, and since when each is selected.
     chosen: BTreeMap<u16, Duration>,
 }
 
@@ -38,22 +38,22 @@ struct Sums {
     ended: u64,
 }
 
-/// What comes to a port and is not answered, a second.
+/// Unanswered SYNs to one port, per second.
 #[derive(Clone, Copy, Default)]
 struct Unanswered {
-    /// All of it.
+    /// All of them.
     asked: f64,
-    /// Of this, what is not dropped.
+    /// The subset that is not dropped.
     let_in: f64,
 }
 
 impl Choice {
-    /// The ports to challenge, and since when each is.
+    /// Returns the ports to challenge, and since when each has been selected.
     pub fn chosen(&self) -> &BTreeMap<u16, Duration> {
         &self.chosen
     }
 
-    /// Chooses anew. `open` are the ports that have a listener, `max_half_open` the threshold of a scope.
+    /// Updates the selection. `open` are the ports with a listener; `max_half_open` returns the threshold of a scope.
     pub fn choose(
         &mut self,
         state: &State,
@@ -81,7 +81,7 @@ impl Choice {
         }
     }
 
-    /// Chooses all of these.
+    /// Selects all ports in `open`.
     pub fn choose_all(&mut self, open: &BTreeSet<u16>, at: Duration) {
         self.chosen.retain(|port, _| open.contains(port));
         for port in open {
@@ -164,7 +164,7 @@ mod tests {
         assert!(watch.tick(&state(Phase::Calm, Kind::Spoofed), &[port(22, 0, 0, 0), port(80, 0, 0, 0)]).is_empty());
         let flood = [port(22, 1, 0, 0), port(80, 10_000, 0, 10), port(9, 10_000, 0, 0)];
         assert_eq!(watch.tick(&state(Phase::Attack, Kind::Spoofed), &flood), [80]);
-        assert_eq!(watch.tick(&state(Phase::Recovering, Kind::Spoofed), &flood), [80], "it stays until it is calm");
+        assert_eq!(watch.tick(&state(Phase::Recovering, Kind::Spoofed), &flood), [80], "it stays selected until calm");
         assert!(watch.tick(&state(Phase::Calm, Kind::Spoofed), &flood).is_empty());
     }
 
@@ -174,12 +174,12 @@ mod tests {
         let mut watch = Watch(Choice::default(), 0);
         for tick in 0..60u64 {
             let blocked = [port(80, 1000, 10_000 * tick, 0)];
-            assert!(watch.tick(&attack, &blocked).is_empty(), "all of it is dropped");
+            assert!(watch.tick(&attack, &blocked).is_empty(), "all SYNs are dropped");
         }
         let mut watch = Watch(Choice::default(), 0);
         for tick in 0..60u64 {
             let seen = watch.tick(&attack, &[port(80, 100 * tick, 10_000 * tick, 0)]);
-            assert_eq!(seen.is_empty(), tick < 19, "at tick {tick}: a thousand a second are let in");
+            assert_eq!(seen.is_empty(), tick < 19, "at tick {tick}: a thousand per second are let in");
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Challenging SYNs whose sources are not proven, where blocks cannot stop an attack: which ports, by what, and
-//! whether it works.
+//! Challenges to SYNs from unproven sources, used where blocks cannot stop an attack: which ports are challenged, by
+//! which method, and whether it works.
 //!
 //! | module | subject |
 //! | --- | --- |
 //! | [`choice`] | which ports are challenged |
-//! | [`terms`] | what an answer to a SYN may say |
-//! | [`readiness`] | making listeners ready for cookies |
-//! | [`timing`] | how long cookies are good, and what time it is |
+//! | [`terms`] | what a SYN-ACK with a cookie may offer |
+//! | [`readiness`] | preparing listeners to accept cookies |
+//! | [`timing`] | how long cookies are valid, and the clock of TCP timestamps |
 //! | [`watchdog`] | whether challenges lead to connections |
 
 mod choice;
@@ -44,18 +44,19 @@ pub use timing::good_until;
 use timing::{most_load, timestamp_offset};
 use watchdog::{Family, Watchdog};
 
-/// The kernel takes cookies whoever sent them.
+/// The setting that lets the kernel accept cookies no matter which program sent them, with the value 2.
 pub const COOKIES_SETTING: &str = "net.ipv4.tcp_syncookies";
 const COOKIES_ALWAYS: u64 = 2;
-/// For how long clients may take to bring a cookie back, once no more are sent.
+/// How long clients may take to return a cookie after the last one was sent.
 pub(crate) const COOKIES_UNDER_WAY: Duration = Duration::from_millis(300);
-/// Timestamps without a random offset for each connection, from which the kernel reads what was agreed to.
+/// With the value 2, timestamps have no random offset per connection, so that the kernel can read the negotiated
+/// options from them.
 pub const TIMESTAMPS_SETTING: &str = "net.ipv4.tcp_timestamps";
 const TIMESTAMPS_PLAIN: u64 = 2;
-/// Seconds for which the kernel's own last cookies may take to come back.
+/// How long the last cookies sent by the kernel itself may take to be returned, in seconds.
 const KERNELS_COOKIES_RETURN: u64 = 3;
 
-/// Challenges.
+/// Decides which ports are challenged, and keeps the kernel and the datapath prepared for it.
 pub struct Challenger {
     mode: ChallengeMode,
     method: ChallengeMethod,
@@ -68,17 +69,17 @@ pub struct Challenger {
     choice: Choice,
     readiness: Readiness,
     watchdog: Watchdog,
-    /// What this kernel lacks for cookies.
+    /// Why this kernel does not support cookies of the datapath.
     lacking: Option<String>,
-    /// Until when cookies that were sent are good, in jiffies.
+    /// When the last cookie sent expires, in jiffies.
     cookies_until: u64,
-    /// What the counter said last; it may have begun before this daemon did.
+    /// The counter of challenges at the last tick; it may have been started by the previous daemon.
     last_challenged: Option<u64>,
     flags: u64,
     timestamp_offset: u64,
     most_load: u64,
     ticks_per_second: u64,
-    /// Every address of the host is known to the datapath.
+    /// The datapath knows every address of the host.
     knows_local: bool,
     facts: Option<KernelFacts>,
     ticks: u64,
@@ -88,7 +89,7 @@ pub struct Challenger {
 }
 
 impl Challenger {
-    /// With cookies that a daemon before this one sent, and which are good until `cookies_until` (jiffies).
+    /// Creates a challenger; the last cookie sent by the previous daemon expires at `cookies_until` (jiffies).
     pub fn new(
         config: &Config,
         maps: ChallengeMaps,
@@ -127,7 +128,7 @@ impl Challenger {
         }
     }
 
-    /// Goes by another configuration from now on.
+    /// Applies a changed configuration.
     pub fn take_up(&mut self, config: &Config, datapath: &Datapath) {
         self.mode = config.challenge.mode;
         self.method = config.challenge.method;
@@ -138,7 +139,7 @@ impl Challenger {
         self.policy = Policy::of(config);
     }
 
-    /// Whether cookies are being sent.
+    /// Returns `true` if cookies are being sent.
     pub const fn is_sending(&self) -> bool {
         self.flags & flag::CHALLENGE != 0 && self.cookies_until > 0
     }
@@ -147,12 +148,13 @@ impl Challenger {
         self.level == 2 && !matches!(self.mode, ChallengeMode::Never)
     }
 
-    /// Flags of the daemon's word, what to add to the datapath's clock, and how many SYNs are too many.
+    /// Returns the challenge part of the lease: the flags, the offset of the timestamp clock, and the number of SYNs
+    /// per moment that triggers a challenge.
     pub const fn control(&self) -> (u64, u64, u64) {
         (self.flags, self.timestamp_offset, self.most_load)
     }
 
-    /// Chooses the ports to challenge.
+    /// Selects the ports to challenge.
     pub fn choose(&mut self, judgement: &Judgement, snapshot: &Snapshot, datapath: &Datapath, at: Duration) {
         self.note_cookies(snapshot, datapath);
         let open: BTreeSet<u16> = snapshot.listeners.iter().map(|listener| listener.local.port()).collect();
@@ -172,26 +174,26 @@ impl Challenger {
             self.watchdog.note(port, is_challenged, is_calm, at);
         }
         if self.sends_cookies() {
-            // Written down before the first one is sent.
+            // Set before the first cookie is sent.
             self.cookies_until = good_until(snapshot.clock.jiffies(), datapath.ticks_per_second);
         }
         let challenged = self.choice.chosen();
         self.watchdog.keep_only(|port| open.contains(&port) || challenged.contains_key(&port));
     }
 
-    /// What the kernel has to be set to: for cookies that are to be sent, or are still good.
+    /// Returns the kernel settings needed for cookies that will be sent or are still valid.
     pub fn wanted_settings(&self, settings: &KernelSettings, jiffies: u64) -> Vec<(&'static str, u64)> {
-        // Those that were sent come back, even if no more are to be.
+        // Cookies already sent are returned even if no more are to be sent.
         let goes_on_until = self.cookies_until;
         let mut wanted = Vec::new();
         if jiffies < goes_on_until {
             wanted.push((COOKIES_SETTING, COOKIES_ALWAYS));
         }
-        // The kernel answers with cookies of its own until then, which take some time to come back as well.
+        // Until then the kernel sends cookies of its own, which also take some time to be returned.
         if jiffies >= goes_on_until + KERNELS_COOKIES_RETURN * self.ticks_per_second {
             return wanted;
         }
-        // An operator who has turned timestamps off does not want them: answers then carry nothing but the MSS.
+        // If the operator disabled timestamps they stay disabled: SYN-ACKs then carry only the MSS option.
         if settings.number(TIMESTAMPS_SETTING).is_ok_and(|timestamps| timestamps != 0) {
             wanted.push((TIMESTAMPS_SETTING, TIMESTAMPS_PLAIN));
         }
@@ -206,12 +208,12 @@ impl Challenger {
             && self.choice.chosen().keys().any(|port| self.reason_to_leave_alone(*port).is_none())
     }
 
-    /// Until when cookies that were sent are good, in jiffies.
+    /// Returns when the last cookie sent expires, in jiffies.
     pub const fn cookies_until(&self) -> u64 {
         self.cookies_until
     }
 
-    /// Brings the datapath's terms in line, once the kernel is set to what it has to be.
+    /// Updates the challenge parameters in the datapath, after the kernel settings were changed.
     pub fn apply(
         &mut self,
         snapshot: &Snapshot,
@@ -286,7 +288,7 @@ impl Challenger {
         Ok(status)
     }
 
-    /// What the kernel is set to: looked at anew with each tick while it matters, and now and then otherwise.
+    /// Returns the relevant kernel settings: read in every tick while ports are challenged, and occasionally otherwise.
     fn kernel_facts(&mut self, settings: Option<&KernelSettings>) -> KernelFacts {
         self.ticks += 1;
         let is_due = !self.choice.chosen().is_empty() || self.ticks.is_multiple_of(TICKS_PER_LOOK);
@@ -296,8 +298,8 @@ impl Challenger {
         facts
     }
 
-    /// What holds for one port; `None` where it is left alone.
-    #[expect(clippy::too_many_arguments, reason = "one step of the loop above, told apart to be read")]
+    /// Returns the parameters for one port, or `None` if it is not challenged.
+    #[expect(clippy::too_many_arguments, reason = "one step of the caller's loop, separated for readability")]
     fn terms_of_port(
         &mut self,
         port: u16,
@@ -325,7 +327,7 @@ impl Challenger {
         }
         if since.is_some() {
             let waits = can_send && !port_terms.is_bound_to_interface && !by_cookie;
-            // A listener that is not ready for a moment is no reason to turn to the slower method.
+            // A listener that is not ready for a moment is no reason to switch to the slower method.
             terms.flags |= match (by_cookie, waits && self.readiness.may_still_come(port, at)) {
                 (true, _) => port_flag::COOKIE | port_flag::WATCH_IPV4 | port_flag::WATCH_IPV6,
                 (false, true) => 0,
@@ -348,19 +350,19 @@ impl Challenger {
         Ok(terms.has(ACTIVE).then_some(terms))
     }
 
-    /// Why a port is left alone, over both families.
+    /// Returns why a port must not be challenged over either address family.
     fn reason_to_leave_alone(&self, port: u16) -> Option<String> {
         let [ipv4, ipv6] = Family::ALL.map(|family| self.watchdog.left_alone(port, family));
         let both = ipv4.filter(|_| ipv6.is_some()).map(str::to_owned);
         both.or_else(|| self.watchdog.is_served_elsewhere(port).map(str::to_owned))
     }
 
-    /// Takes out of a port's terms what is left alone over one family; the reason, where something is.
+    /// Removes an address family that must not be challenged from the port's parameters, and returns the reason.
     fn leave_family_alone(&self, port: u16, terms: &mut PortChallenge) -> Option<String> {
         let (family, any) = [(Family::Ipv4, port_flag::ANY_IPV4), (Family::Ipv6, port_flag::ANY_IPV6)]
             .into_iter()
             .find(|(family, _)| self.watchdog.left_alone(port, *family).is_some())?;
-        // Which family the single addresses are of is not told apart.
+        // The family of single addresses is not known here.
         terms.flags &= !(any | port_flag::SOME_ADDRESSES);
         self.watchdog.left_alone(port, family).map(str::to_owned)
     }
@@ -373,13 +375,13 @@ impl Challenger {
             return Some(lacking.clone());
         }
         if !self.knows_local {
-            return Some("the host has more addresses than can be told apart from others'".to_owned());
+            return Some("the datapath does not know all addresses of the host".to_owned());
         }
         let Some(settings) = settings else { return Some("kernel settings cannot be changed".to_owned()) };
         let cookies = settings.number(COOKIES_SETTING);
         if self.sends_cookies() && !cookies.as_ref().is_ok_and(|cookies| *cookies == COOKIES_ALWAYS) {
             let what = cookies.map_or_else(|error| error.to_string(), |cookies| format!("it is {cookies}"));
-            return Some(format!("{COOKIES_SETTING} would have to be 2: {what}, and could not be changed"));
+            return Some(format!("{COOKIES_SETTING} must be 2 and could not be changed: {what}"));
         }
         None
     }
@@ -389,7 +391,7 @@ impl Challenger {
         (left > 0).then(|| Duration::from_secs_f64(left as f64 / f64::from(datapath.ticks_per_second)))
     }
 
-    /// Tells, once, of ports that should be challenged and are not, and of cookies that cannot be sent.
+    /// Reports, once, ports that should be challenged but are not, and why cookies cannot be sent.
     fn tell(&mut self, status: &ChallengeStatus) {
         for (port, reason) in &status.left_alone {
             if self.told.get(port) != Some(reason) {
@@ -404,7 +406,7 @@ impl Challenger {
             && self.told_no_cookies.as_ref() != Some(problem)
         {
             warn!("SYNs are challenged by dropping the first one, since no cookies can be sent: {problem}");
-            let message = format!("no cookies can be sent, so that first SYNs are dropped instead: {problem}");
+            let message = format!("no cookies can be sent, so first SYNs are dropped instead: {problem}");
             self.events.record(Note::new(EventKind::ChallengeDegraded, message));
         }
         if is_wanted || status.no_cookies.is_none() {
@@ -412,18 +414,18 @@ impl Challenger {
         }
     }
 
-    /// The datapath began by itself.
+    /// Reports that the datapath started to challenge SYNs to `port`.
     pub fn note_triggered(&self, port: u16) {
         let message = format!(
-            "port {port}: more than {} SYNs a second; the datapath challenges them by itself",
+            "port {port}: more than {} SYNs per second; the datapath started to challenge them",
             self.syn_per_second
         );
         self.events.record(Note::new(EventKind::ChallengeTriggered, message).about(port));
     }
 }
 
-/// While nothing is challenged the kernel's settings are looked at once in so many ticks.
+/// While no port is challenged, the kernel settings are read once in this many ticks.
 const TICKS_PER_LOOK: u64 = 20;
-/// Flags by which terms do something.
+/// The flags that make a port's parameters effective.
 const ACTIVE: u32 =
     port_flag::COOKIE | port_flag::RETRANSMIT | port_flag::TRIGGERS_COOKIE | port_flag::TRIGGERS_RETRANSMIT;

@@ -1,5 +1,5 @@
-//! Keeping listeners ready for cookies: the kernel takes one only where its listener has made one within the last
-//! two minutes, and each listener, or group of them that shares a port, has to be asked by itself.
+//! Keeps listeners ready for cookies: the kernel accepts a cookie only if its listener sent one within the last two
+//! minutes, and each listener (or each in a group that shares a port) has to be prepared separately.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -8,29 +8,29 @@ use crate::{
     kernel::Listener,
 };
 
-/// A listener is made ready anew after this.
+/// A listener is prepared again after this time.
 const REFRESH: Duration = Duration::from_secs(20);
-/// And stays so for this long at most, where that fails.
+/// A listener counts as ready for at most this long if preparing it again fails.
 const LASTS: Duration = Duration::from_secs(100);
-/// A port that is not ready for longer is challenged by something else.
+/// A port that has not been ready for this long is challenged by the other method.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Which listeners are ready.
+/// Tracks which listeners are ready.
 #[derive(Default)]
 pub struct Readiness {
-    /// When a listener was made ready, and how often the listeners of its port had changed then.
+    /// When each listener was last prepared, and the change count of its port's listeners at that time.
     ready: BTreeMap<(SocketAddr, bool), (Duration, u64)>,
-    /// Since when a port is not ready.
+    /// Since when each port has not been ready.
     waiting: BTreeMap<u16, Duration>,
-    /// Which of those that share a port is asked depends on who asks.
+    /// The kernel selects one of the listeners that share a port by the requester; this number varies it.
     turn: u16,
 }
 
 impl Readiness {
-    /// Makes all of these ready, which are those of one port; false where one of them is not.
+    /// Prepares all listeners of one port. Returns `false` if one of them is not ready.
     ///
     /// # Errors
-    /// Where the kernel refuses to run the program that does it.
+    /// Returns an error if the kernel refuses to run the program that prepares listeners.
     pub fn prepare(
         &mut self,
         datapath: &Datapath,
@@ -70,21 +70,21 @@ impl Readiness {
             self.ready.insert(key, (at, changes));
             return Ok(true);
         }
-        // It has no room for a connection at this moment, or has just been closed.
+        // The listener has no room for a connection at the moment, or was just closed.
         Ok(known.is_some_and(|since| at.saturating_sub(since) < LASTS))
     }
 
-    /// Whether a port that is not ready may be so in a moment.
+    /// Returns `true` if a port that is not ready may become ready soon.
     pub fn may_still_come(&self, port: u16, at: Duration) -> bool {
         self.waiting.get(&port).is_none_or(|since| at.saturating_sub(*since) < PATIENCE)
     }
 
-    /// Forgets all: what the kernel has to be set to for it was not.
+    /// Forgets all listeners, because the kernel setting they depend on was changed.
     pub fn forget(&mut self) {
         self.ready.clear();
     }
 
-    /// Forgets those that are long gone.
+    /// Forgets listeners that were prepared too long ago.
     pub fn expire(&mut self, at: Duration) {
         self.ready.retain(|_, (since, _)| at.saturating_sub(*since) < LASTS);
     }

@@ -1,29 +1,29 @@
-//! What is being done, as it is reported.
+//! The status of challenges as it is reported.
 
 use std::{collections::BTreeMap, time::Duration};
 
-/// What is being done.
+/// The status of challenges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChallengeStatus {
     /// Ports that are challenged.
     pub ports: Vec<ChallengedPort>,
-    /// Ports that should be, and are not, and why.
+    /// Ports that should be challenged but are not, with the reason.
     pub left_alone: BTreeMap<u16, String>,
-    /// Why no cookies can be sent.
+    /// Why cookies cannot be sent.
     pub no_cookies: Option<String>,
-    /// Seconds until the last cookie that was sent is good for nothing; kernel settings stay until then.
+    /// The time until the last cookie sent expires; kernel settings stay changed until then.
     pub cookies_good_for: Option<Duration>,
 }
 
 /// A port that is challenged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChallengedPort {
-    /// Which.
+    /// The port, in host byte order.
     pub port: u16,
-    /// By a cookie, or else by dropping the first SYN.
+    /// `true` if SYNs are answered with a cookie, `false` if the first SYN is dropped.
     pub by_cookie: bool,
-    /// For how long.
+    /// How long it has been challenged.
     pub lasts: Duration,
-    /// Segments that belong to no connection are dropped there.
+    /// Stray segments to this port are dropped.
     pub is_guarded: bool,
 }

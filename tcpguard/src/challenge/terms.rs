@@ -1,5 +1,5 @@
-//! What an answer to a SYN may say, so that the kernel takes the connection for one of its own: it computes the
-//! same from the same settings when the cookie comes back (`cookie_v4_check`, `tcp_select_initial_window`).
+//! What a SYN-ACK with a cookie may offer. The kernel derives the connection's options from the same settings when the
+//! cookie is returned (`cookie_v4_check`, `tcp_select_initial_window`), so both must agree.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,35 +13,35 @@ use tcpguard_common::{
 
 use crate::kernel::Listener;
 
-/// The window of answers: what Linux asks for, as many whole segments as 16 bits hold.
+/// The window offered: as in Linux, the largest multiple of the MSS that fits into 16 bits.
 const WINDOW: u16 = 64_240;
-/// Bytes of the headers of IPv4 and TCP, without options.
+/// Bytes of the IPv4 and TCP headers, without options.
 const IPV4_HEADERS: u32 = 40;
-/// Bytes of the headers of IPv6 and TCP.
+/// Bytes of the IPv6 and TCP headers, without options.
 const IPV6_HEADERS: u32 = 60;
-/// No network carries less.
+/// The lowest MSS offered.
 const LEAST_MSS: u16 = 536;
-/// The MSS of Ethernet, where the MTU is not known.
+/// The MTU of Ethernet, used if no interface reports one.
 const USUAL_MTU: u32 = 1500;
-/// The kernel's default for `net.ipv4.tcp_rmem`.
+/// The default receive buffer in `net.ipv4.tcp_rmem`.
 const USUAL_BUFFER: u32 = 131_072;
-/// The largest window scale (RFC 7323 2.3).
+/// The largest window scale (RFC 7323, section 2.3).
 const LARGEST_SCALE: u32 = 14;
 
-/// What the kernel is set to.
+/// The kernel settings that determine a connection's options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelFacts {
-    /// Timestamps carry what was agreed to: `net.ipv4.tcp_timestamps` is 2.
+    /// Timestamps encode the negotiated options: `net.ipv4.tcp_timestamps` is 2.
     pub timestamps: bool,
-    /// `net.ipv4.tcp_sack`.
+    /// `net.ipv4.tcp_sack` is not 0.
     pub sack: bool,
-    /// `net.ipv4.tcp_window_scaling`.
+    /// `net.ipv4.tcp_window_scaling` is not 0, and the buffer sizes are known.
     pub window_scaling: bool,
     /// `net.ipv4.tcp_ecn` is not 0.
     pub ecn: bool,
-    /// The receive buffer that a listener has which asked for none: the second number of `net.ipv4.tcp_rmem`.
+    /// The receive buffer of a listener that requested none, in bytes: the second value of `net.ipv4.tcp_rmem`.
     pub usual_buffer: u32,
-    /// The largest that a receive buffer may grow to: the third number, or `net.core.rmem_max`.
+    /// The maximum receive buffer in bytes: the third value, or `net.core.rmem_max` if that is larger.
     pub largest_buffer: u32,
     /// `net.ipv4.ip_default_ttl`.
     pub time_to_live: u8,
@@ -50,7 +50,8 @@ pub struct KernelFacts {
 }
 
 impl KernelFacts {
-    /// By these settings; one that cannot be read counts as the kernel's default, or as one that permits less.
+    /// Reads the settings with `setting`. A setting that cannot be read counts as the kernel's default, or as the more
+    /// restrictive value.
     pub fn read(setting: impl Fn(&str) -> Option<String>) -> Self {
         let number = |name: &str, default: u64| setting(name).and_then(|text| text.parse().ok()).unwrap_or(default);
         let buffers = setting("net.ipv4.tcp_rmem").unwrap_or_default();
@@ -59,7 +60,7 @@ impl KernelFacts {
         Self {
             timestamps: number("net.ipv4.tcp_timestamps", 0) == 2,
             sack: number("net.ipv4.tcp_sack", 0) != 0,
-            // Without knowing how large buffers may grow the kernel's scale cannot be known.
+            // The kernel's scale cannot be computed without the maximum buffer size.
             window_scaling: number("net.ipv4.tcp_window_scaling", 0) != 0 && buffers.len() == 3 && most.is_some(),
             ecn: number("net.ipv4.tcp_ecn", 0) != 0,
             usual_buffer: buffers.get(1).copied().unwrap_or(USUAL_BUFFER),
@@ -69,25 +70,25 @@ impl KernelFacts {
         }
     }
 
-    /// The scale that the kernel chooses for a listener with the usual buffer (`tcp_select_initial_window`).
+    /// Returns the scale that the kernel chooses for a listener with the usual buffer (`tcp_select_initial_window`).
     fn window_scale(&self) -> u8 {
         self.largest_buffer.checked_ilog2().unwrap_or(0).saturating_sub(15).min(LARGEST_SCALE) as u8
     }
 }
 
-/// What the listeners of one port permit.
+/// The challenge parameters that the listeners of one port permit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortTerms {
-    /// Where they take connections, and what an answer may say; what is to be done is not in it yet.
+    /// The addresses that are served and the options offered; the method of the challenge is not included.
     pub terms: PortChallenge,
-    /// Some of them is bound to an interface: whether it takes a connection cannot be told from the address.
+    /// A listener is bound to an interface, so the address alone does not determine whether it accepts a connection.
     pub is_bound_to_interface: bool,
 }
 
-/// Addresses and ports of listeners that do not take what comes to any address.
+/// The addresses and ports of listeners bound to a specific address.
 pub type Endpoints = BTreeSet<(Address, u16)>;
 
-/// The terms of every port that has a listener.
+/// Returns the parameters of every port that has a listener, and the endpoints of listeners bound to an address.
 pub fn terms_of(
     listeners: &[Listener],
     facts: &KernelFacts,
@@ -136,8 +137,8 @@ fn general_terms(facts: &KernelFacts, mtu: u32) -> PortChallenge {
     }
 }
 
-/// A listener that asked for a buffer of its own size gets a scale that follows from it in a way that differs
-/// between kernels: its connections do without.
+/// Disables window scaling for a listener with a receive buffer of its own size: the scale that follows from it differs
+/// between kernels.
 fn restrict_to_buffer(terms: &mut PortChallenge, listener: &Listener, facts: &KernelFacts) {
     let Some(buffer) = listener.receive_buffer.filter(|buffer| *buffer != facts.usual_buffer) else { return };
     terms.flags &= !port_flag::WINDOW_SCALING;

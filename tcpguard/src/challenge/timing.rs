@@ -1,5 +1,5 @@
-//! Times of cookies: how long one is good, what the kernel's clock of timestamps says, and how long the moment is
-//! that the datapath counts SYNs in.
+//! Times related to cookies: how long a cookie is valid, the offset of the kernel's timestamp clock, and the number of
+//! SYNs per moment that the datapath's ceiling corresponds to.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use tcpguard_common::challenge::load::PORTION;
 
 use crate::datapath::{Datapath, DatapathError};
 
-/// A cookie is made for a period of a minute and taken in the next one (`TCP_SYNCOOKIE_PERIOD`,
+/// A cookie is created in a period of one minute and accepted until the end of the next one (`TCP_SYNCOOKIE_PERIOD`,
 /// `MAX_SYNCOOKIE_AGE`).
 const COOKIE_PERIOD_SECONDS: u64 = 60;
 const COOKIE_PERIODS: u64 = 2;
 
-/// SYNs within a moment of the datapath's that are too many.
+/// Returns the number of SYNs within one moment of the datapath that triggers a challenge; 0 for no limit.
 pub fn most_load(syn_per_second: u32, datapath: &Datapath) -> u64 {
-    /// Moments in a period of about a second.
+    /// Moments per period of about a second.
     const MOMENTS: f64 = 8.0;
     if syn_per_second == 0 {
         return 0;
@@ -24,15 +24,15 @@ pub fn most_load(syn_per_second: u32, datapath: &Datapath) -> u64 {
     ((f64::from(syn_per_second) * seconds) as u64).max(PORTION.into())
 }
 
-/// Until when a cookie is good that is sent at `jiffies`.
+/// Returns when a cookie sent at `jiffies` expires, in jiffies.
 pub fn good_until(jiffies: u64, ticks_per_second: u32) -> u64 {
     let period = COOKIE_PERIOD_SECONDS * u64::from(ticks_per_second);
     (jiffies / period + COOKIE_PERIODS) * period
 }
 
-/// What to add to the datapath's milliseconds for the kernel's clock of TCP timestamps, which is the monotonic
-/// one. That is read first, and a tick is taken off, so that a timestamp is never ahead of those that the kernel
-/// sends later.
+/// Returns the difference between the kernel's clock of TCP timestamps, which is the monotonic one, and the datapath's
+/// time in milliseconds. The monotonic clock is read first and one jiffy is subtracted, so that a timestamp is never
+/// ahead of those that the kernel sends later.
 pub fn timestamp_offset(datapath: &Datapath) -> Result<u64, DatapathError> {
     let failed = |error: nix::Error| DatapathError::Host { what: "the kernel's monotonic clock", source: error.into() };
     let monotonic = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(failed)?);

@@ -1,33 +1,33 @@
-//! Whether challenges lead to connections. Where they do not, something on the way takes the answers for what they
-//! are not: a redirection to another host or container, a firewall that wants to see the first SYN, a network
-//! namespace that nobody knew of. The port is then left alone.
+//! Checks whether challenges lead to connections. If they do not, something on the path does not accept the SYN-ACKs: a
+//! redirection to another host or container, a firewall that expects to see the first SYN, or an unknown network
+//! namespace. The port is then not challenged.
 //!
-//! Two things show it. Cookies come back, and no handshake completes: that needs no knowledge of what is usual.
-//! Or nothing comes back at all, and no handshake completes, although they did before.
+//! There are two indications. Either cookies are returned but no handshake completes; this requires no knowledge of the
+//! usual traffic. Or nothing is returned at all and no handshake completes, although handshakes completed before.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::monitor::PortSnapshot;
 
-/// So many cookies have to come back for nothing.
+/// How many cookies must be returned without a completed handshake.
 const LEAST_RETURNED: u64 = 6;
-/// So many connections would have to be made by chance, and none is: once in e¹² times.
+/// How many connections would have to be expected for none to be significant (probability e⁻¹²).
 const EXPECTED: f64 = 12.0;
-/// It takes so long at least: a client asks again after a second.
+/// The shortest time without a completed handshake that counts: a client retransmits after a second.
 const LEAST_SILENCE: Duration = Duration::from_millis(1500);
-/// Fewer challenges tell nothing.
+/// Fewer challenges than this are not significant.
 const LEAST_CHALLENGES: u64 = 16;
-/// For how long a port is left alone, before it is tried again.
+/// How long a port is not challenged before it is tried again.
 const LEFT_ALONE: Duration = Duration::from_secs(120);
-/// SYNs that came in calm times to a port where no handshake ever completed: so many mean that they complete
-/// somewhere else.
+/// How many SYNs outside attacks, to a port where no handshake ever completed, show that its handshakes complete
+/// elsewhere.
 const TELLING_SYNS: u64 = 32;
-/// Of one look at most so many count: the first moment of a flood is no calm time.
+/// At most this many SYNs count per tick, because a flood begins before it is recognized.
 const SYNS_OF_A_LOOK: u64 = 2;
-/// The rate of connections is averaged over about this.
+/// The time constant of the average rate of connections.
 const MEMORY: Duration = Duration::from_secs(60);
 
-/// IPv4 or IPv6: one may be redirected and the other not.
+/// The address family: one may be redirected and the other not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// IPv4.
@@ -40,7 +40,7 @@ impl Family {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
 
-    /// As it is shown.
+    /// Returns the name used in messages.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ipv4 => "IPv4",
@@ -49,7 +49,7 @@ impl Family {
     }
 }
 
-/// Watches over the ports.
+/// Observes the ports.
 #[derive(Default)]
 pub struct Watchdog {
     ports: BTreeMap<u16, Port>,
@@ -59,16 +59,17 @@ pub struct Watchdog {
 struct Port {
     last: PortSnapshot,
     at: Duration,
-    /// Sources that proved themselves, a second, while the port was not challenged.
+    /// Sources proven per second while the port was not challenged, on average.
     usual: f64,
-    /// SYNs that came while it was not challenged.
+    /// SYNs received outside attacks while the port was not challenged.
     calm_syns: u64,
-    /// Since when no handshake has completed, while the port is challenged.
+    /// Per family, the state at the last completed handshake; `None` while the port is not challenged or its accept
+    /// queue is full.
     silent: [Option<Silence>; 2],
     left_alone: [Option<LeftAlone>; 2],
 }
 
-/// What was when the last handshake completed.
+/// The state when the last handshake completed.
 #[derive(Clone, Copy, Debug)]
 struct Silence {
     since: Duration,
@@ -83,7 +84,7 @@ struct LeftAlone {
 }
 
 impl Watchdog {
-    /// Notes what was seen of a port, which was challenged since the last time, or not.
+    /// Records the counts of a port; `is_challenged` applies to the time since the last call.
     pub fn note(&mut self, snapshot: &PortSnapshot, is_challenged: bool, is_calm: bool, at: Duration) {
         let port = self.ports.entry(snapshot.port).or_insert_with(|| Port { last: *snapshot, at, ..Port::default() });
         if !is_challenged {
@@ -105,26 +106,26 @@ impl Watchdog {
         }
     }
 
-    /// Why a port must not be challenged over this family.
+    /// Returns why a port must not be challenged over this family.
     pub fn left_alone(&self, port: u16, family: Family) -> Option<&str> {
         Some(&self.ports.get(&port)?.left_alone[family as usize].as_ref()?.reason)
     }
 
-    /// Why a port should not be challenged although nobody has tried: its handshakes never completed here.
+    /// Returns why a port should not be challenged at all: its handshakes never completed on this host.
     pub fn is_served_elsewhere(&self, port: u16) -> Option<&'static str> {
         let is_told = self.ports.get(&port).is_some_and(|port| port.calm_syns >= TELLING_SYNS);
         let is_served_here = Family::ALL.into_iter().any(|family| self.is_served_here(port, family));
         (is_told && !is_served_here).then_some(
-            "although SYNs came in calm times, no handshake ever completed on this host: they are redirected",
+            "SYNs were received outside attacks, but no handshake ever completed on this host: they are redirected",
         )
     }
 
-    /// Whether a handshake at this port has ever completed on this host.
+    /// Returns `true` if a handshake to this port ever completed on this host.
     pub fn is_served_here(&self, port: u16, family: Family) -> bool {
         self.ports.get(&port).is_some_and(|port| port.last.here[family as usize] > 0)
     }
 
-    /// Ports that are not there any more are forgotten.
+    /// Forgets ports that are not `wanted` any more.
     pub fn keep_only(&mut self, wanted: impl Fn(u16) -> bool) {
         self.ports.retain(|port, _| wanted(*port));
     }
@@ -144,7 +145,7 @@ impl Port {
     fn listen(&mut self, snapshot: &PortSnapshot, family: Family, is_challenged: bool, at: Duration) {
         let index = family as usize;
         let silent = &mut self.silent[index];
-        // An application that accepts too slowly makes the kernel refuse good cookies.
+        // If the application accepts too slowly, the kernel refuses valid cookies.
         if !is_challenged || snapshot.is_full {
             *silent = None;
         } else if silent.is_none() || snapshot.here[index] > self.last.here[index] {
@@ -162,8 +163,8 @@ impl Port {
         let returned = self.last.returned[family as usize].saturating_sub(silent.returned);
         if returned >= LEAST_RETURNED {
             return Some(format!(
-                "{returned} cookies came back over {} in {:.1} s and no handshake completed: a redirection, a firewall \
-                 or another network namespace is on the way",
+                "{returned} cookies were returned over {} in {:.1} s and no handshake completed: a redirection, a \
+                 firewall or another network namespace is in the path",
                 family.name(),
                 silence.as_secs_f64()
             ));
@@ -171,7 +172,7 @@ impl Port {
         self.nothing_comes_back(at)
     }
 
-    /// Over neither family, although it did before.
+    /// Detects that handshakes completed over neither family, although they did before.
     fn nothing_comes_back(&self, at: Duration) -> Option<String> {
         let [Some(ipv4), Some(ipv6)] = self.silent else { return None };
         let silence = at.saturating_sub(ipv4.since.max(ipv6.since));
@@ -179,8 +180,8 @@ impl Port {
         let expected = self.usual * silence.as_secs_f64();
         (silence >= LEAST_SILENCE && sent >= LEAST_CHALLENGES && expected >= EXPECTED).then(|| {
             format!(
-                "{sent} challenges were sent in {:.1} s and no handshake completed, although {:.1} sources a second \
-                 completed one before: a redirection, a firewall or another network namespace is on the way",
+                "{sent} challenges were sent in {:.1} s and no handshake completed, although {:.1} sources per second \
+                 completed one before: a redirection, a firewall or another network namespace is in the path",
                 silence.as_secs_f64(),
                 self.usual
             )
@@ -203,7 +204,7 @@ mod tests {
             Self { dog: Watchdog::default(), port: PortSnapshot { port: 80, ..PortSnapshot::default() }, tick: 0 }
         }
 
-        /// So many ticks, with so many new sources by IPv4 and challenges in each.
+        /// Runs this many ticks, each with `proved` new IPv4 sources and `challenged` challenges.
         fn run(&mut self, ticks: u64, proved: u64, challenged: u64) -> Option<String> {
             let mut left = None;
             for _ in 0..ticks {
@@ -236,7 +237,7 @@ mod tests {
         assert_eq!(watch.run(10, 0, 100), None);
         watch.port.returned[0] += LEAST_RETURNED;
         let reason = watch.run(20, 0, 100).expect("they lead to nothing");
-        assert!(reason.contains("came back over IPv4"), "{reason}");
+        assert!(reason.contains("were returned over IPv4"), "{reason}");
         assert!(watch.dog.left_alone(80, Family::Ipv6).is_none(), "the other family may work");
     }
 

@@ -1,8 +1,9 @@
-//! What kind of attack it is, and who has to answer for it.
+//! Classifies an attack and finds its offenders.
 //!
-//! A source answers for its own half-open handshakes, unless it completes as many: a client is busy, not
-//! hostile. A network answers where no few of its sources do. Nobody answers who does not stand out among
-//! all that is half open: in a flood of random sources each has a little, and those are not who sent it.
+//! A source is an offender because of its own half-open handshakes, unless it completes at least as many: such a client
+//! is busy, not hostile. A prefix is an offender if no small number of its sources accounts for its half-open
+//! handshakes. Only sources and prefixes that stand out among all half-open handshakes are offenders: in a flood from
+//! random sources each has a few, and none of them sent the flood.
 
 use serde::{Deserialize, Serialize};
 use tcpguard_common::address::Address;
@@ -14,33 +15,34 @@ use crate::{
     monitor::{PrefixReading, SourceReading},
 };
 
-/// A source stands out with this part of all half-open handshakes.
+/// A source stands out if it has at least one in this many half-open handshakes.
 const SOURCE_STANDS_OUT: u64 = 2048;
-/// A network stands out with this part.
+/// A prefix stands out if it has at least one in this many half-open handshakes.
 const PREFIX_STANDS_OUT: u64 = 20;
-/// More sources than this are not few.
+/// The number of sources up to which an attack counts as one of few sources.
 const FEW: usize = 128;
-/// What the heaviest so many sources of a network have is their doing, not the network's.
+/// If this many of the heaviest sources of a prefix account for half of its handshakes, the sources are blocked instead
+/// of the prefix.
 const FEW_OF_A_PREFIX: usize = 16;
-/// A source that asks for so many ports looks for open ones.
+/// A source that sends SYNs to this many ports is scanning.
 const PORTS_OF_A_SCAN: u32 = 32;
-/// An attack is of the kind that makes up this share of it.
+/// The share of half-open handshakes that determines the kind of an attack.
 const PREDOMINANT: f64 = 0.6;
-/// Fewer half-open handshakes than this share of the threshold tell little about the kind.
+/// Below this share of the threshold, half-open handshakes are too few to determine the kind.
 const TELLING: f64 = 0.5;
 
 /// The kinds of attacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
-    /// Many sources, few completions: the sources are forged, most likely.
+    /// Many sources and few completions: the source addresses are most likely forged.
     Spoofed,
-    /// Few sources.
+    /// Few sources account for most of it.
     Concentrated,
-    /// Few networks.
+    /// Few prefixes account for most of it.
     Prefix,
-    /// Few sources that ask for many ports.
+    /// Few sources, each of which sends SYNs to many ports.
     Scan,
-    /// None of these alone.
+    /// No other kind predominates.
     Mixed,
 }
 
@@ -48,7 +50,7 @@ impl Kind {
     /// Every kind.
     pub const ALL: [Self; 5] = [Self::Spoofed, Self::Concentrated, Self::Prefix, Self::Scan, Self::Mixed];
 
-    /// As it is shown.
+    /// Returns the name used in the API, messages and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Spoofed => "spoofed",
@@ -60,38 +62,38 @@ impl Kind {
     }
 }
 
-/// Who has to answer, and for what.
+/// A source or prefix that exceeds its limit and stands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offence {
-    /// A source, or a network's first address.
+    /// The source address, or the first address of the prefix.
     pub address: Address,
     /// Its half-open handshakes.
     pub half_open: u64,
-    /// What it may have.
+    /// The half-open handshakes allowed.
     pub limit: u64,
-    /// Handshakes that it completed of late.
+    /// The handshakes it recently completed; for a prefix, those completed or reset.
     pub completed: u64,
-    /// For a source: about how many ports it asked for.
+    /// For a source, the estimated number of ports it sent SYNs to; 0 for a prefix.
     pub ports: u32,
-    /// For a source: until when it is blocked already, in jiffies.
+    /// For a source, when its present block ends, in jiffies; 0 for a prefix.
     pub blocked_until: u64,
-    /// A count that grows with every SYN of it that was let in.
+    /// A total that grows with every SYN that was let in.
     pub let_in: u64,
 }
 
-/// All who have to answer.
+/// All offenders of one judgement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offenders {
-    /// Sources.
+    /// Offending sources.
     pub sources: Vec<Offence>,
-    /// Networks.
+    /// Offending prefixes.
     pub prefixes: Vec<Offence>,
 }
 
 pub(super) struct Classification {
     pub kind: Kind,
     pub evidence: String,
-    /// Whether there is enough half open to tell.
+    /// Whether enough handshakes are half open to determine the kind.
     pub is_telling: bool,
     pub offenders: Offenders,
 }
@@ -147,7 +149,7 @@ fn prefix_offence(policy: &Policy, prefix: &PrefixReading) -> Offence {
     }
 }
 
-/// Whether its handshakes complete more often than not.
+/// Returns `true` if at least as many of its handshakes complete as stay half open.
 fn completes(source: &SourceReading) -> bool {
     source.recent_completed > 0 && source.recent_completed >= source.recent_half_open
 }
@@ -178,7 +180,7 @@ fn network_of(policy: &Policy, source: Address) -> Address {
     Network::at(source, policy.prefix_lengths).first()
 }
 
-/// The kind that makes up most of what is half open.
+/// Returns the kind that accounts for most half-open handshakes, and the evidence.
 fn name(half_open: u64, few: &[&SourceReading], prefixes: &[PrefixReading], distinct_sources: f64) -> (Kind, String) {
     let (scanning, others): (Vec<&SourceReading>, Vec<&SourceReading>) =
         few.iter().copied().partition(|source| source.ports >= PORTS_OF_A_SCAN);
@@ -197,16 +199,19 @@ fn name(half_open: u64, few: &[&SourceReading], prefixes: &[PrefixReading], dist
     let percent = |wanted: Kind| shares.iter().find(|(kind, _)| *kind == wanted).map_or(0.0, |share| share.1 * 100.0);
     let evidence = match kind {
         Kind::Scan => {
-            format!("{} sources ask for many ports: {:.0} % of what is half open", scanning.len(), percent(kind))
+            format!("{} sources scan many ports: {:.0} % of the half-open handshakes", scanning.len(), percent(kind))
         }
-        Kind::Concentrated => format!("{} sources make up {:.0} % of what is half open", others.len(), percent(kind)),
-        Kind::Prefix => format!("{} networks make up {:.0} % of what is half open", prefixes.len(), percent(kind)),
+        Kind::Concentrated => {
+            format!("{} sources have {:.0} % of the half-open handshakes", others.len(), percent(kind))
+        }
+        Kind::Prefix => format!("{} prefixes have {:.0} % of the half-open handshakes", prefixes.len(), percent(kind)),
         Kind::Spoofed => format!(
-            "{:.0} % of what is half open comes from nobody who stands out, of about {distinct_sources:.0} sources a second",
+            "{:.0} % of the half-open handshakes are of sources that do not stand out; about {distinct_sources:.0} \
+             sources per second",
             percent(kind)
         ),
         Kind::Mixed => format!(
-            "sources that stand out make up {:.0} %, those that scan {:.0} %, networks {:.0} %, and others {:.0} % of what is half open",
+            "half-open handshakes: few sources {:.0} %, scanning sources {:.0} %, prefixes {:.0} %, others {:.0} %",
             percent(Kind::Concentrated),
             percent(Kind::Scan),
             percent(Kind::Prefix),
@@ -216,8 +221,8 @@ fn name(half_open: u64, few: &[&SourceReading], prefixes: &[PrefixReading], dist
     (kind, evidence)
 }
 
-/// The kind by the kernel's rows, and by the number of sources: for what the datapath does not count, as what
-/// came in by an interface that is not guarded, or segments that no TCP sends.
+/// Returns the kind by the kernel's rows and the number of sources. Used for attacks that the datapath does not count,
+/// such as traffic on an interface that is not guarded, or malformed segments.
 fn name_by_kernel(observation: &Observation) -> (Kind, String) {
     let spread = Spread::of(observation.kernel_rows.iter().map(|row| row.remote.ip()));
     let kind = match &spread {
@@ -228,5 +233,5 @@ fn name_by_kernel(observation: &Observation) -> (Kind, String) {
         Spread::Empty | Spread::TooFew { .. } if observation.distinct_sources > FEW as f64 => Kind::Spoofed,
         Spread::Empty | Spread::TooFew { .. } => Kind::Concentrated,
     };
-    (kind, format!("the kernel's half-open handshakes: {spread}; {:.0} sources a second", observation.distinct_sources))
+    (kind, format!("half open in the kernel: {spread}; {:.0} sources per second", observation.distinct_sources))
 }

@@ -1,9 +1,9 @@
-//! Judging: a pure function of what was observed, the policy, the state before, and the time.
+//! Judging: a pure function of an observation, the policy, the previous state and the time.
 //!
-//! The host, and each service with thresholds of its own, goes `calm` → `attack` → `recovering` → `calm`.
-//! It enters an attack when a threshold is exceeded, strictly, by a count as it stands; it leaves when
-//! every value has been below `leave_ratio` of its threshold for `hold`, by what still comes: handshakes
-//! that an attack has left behind expire by themselves and hold nothing up.
+//! The host, and each service with thresholds of its own, goes through `calm` → `attack` → `recovering` → `calm`. An
+//! attack begins when a present count exceeds its threshold. It ends when every incoming value has been below
+//! `leave_ratio` of its threshold for `hold`; handshakes left over from the attack expire by themselves and do not
+//! delay its end.
 
 mod classify;
 mod phase;
@@ -22,23 +22,23 @@ pub use classify::{Kind, Offence, Offenders};
 pub use phase::{Phase, ScopeState};
 pub use thresholds::{Evidence, Limits, Measure};
 
-/// What is judged by.
+/// The thresholds and limits that observations are judged by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// For all ports but those of services.
+    /// The thresholds for all ports except those of services.
     pub host: Limits,
-    /// For each service: its ports, and what they may do.
+    /// The ports and thresholds of each service.
     pub services: Vec<(Vec<u16>, Limits)>,
-    /// Half-open handshakes that one source may have.
+    /// Half-open handshakes allowed per source.
     pub source_half_open: u64,
-    /// Half-open handshakes that one network may have.
+    /// Half-open handshakes allowed per prefix.
     pub prefix_half_open: u64,
-    /// The lengths of networks, for IPv4 and IPv6.
+    /// The prefix lengths for IPv4 and IPv6.
     pub prefix_lengths: (u8, u8),
 }
 
 impl Policy {
-    /// That of a configuration.
+    /// Returns the policy that `config` specifies.
     pub fn of(config: &Config) -> Self {
         let thresholds = &config.thresholds;
         let host = Limits {
@@ -51,7 +51,7 @@ impl Policy {
         };
         let services = config.services.iter().map(|service| {
             let max_half_open = u64::from(service.max_half_open);
-            // As many of them may be retried as of the host's.
+            // The same share of half-open handshakes may be retried as for the host.
             let max_retried = max_half_open * host.max_retried / host.max_half_open.max(1);
             let limits = Limits { max_half_open, max_retried, max_refused: None, max_malformed: None, ..host.clone() };
             (service.ports.clone(), limits)
@@ -65,31 +65,31 @@ impl Policy {
         }
     }
 
-    /// The ports of each service.
+    /// Returns the ports of each service.
     pub fn service_ports(&self) -> Vec<Vec<u16>> {
         self.services.iter().map(|(ports, _)| ports.clone()).collect()
     }
 }
 
-/// What was observed.
+/// What one tick measured, as far as it is judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Observation<'a> {
-    /// When, by the clock that judgements go by.
+    /// The time, by the clock that judgements use.
     pub at: Duration,
-    /// What thresholds are compared with.
+    /// The values compared with the thresholds.
     pub pressure: &'a Pressure,
-    /// Sources that may have to answer for it.
+    /// Candidate offenders among the sources.
     pub sources: &'a [SourceReading],
-    /// Networks that may have to.
+    /// Candidate offenders among the prefixes.
     pub prefixes: &'a [PrefixReading],
-    /// Different sources of SYNs a second.
+    /// The estimated number of different sources of SYNs per second.
     pub distinct_sources: f64,
     /// The kernel's half-open handshakes.
     pub kernel_rows: &'a [HalfOpen],
 }
 
 impl<'a> Observation<'a> {
-    /// What a snapshot observed.
+    /// Returns the observation of `snapshot`.
     pub fn of(snapshot: &'a Snapshot, at: Duration) -> Self {
         Self {
             at,
@@ -101,77 +101,77 @@ impl<'a> Observation<'a> {
         }
     }
 
-    /// Half-open handshakes by the datapath's count.
+    /// Returns the number of half-open handshakes in the datapath's count, over all scopes.
     fn half_open(&self) -> u64 {
         let services = self.pressure.services.iter().map(|readings| readings.half_open.datapath);
         self.pressure.host.half_open.datapath + services.sum::<u64>()
     }
 }
 
-/// The host, or one of the services.
+/// The host or one of the services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// All ports but those of services.
+    /// All ports except those of services.
     Host,
-    /// The service of this place in the policy.
+    /// The service at this index in the policy.
     Service(usize),
 }
 
-/// How things stand.
+/// The state of all scopes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// The host.
     pub host: ScopeState,
-    /// Each service, in the policy's order.
+    /// Each service, in the order of the policy.
     pub services: Vec<ScopeState>,
-    /// What kind of attack it is, while there is one.
+    /// The kind of attack; `None` while all scopes are calm.
     pub kind: Option<Kind>,
-    /// What shows the kind.
+    /// The evidence for the kind, as a sentence.
     pub kind_evidence: Option<String>,
 }
 
-/// A scope went from one phase to another.
+/// A change of phase of one scope.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// Which.
+    /// The scope that changed.
     pub scope: Scope,
-    /// What it was.
+    /// The previous phase.
     pub from: Phase,
-    /// What it is now.
+    /// The new phase.
     pub to: Phase,
-    /// What moved it.
+    /// The values that caused the change or, at the end of an attack, that showed it most recently.
     pub evidence: Vec<Evidence>,
 }
 
-/// What follows from an observation.
+/// The result of judging an observation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Judgement {
-    /// How things stand now.
+    /// The new state.
     pub state: State,
-    /// What changed.
+    /// The changes of phase.
     pub changes: Vec<Change>,
-    /// Who has to answer for an attack; nobody while there is none.
+    /// The offenders; empty while all scopes are calm.
     pub offenders: Offenders,
 }
 
 impl State {
-    /// The gravest phase of all scopes.
+    /// Returns the most severe phase of all scopes.
     pub fn phase(&self) -> Phase {
         self.scopes().map(|(_, scope)| scope.phase).max().unwrap_or_default()
     }
 
-    /// Since when some scope has been under attack.
+    /// Returns when the earliest attack that is still in progress began.
     pub fn since(&self) -> Option<Duration> {
         self.scopes().filter_map(|(_, scope)| scope.since).min()
     }
 
-    /// Every scope.
+    /// Returns every scope and its state, the host first.
     pub fn scopes(&self) -> impl Iterator<Item = (Scope, &ScopeState)> {
         let services = self.services.iter().enumerate().map(|(index, state)| (Scope::Service(index), state));
         std::iter::once((Scope::Host, &self.host)).chain(services)
     }
 
-    /// The same, where the services of other `ports` are told apart: each keeps what was known of it.
+    /// Returns the state for a changed set of services. A service with the same `ports` keeps its state.
     #[must_use]
     pub fn with_services(&self, before: &[Vec<u16>], now: &[Vec<u16>]) -> Self {
         let of = |ports: &Vec<u16>| {
@@ -189,7 +189,7 @@ impl State {
     }
 }
 
-/// What follows from `observation`, after `state`.
+/// Judges `observation`, given the previous `state`.
 pub fn detect(policy: &Policy, observation: &Observation, state: &State) -> Judgement {
     let mut next = State { services: Vec::new(), ..state.clone() };
     let mut changes = Vec::new();
@@ -214,7 +214,7 @@ pub fn detect(policy: &Policy, observation: &Observation, state: &State) -> Judg
         return Judgement { state: next, changes, offenders: Offenders::default() };
     }
     let classification = classify::classify(policy, observation);
-    // What an attack has left behind says less and less of its kind.
+    // Handshakes left over from an attack become less and less typical of its kind.
     if next.kind.is_none() || (next.phase() == Phase::Attack && classification.is_telling) {
         (next.kind, next.kind_evidence) = (Some(classification.kind), Some(classification.evidence));
     }

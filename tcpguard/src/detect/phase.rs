@@ -1,4 +1,4 @@
-//! The phases of one scope, and what moves it from one to the next.
+//! The phases of one scope and the transitions between them.
 
 use std::time::Duration;
 
@@ -7,23 +7,23 @@ use serde::{Deserialize, Serialize};
 use super::thresholds::{Evidence, Limits, Values};
 use crate::monitor::{HalfOpenCounts, Readings};
 
-/// No handshake is half open for longer.
+/// The longest time a handshake stays half open.
 const LIFETIME: Duration = Duration::from_secs(66);
 
-/// How a scope stands; a graver phase is greater.
+/// The phase of a scope, ordered by severity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Phase {
     /// No threshold is exceeded.
     #[default]
     Calm,
-    /// The attack seems over; it is, once it has for a while.
+    /// The attack seems to be over, but the values have not been low for long enough yet.
     Recovering,
-    /// Under attack.
+    /// A threshold was exceeded, and the attack continues.
     Attack,
 }
 
 impl Phase {
-    /// As it is shown.
+    /// Returns the name used in the API, messages and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Calm => "calm",
@@ -36,21 +36,21 @@ impl Phase {
 /// The state of one scope.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScopeState {
-    /// Its phase.
+    /// The present phase.
     pub phase: Phase,
-    /// When the attack began that is going on, or that it recovers from.
+    /// When the current attack began, or the one it is recovering from.
     pub since: Option<Duration>,
-    /// What showed that attack, last.
+    /// The values that exceeded a threshold most recently in that attack.
     pub evidence: Vec<Evidence>,
-    /// Since when every value has been below.
+    /// Since when all values have been low.
     below_since: Option<Duration>,
-    /// What the last attack left behind, which does not begin another.
+    /// Half-open handshakes left over from the last attack, which do not start another one.
     forgiven: HalfOpenCounts,
     forgiven_until: Duration,
 }
 
 impl ScopeState {
-    /// The state after these readings.
+    /// Returns the state after these readings.
     #[must_use]
     pub(super) fn advance(&self, readings: &Readings, limits: &Limits, at: Duration) -> Self {
         let mut next = self.clone();
@@ -80,7 +80,7 @@ impl ScopeState {
             self.below_since = None;
             self.refresh(evidence);
         } else if !values.are_below(limits.leave_ratio) {
-            // Between the two bounds nothing changes, but the time of quiet has to begin anew.
+            // Between the two bounds nothing changes, but the quiet period has to start again.
             self.below_since = None;
         } else {
             let below_since = *self.below_since.get_or_insert(at);
@@ -96,7 +96,7 @@ impl ScopeState {
         }
     }
 
-    /// What was left behind grows less as handshakes expire, and is gone after their lifetime.
+    /// Reduces the forgiven handshakes as they expire; after the handshake lifetime none are left.
     fn forgive_less(&mut self, readings: &Readings, at: Duration) {
         if at >= self.forgiven_until {
             self.forgiven = HalfOpenCounts::default();

@@ -61,7 +61,7 @@ fn a_refused_threshold_of_0_is_exceeded_by_the_first() {
     assert_eq!(after.phase(), Phase::Recovering);
 }
 
-/// Runs `readings`, one a tick, from calm; returns the phase after each.
+/// Runs `readings`, one per tick, from `calm`, and returns the phase after each.
 fn run(readings: impl IntoIterator<Item = Readings>) -> Vec<Phase> {
     let policy = policy();
     let mut state = State::default();
@@ -203,7 +203,7 @@ fn a_source_of_many_ports_scans() {
 
 #[test]
 fn a_client_whose_handshakes_complete_is_no_offender() {
-    // 500 completed a second, and 2 % are lost: 160 half open of late.
+    // 500 complete per second, and 2 % are lost: 160 recently half open.
     let client = SourceReading { recent_completed: 4000, recent_half_open: 160, half_open: 650, ..source(1, 650) };
     let judgement = judge(100_000, &[client, source(2, 90_000)], &[]);
     let offenders: Vec<_> = judgement.offenders.sources.iter().map(|offence| offence.address).collect();
@@ -241,7 +241,7 @@ proptest! {
         let quiet = Readings { refused: 0, refused_coming: 0, ..quiet };
         let ticks = readings.len();
         let phases = run(readings.into_iter().chain(std::iter::repeat_n(quiet, 102)));
-        // From calm, what stands may begin an attack once; but what is quiet ends it.
+        // From `calm`, the present counts may start one attack, but quiet readings end it.
         let last = phases[ticks + 101];
         prop_assert!(last == Phase::Calm || phases[ticks..].contains(&Phase::Calm) || phases[ticks] != Phase::Calm);
         prop_assert!(phases[ticks..].iter().rev().take(1).all(|phase| *phase != Phase::Attack));
@@ -269,11 +269,11 @@ proptest! {
 
     #[test]
     fn nothing_flaps_within_the_band(coming in prop::collection::vec(400..=500u64, 1..300)) {
-        // Once under attack, values between leave_ratio and the threshold change nothing.
+        // During an attack, values between `leave_ratio` and the threshold change nothing.
         let band = coming.into_iter().map(|half_open_coming| Readings { half_open_coming, ..counts(0, 0, 100_000) });
         let phases = run(std::iter::once(counts(0, 0, 100_000)).chain(band));
         prop_assert!(phases.iter().all(|phase| *phase == Phase::Attack));
-        // Nor do they in calm.
+        // The same holds in `calm`.
         let phases = run((0..100).map(|n| counts(400 + n, 0, 500)));
         prop_assert!(phases.iter().all(|phase| *phase == Phase::Calm));
     }

@@ -1,5 +1,5 @@
-//! The three tests of Windows' `SynAttackProtect` (half-open, retried, refused), which are OR-ed and
-//! strict, and one of our own: segments that no TCP sends.
+//! The three tests of Windows' `SynAttackProtect` (half-open, retried, refused), any of which is sufficient, and a test
+//! for malformed segments. All comparisons are strict.
 
 use std::{fmt, time::Duration};
 
@@ -7,46 +7,46 @@ use serde::{Deserialize, Serialize};
 
 use crate::monitor::{HalfOpenCounts, Readings};
 
-/// What the host, or a service, may come to.
+/// The thresholds of the host or of a service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Half-open handshakes, by the kernel's count or by the datapath's.
+    /// Half-open handshakes, by the kernel's count or the datapath's.
     pub max_half_open: u64,
-    /// Of the kernel's, the ones whose SYN-ACK was sent again.
+    /// Half-open handshakes in the kernel whose SYN-ACK was retransmitted.
     pub max_retried: u64,
-    /// Requests refused a second.
+    /// Connection requests refused per second; `None` to not test them.
     pub max_refused: Option<u64>,
-    /// Segments a second that no TCP sends.
+    /// Malformed segments per second; `None` to not test them.
     pub max_malformed: Option<u64>,
-    /// Below this share of a threshold it does not count as exceeded any more.
+    /// An attack can end only while every value is below this share (0 to 1) of its threshold.
     pub leave_ratio: f64,
-    /// For how long all values must be below.
+    /// How long all values must stay below that share before the attack is over.
     pub hold: Duration,
 }
 
-/// What is compared with a threshold.
+/// A value that is compared with a threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Measure {
     /// Half-open handshakes in the kernel.
     HalfOpenKernel,
-    /// Half-open handshakes by the datapath's count.
+    /// Half-open handshakes in the datapath's count.
     HalfOpenDatapath,
-    /// Half-open handshakes whose SYN-ACK was sent again.
+    /// Half-open handshakes whose SYN-ACK was retransmitted.
     Retried,
-    /// Requests refused in a second.
+    /// Connection requests refused in one second.
     Refused,
-    /// Malformed segments in a second.
+    /// Malformed segments in one second.
     Malformed,
 }
 
 /// A value that exceeds its threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// Of what.
+    /// What was measured.
     pub measure: Measure,
-    /// The value.
+    /// The measured value.
     pub value: u64,
-    /// The threshold.
+    /// The threshold it exceeded.
     pub threshold: u64,
 }
 
@@ -58,13 +58,13 @@ impl fmt::Display for Evidence {
             Measure::HalfOpenDatapath => "handshakes half open by the datapath's count",
             Measure::Retried => "half-open handshakes whose SYN-ACK was sent again",
             Measure::Refused => "connection requests refused in a second",
-            Measure::Malformed => "segments in a second that no TCP sends",
+            Measure::Malformed => "malformed segments in a second",
         };
         write!(formatter, "{value} {what} (threshold {threshold})")
     }
 }
 
-/// One value: as it stands, and as it would become if what arrives at this moment went on.
+/// One value: the present count, and the count that the current rate would lead to.
 struct Value {
     measure: Measure,
     standing: u64,
@@ -72,11 +72,11 @@ struct Value {
     threshold: u64,
 }
 
-/// The values of one moment.
+/// The values of one tick.
 pub(super) struct Values(Vec<Value>);
 
 impl Values {
-    /// Of these readings, what was forgiven left out.
+    /// Returns the values of `readings`, less the half-open handshakes in `forgiven`.
     pub fn of(readings: &Readings, forgiven: &HalfOpenCounts, limits: &Limits) -> Self {
         let half_open = |measure, count: u64, forgiven: u64, threshold| {
             let standing = count.saturating_sub(forgiven);
@@ -103,12 +103,12 @@ impl Values {
         Self(values)
     }
 
-    /// What exceeds its threshold as it stands.
+    /// Returns the values whose present count exceeds the threshold.
     pub fn exceeded(&self) -> Vec<Evidence> {
         self.evidence(|value| value.standing)
     }
 
-    /// What exceeds its threshold by what still comes.
+    /// Returns the values whose incoming count exceeds the threshold.
     pub fn still_exceeded(&self) -> Vec<Evidence> {
         self.evidence(|value| value.coming)
     }
@@ -120,7 +120,7 @@ impl Values {
             .collect()
     }
 
-    /// Whether every value, by what still comes, is below this share of its threshold.
+    /// Returns `true` if every incoming count is below `ratio` of its threshold.
     pub fn are_below(&self, ratio: f64) -> bool {
         self.0.iter().all(|value| value.coming == 0 || (value.coming as f64) < ratio * value.threshold as f64)
     }

@@ -1,11 +1,11 @@
-//! What would make a backlog large enough: a listener can hold as many handshakes as the application asked
-//! for (`listen`'s backlog), and no more than `net.core.somaxconn` allowed when it did.
+//! Advice on backlogs that are too small. A listener holds as many handshakes as the application requested in
+//! `listen(2)`, but no more than `net.core.somaxconn` allowed at that time.
 
 use crate::{kernel::Listener, monitor::PortSnapshot};
 
-/// A backlog of which this share is used is too small.
+/// A backlog is too small if at least this share of it is in use.
 const TIGHT: f64 = 0.8;
-/// What is advised at least, and at most: the kernel's own maximum before 5.4 was 65,535.
+/// The lowest and highest backlog that is advised; 65,535 was the kernel's maximum before 5.4.
 const LEAST: u64 = 1024;
 const MOST: u64 = 65_535;
 
@@ -14,13 +14,13 @@ const MOST: u64 = 65_535;
 pub struct BacklogAdvice {
     /// The port.
     pub port: u16,
-    /// What its listener should be able to hold.
+    /// The backlog its listeners should have.
     pub backlog: u64,
-    /// In a sentence.
+    /// The advice as a sentence.
     pub text: String,
 }
 
-/// Advice for the ports whose backlog is too small, by what is half open there and by the SYNs of a second.
+/// Returns advice for the ports whose backlog is too small, based on their half-open handshakes and the rate of SYNs.
 pub fn advise(
     ports: &[PortSnapshot],
     listeners: &[Listener],
@@ -41,20 +41,20 @@ fn advise_port(
     if port.is_full || (port.half_open as f64) < TIGHT * smallest as f64 {
         return None;
     }
-    // A second's SYNs: an answer takes less, and a lost one is asked for again after that.
+    // One second of SYNs: an answer takes less, and a lost one is requested again after that.
     let needed = (syn_per_second as u64).max(2 * port.half_open).next_power_of_two().clamp(LEAST, MOST);
     if needed <= smallest {
         return None;
     }
     let number = port.port;
     let system = if somaxconn < needed {
-        format!("`sysctl net.core.somaxconn={needed}` (it is {somaxconn}), then have")
+        format!("run `sysctl net.core.somaxconn={needed}` (now {somaxconn}), then configure")
     } else {
-        "have".to_owned()
+        "configure".to_owned()
     };
     let text = format!(
-        "port {number}: {} handshakes are half open, and its listener has room for {smallest}: {system} the application \
-         listen with a backlog of {needed} (nginx: `listen {number} backlog={needed}`) and restart it",
+        "port {number}: {} handshakes are half open and the listener's backlog is {smallest}: {system} a backlog of \
+         {needed} in the application (nginx: `listen {number} backlog={needed}`) and restart it",
         port.half_open
     );
     Some(BacklogAdvice { port: number, backlog: needed, text })
@@ -73,7 +73,7 @@ mod tests {
         let port = PortSnapshot { port: 443, half_open: 120, backlog: 128, ..PortSnapshot::default() };
         let advice = advise(&[port], &[listener(443, 128)], 128, 3000.0);
         assert_eq!(advice[0].backlog, 4096);
-        assert!(advice[0].text.contains("net.core.somaxconn=4096` (it is 128)"), "{}", advice[0].text);
+        assert!(advice[0].text.contains("net.core.somaxconn=4096` (now 128)"), "{}", advice[0].text);
         assert!(advice[0].text.contains("listen 443 backlog=4096"));
     }
 

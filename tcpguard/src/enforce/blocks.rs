@@ -1,4 +1,4 @@
-//! Who is blocked, for how long, and for how many times already.
+//! Which sources and prefixes are blocked, for how long, and how often they were blocked before.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,43 +7,43 @@ use crate::{
     store::{Moment, SavedBlock},
 };
 
-/// Who is remembered at most; those whose block ended longest ago are forgotten first.
+/// How many records are kept at most; those whose block ended first are discarded first.
 const MOST: usize = 65_536;
 
-/// What is remembered of one who was blocked.
+/// The record of a source or prefix that was blocked.
 #[derive(Clone, Copy, Debug)]
 struct Record {
     times: u32,
     until: Duration,
     lasts: Duration,
-    /// What had been let in of it when it was blocked.
+    /// Its `Offence::let_in` when it was blocked.
     let_in: u64,
 }
 
-/// What is to be done about one who has to answer.
+/// What to do about an offender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sentence {
-    /// It is blocked for this long, for the so-manieth time.
+    /// Block it for `lasts`; this is block number `times`.
     Block { lasts: Duration, times: u32 },
-    /// It is blocked already, for this much longer.
+    /// It is already blocked, for another `left`.
     Standing { left: Duration },
-    /// It was blocked, and has not done enough since to be blocked again.
+    /// It was blocked before, and its SYNs since then do not justify another block.
     Wait,
 }
 
 /// A block that is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Whom it is against.
+    /// The source or prefix that is blocked.
     pub network: Network,
-    /// For how much longer.
+    /// The time until the block ends.
     pub left: Duration,
-    /// For which time.
+    /// How often it has been blocked, including this block.
     pub times: u32,
 }
 
-/// Remembers blocks. Each repeat lasts twice as long; who has behaved for as long as the last block lasted
-/// begins anew.
+/// Keeps records of blocks. Each repeated block lasts twice as long. The count starts again after a source has not been
+/// blocked for as long as its last block lasted.
 pub(super) struct BlockBook {
     first: Duration,
     most: Duration,
@@ -55,12 +55,12 @@ impl BlockBook {
         Self { first, most, records: HashMap::new() }
     }
 
-    /// How long blocks last that are to come.
+    /// Sets the lengths of future blocks.
     pub const fn set_lengths(&mut self, first: Duration, most: Duration) {
         (self.first, self.most) = (first, most);
     }
 
-    /// Remembers a block of before a restart; for how much longer it is in force, if it is.
+    /// Restores the record of a block from before a restart. Returns how much longer the block is in force, if it is.
     pub fn restore(&mut self, saved: &SavedBlock, now: &Moment, at: Duration) -> Option<Duration> {
         let left = saved.until.remaining(now, saved.lasts);
         let past = saved.until.elapsed(now);
@@ -74,21 +74,21 @@ impl BlockBook {
         (left > Duration::ZERO).then_some(left)
     }
 
-    /// What is to be remembered of `who` over a restart.
+    /// Returns the record of `who` to be saved for a restart.
     pub fn saved(&self, who: Network, at: Duration) -> Option<SavedBlock> {
         let record = self.records.get(&who)?;
         let until = Moment::after(record.until.saturating_sub(at));
         Some(SavedBlock { network: who, times: record.times, lasts: record.lasts, let_in: record.let_in, until })
     }
 
-    /// The sentence for `who`, of whom so many handshakes were let in by now; more than `limit` of them
-    /// since its last block make it an offender again.
+    /// Decides on `who`, which has had `let_in` SYNs let in so far. More than `limit` of them since its last block make
+    /// it an offender again.
     pub fn sentence(&mut self, who: Network, let_in: u64, limit: u64, at: Duration) -> Sentence {
         let record = self.records.get(&who).filter(|record| at < record.until + record.lasts);
         let times = match record {
             Some(record) if at < record.until => return Sentence::Standing { left: record.until - at },
             Some(record) => {
-                // Its entry may have been evicted, and counts anew then.
+                // The entry may have been evicted, which restarts its total.
                 let since = if let_in < record.let_in { let_in } else { let_in - record.let_in };
                 if since <= limit {
                     return Sentence::Wait;
@@ -103,8 +103,8 @@ impl BlockBook {
         Sentence::Block { lasts, times }
     }
 
-    /// Ends the blocks of those within `network`, and says whose. They are remembered, so that what they did
-    /// before does not block them again.
+    /// Ends the blocks within `network` and returns what they applied to. The records are kept, so that earlier SYNs do
+    /// not cause another block.
     pub fn lift(&mut self, network: Network, at: Duration) -> Vec<Network> {
         let blocked = self.records.iter_mut().filter(|(who, record)| network.contains(**who) && at < record.until);
         blocked
@@ -115,12 +115,12 @@ impl BlockBook {
             .collect()
     }
 
-    /// Forgets that `who` was to be blocked: it could not be done.
+    /// Removes the record of `who`, whose block could not be set.
     pub fn forget(&mut self, who: Network) {
         self.records.remove(&who);
     }
 
-    /// The blocks in force.
+    /// Returns the blocks in force.
     pub fn in_force(&self, at: Duration) -> Vec<Block> {
         let records = self.records.iter().filter(|(_, record)| at < record.until);
         records
@@ -177,7 +177,7 @@ mod tests {
         book.sentence(who(), 1000, 64, Duration::ZERO);
         assert_eq!(book.sentence(who(), 1064, 64, 61 * SECOND), Sentence::Wait);
         assert_eq!(book.sentence(who(), 1065, 64, 62 * SECOND), Sentence::Block { lasts: 120 * SECOND, times: 2 });
-        // Its entry was evicted: it counts anew.
+        // The entry was evicted, and its total restarted.
         assert_eq!(book.sentence(who(), 60, 64, 190 * SECOND), Sentence::Wait);
         assert!(matches!(book.sentence(who(), 65, 64, 191 * SECOND), Sentence::Block { times: 3, .. }));
     }
@@ -205,7 +205,7 @@ mod tests {
         let mut before = book();
         before.sentence(who(), 100, 64, Duration::ZERO);
         let saved = before.saved(who(), 20 * SECOND).expect("remembered");
-        // The clock that judgements go by begins anew.
+        // The clock that judgements use restarts.
         let mut after = book();
         let left = after.restore(&saved, &Moment::now(), SECOND).expect("in force");
         assert!((39..=40).contains(&left.as_secs()), "{left:?}");

@@ -1,12 +1,12 @@
-//! Acting on a judgement, as early and as gently as it can be done, and taking it back.
+//! Acting on judgements as early and as gently as possible, and undoing what was done.
 //!
-//! | level | what is done in an attack |
+//! | level | action during an attack |
 //! | --- | --- |
-//! | 0 | nothing: it is reported what would have been |
-//! | 1 | kernel measures: fewer repeated SYN-ACKs, cookies on, advice on backlogs |
-//! | 2 | the same, and XDP drops: offenders are blocked, SYNs with data dropped, others challenged |
+//! | 0 | none: what would have been done is reported |
+//! | 1 | kernel settings: fewer SYN-ACK retransmits, SYN cookies enabled, advice on backlogs |
+//! | 2 | additionally, packets are dropped: offenders are blocked, SYNs with data dropped, other SYNs challenged |
 //!
-//! At level 2 lists, malformed segments and the limit for one source hold in calm times too.
+//! At level 2, lists, the filter of malformed segments and the limit per source are also in force outside attacks.
 
 mod advice;
 mod blocks;
@@ -46,25 +46,25 @@ pub use kernel_settings::{ChangedSetting, KernelSettings, Restored, SettingError
 use blocks::{BlockBook, Sentence};
 use report::AttackReport;
 
-/// How often the kernel repeats a SYN-ACK in an attack: a request is then kept for three seconds.
+/// `tcp_synack_retries` during an attack: a request is then kept for three seconds.
 const SYNACK_RETRIES: u64 = 1;
-/// The bit of `tcp_fastopen` by which servers take SYNs with data.
+/// The bit of `tcp_fastopen` that makes listeners accept SYNs with data.
 const FAST_OPEN_SERVER: u64 = 2;
 
-/// What is being done.
+/// The measures in force.
 #[derive(Clone, Debug, Default)]
 pub struct Measures {
-    /// Kernel settings that are changed now.
+    /// The kernel settings that are changed at present.
     pub settings: Vec<ChangedSetting>,
-    /// Blocks in force, those that are soonest over first.
+    /// The blocks in force, sorted by when they end, the earliest first.
     pub blocks: Vec<Block>,
-    /// What would make backlogs large enough.
+    /// Advice for ports whose backlog is too small.
     pub advice: Vec<BacklogAdvice>,
-    /// How SYNs are challenged.
+    /// The status of challenges.
     pub challenge: ChallengeStatus,
 }
 
-/// What holds for every source, as part of the daemon's word.
+/// Returns the part of the lease that applies to every source.
 pub fn terms(config: &Config, ticks_per_second: u32) -> Control {
     Control {
         rate: Rate::new(config.source.syn_per_second, ticks_per_second),
@@ -74,7 +74,7 @@ pub fn terms(config: &Config, ticks_per_second: u32) -> Control {
     }
 }
 
-/// Acts on judgements.
+/// Carries out measures.
 pub struct Enforcer {
     terms: Control,
     level: u8,
@@ -89,7 +89,7 @@ pub struct Enforcer {
     events: EventLog,
     store: Store,
     report: AttackReport,
-    /// Networks whose blocks are still to be lifted.
+    /// Prefixes whose blocks could not be lifted yet.
     to_lift: BTreeSet<Network>,
     drops_payload: bool,
     advised: BTreeSet<u16>,
@@ -97,10 +97,10 @@ pub struct Enforcer {
 }
 
 impl Enforcer {
-    /// With what a daemon that died has left changed put back.
+    /// Creates an enforcer, and restores the kernel settings left behind by a daemon that crashed.
     ///
     /// # Errors
-    /// Where the datapath cannot be asked what time it is.
+    /// Returns an error if the datapath's clock cannot be read.
     pub fn start(
         config: &Config,
         (payload, challenges): (PayloadPolicies, ChallengeMaps),
@@ -117,7 +117,7 @@ impl Enforcer {
                 Some(settings)
             }
             Err(error) => {
-                error!("kernel settings cannot be changed in an attack: {error}");
+                error!("kernel settings cannot be changed during an attack: {error}");
                 None
             }
         };
@@ -143,14 +143,14 @@ impl Enforcer {
             advised: BTreeSet::new(),
             has_failed: false,
         };
-        // An attack on the host is none on a service that is calm.
+        // An attack on the host does not affect a calm service.
         for index in 0..enforcer.services.len() {
             enforcer.set_payload_policy(index, payload_policy::PASS);
         }
         Ok(enforcer)
     }
 
-    /// Goes on with the blocks of before a restart, and with what was told of an attack then.
+    /// Restores the blocks from before a restart, and what was reported about the attack in progress.
     pub fn resume(&mut self, blocks: &[SavedBlock], attack: Option<AttackSoFar>, datapath: &Datapath, at: Duration) {
         self.report.resume(attack);
         let now = Moment::now();
@@ -160,7 +160,7 @@ impl Enforcer {
             }
             let Some(left) = self.blocks.restore(saved, &now, at) else { continue };
             if let Err(error) = self.block_again(saved.network, left, datapath) {
-                self.fail(&format!("{} could not be blocked again: {error}", saved.network));
+                self.fail(&format!("the block of {} could not be restored: {error}", saved.network));
             }
         }
     }
@@ -173,19 +173,19 @@ impl Enforcer {
         self.lists.block(network, until).map(drop)
     }
 
-    /// What was told of the attack that is going on.
+    /// Returns what was reported about the attack in progress.
     pub fn attack_so_far(&self) -> Option<AttackSoFar> {
         self.report.so_far()
     }
 
-    /// Has what is remembered of a block survive a restart.
+    /// Saves the record of a block in the store.
     fn keep(&self, network: Network, at: Duration) {
         if let Some(block) = self.blocks.saved(network, at) {
             self.store.write(Record::Block(block));
         }
     }
 
-    /// Goes by another configuration from now on. Blocks that are in force stay.
+    /// Applies a changed configuration. Blocks in force stay.
     pub fn take_up(&mut self, config: &Config, datapath: &Datapath) {
         let is_new = |service: &Service| !self.services.iter().any(|other| other.ports == service.ports);
         let added: Vec<usize> =
@@ -207,7 +207,7 @@ impl Enforcer {
         self.challenger.take_up(config, datapath);
     }
 
-    /// Does what follows from a judgement.
+    /// Carries out the measures that follow from a judgement, and returns the measures in force.
     pub fn act(
         &mut self,
         judgement: &Judgement,
@@ -239,11 +239,11 @@ impl Enforcer {
         Measures { settings, blocks, advice, challenge }
     }
 
-    /// The daemon's word to the datapath, good until `good_until` (jiffies).
+    /// Returns the lease, which expires after `good_until` (jiffies).
     pub fn control(&self, datapath: &Datapath, good_until: u64, knows_local: bool) -> Control {
         let mut flags = 0;
         let mut set = |condition: bool, flag: u64| flags |= if condition { flag } else { 0 };
-        // What a SYN costs comes back with its handshake's completion, where that is seen.
+        // The token that a SYN costs is returned when its handshake completes, if completions are seen.
         set(datapath.features.sees_completions(), flag::LIMIT);
         set(self.level == 2, flag::DROP);
         set(self.drops_payload, flag::DROP_PAYLOAD);
@@ -253,7 +253,7 @@ impl Enforcer {
         self.lists.within(Control { good_until, flags, timestamp_offset, most_load, ..self.terms })
     }
 
-    /// Lifts the blocks by judgement within `network`; how many there were.
+    /// Lifts the blocks within `network` and returns how many there were.
     pub fn lift(&mut self, network: Network, datapath: &Datapath, at: Duration) -> usize {
         let lifted = self.blocks.lift(network, at);
         for who in &lifted {
@@ -271,7 +271,7 @@ impl Enforcer {
         lifted.len()
     }
 
-    /// Lifts the block of a network; while a long list is being changed that has to wait for the next tick.
+    /// Lifts the block of a prefix. While a long list is being changed, this is postponed to the next tick.
     fn lift_network(&mut self, network: Network) -> Result<(), ListError> {
         if !self.lists.block(network, 0)? {
             self.to_lift.insert(network);
@@ -279,7 +279,7 @@ impl Enforcer {
         Ok(())
     }
 
-    /// Lifts what had to wait.
+    /// Lifts the blocks that were postponed.
     fn lift_waiting(&mut self) {
         for network in std::mem::take(&mut self.to_lift) {
             if let Err(error) = self.lift_network(network) {
@@ -288,30 +288,30 @@ impl Enforcer {
         }
     }
 
-    /// The datapath began to challenge the SYNs to a port by itself.
+    /// Records that the datapath started to challenge SYNs to `port`.
     pub fn note_triggered(&self, port: u16) {
         self.challenger.note_triggered(port);
     }
 
-    /// Whether cookies were sent so shortly ago that clients may be about to bring them back.
+    /// Returns `true` if cookies were sent so recently that clients may still return them.
     pub const fn has_cookies_under_way(&self) -> bool {
         self.challenger.is_sending()
     }
 
-    /// Has the kernel make no more cookies of its own, so that those that were made come back while it still knows
-    /// what they mean.
+    /// Stops the kernel from sending cookies of its own, so that the last ones are returned while it still accepts
+    /// them.
     pub fn stop_cookies(&mut self) {
         let Some(settings) = &mut self.settings else { return };
         report::restored(&self.events, settings.restore_only(COOKIES_SETTING));
     }
 
-    /// Takes back what was changed of the host.
+    /// Restores all kernel settings.
     pub fn restore(&mut self) {
         let Some(settings) = &mut self.settings else { return };
         report::restored(&self.events, settings.restore());
     }
 
-    /// Brings the kernel's settings to what an attack and challenges ask for.
+    /// Sets the kernel settings to what an attack and challenges require.
     fn set_settings(&mut self, judgement: &Judgement, snapshot: &Snapshot, advice: &[BacklogAdvice]) {
         let is_calm = judgement.state.phase() == Phase::Calm;
         if is_calm {
@@ -335,7 +335,7 @@ impl Enforcer {
             match outcome {
                 SettingOutcome::Changed(changed) => {
                     let message = format!(
-                        "{} was set to {} for as long as it is needed; it was {}",
+                        "{} was temporarily set to {} (normally {})",
                         changed.name, changed.value, changed.original
                     );
                     self.events.record(Note::new(EventKind::KernelSettingChanged, message).about(changed.name));
@@ -346,7 +346,7 @@ impl Enforcer {
         }
     }
 
-    /// What the kernel itself can do against an attack.
+    /// Returns the kernel's own countermeasures.
     fn classic_defences(&self, settings: &KernelSettings, advice: &[BacklogAdvice]) -> BTreeMap<&'static str, u64> {
         let mut wanted = BTreeMap::new();
         let is = |name: &str, condition: fn(u64) -> bool| settings.operators_number(name).is_ok_and(condition);
@@ -382,7 +382,7 @@ impl Enforcer {
         advice
     }
 
-    /// SYNs with data are dropped where there is an attack, and where nobody may want them (RFC 7413).
+    /// Drops SYNs with data during an attack, unless TCP Fast Open is enabled (RFC 7413).
     fn set_payload_policies(&mut self, judgement: &Judgement) {
         let is_calm = judgement.state.phase() == Phase::Calm;
         if is_calm && judgement.changes.is_empty() {
@@ -415,7 +415,8 @@ impl Enforcer {
 
     fn block_prefix(&mut self, offence: &Offence, snapshot: &Snapshot, at: Duration) {
         let network = Network::at(offence.address, self.prefix_lengths);
-        // No address of a network that maps IPv4 can be anybody's, and a block of it would hold for all of IPv4.
+        // No source has an address in a prefix around the IPv4-mapped addresses, and a block of it would apply to all
+        // of IPv4.
         if network.contains_ipv4() || self.lists.is_allowed(network) != Some(false) {
             return;
         }
@@ -442,7 +443,7 @@ impl Enforcer {
         }
         let (lasts, times) = match self.blocks.sentence(network, offence.let_in, offence.limit, at) {
             Sentence::Block { lasts, times } => (lasts, Some(times)),
-            // Its entry may have been evicted, and the block with it.
+            // The source's entry may have been evicted, and the block with it.
             Sentence::Standing { left } => (left, None),
             Sentence::Wait => return,
         };
@@ -460,7 +461,7 @@ impl Enforcer {
         }
     }
 
-    /// Says so once: what fails for one source fails for all.
+    /// Logs only the first problem, since what fails for one source fails for all.
     fn fail(&mut self, problem: &str) {
         if !std::mem::replace(&mut self.has_failed, true) {
             error!("{problem}");

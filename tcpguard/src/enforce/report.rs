@@ -1,4 +1,4 @@
-//! Telling of an attack, and of what is done about it, by events.
+//! Reports an attack and the measures against it as events.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,14 +12,14 @@ use crate::{
     store::AttackSoFar,
 };
 
-/// What has been told of the attack that is going on.
+/// What was reported about the attack in progress.
 pub(super) struct AttackReport {
     events: EventLog,
     /// `syn_attack_protect`.
     level: u8,
     running: Option<AttackSoFar>,
     slow_ports: BTreeSet<u16>,
-    /// Settings that were told of: that they would have been changed, or could not be.
+    /// Settings reported as not changed, because of the level or an error.
     settings: BTreeSet<&'static str>,
 }
 
@@ -28,22 +28,22 @@ impl AttackReport {
         Self { events, level, running: None, slow_ports: BTreeSet::new(), settings: BTreeSet::new() }
     }
 
-    /// Another `syn_attack_protect`.
+    /// Sets `syn_attack_protect`.
     pub const fn set_level(&mut self, level: u8) {
         self.level = level;
     }
 
-    /// Goes on with what was told before a restart.
+    /// Continues with what was reported before a restart.
     pub fn resume(&mut self, running: Option<AttackSoFar>) {
         self.running = running;
     }
 
-    /// What has been told of the attack that is going on.
+    /// Returns what was reported about the attack in progress.
     pub fn so_far(&self) -> Option<AttackSoFar> {
         self.running.clone()
     }
 
-    /// Tells what changed with this judgement.
+    /// Reports what changed with this judgement.
     pub fn tell(&mut self, judgement: &Judgement, snapshot: &Snapshot, services: &[Service], at: Duration) {
         let state = &judgement.state;
         let kind = state.kind.map(Kind::name);
@@ -64,7 +64,7 @@ impl AttackReport {
             (Some(running), Phase::Attack | Phase::Recovering) if running.kind != state.kind => {
                 running.kind = state.kind;
                 let evidence: Vec<String> = state.kind_evidence.iter().cloned().collect();
-                let message = format!("the attack is {}: {}", kind.unwrap_or("unknown"), evidence.join("; "));
+                let message = format!("the attack is now {}: {}", kind.unwrap_or("unknown"), evidence.join("; "));
                 self.events.record(Note::new(EventKind::KindChanged, message).attack(kind).evidence(evidence));
             }
             (Some(running), Phase::Calm) => {
@@ -88,22 +88,22 @@ impl AttackReport {
     fn tell_of_slow_ports(&mut self, slow: &[u16]) {
         for port in slow.iter().filter(|port| !self.slow_ports.contains(port)) {
             let message = format!(
-                "port {port}: its application does not accept connections as fast as they are made, and new ones are \
-                 refused for that; this is no attack: look at the application"
+                "port {port}: the application accepts connections too slowly, so new ones are refused; this is not an \
+                 attack: check the application"
             );
             self.events.record(Note::new(EventKind::SlowApplication, message).about(port));
         }
         self.slow_ports = slow.iter().copied().collect();
     }
 
-    /// Tells of a block.
+    /// Reports a block.
     pub fn blocked(&mut self, kind: EventKind, who: Network, offence: &Offence, lasts: Duration, times: u32) {
         let mut evidence = vec![
             format!("{} handshakes half open (limit {})", offence.half_open, offence.limit),
-            format!("{} completed of late", offence.completed),
+            format!("{} completed recently", offence.completed),
         ];
         if offence.ports > 1 {
-            evidence.push(format!("about {} ports asked for", offence.ports));
+            evidence.push(format!("about {} different ports", offence.ports));
         }
         let again = if times > 1 { format!(", for the {times}. time") } else { String::new() };
         let is_done = self.level == 2;
@@ -119,7 +119,7 @@ impl AttackReport {
         self.events.record(Note::new(kind, message).about(who).attack(attack).evidence(evidence).watch_only(!is_done));
     }
 
-    /// Tells, once for each attack, that a setting would have been changed.
+    /// Reports, once per attack, that a setting would have been changed.
     pub fn would_set(&mut self, name: &'static str, value: u64) {
         if self.settings.insert(name) {
             let message = format!("{name} would have been set to {value}");
@@ -127,7 +127,7 @@ impl AttackReport {
         }
     }
 
-    /// Tells, once for each attack, that a setting could not be changed.
+    /// Reports, once per attack, that a setting could not be changed.
     pub fn setting_failed(&mut self, name: &'static str, error: &SettingError) {
         if self.settings.insert(name) {
             self.events
@@ -135,14 +135,14 @@ impl AttackReport {
         }
     }
 
-    /// Another attack is told of anew.
+    /// Allows the next attack to report settings again.
     pub fn forget_settings(&mut self) {
         self.settings.clear();
     }
 }
 
 fn summary(attack: &AttackSoFar, snapshot: &Snapshot, at: Duration) -> Vec<String> {
-    // Counters may have begun anew with a restart.
+    // The counters may have been reset by a restart.
     let dropped = snapshot.totals.dropped().saturating_sub(attack.dropped);
     let syn = snapshot.totals.syn().saturating_sub(attack.syn);
     vec![
@@ -153,7 +153,7 @@ fn summary(attack: &AttackSoFar, snapshot: &Snapshot, at: Duration) -> Vec<Strin
     ]
 }
 
-/// Tells what became of settings.
+/// Reports the outcome of restoring settings.
 pub(super) fn restored(events: &EventLog, outcomes: Vec<Restored>) {
     for outcome in outcomes {
         let (name, message) = match outcome {
@@ -162,12 +162,12 @@ pub(super) fn restored(events: &EventLog, outcomes: Vec<Restored>) {
                 (setting.name, message)
             }
             Restored::LeftAlone(setting) => {
-                let message = format!("{} was changed by somebody else, and is left as it is", setting.name);
+                let message = format!("{} was changed by another program and is left as it is", setting.name);
                 (setting.name, message)
             }
             Restored::Failed(setting, error) => {
                 let message =
-                    format!("{} could not be put back to {}: {error}; set it by hand", setting.name, setting.original);
+                    format!("{} could not be put back to {}: {error}; set it manually", setting.name, setting.original);
                 (setting.name, message)
             }
         };

@@ -1,6 +1,5 @@
-//! A whole day, simulated: judgement and blocks are driven by what a daemon in the lab has seen in real attacks, and by
-//! attacks that are made up, tick by tick and as fast as it goes. Every attack that is told of is closed, every block
-//! released, and memory does not grow.
+//! Simulates a whole day of attacks, some recorded in the lab and some synthetic, tick by tick at full speed. Every
+//! reported attack ends, every block expires, and memory usage does not grow.
 //!
 //! The recordings are made by a binary with debug assertions (`TCPGUARD_RECORD=file tcpguard run`).
 
@@ -17,10 +16,10 @@ use crate::{
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// Handshakes that nobody answers are half open for so long.
+/// How long an unanswered handshake stays half open, in seconds.
 const LIFETIME: f64 = 63.0;
 
-/// Numbers that look random, and are the same each time.
+/// A reproducible generator of pseudo-random numbers.
 struct Numbers(u64);
 
 impl Numbers {
@@ -30,13 +29,13 @@ impl Numbers {
     }
 }
 
-/// What goes on in the simulated host's network.
+/// The traffic of the simulated host.
 enum Weather {
-    /// Nothing, until then.
+    /// No traffic, until this time.
     Quiet(Duration),
-    /// A recording, from then on.
+    /// The recording with this index, from this time on.
     Recorded(usize, Duration),
-    /// So many SYNs a second from so many sources, until then.
+    /// `rate` SYNs per second from `sources` sources, until this time.
     Flood { rate: u64, sources: u32, until: Duration },
 }
 
@@ -49,7 +48,7 @@ struct World {
 }
 
 impl World {
-    /// What is seen at `at`.
+    /// Returns what is observed at `at`.
     fn look(&mut self, at: Duration) -> Recorded {
         let seconds = TICK.as_secs_f64();
         self.half_open -= self.half_open * seconds / LIFETIME * 2.0;
@@ -96,7 +95,7 @@ impl World {
         };
         let share = half_open / u64::from(sources.max(1));
         let suspect = |n: u32| SourceReading {
-            // Others each time, so that memory would grow if it could.
+            // Different sources each time, so that a leak would show.
             source: Address::from(Ipv4Addr::from(self.let_in as u32 / 5000 * 64 + n)),
             half_open: share,
             recent_half_open: share,
@@ -137,7 +136,7 @@ fn snapshot(seen: &Recorded, at: Duration) -> Snapshot {
     }
 }
 
-/// All that judges, and what it has come to.
+/// The parts of the daemon under test, and their results.
 struct Day {
     world: World,
     policy: Policy,
@@ -145,7 +144,7 @@ struct Day {
     book: BlockBook,
     state: State,
     at: Duration,
-    /// Attacks that began, attacks that ended, and blocks.
+    /// Attacks begun, attacks ended, and blocks.
     counts: [u32; 3],
 }
 
@@ -202,12 +201,12 @@ impl Day {
 fn a_day_of_attacks_leaves_nothing_behind() {
     let mut day = Day::new();
     day.go_on_until(DAY / 2);
-    // By then all is there that is ever needed: whoever is remembered is bounded in number.
+    // By then everything bounded in number has reached its bound.
     let grown = allocation_counter::measure(|| day.go_on_until(DAY)).bytes_current;
     let [began, ended, blocked] = day.counts;
     assert!(began > 50 && blocked > 1000, "{began} attacks, {blocked} blocks");
     assert_eq!((began, day.state.phase()), (ended, Phase::Calm));
-    assert!(day.report.so_far().is_none(), "an attack that is over is still told of");
+    assert!(day.report.so_far().is_none(), "an attack that is over is still reported");
     let in_force = day.book.in_force(DAY);
     assert!(in_force.is_empty(), "{} blocks are still in force", in_force.len());
     assert!(grown < 1024 * 1024, "{grown} bytes more than after half a day");

@@ -1,5 +1,5 @@
-//! All entries of all lists, and the rule that follows for each network. What several entries say of the
-//! same address is resolved here, so that the datapath needs one look-up by the longest prefix.
+//! All entries of all lists, and the rule that follows for each network. Overlapping entries are resolved here, so that
+//! the datapath needs only one longest-prefix lookup.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ use tcpguard_common::{
 use super::{ListError, ListName, Origin, network::Network};
 use crate::datapath::{DatapathError, maps::RuleMap};
 
-/// Where rules are written to.
+/// The destination of rules.
 pub(super) trait RuleSink: Send {
     fn set(&mut self, network: Network, rule: Rule) -> Result<(), DatapathError>;
     fn remove(&mut self, network: Network) -> Result<(), DatapathError>;
@@ -34,7 +34,7 @@ impl RuleSink for RuleMap {
     }
 }
 
-/// One entry of a list. Times are jiffies.
+/// An entry of a list. Times are in jiffies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Item {
     pub list: ListName,
@@ -43,21 +43,21 @@ pub(super) struct Item {
     pub until: u64,
 }
 
-/// All that is said of one network.
+/// All entries and the block of one network.
 #[derive(Default)]
 struct Cell {
     items: Vec<Item>,
-    /// Until when it is blocked by judgement.
+    /// When its block ends, in jiffies; 0 if it is not blocked.
     blocked_until: u64,
     written: Option<Rule>,
 }
 
 pub(super) struct ListBook {
     cells: BTreeMap<Network, Cell>,
-    /// How many networks there are of each prefix length.
+    /// The number of networks of each prefix length.
     lengths: [u32; 129],
     expiries: BTreeSet<(u64, Network)>,
-    /// Grows with every change of a rule.
+    /// Incremented with every change of a rule.
     generation: Arc<AtomicU64>,
     rules: Box<dyn RuleSink>,
 }
@@ -73,18 +73,18 @@ impl ListBook {
         }
     }
 
-    /// Grows with every change of a rule.
+    /// Returns the generation, which is incremented with every change of a rule.
     pub fn generation(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.generation)
     }
 
-    /// Adds an entry, in place of one of the same list and origin.
+    /// Adds an entry, replacing an entry of the same list and origin.
     pub fn insert(&mut self, network: Network, item: Item) -> Result<(), ListError> {
         self.put(network, item)?;
         self.refresh(network)
     }
 
-    /// Makes `networks` all that `origin` has on `list`.
+    /// Replaces all entries that `origin` has on `list` by `networks`.
     pub fn replace(&mut self, list: ListName, origin: &Origin, networks: &BTreeSet<Network>) -> Result<(), ListError> {
         let is_theirs = |item: &Item| item.list == list && item.origin == *origin;
         let gone: Vec<Network> = self
@@ -99,13 +99,13 @@ impl ListBook {
             }
         }
         let item = Item { list, origin: origin.clone(), reason: None, until: FOREVER };
-        // What there is no room for is left out; what there is room for holds.
+        // Networks that do not fit are left out; the others are in force.
         let added = networks.iter().try_for_each(|network| self.put(*network, item.clone()));
         self.refresh(Network::EVERYTHING)?;
         added
     }
 
-    /// Removes the entries of `list` that are exactly of this network and of such an origin; how many.
+    /// Removes the entries of `list` for exactly this network and an origin that matches, and returns their number.
     pub fn remove(
         &mut self,
         network: Network,
@@ -120,7 +120,8 @@ impl ListBook {
         Ok(removed)
     }
 
-    /// Blocks a network by judgement; 0 lifts that. True where it was blocked before.
+    /// Blocks a prefix until `until` (jiffies), or lifts its block if that is 0. Returns `true` if it was blocked
+    /// before.
     pub fn block(&mut self, network: Network, until: u64) -> Result<bool, ListError> {
         if until == 0 && !self.cells.contains_key(&network) {
             return Ok(false);
@@ -131,7 +132,7 @@ impl ListBook {
         Ok(before != 0)
     }
 
-    /// Removes what has expired at `jiffies`: the entries, with their networks.
+    /// Removes what expired by `jiffies` and returns the expired entries.
     pub fn expire(&mut self, jiffies: u64) -> Result<Vec<(Network, Item)>, ListError> {
         let mut expired = Vec::new();
         while let Some((until, network)) = self.expiries.first().copied()
@@ -149,26 +150,26 @@ impl ListBook {
         Ok(expired)
     }
 
-    /// Whether an allow entry covers `network`.
+    /// Returns `true` if an allow entry covers `network`.
     pub fn is_allowed(&self, network: Network) -> bool {
         self.covering(network).any(|(_, cell)| cell.items.iter().any(|item| item.list == ListName::Allow))
     }
 
-    /// The entries that cover `network`.
+    /// Returns the entries that cover `network`, the widest networks first.
     pub fn entries_covering(&self, network: Network) -> Vec<(Network, Item)> {
         self.covering(network)
             .flat_map(|(network, cell)| cell.items.iter().map(move |item| (network, item.clone())))
             .collect()
     }
 
-    /// The entries of up to `most` networks behind `last`, in order; `None` for the first.
+    /// Returns the entries of up to `most` networks that follow `last`, in order; `None` starts at the first.
     pub fn entries_after(&self, last: Option<Network>, most: usize) -> Vec<(Network, Vec<Item>)> {
         let start = last.map_or(Bound::Unbounded, Bound::Excluded);
         let cells = self.cells.range((start, Bound::Unbounded)).take(most);
         cells.map(|(network, cell)| (*network, cell.items.clone())).collect()
     }
 
-    /// Whether there is no rule at all.
+    /// Returns `true` if there are no rules.
     pub fn is_empty(&self) -> bool {
         self.cells.is_empty()
     }
@@ -187,7 +188,7 @@ impl ListBook {
         Ok(())
     }
 
-    /// Notes when something of a network expires, in place of what was to expire at `before`.
+    /// Updates the expiry times of a network; `before` is one that may not apply any more.
     fn reschedule(&mut self, network: Network, before: u64) {
         self.expiries.remove(&(before, network));
         let Some(cell) = self.cells.get(&network) else { return };
@@ -207,7 +208,7 @@ impl ListBook {
         }
     }
 
-    /// The cells of networks that contain `network`, itself among them, widest first.
+    /// Returns the cells of networks that contain `network`, including itself, the widest first.
     fn covering(&self, network: Network) -> impl Iterator<Item = (Network, &Cell)> {
         (0..=network.length())
             .filter(|length| self.lengths[usize::from(*length)] > 0)
@@ -215,11 +216,10 @@ impl ListBook {
             .filter_map(|wider| self.cells.get(&wider).map(|cell| (wider, cell)))
     }
 
-    /// Brings the rules of `top` and of all within it in line with what is said of them, and those of networks
-    /// around it with what is within them.
+    /// Updates the rules of `top`, of all networks within it, and of the networks that contain it.
     fn refresh(&mut self, top: Network) -> Result<(), ListError> {
         let result = self.write(top);
-        // Only now: what the datapath remembers of this generation it has found after the last write.
+        // Not before the last write: whatever the datapath caches with this generation was looked up after it.
         self.generation.fetch_add(1, Ordering::Relaxed);
         result
     }
@@ -244,7 +244,7 @@ impl ListBook {
         Ok(())
     }
 
-    /// Whether nothing is said of any part of `network`.
+    /// Returns `true` if no smaller network within `network` has a cell.
     fn is_whole(&self, network: Network) -> bool {
         let mut within = self.cells.range((Bound::Excluded(network), Bound::Included(network.last())));
         within.next().is_none()
@@ -263,8 +263,8 @@ impl ListBook {
 }
 
 impl Cell {
-    /// Writes the rule of `network` where it changed; `wider` are the rules of networks that may contain it,
-    /// widest first.
+    /// Writes the rule of `network` if it changed. `wider` are the rules of networks that may contain it, the widest
+    /// first.
     fn write(
         &mut self,
         network: Network,
@@ -285,7 +285,7 @@ impl Cell {
         Ok(rule)
     }
 
-    /// The rule that follows from what is said of this network alone.
+    /// Returns the rule that follows from the entries of this network alone.
     fn own(&self) -> Rule {
         let mut rule = Rule { blocked_until: self.blocked_until, ..Rule::default() };
         for item in &self.items {
@@ -307,7 +307,7 @@ mod tests {
 
     use super::*;
 
-    /// Looks rules up as the datapath does.
+    /// Looks up rules like the datapath.
     #[derive(Clone, Default)]
     struct Trie(Arc<Mutex<BTreeMap<Network, Rule>>>);
 
@@ -382,7 +382,7 @@ mod tests {
         book.block(network("198.18.5.0/24"), 100).expect("room");
         assert_eq!(trie.standing("198.18.5.7", 99), Standing::Suspended);
         assert_eq!(trie.standing("198.18.5.7", 100), Standing::Ordinary);
-        // It was prolonged meanwhile.
+        // The block was prolonged in the meantime.
         book.block(network("198.18.5.0/24"), 200).expect("room");
         book.expire(150).expect("written");
         assert_eq!(trie.standing("198.18.5.7", 150), Standing::Suspended);
@@ -412,7 +412,7 @@ mod tests {
         Expire(u64),
     }
 
-    /// Networks that often contain each other.
+    /// Generates networks that often contain each other.
     fn any_network() -> impl Strategy<Value = Network> {
         (0..8u8, prop_oneof![Just(8u8), Just(24), Just(30), Just(32)])
             .prop_map(|(last, length)| network(&format!("198.18.0.{last}/{length}")))
@@ -430,7 +430,7 @@ mod tests {
     }
 
     proptest! {
-        /// One look-up by the longest prefix says what all entries together say.
+        /// One longest-prefix lookup gives the same result as all entries together.
         #[test]
         fn a_rule_is_what_all_entries_say(steps in prop::collection::vec(any_step(), 1..40), at in 0..8u8) {
             let (mut book, trie) = book();

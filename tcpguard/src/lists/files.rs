@@ -1,4 +1,4 @@
-//! Files of networks: one a line, `#` or `;` begins a comment.
+//! Files of networks: one per line; `#` or `;` starts a comment.
 
 use std::{
     fs::File,
@@ -9,19 +9,19 @@ use std::{
 
 use super::network::Network;
 
-/// A larger file is refused.
+/// The maximum size of a file in bytes.
 const LARGEST: u64 = 64 * 1024 * 1024;
 
-/// What a file says.
+/// The contents of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// The networks.
     pub networks: Vec<Network>,
-    /// Lines that cannot be read, by their number (from 1), and why.
+    /// The lines that cannot be parsed, by number (from 1), with the reason.
     pub problems: Vec<(usize, String)>,
 }
 
-/// What shows that a file has changed.
+/// File metadata that shows whether the file has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     modified: Option<SystemTime>,
@@ -30,7 +30,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Of the file at `path`; `None` where there is none.
+    /// Returns the stamp of the file at `path`, or `None` if it does not exist.
     pub fn of(path: &Path) -> Option<Self> {
         let metadata = std::fs::metadata(path).ok()?;
         let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
@@ -41,17 +41,17 @@ impl Stamp {
 /// Reads the file at `path`.
 ///
 /// # Errors
-/// Where it cannot be read, or is too large.
+/// Returns an error if it cannot be read or is too large.
 pub fn read(path: &Path) -> io::Result<Listing> {
     let mut bytes = Vec::new();
     File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::other(format!("it is larger than {} MiB", LARGEST / 1024 / 1024)));
+        return Err(io::Error::other(format!("the file is larger than {} MiB", LARGEST / 1024 / 1024)));
     }
     Ok(parse(&String::from_utf8_lossy(&bytes)))
 }
 
-/// Reads `text`: what can be read is kept, whatever else there is.
+/// Parses `text`. Valid lines are kept, whatever the others contain.
 pub fn parse(text: &str) -> Listing {
     let mut listing = Listing::default();
     for (number, line) in (1..).zip(text.lines()) {
@@ -62,7 +62,7 @@ pub fn parse(text: &str) -> Listing {
         match content.parse::<Network>() {
             Ok(network) if network.is_too_wide() => listing.problems.push((
                 number,
-                format!("{network} would shut out everybody: `tcpguard block {network} --force` insists on it"),
+                format!("{network} would shut out too many: `tcpguard block {network} --force` denies it anyway"),
             )),
             Ok(network) => listing.networks.push(network),
             Err(error) => listing.problems.push((number, error.to_string())),

@@ -1,5 +1,5 @@
-//! Who is always let in, and who never: from the configuration, from files, by command, and the peers of
-//! SSH sessions. Whoever is allowed is let in, whatever else is said.
+//! The allow and deny lists. Entries come from the configuration, from files, from commands, and from the peers of SSH
+//! sessions. An allow entry overrides every deny entry and block.
 
 mod book;
 mod files;
@@ -33,27 +33,27 @@ use crate::{
 use book::{Item, ListBook};
 pub use network::{Network, NotANetwork};
 
-/// The longest that an entry may last.
+/// The longest duration of an entry.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
-/// The longest reason.
+/// The maximum length of a reason, in characters.
 const LONGEST_REASON: usize = 200;
-/// Networks that are copied at once.
+/// How many networks are copied at once.
 const PORTION: usize = 4096;
-/// Bad lines of a file that are told of one by one.
+/// How many invalid lines of a file are reported one by one.
 const MOST_PROBLEMS: usize = 10;
 
-/// The lists.
+/// The name of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ListName {
-    /// Who is always let in.
+    /// SYNs of its networks are never dropped or challenged.
     Allow,
-    /// Who is never, unless allowed.
+    /// SYNs of its networks are dropped, unless the source is allowed.
     Deny,
 }
 
 impl ListName {
-    /// As it is shown.
+    /// Returns the name used in the API, commands and messages.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Allow => "allow",
@@ -62,14 +62,14 @@ impl ListName {
     }
 }
 
-/// Where an entry comes from.
+/// The origin of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The configuration.
     Configuration,
-    /// A file of the configuration's `deny_files`.
+    /// A file listed in the configuration's `deny_files`.
     File(Arc<str>),
-    /// A command.
+    /// A command of an operator.
     Manual,
     /// The peer of an SSH session.
     Ssh,
@@ -86,57 +86,58 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Why a list was not changed.
+/// The reason a list was not changed.
 #[derive(Debug, Error)]
 pub enum ListError {
-    /// It is no network.
+    /// The text is not a network.
     #[error(transparent)]
     NotANetwork(#[from] NotANetwork),
-    /// It would shut out everybody.
+    /// The network is so wide that denying it may be a mistake.
     #[error(
-        "{0} would shut out so many that it may be a mistake: --force (in JSON \"force\": true) insists on it; whoever is on the allow list, and the peers of SSH sessions, would still be let in"
+        "{0} is so wide that denying it may be a mistake: --force (in JSON \"force\": true) denies it anyway; \
+         sources on the allow list, including the peers of SSH sessions, would still be let in"
     )]
     TooWide(Network),
-    /// It would end at once, or never.
-    #[error("an entry lasts for a second to 366 days, not for {0:?}; without a time it lasts until it is removed")]
+    /// The duration is too short or too long.
+    #[error("an entry may last from a second to 366 days, not {0:?}; without a duration it lasts until it is removed")]
     BadExpiry(Duration),
     /// The reason is too long.
-    #[error("a reason has {LONGEST_REASON} characters at most")]
+    #[error("a reason may have up to {LONGEST_REASON} characters")]
     LongReason,
-    /// It is not on the list.
+    /// The list has no such entry.
     #[error("{network} is not on the {list} list{hint}")]
     NotListed {
         /// The network.
         network: Network,
         /// The list.
         list: &'static str,
-        /// What may help.
+        /// Additional advice, appended to the message.
         hint: String,
     },
-    /// There is no room.
-    #[error("the lists are full: they have room for {} networks", tcpguard_common::layout::MOST_RULES)]
+    /// The lists are full.
+    #[error("the lists are full: they hold up to {} networks", tcpguard_common::layout::MOST_RULES)]
     Full,
-    /// The datapath does not take it.
+    /// The datapath cannot be updated.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
 }
 
-/// One entry, as it is shown.
+/// An entry as it is reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Whom it is about.
+    /// The network it applies to.
     pub network: Network,
-    /// Which list it is on.
+    /// The list it is on.
     pub list: ListName,
-    /// Where it comes from.
+    /// Its origin, as text.
     pub origin: String,
-    /// Why it is there.
+    /// The reason given by the operator.
     pub reason: Option<String>,
-    /// Until when, in jiffies; `None` for no end.
+    /// When it expires, in jiffies; `None` if it does not.
     pub until: Option<u64>,
 }
 
-/// What time it is in the datapath, about: as of the daemon's last tick.
+/// The approximate datapath time: that of the daemon's last tick.
 #[derive(Debug)]
 pub struct DatapathTime {
     jiffies: atomic::AtomicU64,
@@ -144,28 +145,28 @@ pub struct DatapathTime {
 }
 
 impl DatapathTime {
-    /// It is now `jiffies`.
+    /// Creates a clock that starts at `jiffies`.
     pub const fn new(jiffies: u64, ticks_per_second: u32) -> Self {
         Self { jiffies: atomic::AtomicU64::new(jiffies), ticks_per_second }
     }
 
-    /// It is now `jiffies`.
+    /// Sets the time to `jiffies`.
     pub fn set(&self, jiffies: u64) {
         self.jiffies.store(jiffies, atomic::Ordering::Relaxed);
     }
 
-    /// Jiffies of now.
+    /// Returns the time in jiffies.
     pub fn now(&self) -> u64 {
         self.jiffies.load(atomic::Ordering::Relaxed)
     }
 
-    /// When `duration` will have passed.
+    /// Returns the time in jiffies once `duration` has passed.
     pub fn after(&self, duration: Duration) -> u64 {
         self.now() + in_ticks(duration, self.ticks_per_second)
     }
 }
 
-/// The lists; copies share them.
+/// The lists; clones share their contents.
 #[derive(Clone)]
 pub struct Lists {
     book: Arc<Mutex<ListBook>>,
@@ -176,21 +177,21 @@ pub struct Lists {
     files: WantedFiles,
 }
 
-/// Follows the files of lists.
+/// Re-reads the files of lists when they change.
 pub struct FileWatch {
-    /// What each was when it was last read; the outer `None` before the first time.
+    /// The stamp of each file when it was last read; the outer `None` before the first time.
     files: BTreeMap<PathBuf, Option<Option<files::Stamp>>>,
     lists: Lists,
 }
 
-/// The files that are to be followed, which a reload changes.
+/// The files to watch, which a reload changes.
 type WantedFiles = Arc<Mutex<Vec<PathBuf>>>;
 
 impl Lists {
-    /// Those of the configuration, without its files, which a [`FileWatch`] reads.
+    /// Creates the lists of the configuration, except for its files, which a [`FileWatch`] reads.
     ///
     /// # Errors
-    /// Where the datapath does not take them.
+    /// Returns an error if the datapath cannot be updated.
     pub fn start(
         config: &Config,
         rules: RuleMap,
@@ -208,10 +209,10 @@ impl Lists {
         Ok((lists, watch))
     }
 
-    /// Holds to what a configuration says. Its files are read by the [`FileWatch`], a second later at most.
+    /// Applies a changed configuration. Its files are read by the [`FileWatch`] within a second.
     ///
     /// # Errors
-    /// Where the datapath does not take it, or there is no room.
+    /// Returns an error if the datapath cannot be updated or the lists are full.
     pub fn take_up(&self, config: &Config) -> Result<(), ListError> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&config.lists.deny_files);
         for (list, networks) in [(ListName::Allow, &config.lists.allow), (ListName::Deny, &config.lists.deny)] {
@@ -225,7 +226,7 @@ impl Lists {
         }
     }
 
-    /// Puts back what commands put on the lists before a restart. What cannot be is told of, and the rest holds.
+    /// Restores the manual entries from before a restart. Entries that cannot be restored are reported.
     fn restore(&self, saved: &[SavedEntry]) {
         let now = Moment::now();
         for entry in saved {
@@ -238,36 +239,37 @@ impl Lists {
             let reason = entry.reason.as_deref().map(Into::into);
             let item = Item { list: entry.list, origin: Origin::Manual, reason, until };
             if let Err(error) = self.lock().insert(entry.network, item) {
-                let message = format!("{} is on the {} list no longer: {error}", entry.network, entry.list.name());
+                let message = format!("{} is no longer on the {} list: {error}", entry.network, entry.list.name());
                 self.events.record(Note::new(EventKind::ListProblem, message).about(entry.network));
             }
         }
     }
 
-    /// Allows the peers of current SSH sessions, and them alone.
+    /// Allows the peers of current SSH sessions, in place of those of earlier ones.
     fn allow_ssh_peers(&self) -> Result<(), ListError> {
         match ssh::peers() {
             Ok(peers) => {
                 let networks: BTreeSet<Network> = peers.into_iter().map(|peer| Network::of(peer.into())).collect();
                 self.lock().replace(ListName::Allow, &Origin::Ssh, &networks)?;
                 for network in networks {
-                    let message = format!("{network} is allowed: it has an SSH session here");
+                    let message = format!("{network} is allowed: it has an SSH session to this host");
                     self.events.record(Note::new(EventKind::ListChanged, message).about(network));
                 }
                 Ok(())
             }
             Err(error) => {
-                let message = format!("the peers of SSH sessions cannot be allowed: {error}; allow them by hand");
+                let message = format!("the peers of SSH sessions cannot be allowed: {error}; allow them manually");
                 self.events.record(Note::new(EventKind::ListProblem, message));
                 Ok(())
             }
         }
     }
 
-    /// Puts `network` on a list, for a while or until it is removed.
+    /// Adds `network` to a list, for `lasts` or until it is removed.
     ///
     /// # Errors
-    /// Where that would be a mistake, or there is no room.
+    /// Returns an error if the entry is invalid, the network is too wide and `is_forced` is not set, or the lists are
+    /// full.
     pub fn add(
         &self,
         list: ListName,
@@ -295,7 +297,7 @@ impl Lists {
             reason: reason_kept,
             until: lasts.map(|lasts| (Moment::after(lasts), lasts)),
         }));
-        // Who is told that it was done may rely on it, whatever becomes of the daemon.
+        // A client that received the confirmation may rely on the entry, even if the daemon crashes.
         self.store.flush();
         let how_long = lasts.map_or_else(String::new, |lasts| format!(" for {lasts:?}"));
         let why = reason.map_or_else(String::new, |reason| format!(": {reason}"));
@@ -304,10 +306,10 @@ impl Lists {
         Ok(entry)
     }
 
-    /// Takes off what a command, or an SSH session, put on a list; `lifted` blocks were lifted with it.
+    /// Removes manual entries and those of SSH sessions from a list; `lifted` blocks were lifted by the same command.
     ///
     /// # Errors
-    /// Where there was nothing.
+    /// Returns an error if there was no such entry or block.
     pub fn remove(&self, list: ListName, network: Network, lifted: usize) -> Result<(), ListError> {
         let mut book = self.lock();
         let mut removed = book.remove(network, list, |origin| matches!(origin, Origin::Manual | Origin::Ssh))?;
@@ -318,7 +320,7 @@ impl Lists {
             let covering = book.entries_covering(network);
             let other = covering.iter().find(|(_, item)| item.list == list);
             let hint = other.map_or_else(String::new, |(wider, item)| {
-                let help = if list == ListName::Deny { ": `tcpguard allow` lets it in nevertheless" } else { "" };
+                let help = if list == ListName::Deny { ": `tcpguard allow` overrides it" } else { "" };
                 format!(" by a command, but {wider} is, by {}{help}", item.origin)
             });
             return Err(ListError::NotListed { network, list: list.name(), hint });
@@ -331,8 +333,8 @@ impl Lists {
         Ok(())
     }
 
-    /// The first `limit` entries of each list, the networks in order. They are copied a portion at a time,
-    /// so that nobody waits for a long list.
+    /// Returns the first `limit` entries of each list, ordered by network. They are copied in portions, so that a long
+    /// list does not block other users of the lock.
     pub fn entries(&self, limit: usize) -> Vec<Entry> {
         let (mut entries, mut last) = (Vec::new(), None);
         let mut left = [limit; 2];
@@ -354,36 +356,36 @@ impl Lists {
         }
     }
 
-    /// The entries that cover `network`, those of the widest first.
+    /// Returns the entries that cover `network`, the widest networks first.
     pub fn covering(&self, network: Network) -> Vec<Entry> {
         self.lock().entries_covering(network).iter().map(|(network, item)| entry(*network, item)).collect()
     }
 
-    /// The daemon's word, with the lists as they are now.
+    /// Returns the lease with the present state of the lists.
     pub fn within(&self, word: Control) -> Control {
         let flags = if self.is_empty() { word.flags & !flag::RULES } else { word.flags | flag::RULES };
         Control { flags, generation: self.generation(), ..word }
     }
 
-    /// Whether there is anything to look up.
+    /// Returns `true` if there are no rules to look up.
     fn is_empty(&self) -> bool {
         self.try_lock().is_some_and(|book| book.is_empty())
     }
 
-    /// Changes with every change of a rule; never 0.
+    /// Returns the generation of the rules, which changes with every change of a rule and is never 0.
     pub fn generation(&self) -> u64 {
         self.generation.load(atomic::Ordering::Relaxed)
     }
 
-    /// Whether `network` is on the allow list; `None` while a long list is being changed.
+    /// Returns `true` if `network` is on the allow list, or `None` while a long list is being changed.
     pub fn is_allowed(&self, network: Network) -> Option<bool> {
         self.try_lock().map(|book| book.is_allowed(network))
     }
 
-    /// Blocks a network by judgement until some time in jiffies; false while a long list is being changed.
+    /// Blocks a prefix until `until` (jiffies). Returns `false`, without blocking, while a long list is being changed.
     ///
     /// # Errors
-    /// Where there is no room.
+    /// Returns an error if the lists are full.
     pub fn block(&self, network: Network, until: u64) -> Result<bool, ListError> {
         match self.try_lock() {
             Some(mut book) => book.block(network, until).map(|_| true),
@@ -391,10 +393,10 @@ impl Lists {
         }
     }
 
-    /// Removes what has expired.
+    /// Removes expired entries and blocks.
     ///
     /// # Errors
-    /// Where the datapath does not take it.
+    /// Returns an error if the datapath cannot be updated.
     pub fn expire(&self) -> Result<(), ListError> {
         let Some(mut book) = self.try_lock() else { return Ok(()) };
         let expired = book.expire(self.time.now())?;
@@ -403,7 +405,7 @@ impl Lists {
             if item.origin == Origin::Manual {
                 self.store.write(Record::NoEntry(item.list, network));
             }
-            let message = format!("{network} is on the {} list no longer: its time is over", item.list.name());
+            let message = format!("{network} is no longer on the {} list: the entry expired", item.list.name());
             self.events.record(Note::new(EventKind::ListChanged, message).about(network));
         }
         Ok(())
@@ -413,7 +415,7 @@ impl Lists {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The daemon's tick does not wait for a file of many lines.
+    /// Acquires the lock without waiting, because the daemon's tick must not wait for a long file.
     fn try_lock(&self) -> Option<MutexGuard<'_, ListBook>> {
         match self.book.try_lock() {
             Ok(book) => Some(book),
@@ -424,8 +426,8 @@ impl Lists {
 }
 
 impl FileWatch {
-    /// Reads the files that changed since the last time. A file that is gone, or cannot be read, leaves what
-    /// it said in force.
+    /// Reads the files that changed since the last call. If a file is missing or cannot be read, its previous contents
+    /// stay in force.
     pub fn review(&mut self) {
         let wanted = self.lists.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let gone: Vec<PathBuf> = self.files.keys().filter(|path| !wanted.contains(path)).cloned().collect();
@@ -459,27 +461,29 @@ impl Lists {
         let name = path.display().to_string();
         let count = listing.networks.len();
         for (line, problem) in listing.problems.iter().take(MOST_PROBLEMS) {
-            let message = format!("{name}:{line}: {problem}; the line is left out");
+            let message = format!("{name}:{line}: {problem}; the line is ignored");
             self.events.record(Note::new(EventKind::ListProblem, message).about(&name));
         }
         if let Some(more) = listing.problems.len().checked_sub(MOST_PROBLEMS).filter(|more| *more > 0) {
-            let message = format!("{name}: {more} more lines cannot be read");
+            let message = format!("{name}: {more} more lines are invalid and ignored");
             self.events.record(Note::new(EventKind::ListProblem, message).about(&name));
         }
         let networks: BTreeSet<Network> = listing.networks.into_iter().collect();
         let origin = Origin::File(name.as_str().into());
         let note = match self.lock().replace(ListName::Deny, &origin, &networks) {
             Ok(()) => Note::new(EventKind::ListChanged, format!("{name}: {count} networks are denied")),
-            Err(error) => Note::new(EventKind::ListProblem, format!("{name}: not all of it holds: {error}")),
+            Err(error) => {
+                Note::new(EventKind::ListProblem, format!("{name}: not all of its networks are denied: {error}"))
+            }
         };
         self.events.record(note.about(&name));
     }
 }
 
-/// Whether an entry may last so long.
+/// Checks the duration of an entry.
 ///
 /// # Errors
-/// Where it would end at once, or lasts longer than a year.
+/// Returns an error if it is shorter than a second or longer than 366 days.
 pub fn check_duration(lasts: Option<Duration>) -> Result<(), ListError> {
     match lasts {
         Some(lasts) if lasts < Duration::from_secs(1) || lasts > LONGEST => Err(ListError::BadExpiry(lasts)),

@@ -1,4 +1,4 @@
-//! A network as the lists keep it: ordered so that whoever contains another comes before it.
+//! A network as the lists store it, ordered so that a network precedes those it contains.
 
 use std::{
     fmt,
@@ -10,79 +10,79 @@ use ipnet::IpNet;
 use tcpguard_common::{address::Address, rule::CACHED_LENGTHS};
 use thiserror::Error;
 
-/// Bits that an IPv4 prefix has more when it is written as the IPv6 prefix that maps it.
+/// The length of the prefix of IPv4-mapped IPv6 addresses, which is added to the length of an IPv4 prefix.
 const IPV4_BITS: u8 = 96;
-/// The widest networks that may be denied without insisting on it.
+/// The shortest IPv4 and IPv6 prefixes that may be denied without `--force`.
 const WIDEST: (u8, u8) = (8, 16);
 
-/// A network.
+/// A network: an IPv6 prefix, or an IPv4 prefix mapped to IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Network {
     first: u128,
     length: u8,
 }
 
-/// A text that is no network.
+/// The text is not a network.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("\"{0}\" is not a network: write an address, or a CIDR such as 198.51.100.0/24")]
+#[error("\"{0}\" is not a network: expected an address or a CIDR prefix such as 198.51.100.0/24")]
 pub struct NotANetwork(String);
 
 impl Network {
     /// All addresses.
     pub const EVERYTHING: Self = Self { first: 0, length: 0 };
-    /// All IPv4 addresses, as the IPv6 addresses that map them.
+    /// All IPv4 addresses, mapped to IPv6.
     const ALL_IPV4: Self = Self { first: 0xffff << 32, length: IPV4_BITS };
 
-    /// Its first address.
+    /// Returns the first address.
     pub fn first(self) -> Address {
         IpAddr::V6(Ipv6Addr::from(self.first)).into()
     }
 
-    /// Bits of its prefix; an IPv4 prefix has 96 more.
+    /// Returns the prefix length in bits; 96 is added for an IPv4 prefix.
     pub const fn length(self) -> u8 {
         self.length
     }
 
-    /// Whether it contains all of `other`.
+    /// Returns `true` if it contains all of `other`.
     pub const fn contains(self, other: Self) -> bool {
         self.length <= other.length && other.first & mask(self.length) == self.first
     }
 
-    /// The network of `length` bits that contains it.
+    /// Returns the network of `length` bits that contains it.
     #[must_use]
     pub const fn widened(self, length: u8) -> Self {
         Self { first: self.first & mask(length), length }
     }
 
-    /// The last network that it contains, in their order.
+    /// Returns the last network that it contains, in their order: that of its last address.
     #[must_use]
     pub const fn last(self) -> Self {
         Self { first: self.first | !mask(self.length), length: 128 }
     }
 
-    /// The network of one address.
+    /// Returns the network that consists of `address` alone.
     pub fn of(address: Address) -> Self {
         IpNet::from(IpAddr::from(address)).into()
     }
 
-    /// The network of `length` bits (of IPv4 or of IPv6) at this address.
+    /// Returns the network that contains `address`; `lengths` are the prefix lengths for IPv4 and IPv6.
     pub fn at(address: Address, lengths: (u8, u8)) -> Self {
         let length = if address.is_ipv4() { IPV4_BITS + lengths.0.min(32) } else { lengths.1.min(128) };
         Self::of(address).widened(length)
     }
 
-    /// Whether the datapath may remember one rule for all addresses of its /24 or /64.
+    /// Returns `true` if the datapath may cache one rule for whole /24 or /64 networks within it.
     pub fn is_cached_whole(self) -> bool {
         let (ipv4, ipv6) = CACHED_LENGTHS;
         self.length <= if self.first().is_ipv4() { ipv4 } else { ipv6 }
     }
 
-    /// Whether it contains all IPv4 addresses, as the IPv6 addresses that map them.
+    /// Returns `true` if it contains all IPv4-mapped addresses.
     pub const fn contains_ipv4(self) -> bool {
         self.contains(Self::ALL_IPV4)
     }
 
-    /// Whether denying it would shut out so many that it must be insisted on.
+    /// Returns `true` if it is so wide that denying it requires `--force`.
     pub fn is_too_wide(self) -> bool {
         if self.contains_ipv4() {
             return true;
@@ -125,7 +125,7 @@ impl From<Network> for IpNet {
 impl FromStr for Network {
     type Err = NotANetwork;
 
-    /// An address alone is a network of one; bits behind the prefix are ignored.
+    /// Parses an address, which stands for a network of one, or a CIDR prefix, whose host bits are ignored.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
         let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
@@ -134,7 +134,7 @@ impl FromStr for Network {
 }
 
 impl fmt::Display for Network {
-    /// In CIDR form; an address alone for a network of one.
+    /// Formats the network as a CIDR prefix, or as an address if it contains only one.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let net = IpNet::from(*self);
         if net.prefix_len() == net.max_prefix_len() { net.addr().fmt(formatter) } else { net.fmt(formatter) }

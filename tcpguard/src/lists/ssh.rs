@@ -1,4 +1,4 @@
-//! Who is connected by SSH: an operator must not be locked out by what tcpguard decides.
+//! The peers of SSH sessions, which must not be locked out by tcpguard's decisions.
 
 use std::{
     collections::BTreeSet,
@@ -10,13 +10,13 @@ use std::{
 use crate::kernel::SockDiag;
 
 const SSH_PORT: u16 = 22;
-/// Programs that SSH sessions come in by.
+/// The names of SSH server processes.
 const SERVERS: [&str; 3] = ["sshd", "sshd-session", "dropbear"];
 
-/// The peers of established SSH sessions, and of the one that this was started from.
+/// Returns the peers of established SSH sessions, including the one this process was started from.
 ///
 /// # Errors
-/// Where the kernel does not tell its connections.
+/// Returns an error if the kernel's connections cannot be listed.
 pub fn peers() -> io::Result<BTreeSet<IpAddr>> {
     let mut sockets = SockDiag::open()?;
     let servers = server_sockets();
@@ -37,15 +37,15 @@ pub fn peers() -> io::Result<BTreeSet<IpAddr>> {
     Ok(peers)
 }
 
-/// The ports that sshd's configuration names, as far as it may be read: who runs unprivileged cannot look up whose a
-/// socket is.
+/// Returns the ports in sshd's configuration, as far as it is readable. An unprivileged process cannot determine the
+/// owner of a socket.
 fn configured_ports() -> BTreeSet<u16> {
     let included = fs::read_dir("/etc/ssh/sshd_config.d").into_iter().flatten().flatten().map(|entry| entry.path());
     let files = included.chain([PathBuf::from("/etc/ssh/sshd_config")]);
     files.flat_map(|file| ports_of(&fs::read_to_string(file).unwrap_or_default())).collect()
 }
 
-/// The ports of `Port` and `ListenAddress` in the text of an sshd_config(5).
+/// Returns the ports of `Port` and `ListenAddress` in the text of an sshd_config(5).
 fn ports_of(text: &str) -> BTreeSet<u16> {
     let port_of = |line: &str| {
         let mut words = line.split([' ', '\t', '=']).filter(|word| !word.is_empty());
@@ -59,12 +59,12 @@ fn ports_of(text: &str) -> BTreeSet<u16> {
     text.lines().filter_map(port_of).collect()
 }
 
-/// The peer of the session that this process was started in: `SSH_CONNECTION` is set by sshd.
+/// Returns the peer of the SSH session this process was started in; sshd sets `SSH_CONNECTION`.
 fn own_peer() -> Option<IpAddr> {
     std::env::var("SSH_CONNECTION").ok()?.split_whitespace().next()?.parse().ok()
 }
 
-/// The sockets of SSH servers, by inode.
+/// Returns the inodes of the sockets of SSH servers.
 fn server_sockets() -> BTreeSet<u64> {
     let mut inodes = BTreeSet::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {

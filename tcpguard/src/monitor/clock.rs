@@ -1,15 +1,15 @@
-//! From the datapath's jiffies to the time of day.
+//! Conversion of datapath time (jiffies) to wall-clock time.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// How many whole ticks a duration has.
+/// Returns the number of whole jiffies in `duration`.
 pub fn in_ticks(duration: Duration, ticks_per_second: u32) -> u64 {
     (duration.as_secs_f64() * f64::from(ticks_per_second)) as u64
 }
 
-/// A moment, as jiffies and as the time of day.
+/// A point in time, in jiffies and as wall-clock time.
 #[derive(Clone, Copy, Debug)]
 pub struct WallClock {
     jiffies: u64,
@@ -18,27 +18,27 @@ pub struct WallClock {
 }
 
 impl WallClock {
-    /// It is now `jiffies`, of which there are `ticks_per_second`.
+    /// Creates a clock for the current time, which is `jiffies` in datapath time.
     pub fn new(jiffies: u64, ticks_per_second: u32) -> Self {
         Self { jiffies, now: Timestamp::now(), ticks_per_second: ticks_per_second.max(1) }
     }
 
-    /// Now.
+    /// Returns the wall-clock time.
     pub const fn now(&self) -> Timestamp {
         self.now
     }
 
-    /// Now, in jiffies.
+    /// Returns the datapath time in jiffies.
     pub const fn jiffies(&self) -> u64 {
         self.jiffies
     }
 
-    /// The jiffies of when `duration` will have passed.
+    /// Returns the datapath time in jiffies once `duration` has passed.
     pub fn after(&self, duration: Duration) -> u64 {
         self.jiffies + in_ticks(duration, self.ticks_per_second)
     }
 
-    /// When it was, or will be, `jiffies`; to the tick.
+    /// Returns the wall-clock time of `jiffies`, which may be past or future, with a resolution of one jiffy.
     pub fn time_of(&self, jiffies: u64) -> Timestamp {
         let ticks = i128::from(jiffies) - i128::from(self.jiffies);
         let milliseconds = ticks * 1000 / i128::from(self.ticks_per_second);

@@ -1,57 +1,57 @@
-//! Counting half-open handshakes: the kernel's, and the datapath's.
+//! Counting half-open handshakes, in the kernel and in the datapath.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 use tcpguard_common::clock::WINDOW_PERIODS;
 
-/// Half-open handshakes.
+/// Numbers of half-open handshakes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HalfOpenCounts {
-    /// By the kernel, in state SYN_RECV. It goes blind once it answers with cookies.
+    /// The kernel's count: requests in `SYN_RECV`. It misses handshakes that the kernel answers with cookies.
     pub kernel: u64,
-    /// Of these, the ones whose SYN-ACK was sent again.
+    /// The subset of the kernel's count whose SYN-ACK was retransmitted.
     pub kernel_retried: u64,
-    /// By the datapath: asked for within a handshake's lifetime, neither completed nor reset.
+    /// The datapath's count: handshakes begun within the handshake lifetime, and neither completed nor reset.
     pub datapath: u64,
 }
 
-/// All handshakes that began within the lifetime of one, by the period they began in. The ends of
-/// handshakes are taken off the newest ones: most end soon after they began.
+/// Counts the handshakes begun within the handshake lifetime, by the period in which they began. Ended handshakes are
+/// subtracted from the newest period first, because most end soon after they begin.
 #[derive(Clone, Debug, Default)]
 pub struct HandshakeWindow {
-    /// What was counted before the first look is not half open.
+    /// What was counted before the first call is not half open.
     begins_now: bool,
-    /// Begun and ended, as counted before.
+    /// The totals of handshakes begun and ended at the last call.
     last: Option<(u64, u64)>,
-    /// Period, and handshakes that are half open.
+    /// Period, and the number of half-open handshakes that began in it.
     slots: VecDeque<(u32, u64)>,
 }
 
 impl HandshakeWindow {
-    /// One for which only what begins from now on can be half open, whatever was counted before.
+    /// Creates a window that takes the totals of its first call as the baseline.
     pub fn from_now() -> Self {
         Self { begins_now: true, ..Self::default() }
     }
 
-    /// How many are half open in `period`, when so many have begun and ended in all.
+    /// Returns the number of half-open handshakes in `period`, given the totals of handshakes begun and ended.
     pub fn count(&mut self, begun: u64, ended: u64, period: u32) -> u64 {
         let before = self.last.unwrap_or(if self.begins_now { (begun, ended) } else { (0, 0) });
         self.begin(period, begun.saturating_sub(before.0));
         self.end(ended.saturating_sub(before.1));
-        // Counts that are read one after the other may seem to go back by a little; what is missing then
-        // comes with the next reading.
+        // Totals that are read one after the other may seem to decrease by a little; the difference is made up by the
+        // next reading.
         self.last = Some((begun.max(before.0), ended.max(before.1)));
         self.slots.retain(|slot| period.wrapping_sub(slot.0) < WINDOW_PERIODS);
         self.slots.iter().map(|slot| slot.1).sum()
     }
 
-    /// What was counted up to now is not half open here: it was another daemon's.
+    /// Discards the half-open handshakes counted so far, because they belong to the previous daemon.
     pub fn forget(&mut self) {
         self.slots.clear();
     }
 
-    /// The counts begin anew at 0; what is half open stays.
+    /// Restarts the totals at 0; half-open handshakes stay counted.
     pub fn restart(&mut self) {
         self.last = None;
     }

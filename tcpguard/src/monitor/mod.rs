@@ -1,4 +1,4 @@
-//! Watching: ten times a second the datapath's counters and the kernel's view become a [`Snapshot`].
+//! Observation: ten times a second, the datapath's counters and the kernel's tables are combined into a [`Snapshot`].
 
 mod clock;
 mod half_open;
@@ -47,14 +47,15 @@ use pressure::{Counts, PressureMeter};
 use rates::RateMeter;
 use sources::SourceWatch;
 
-/// Time between two snapshots.
+/// The interval between two snapshots.
 pub const TICK: Duration = Duration::from_millis(100);
-/// Listeners come and go seldom: they are asked for once in so many ticks, unless requests are refused.
+/// The kernel's listeners are listed once in this many ticks, since they seldom change, and in every tick in which
+/// requests are refused or a listener changed.
 const TICKS_PER_LISTENER_LIST: u64 = 5;
-/// The number of distinct sources changes once a second.
+/// The number of distinct sources is estimated once in this many ticks; it changes once a second.
 const TICKS_PER_ESTIMATE: u64 = 5;
 
-/// What is kept between snapshots.
+/// Takes snapshots, and keeps the state between them.
 pub struct Monitor {
     counts: CounterMap,
     distinct: DistinctMap,
@@ -66,10 +67,10 @@ pub struct Monitor {
     handshakes: HandshakeWindow,
     pressure: PressureMeter,
     listening: ListeningPorts,
-    /// Half-open handshakes above which sources and networks are looked at.
+    /// The number of half-open handshakes above which sources and prefixes are read.
     suspicion: u64,
     last_drops: u64,
-    /// A listener opened or closed.
+    /// A listener opened or closed since the last tick.
     listeners_changed: bool,
     half_open: Answer<Arc<HalfOpenTable>>,
     listeners: Answer<Vec<Listener>>,
@@ -80,11 +81,11 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Takes over the maps that are watched, and hands back the rest. It starts with what the kernel's
-    /// counters say now: only what comes is reported.
+    /// Takes the maps it observes and returns the others. The kernel's present counters are the baseline: only what is
+    /// counted from now on is reported.
     ///
     /// # Errors
-    /// Where the kernel's counters cannot be read.
+    /// Returns an error if the kernel's counters cannot be read.
     pub fn new(maps: Maps, mut kernel: Box<dyn KernelView>, config: &Config) -> io::Result<(Self, OtherMaps)> {
         let first_tcp_ext = kernel.tcp_ext()?;
         let others = OtherMaps {
@@ -122,7 +123,7 @@ impl Monitor {
         Ok((monitor, others))
     }
 
-    /// Goes by another configuration from now on.
+    /// Applies a changed configuration.
     pub fn take_up(&mut self, config: &Config) {
         self.sources.set_limit(config.source.max_half_open);
         self.ports.set_services(service_ports(config));
@@ -130,20 +131,20 @@ impl Monitor {
         self.suspicion = suspicion(config);
     }
 
-    /// Notes that a source became busy, so that it is among the top ones at once.
+    /// Adds a source that became busy to the top sources at once.
     pub fn note_busy(&mut self, source: Address) {
         self.sources.note_busy(source);
     }
 
-    /// Notes that a listener opened or closed, so that all are asked for at once.
+    /// Requests a new list of listeners with the next tick, because one opened or closed.
     pub const fn note_listeners(&mut self) {
         self.listeners_changed = true;
     }
 
-    /// Looks at counters that another daemon has left, so that what they count already is not taken for what comes.
+    /// Takes the counters left by the previous daemon as the baseline, so that they do not count as new traffic.
     ///
     /// # Errors
-    /// As [`Monitor::tick`].
+    /// See [`Monitor::tick`].
     pub fn begin_after(&mut self, datapath: &Datapath) -> Result<(), DatapathError> {
         self.tick(datapath, Vec::new(), false)?;
         self.handshakes.forget();
@@ -151,10 +152,11 @@ impl Monitor {
         Ok(())
     }
 
-    /// Takes a snapshot; sources and networks are read when `is_alert`, or when much is half open.
+    /// Takes a snapshot. Sources and prefixes are read if `is_alert`, or if many handshakes are half open.
     ///
     /// # Errors
-    /// Where a map cannot be read. What the kernel does not tell is left as it was, with a warning.
+    /// Returns an error if a map cannot be read. If the kernel's tables cannot be read, the last known ones are used
+    /// and a warning is logged.
     pub fn tick(
         &mut self,
         datapath: &Datapath,
@@ -206,7 +208,7 @@ impl Monitor {
         Ok(snapshot)
     }
 
-    /// About how many different sources there were in the last whole period, per second.
+    /// Returns the estimated number of different sources per second in the last complete period.
     fn distinct_per_second(&self, datapath: &Datapath, jiffies: u64) -> Result<f64, DatapathError> {
         let last_period = datapath.clock.second(jiffies).wrapping_sub(1);
         let periods_per_second = f64::from(datapath.ticks_per_second) / datapath.clock.second_in_jiffies() as f64;
@@ -245,14 +247,14 @@ fn service_ports(config: &Config) -> BTreeSet<u16> {
     config.services.iter().flat_map(|service| service.ports.iter().copied()).collect()
 }
 
-/// Half of the least threshold there is.
+/// Returns half of the lowest half-open threshold.
 fn suspicion(config: &Config) -> u64 {
     let services = config.services.iter().map(|service| service.max_half_open);
     let least = services.chain([config.thresholds.max_half_open]).min();
     u64::from(least.unwrap_or(0) / 2)
 }
 
-/// The kernel's last answer to a question, and why there is no newer one.
+/// The kernel's last answer to a query, and why there is no newer one.
 #[derive(Default)]
 struct Answer<T> {
     answer: T,
@@ -260,12 +262,12 @@ struct Answer<T> {
 }
 
 impl<T> Answer<T> {
-    /// Takes an answer. Where there is none the last one stays, and that is said once until there is again.
+    /// Stores an answer. On failure the previous one stays, and a warning is logged once until a query succeeds again.
     fn note(&mut self, what: &str, result: io::Result<T>) {
         match result {
             Ok(answer) => *self = Self { answer, problem: None },
             Err(error) => {
-                let problem = format!("the kernel does not tell its {what}: {error}");
+                let problem = format!("the kernel's {what} cannot be read: {error}");
                 if self.problem.is_none() {
                     warn!("{problem}");
                 }
@@ -275,24 +277,24 @@ impl<T> Answer<T> {
     }
 }
 
-/// What is left of the maps for others.
+/// The maps that are used by other parts of the daemon.
 pub struct OtherMaps {
-    /// Whose handshakes count.
+    /// The interfaces whose handshakes are counted.
     pub guarded: GuardedInterfaces,
-    /// What the datapath tells at once.
+    /// The ring buffer of the datapath's events.
     pub events: EventRing,
-    /// The source table, which is shared.
+    /// The source table, which is shared with the monitor.
     pub sources: SourceMap,
-    /// What the datapath may do.
+    /// The lease.
     pub control: ControlMap,
-    /// What the lists say of networks.
+    /// The rules that follow from the lists.
     pub rules: RuleMap,
     /// The host's own addresses.
     pub local: LocalAddresses,
-    /// What holds for SYNs with data.
+    /// The policies for SYNs with data, by port.
     pub payload: PayloadPolicies,
-    /// How SYNs are challenged.
+    /// The parameters of challenges.
     pub challenges: ChallengeMaps,
-    /// What a twin of the datapath is made from.
+    /// The live datapath state that a copy is made from to explain verdicts.
     pub live: LiveState,
 }

@@ -1,4 +1,5 @@
-//! The account of each port: what came (datapath), what is half open (kernel), what it can hold.
+//! The account of each port: the SYNs the datapath counted, the kernel's half-open handshakes, and the listeners'
+//! backlog.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,58 +10,58 @@ use crate::{
     kernel::{HalfOpenTable, Listener},
 };
 
-/// Ports without a listener that are reported, the busiest.
+/// How many ports without a listener are reported: those with the most SYNs.
 const MOST_CLOSED_PORTS: usize = 32;
 
-/// One port.
+/// The account of one port. Counts are totals of the datapath unless stated otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortSnapshot {
-    /// Which.
+    /// The port, in host byte order.
     pub port: u16,
-    /// SYNs.
+    /// SYNs received, including retransmits and dropped ones.
     pub syn: u64,
-    /// Half-open handshakes by the kernel.
+    /// Half-open handshakes in the kernel at present (`SYN_RECV`).
     pub half_open: u64,
-    /// SYN-ACKs sent again.
+    /// SYN-ACKs retransmitted.
     pub retried: u64,
     /// Handshakes completed.
     pub completed: u64,
-    /// What its listeners can hold together; 0 where there is none.
+    /// The sum of its listeners' backlogs; 0 if it has no listener.
     pub backlog: u64,
-    /// Completed connections that wait to be accepted.
+    /// Completed connections waiting to be accepted, over all its listeners.
     pub accept_queue: u64,
-    /// Handshakes begun, as far as they are judged.
+    /// Handshakes begun: SYNs without retransmits, dropped SYNs and SYNs to a port that is closed for a moment.
     pub begun: u64,
-    /// SYNs dropped by judgement.
+    /// SYNs dropped because of a judgement: blocks, limits, challenges and SYNs with data.
     pub restrained: u64,
-    /// Handshakes completed or reset.
+    /// Handshakes completed, or reset while half open.
     pub ended: u64,
-    /// SYNs that were to be answered with a cookie.
+    /// SYNs selected to be answered with a cookie.
     pub challenged: u64,
-    /// Handshakes completed on this host by sources that were not proven.
+    /// Handshakes completed on this host by sources that were not proven before.
     pub proved: u64,
-    /// Handshakes completed on this host, by IPv4 and by IPv6; containers complete their own.
+    /// Handshakes completed on this host over IPv4 and IPv6, excluding those completed in containers.
     pub here: [u64; 2],
-    /// Cookies that came back, by IPv4 and by IPv6.
+    /// Cookies returned by clients over IPv4 and IPv6.
     pub returned: [u64; 2],
-    /// One of its listeners has no room for another connection: its application accepts too slowly.
+    /// The accept queue of at least one listener is full: the application accepts too slowly.
     pub is_full: bool,
 }
 
 impl PortSnapshot {
-    /// Handshakes asked for, those dropped by judgement among them.
+    /// Returns the number of handshakes requested, including SYNs dropped because of a judgement.
     pub const fn attempts(&self) -> u64 {
         self.begun + self.restrained
     }
 }
 
-/// Reads the SYN counts a slab at a time: those of ports that have a listener with every tick, the
-/// others in turn, since every CPU has its own.
+/// Reads the SYN counts one slab at a time, since they are per CPU: slabs of ports with a listener or thresholds of
+/// their own with every tick, the others in turn.
 pub struct PortReader {
     map: PortMap,
     slabs: Vec<BTreeMap<u16, PortSyns>>,
     next: usize,
-    /// Ports that have thresholds of their own.
+    /// Ports that belong to a service with thresholds of its own.
     services: BTreeSet<u16>,
 }
 
@@ -73,7 +74,7 @@ impl PortReader {
         self.services = services;
     }
 
-    /// Reads the slabs that are due.
+    /// Reads the slabs that are due in this tick.
     pub(super) fn advance(&mut self, listeners: &[Listener]) -> Result<(), DatapathError> {
         let ports = listeners.iter().map(|listener| listener.local.port()).chain(self.services.iter().copied());
         let mut due: BTreeSet<usize> = ports.map(|port| usize::from(port) / PORTS_PER_SLAB).collect();
@@ -85,7 +86,7 @@ impl PortReader {
         Ok(())
     }
 
-    /// Every port that has a listener, and the busiest of those that have not.
+    /// Returns the account of every port that has a listener or belongs to a service, and of the busiest other ports.
     pub(super) fn report(
         &self,
         listeners: &[Listener],

@@ -1,4 +1,4 @@
-//! The networks that send most, and those with most half-open handshakes.
+//! The prefixes with the most SYNs, and those with the most half-open handshakes.
 
 use std::{cmp::Reverse, collections::HashMap};
 
@@ -11,36 +11,36 @@ use crate::datapath::{
 };
 
 const TOP: usize = 20;
-/// Networks with fewer SYNs than this are not followed.
+/// Prefixes with fewer SYNs than this are not tracked.
 const FEWEST_SYN: u64 = 16;
-/// Networks that are followed at most.
+/// How many prefixes are tracked at most.
 const MOST_FOLLOWED: usize = 16_384;
-/// Networks that are judged at most, those with most half-open handshakes.
+/// How many prefixes are judged at most: those with the most half-open handshakes.
 const MOST_SUSPECTS: usize = 64;
 
-/// One network.
+/// The account of one prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrefixSnapshot {
     /// Its first address.
     pub network: Address,
-    /// Its account.
+    /// Its counts since it got its cell.
     pub account: PrefixAccount,
 }
 
-/// What is judged of one network.
+/// The values of one prefix that a judgement is based on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrefixReading {
     /// Its first address.
     pub network: Address,
-    /// Handshakes half open.
+    /// Half-open handshakes.
     pub half_open: u64,
-    /// Handshakes that ended within the same time.
+    /// Handshakes completed or reset within the handshake lifetime.
     pub ended: u64,
-    /// Handshakes that did not end, since it has been among the busy ones.
+    /// SYNs less handshakes completed or reset, since the prefix got its cell.
     pub unanswered: u64,
 }
 
-/// Reads the accounts a slab at a time, or all at once when they are looked at closely.
+/// Reads the accounts one slab per tick, or all slabs in one tick when closer inspection is requested.
 pub struct PrefixReader {
     map: PrefixMap,
     next: usize,
@@ -50,7 +50,7 @@ pub struct PrefixReader {
     suspects: Vec<PrefixReading>,
 }
 
-/// What became of the handshakes of a network.
+/// The history of the handshakes of one prefix.
 #[derive(Default)]
 struct History {
     last_syn: u64,
@@ -70,7 +70,8 @@ impl PrefixReader {
         }
     }
 
-    /// Reads the next slab, or all that are left of this round; after the last, the top ones are known anew.
+    /// Reads the next slab or, if `closely`, all remaining slabs of this round. The last slab completes the round and
+    /// updates the top prefixes.
     pub(super) fn advance(&mut self, closely: bool, period: u32) -> Result<(), DatapathError> {
         loop {
             self.map.read(self.next, &mut self.accounts)?;
@@ -95,12 +96,12 @@ impl PrefixReader {
         self.top = top;
     }
 
-    /// The networks that sent most SYNs, most first.
+    /// Returns the prefixes with the most SYNs, largest first.
     pub(super) fn top(&self) -> Vec<PrefixSnapshot> {
         self.top.clone()
     }
 
-    /// The networks with most half-open handshakes, most first.
+    /// Returns the prefixes with the most half-open handshakes, largest first.
     pub(super) fn suspects(&self) -> &[PrefixReading] {
         &self.suspects
     }
@@ -119,7 +120,7 @@ fn follow(
         }
         let history = histories.entry(*network).or_default();
         if account.syn < history.last_syn {
-            // It lost its cell in between, and counts anew.
+            // The prefix lost its cell in the meantime, and its counts restarted at 0.
             history.half_open.restart();
             history.ended.restart();
         }
@@ -161,7 +162,7 @@ mod tests {
         assert_eq!(look(1000, 10, 8), Some((990, 10)));
         assert_eq!(look(1000, 10, 15), Some((900, 0)));
         assert_eq!(look(1000, 10, 16), None);
-        // It lost its cell, and got it again.
+        // The prefix lost its cell and got it again.
         assert_eq!(look(50, 0, 16), Some((50, 0)));
     }
 

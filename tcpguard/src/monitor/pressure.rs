@@ -1,7 +1,7 @@
-//! What the thresholds are compared with: for the host, and for each service with thresholds of its own.
+//! The values compared with the thresholds, for the host and for each service with thresholds of its own.
 //!
-//! Beside the counts there is what *comes*: the count that what arrives at this moment would lead to, if
-//! it went on. Counts fall only as handshakes expire, a minute after an attack; what comes falls with it.
+//! Each count is accompanied by an *incoming* value: the count that the current rate would lead to if it continued.
+//! Counts fall only as handshakes expire, a minute after an attack; incoming values fall as soon as it ends.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,71 +18,71 @@ use crate::{
     kernel::{HalfOpen, HalfOpenTable, TcpExt},
 };
 
-/// What comes is measured over this.
+/// The span over which incoming values are measured.
 const MOMENT: Duration = Duration::from_millis(450);
-/// Refused requests, and malformed segments, are counted over this.
+/// The span over which refused requests and malformed segments are counted.
 const SECOND: Duration = Duration::from_secs(1);
-/// Seconds for which the kernel keeps a request that it answers six times (`tcp_synack_retries` = 5).
+/// How long the kernel keeps a request it answers six times (`tcp_synack_retries` = 5), in seconds.
 const LIFETIME_SECONDS: f64 = 63.0;
-/// The kernel's rows of this age are what comes: a client has answered by then, and the SYN-ACK was not
-/// sent again yet.
+/// The age of the kernel's rows that count as incoming: a legitimate client has answered by then, and the SYN-ACK has
+/// not been retransmitted yet.
 const FRESH: std::ops::Range<Duration> = Duration::from_millis(300)..Duration::from_millis(700);
-/// For how long a port whose application accepted too slowly is taken for one that may do so again.
+/// How long a port stays marked as slow after its accept queue was last seen full.
 const SLOW_FOR: Duration = Duration::from_secs(10);
 
-/// What thresholds are compared with.
+/// The values compared with the thresholds, of the host or of one service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Readings {
-    /// Half-open handshakes.
+    /// Numbers of half-open handshakes.
     pub half_open: HalfOpenCounts,
-    /// Half-open handshakes that what arrives at this moment would lead to.
+    /// The number of half-open handshakes that the current rate would lead to.
     pub half_open_coming: u64,
-    /// Requests refused for want of resources, in the last second.
+    /// Connection requests refused in the last second.
     pub refused: u64,
-    /// The same per second, at this moment.
+    /// Connection requests refused per second, at the current rate.
     pub refused_coming: u64,
-    /// Segments that no TCP sends, in the last second.
+    /// Malformed segments (no TCP implementation sends them) in the last second.
     pub malformed: u64,
-    /// The same per second, at this moment.
+    /// Malformed segments per second, at the current rate.
     pub malformed_coming: u64,
 }
 
-/// The host's readings and those of services, in the order of the configuration.
+/// The readings of the host and of the services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {
-    /// All ports but those of services.
+    /// All ports except those of services.
     pub host: Readings,
-    /// Each service.
+    /// Each service, in the order of the configuration.
     pub services: Vec<Readings>,
-    /// Ports whose application accepts too slowly: what waits there is not held against anybody.
+    /// Ports whose application accepts too slowly. Their handshakes are not counted against any scope.
     pub slow_ports: Vec<u16>,
 }
 
-/// One tick's counts, from which pressure is measured.
+/// The counts of one tick that pressure is measured from.
 pub(super) struct Counts<'a> {
     pub totals: &'a Totals,
     pub tcp_ext: &'a TcpExt,
     pub kernel: &'a HalfOpenTable,
     pub ports: &'a [PortSnapshot],
-    /// The datapath's period of half-open windows.
+    /// The datapath's current period of half-open windows.
     pub period: u32,
 }
 
-/// Remembers what pressure is measured against.
+/// Keeps the previous counts that pressure is measured against.
 pub(super) struct PressureMeter {
     services: Vec<Service>,
     host: Scope,
-    /// Each with what is left out of it: its slow ports.
+    /// Each service, and the counts excluded from it: those of its slow ports.
     by_service: Vec<(Scope, LeftOut)>,
-    /// What was seen of ports that are left out of the host's account.
+    /// The counts of ports that are excluded from the host's account.
     left_out: LeftOut,
     slow: BTreeMap<u16, Instant>,
 }
 
-/// Sums that only grow.
+/// Totals, which only grow.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sums {
-    /// Handshakes asked for, those dropped by judgement among them.
+    /// Handshakes requested, including SYNs dropped because of a judgement.
     attempts: u64,
     /// Handshakes begun.
     begun: u64,
@@ -114,7 +114,7 @@ impl PressureMeter {
         }
     }
 
-    /// Measures other services from now on; one that was measured before goes on.
+    /// Replaces the services. The measurements of a service with the same ports continue.
     pub fn take_up(&mut self, services: Vec<Service>) {
         let mut before: Vec<_> = self.services.drain(..).zip(self.by_service.drain(..)).collect();
         for service in services {
@@ -127,7 +127,7 @@ impl PressureMeter {
         }
     }
 
-    /// What was counted up to now is left out: it was another daemon's.
+    /// Discards what was counted so far, because it belongs to the previous daemon.
     pub fn forget(&mut self) {
         for scope in self.by_service.iter_mut().map(|(scope, _)| scope).chain([&mut self.host]) {
             scope.window.forget();
@@ -158,7 +158,7 @@ impl PressureMeter {
             attempts: (totals.begun() + dropped_by_judgement).saturating_sub(left_out.attempts),
             begun: totals.begun().saturating_sub(left_out.begun),
             ended: totals.ended().saturating_sub(left_out.ended),
-            // The application's fault is not an attack: a full accept queue is told of by itself.
+            // A full accept queue is the application's fault, not an attack, and is reported separately.
             refused: counts.tcp_ext.listen_drops.saturating_sub(counts.tcp_ext.listen_overflows),
             malformed: malformed(totals),
         };
@@ -212,7 +212,7 @@ impl Scope {
         }
     }
 
-    /// What was added within `span` up to now, and how many seconds that really was.
+    /// Returns the increase within `span` up to now, and the seconds it actually covers.
     fn since(&self, now: Instant, span: Duration, sums: Sums) -> (Sums, f64) {
         let Some((then, before)) = self.past.iter().find(|(then, _)| now.duration_since(*then) <= span) else {
             return (Sums::default(), 0.0);
@@ -229,7 +229,7 @@ impl Scope {
 }
 
 impl LeftOut {
-    /// Adds what came to the ports that are left out, since the last time.
+    /// Adds what the excluded ports received since the last call.
     fn note(&mut self, ports: &[PortSnapshot], is_left_out: impl Fn(u16) -> bool) {
         for port in ports {
             let before = self.last.insert(port.port, *port).unwrap_or_default();
@@ -242,7 +242,7 @@ impl LeftOut {
     }
 }
 
-/// All segments that no TCP sends, dropped or not.
+/// Returns the number of malformed segments, dropped or not.
 fn malformed(totals: &Totals) -> u64 {
     [Counter::BadFlags, Counter::DropBadFlags, Counter::BadDataOffset, Counter::DropBadDataOffset]
         .map(|counter| totals.get(counter))
@@ -250,7 +250,7 @@ fn malformed(totals: &Totals) -> u64 {
         .sum()
 }
 
-/// The count of rows that those that came a moment ago would lead to.
+/// Returns the number of rows that the current rate of new rows would lead to.
 fn fresh(rows: &[HalfOpen], is_ours: impl Fn(u16) -> bool) -> u64 {
     let fresh = rows.iter().filter(|row| row.retransmits == 0 && FRESH.contains(&row.age) && is_ours(row.local.port()));
     (fresh.count() as f64 / (FRESH.end - FRESH.start).as_secs_f64() * LIFETIME_SECONDS) as u64
@@ -323,7 +323,7 @@ mod tests {
         let pressure = bench.at(200, &totals(1400, 0), &[port(443, 500), slow]);
         assert_eq!(pressure.host.half_open.datapath, 100);
         assert_eq!(pressure.slow_ports, [80]);
-        // Once it accepts again, what came before is not held against it.
+        // When it accepts again, earlier handshakes are not counted against it.
         let pressure = bench.at(20_000, &totals(1410, 0), &[port(443, 500), port(80, 910)]);
         assert_eq!(pressure.host.half_open.datapath, 110);
     }

@@ -6,38 +6,38 @@ use tcpguard_common::counters::Counter;
 
 use crate::datapath::maps::Totals;
 
-/// How far back a rate looks, in snapshots.
+/// The span a rate covers, in snapshots.
 const SNAPSHOTS: usize = 10;
 
-/// What happened per second, over the last second or so.
+/// Rates per second over the last second or so.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rates {
-    /// Frames.
+    /// Frames received.
     pub packets: f64,
-    /// SYNs.
+    /// SYNs received.
     pub syn: f64,
     /// Handshakes completed.
     pub completed: f64,
-    /// SYN-ACKs sent again.
+    /// SYN-ACKs retransmitted.
     pub retried: f64,
-    /// Resets.
+    /// RST segments received.
     pub rst: f64,
     /// Frames dropped.
     pub dropped: f64,
     /// SYNs answered with a cookie.
     pub challenged: f64,
-    /// Different sources of SYNs, about.
+    /// The estimated number of different sources of SYNs.
     pub distinct_sources: f64,
 }
 
-/// Remembers the totals of the last second.
+/// Keeps the totals of the last second.
 #[derive(Default)]
 pub struct RateMeter {
     past: VecDeque<(Instant, Totals)>,
 }
 
 impl RateMeter {
-    /// The rates up to now.
+    /// Returns the rates at the time of the call.
     pub fn measure(&mut self, totals: &Totals, distinct_sources: f64) -> Rates {
         self.measure_at(Instant::now(), totals, distinct_sources)
     }

@@ -1,4 +1,4 @@
-//! One moment, as the daemon saw it.
+//! What one tick measured.
 
 use std::sync::Arc;
 
@@ -12,49 +12,49 @@ use super::{
     HalfOpenCounts, PortSnapshot, PrefixReading, PrefixSnapshot, Pressure, Rates, SourceReading, TopSources, WallClock,
 };
 
-/// What the datapath and the kernel said at one tick. Decisions and answers are made from this alone.
+/// The state of the datapath and the kernel at one tick. Judgements and API responses are based on this alone.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// When.
+    /// The time of the tick.
     pub clock: WallClock,
-    /// Which period of half-open windows that was.
+    /// The current period of half-open windows.
     pub period: u32,
-    /// The datapath's counters.
+    /// The datapath's counters, summed over all CPUs.
     pub totals: Totals,
-    /// Rates over the last second.
+    /// Rates per second over the last second.
     pub rates: Rates,
-    /// Half-open handshakes.
+    /// Numbers of half-open handshakes.
     pub half_open: HalfOpenCounts,
-    /// The kernel's half-open handshakes.
+    /// The kernel's half-open handshakes, one row each.
     pub kernel_half_open: Arc<HalfOpenTable>,
-    /// Why the kernel's own view is not up to date.
+    /// Why the kernel's tables could not be read in this tick; the last known ones are reported.
     pub kernel_problem: Option<String>,
-    /// The kernel's counters since the namespace began.
+    /// The kernel's TCP counters since the network namespace was created.
     pub tcp_ext: TcpExt,
-    /// Connection requests that the kernel refused for want of resources, since the daemon started.
+    /// Connection requests refused by the kernel since the daemon started.
     pub refused: u64,
-    /// Ports.
+    /// The accounts of ports.
     pub ports: Vec<PortSnapshot>,
-    /// Networks that sent most.
+    /// The prefixes that sent the most SYNs.
     pub prefixes: Vec<PrefixSnapshot>,
-    /// What thresholds are compared with.
+    /// The values compared with the thresholds.
     pub pressure: Pressure,
-    /// Sources that may have to answer for it; none are read while all is far below the thresholds.
+    /// Candidate offenders among the sources; empty while all counts are far below the thresholds.
     pub suspects: Vec<SourceReading>,
-    /// Networks that may have to.
+    /// Candidate offenders among the prefixes.
     pub suspect_prefixes: Vec<PrefixReading>,
-    /// Listeners.
+    /// The kernel's TCP listeners.
     pub listeners: Vec<Listener>,
-    /// How many sources have an entry.
+    /// The number of entries in the source table.
     pub tracked_sources: u64,
-    /// Who is at the top, in each order.
+    /// The top sources of each order.
     pub top_sources: Arc<TopSources>,
-    /// How each interface stands.
+    /// The status of each interface.
     pub interfaces: Vec<InterfaceStatus>,
 }
 
 impl Snapshot {
-    /// Leaves out what only makes sense where completed handshakes are seen.
+    /// Removes the values that are meaningful only where completed handshakes are seen.
     pub(crate) fn leave_datapath_out(&mut self) {
         let readings = std::iter::once(&mut self.pressure.host).chain(&mut self.pressure.services);
         readings.for_each(|readings| readings.half_open.datapath = 0);

@@ -1,8 +1,8 @@
-//! Finding the top sources without reading the whole table with every tick.
+//! Finds the top sources without reading the whole source table in every tick.
 //!
-//! The table is walked in slices; after a round the top ones of each order are known, and the filter of
-//! known sources can be rebuilt. A source that becomes busy between two rounds is told of by an event.
-//! Who is at the top is kept as addresses; their entries are read when they are asked for.
+//! The table is scanned in slices. After each round the top sources of every order are known, and the filter of known
+//! sources can be rebuilt. A source that becomes busy between two rounds is reported by an event of the datapath. Only
+//! the addresses of top sources are kept; their entries are read on request.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -14,21 +14,21 @@ use crate::datapath::{
     maps::{KnownSources, NewFilter, SourceMap, SourceScan},
 };
 
-/// Sources that are kept for each order.
+/// How many sources are kept for each order.
 pub const MOST_TOP_SOURCES: usize = 256;
-/// Busy sources that are remembered between rounds.
+/// How many busy sources are remembered between rounds.
 const MOST_BUSY: usize = 1024;
-/// Sources over their limit that one round gathers.
+/// How many sources over their limit one round collects.
 const MOST_OVER_LIMIT: usize = 4096;
-/// Batches of the table that are read with one tick. A table of 200,000 takes five seconds a round.
+/// Batches of the table read per tick. A round over a table of 200,000 entries takes five seconds.
 const BATCHES_PER_TICK: usize = 4;
-/// Rounds between two rebuilds of the filter.
+/// Rounds between two rebuilds of the filter of known sources.
 const ROUNDS_PER_REBUILD: u32 = 20;
 
-/// What sources are ordered by.
+/// The value sources are ordered by, largest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceOrder {
-    /// SYNs.
+    /// SYNs received.
     Syn,
     /// Half-open handshakes.
     HalfOpen,
@@ -39,7 +39,7 @@ pub enum SourceOrder {
 impl SourceOrder {
     const ALL: [Self; 3] = [Self::Syn, Self::HalfOpen, Self::Dropped];
 
-    /// What an entry weighs in this order in period `now`.
+    /// Returns the value of `entry` in this order; `now` is the current period of half-open windows.
     pub fn weight(self, entry: &SourceEntry, now: u32) -> u64 {
         match self {
             Self::Syn => entry.syn,
@@ -49,7 +49,7 @@ impl SourceOrder {
     }
 }
 
-/// Who is at the top in some order; each source once.
+/// The addresses of the top sources of all orders, sorted and without duplicates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopSources(Vec<Address>);
 
@@ -60,33 +60,33 @@ impl TopSources {
         Self(addresses)
     }
 
-    /// All of them.
+    /// Returns the addresses in ascending order.
     pub fn addresses(&self) -> &[Address] {
         &self.0
     }
 }
 
-/// What is judged of one source.
+/// The values of one source that a judgement is based on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceReading {
-    /// Who.
+    /// The source address.
     #[serde(with = "as_text")]
     pub source: Address,
-    /// Handshakes half open.
+    /// Half-open handshakes.
     pub half_open: u64,
-    /// Of these, the ones that began in the last two periods.
+    /// The subset of them that began in the last two periods.
     pub recent_half_open: u64,
     /// Handshakes completed in the last two periods.
     pub recent_completed: u64,
-    /// About how many ports it asked for in this period.
+    /// The estimated number of different ports it sent SYNs to in the current period.
     pub ports: u32,
-    /// SYNs that were not dropped, since it has its entry.
+    /// SYNs that were not dropped since the source got its entry.
     pub passed: u64,
-    /// Until when it is blocked, in jiffies.
+    /// When its block ends, in jiffies; 0 if it was never blocked.
     pub blocked_until: u64,
 }
 
-/// An address as it is shown.
+/// Serializes an address as text.
 mod as_text {
     use std::net::IpAddr;
 
@@ -119,20 +119,20 @@ impl SourceReading {
 
 pub(super) struct SourceWatch {
     sources: SourceMap,
-    /// Half-open handshakes that one source may have.
+    /// Half-open handshakes allowed per source.
     limit: u64,
     known: KnownSources,
     scan: SourceScan,
     round: Round,
-    /// In a round that is to rebuild it.
+    /// The new filter, during a round that rebuilds it.
     filter: Option<NewFilter>,
     rounds: u32,
-    /// The latest sources that became busy.
+    /// The sources that became busy most recently, oldest first.
     busy: VecDeque<Address>,
     finished: FinishedRound,
 }
 
-/// What a round over the table finds.
+/// What the current round over the table has found so far.
 #[derive(Default)]
 struct Round {
     entries: u64,
@@ -140,14 +140,14 @@ struct Round {
     over_limit: Vec<Address>,
 }
 
-/// What the last round found.
+/// The result of the last complete round.
 #[derive(Default)]
 struct FinishedRound {
     entries: u64,
     leaders: Vec<Address>,
     most_half_open: Vec<Address>,
     over_limit: Vec<Address>,
-    /// The leaders and those that became busy since.
+    /// The leaders and the sources that became busy since.
     top: Arc<TopSources>,
     is_top_stale: bool,
 }
@@ -167,12 +167,12 @@ impl SourceWatch {
         }
     }
 
-    /// Half-open handshakes that one source may have.
+    /// Sets the number of half-open handshakes allowed per source.
     pub fn set_limit(&mut self, limit: u32) {
         self.limit = limit.into();
     }
 
-    /// Reads the next slice of the table; `period` is the period of half-open windows.
+    /// Reads the next slice of the table; `period` is the current period of half-open windows.
     pub fn advance(&mut self, period: u32) -> Result<(), DatapathError> {
         for _ in 0..BATCHES_PER_TICK {
             let (round, known, filter, limit) = (&mut self.round, &self.known, &mut self.filter, self.limit);
@@ -211,7 +211,8 @@ impl SourceWatch {
         Ok(())
     }
 
-    /// The sources with most half-open handshakes, and all that are over their limit, as they stand now.
+    /// Returns the present values of the sources with the most half-open handshakes, of those over their limit, and of
+    /// those that became busy.
     pub fn suspects(&self, period: u32) -> Result<Vec<SourceReading>, DatapathError> {
         let finished = &self.finished;
         let all = finished.most_half_open.iter().chain(&finished.over_limit).chain(&self.busy).copied();
@@ -223,7 +224,7 @@ impl SourceWatch {
         Ok(readings)
     }
 
-    /// Keeps a source that became busy among the top ones, until many others have become busy since.
+    /// Adds a source that became busy to the top sources, until [`MOST_BUSY`] others have become busy since.
     pub fn note_busy(&mut self, source: Address) {
         if self.busy.contains(&source) {
             return;
@@ -261,12 +262,12 @@ impl Round {
     }
 }
 
-/// The heaviest sources of one order. Twice as many as wanted are gathered before the lighter half is
-/// let go, so that a walk costs little for each of many light ones.
+/// The heaviest sources of one order. Twice as many as needed are collected before the lighter half is discarded, to
+/// keep the cost per entry low in a table of many light sources.
 #[derive(Default)]
 struct Leaders {
     sources: Vec<(u64, Address)>,
-    /// What a source must weigh to be gathered.
+    /// Only sources heavier than this are collected.
     least: u64,
 }
 

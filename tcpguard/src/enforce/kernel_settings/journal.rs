@@ -1,5 +1,5 @@
-//! What kernel settings were before they were changed, written down where the next daemon finds it: also one whose
-//! configuration says other paths.
+//! The original values of changed kernel settings, saved where the next daemon finds them, even if its configuration
+//! specifies other paths.
 
 use std::{
     fs::{self, File},
@@ -14,30 +14,30 @@ use serde::{Deserialize, Serialize};
 use super::ChangedSetting;
 use crate::fault;
 
-/// The first place for journals: one that no configuration moves.
+/// The preferred directory for journals, which does not depend on the configuration.
 pub(super) const HOME: &str = "/run/tcpguard";
 
-/// What is written down.
+/// The contents of a journal.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct Entry {
-    /// Settings belong to a network namespace: its cookie.
+    /// The cookie of the network namespace that the settings belong to.
     pub namespace: u64,
-    /// What is changed.
+    /// The changed settings.
     pub settings: Vec<ChangedSetting>,
-    /// Until when, in jiffies, SYN cookies are good that depend on settings that are changed; 0: none are.
+    /// When the last SYN cookie that depends on the changed settings expires, in jiffies; 0 if there is none.
     #[serde(default)]
     pub cookies_until: u64,
 }
 
-/// The file.
+/// The journal file of one network namespace.
 pub(super) struct Journal {
-    /// In order of preference: the first that can be written to is.
+    /// Paths in order of preference; the first writable one is used.
     places: Vec<PathBuf>,
     namespace: u64,
 }
 
 impl Journal {
-    /// One of a network namespace, in the first of these folders that can be written to.
+    /// Creates the journal of a network namespace, to be kept in the first writable directory of `folders`.
     pub fn new(folders: &[&Path], namespace: u64) -> Self {
         let name = format!("kernel-settings.{namespace}.json");
         let mut places: Vec<PathBuf> = folders.iter().map(|folder| folder.join(&name)).collect();
@@ -45,12 +45,13 @@ impl Journal {
         Self { places, namespace }
     }
 
-    /// Whether there is one.
+    /// Returns `true` if the journal exists in one of its places.
     pub fn is_there(&self) -> bool {
         self.places.iter().any(|place| place.exists())
     }
 
-    /// What a daemon has left. Where two have, in two places, the last place is that of the older one: what it found counts.
+    /// Returns what a daemon left behind. If there are journals in two places, the last place is that of the older one,
+    /// and its values take precedence.
     pub fn read(&self) -> Entry {
         let mut entries: Vec<Entry> = self.places.iter().filter_map(|place| self.read_at(place)).collect();
         let Some(mut entry) = entries.pop() else { return Entry::default() };
@@ -66,19 +67,19 @@ impl Journal {
     fn read_at(&self, place: &Path) -> Option<Entry> {
         let owner = |path: &Path| fs::metadata(path).map(|metadata| metadata.uid()).ok();
         let (writer, folder) = (owner(place)?, place.parent().and_then(owner));
-        // Root puts back what the service's user has written down, in a folder of that user's.
+        // Root restores what the service's user saved, in a directory of that user.
         if writer != 0 && writer != geteuid().as_raw() && Some(writer) != folder {
-            tracing::warn!("{} was written by the user {writer}: it is not believed", place.display());
+            tracing::warn!("the journal {} is ignored: its owner (user {writer}) is not trusted", place.display());
             return None;
         }
         let entry: Entry = serde_json::from_slice(&fs::read(place).ok()?).ok()?;
         (entry.namespace == self.namespace).then_some(entry)
     }
 
-    /// Written whole, and brought to the disk, before anything is changed.
+    /// Writes the journal atomically and syncs it to disk. This is done before any setting is changed.
     ///
     /// # Errors
-    /// With the last place that was tried, where none can be written to.
+    /// Returns the last path tried and its error if no place is writable.
     pub fn write(&self, settings: &[ChangedSetting], cookies_until: u64) -> Result<(), (PathBuf, io::Error)> {
         let entry = Entry { namespace: self.namespace, settings: settings.to_vec(), cookies_until };
         fault::point("writing the journal");
@@ -96,7 +97,7 @@ impl Journal {
         Err(problem)
     }
 
-    /// Nothing is changed any more.
+    /// Removes the journal, because no setting is changed any more.
     pub fn remove(&self) {
         self.remove_where(|_| true);
     }
@@ -113,7 +114,7 @@ impl Journal {
 }
 
 fn write_whole(place: &Path, bytes: &[u8]) -> io::Result<()> {
-    // A folder of the configuration's is the configuration's to make.
+    // Directories given by the configuration are not created here.
     if place.parent() == Some(Path::new(HOME)) {
         fs::create_dir_all(HOME)?;
     }

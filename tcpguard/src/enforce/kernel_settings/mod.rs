@@ -1,5 +1,5 @@
-//! Kernel settings (sysctl) that are changed for as long as an attack lasts. What they were is written down
-//! first, so that they come back whatever becomes of the daemon: on leaving, at its end, or at its next start.
+//! Kernel settings (sysctl) that are changed while an attack lasts. Their original values are saved first, so that they
+//! can always be restored: after the attack, when the daemon ends, or at its next start.
 
 mod journal;
 
@@ -25,15 +25,15 @@ const SYSCTL: &str = "/proc/sys";
 /// A setting that was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangedSetting {
-    /// Its name, with dots.
+    /// Its name, with dots, as for `sysctl`.
     pub name: String,
-    /// What it was.
+    /// Its original value.
     pub original: String,
-    /// What it is now.
+    /// Its present value.
     pub value: String,
 }
 
-/// Why a setting was not changed.
+/// The reason a setting was not changed.
 #[derive(Debug, Error)]
 pub enum SettingError {
     /// It cannot be read.
@@ -42,37 +42,37 @@ pub enum SettingError {
     /// It cannot be written.
     #[error("the kernel setting {0} cannot be changed: {1}")]
     Write(String, io::Error),
-    /// What it was cannot be written down, so it is not changed.
-    #[error("kernel settings are not changed, since what they are cannot be written down in {0}: {1}")]
+    /// The original value cannot be saved, so the setting is not changed.
+    #[error("kernel settings are not changed, because the journal {0} cannot be written: {1}")]
     Journal(PathBuf, io::Error),
 }
 
-/// What must stay until the last SYN cookie is good for nothing.
+/// The settings that have to stay changed until the last SYN cookie expires.
 const KEPT_FOR_COOKIES: [&str; 2] = [COOKIES_SETTING, TIMESTAMPS_SETTING];
 
-/// What became of a setting.
+/// The outcome for one setting.
 #[derive(Debug)]
 pub enum SettingOutcome {
     /// It was changed.
     Changed(ChangedSetting),
-    /// It could not be.
+    /// It could not be changed.
     Failed(&'static str, SettingError),
-    /// It was to come back.
+    /// It was to be restored.
     Restored(Restored),
 }
 
-/// What became of a setting that was to come back.
+/// The outcome of restoring a setting.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Restored {
-    /// It is what it was.
+    /// It has its original value again.
     Back(ChangedSetting),
-    /// Somebody else has changed it since: it is left alone.
+    /// It was changed by another program in the meantime, and is left alone.
     LeftAlone(ChangedSetting),
-    /// It could not be written.
+    /// It could not be restored.
     Failed(ChangedSetting, String),
 }
 
-/// Changes settings, and puts them back.
+/// Changes kernel settings and restores them.
 pub struct KernelSettings {
     root: PathBuf,
     journal: Journal,
@@ -81,26 +81,26 @@ pub struct KernelSettings {
 }
 
 impl KernelSettings {
-    /// With a journal beside `socket`, where it cannot be in a folder that no configuration moves. What a daemon that died
-    /// has left changed is put back, but for what SYN cookies depend on that it has sent and that are still good at
-    /// `jiffies`.
+    /// Opens the journal, which is in a fixed directory or, if that is not writable, next to `socket`. Restores the
+    /// settings left behind by a daemon that crashed, except those needed by SYN cookies that are still valid at
+    /// `jiffies`. No cookie is valid for more than `most_jiffies`.
     ///
     /// # Errors
-    /// Where the network namespace cannot be told.
+    /// Returns an error if the network namespace cannot be determined.
     pub fn open(socket: &Path, jiffies: u64, most_jiffies: u64) -> io::Result<(Self, Vec<Restored>)> {
         Ok(Self::open_at(Path::new(SYSCTL), journal_beside(socket)?, jiffies..jiffies + most_jiffies))
     }
 
-    /// Puts back what a daemon that does not run any more has left changed.
+    /// Restores the settings left behind by a daemon that no longer runs.
     ///
     /// # Errors
-    /// Where the network namespace cannot be told.
+    /// Returns an error if the network namespace cannot be determined.
     pub fn put_back(socket: &Path) -> io::Result<Vec<Restored>> {
-        // No cookie is good any more that depends on it.
+        // No valid cookie depends on the settings any more.
         Self::open(socket, 0, 0).map(|(_, restored)| restored)
     }
 
-    /// Whether a daemon has left settings of this network namespace changed.
+    /// Returns `true` if a daemon left settings of this network namespace changed.
     pub fn has_left(socket: &Path) -> bool {
         journal_beside(socket).is_ok_and(|journal| journal.is_there())
     }
@@ -117,24 +117,24 @@ impl KernelSettings {
         (settings, restored)
     }
 
-    /// The settings that are changed now.
+    /// Returns the settings that are changed at present.
     pub fn changed(&self) -> &[ChangedSetting] {
         &self.changed
     }
 
-    /// What a setting is.
+    /// Returns the present value of a setting.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Returns an error if it cannot be read.
     pub fn read(&self, name: &str) -> Result<String, SettingError> {
         let text = fs::read_to_string(self.path(name)).map_err(|error| SettingError::Read(name.to_owned(), error))?;
         Ok(text.trim().to_owned())
     }
 
-    /// What a setting of one number is.
+    /// Returns the present value of a numeric setting.
     ///
     /// # Errors
-    /// Where it cannot be read, or is no number.
+    /// Returns an error if it cannot be read or is not a number.
     pub fn number(&self, name: &str) -> Result<u64, SettingError> {
         let text = self.read(name)?;
         text.parse().map_err(|_| {
@@ -142,11 +142,12 @@ impl KernelSettings {
         })
     }
 
-    /// Changes a setting until it is put back; `None` where it is what it should be, or was changed to that
-    /// already (and maybe by somebody else since, whose word it then is).
+    /// Changes a setting until it is restored. Returns `None` if it already has this value, or was already changed to
+    /// it (and possibly by another program since, which is respected).
     ///
     /// # Errors
-    /// Where it cannot be read, written, or written down. It is what it was then.
+    /// Returns an error if it cannot be read or written, or its original value cannot be saved. It then keeps its
+    /// previous value.
     pub fn change(&mut self, name: &str, value: &str) -> Result<Option<ChangedSetting>, SettingError> {
         let before =
             self.changed.iter().position(|changed| changed.name == name).map(|place| self.changed.remove(place));
@@ -173,14 +174,15 @@ impl KernelSettings {
             Err(error) => {
                 self.changed.pop();
                 self.changed.extend(before);
-                // A journal that says too much does no harm: what is not as it says is left alone.
+                // Superfluous entries of the journal do no harm: a setting that does not have the recorded value is
+                // left alone.
                 self.write_journal().ok();
                 Err(error)
             }
         }
     }
 
-    /// Brings settings to what is wanted, and puts back those of which nothing is.
+    /// Changes the `wanted` settings to their values, and restores all others.
     pub fn bring_to(&mut self, wanted: &BTreeMap<&'static str, u64>) -> Vec<SettingOutcome> {
         let unwanted = |name: &str| !wanted.contains_key(name);
         let mut outcomes = Vec::new();
@@ -197,10 +199,10 @@ impl KernelSettings {
         outcomes
     }
 
-    /// What an operator has set it to: what it was before it was changed here.
+    /// Returns the operator's value of a setting: its original value, if it is changed.
     ///
     /// # Errors
-    /// Where it cannot be read, or is no number.
+    /// Returns an error if it cannot be read or is not a number.
     pub fn operators_number(&self, name: &str) -> Result<u64, SettingError> {
         match self.changed.iter().find(|changed| changed.name == name).and_then(|changed| changed.original.parse().ok())
         {
@@ -209,7 +211,7 @@ impl KernelSettings {
         }
     }
 
-    /// Until when, in jiffies, cookies are good that were sent: written down for the next daemon.
+    /// Saves for the next daemon when the last cookie expires, in jiffies.
     pub fn note_cookies(&mut self, until: u64) {
         if std::mem::replace(&mut self.cookies_until, until) == until || self.changed.is_empty() {
             return;
@@ -219,17 +221,17 @@ impl KernelSettings {
         }
     }
 
-    /// Until when cookies are good that a daemon before this one has sent.
+    /// Returns when the last cookie sent by the previous daemon expires, in jiffies.
     pub const fn cookies_until(&self) -> u64 {
         self.cookies_until
     }
 
-    /// Puts everything back.
+    /// Restores all settings.
     pub fn restore(&mut self) -> Vec<Restored> {
         self.restore_where(|_| true)
     }
 
-    /// Puts this one back.
+    /// Restores one setting.
     pub fn restore_only(&mut self, name: &str) -> Vec<Restored> {
         self.restore_where(|changed| changed == name)
     }
@@ -243,7 +245,7 @@ impl KernelSettings {
             Restored::Back(_) | Restored::LeftAlone(_) => None,
         });
         self.changed = kept.into_iter().chain(failed).collect();
-        // What could not be put back stays written down, for the next time.
+        // Settings that could not be restored stay in the journal for the next attempt.
         if self.changed.is_empty() {
             self.journal.remove();
         } else if let Err(error) = self.write_journal() {
@@ -384,7 +386,8 @@ mod tests {
         let bench = Bench::new();
         let (retries, cookies) = ("net.ipv4.tcp_synack_retries", COOKIES_SETTING);
         fs::create_dir(bench.folder.path().join("home")).expect("a folder");
-        // One that cannot write to the first place writes to the second; the next one reads both, and writes to the first.
+        // A daemon that cannot write to the first place writes to the second; the next one reads both and writes to the
+        // first.
         let (mut settings, _) = bench.open_in(&["missing", ""], 7, 0);
         settings.bring_to(&[(retries, 1), (cookies, 2)].into());
         settings.note_cookies(500);
@@ -413,7 +416,7 @@ mod tests {
         give(&bench.folder.path().join("kernel-settings.7.json"));
         let journal = Journal::new(&[bench.folder.path()], 7);
         assert!(journal.read().settings.is_empty());
-        // A service's user has its folder to itself, and root puts back what it has changed.
+        // The directory belongs to the service's user, and root restores what that user changed.
         give(bench.folder.path());
         let (_, restored) = bench.open();
         assert_eq!((restored.len(), bench.get(retries)), (1, "5".into()));
