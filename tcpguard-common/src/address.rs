@@ -5,7 +5,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::packet::Be16;
+use crate::wire::Be16;
 
 /// An IPv4 or IPv6 address in network byte order, as two words that are fast to hash and compare.
 #[repr(C)]

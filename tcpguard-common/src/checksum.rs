@@ -1,7 +1,7 @@
 //! The Internet checksum (RFC 1071). The result is correct in either byte order, as long as words are summed as
 //! they are stored in memory.
 
-use crate::packet::Be16;
+use crate::wire::Be16;
 
 /// Returns the sum of `words` as they are stored in memory, not yet folded to 16 bits.
 #[inline(always)]

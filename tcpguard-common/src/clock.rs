@@ -45,7 +45,7 @@ impl Clock {
     /// Returns the number of the slot (about 1/8 s) that `jiffies` lies in, by which the load of ports is
     /// counted.
     #[inline(always)]
-    pub const fn moment(self, jiffies: u64) -> u32 {
+    pub const fn slot(self, jiffies: u64) -> u32 {
         (jiffies >> (self.second_shift.wrapping_sub(3) & 63)) as u32
     }
 

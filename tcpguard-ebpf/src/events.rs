@@ -1,14 +1,14 @@
-//! Telling the daemon at once.
+//! The ring buffer of events, which the daemon receives at once.
 
 use aya_ebpf::{btf_maps::RingBuf, macros::btf_map};
-use tcpguard_common::{counters::Counter, event::Event};
+use tcpguard_common::abi::{counters::Counter, event::Event};
 
-use crate::accounts::counts;
+use crate::accounting::counters;
 
 #[btf_map]
 static EVENTS: RingBuf<Event, 65_536> = RingBuf::new();
 
-/// Reports `event`, or counts that it could not be.
+/// Reports `event`, or counts it as lost if the buffer is full.
 #[inline(always)]
 pub fn report(event: Event) {
     match EVENTS.reserve(0) {
@@ -16,6 +16,6 @@ pub fn report(event: Event) {
             slot.write(event);
             slot.submit(0);
         }
-        None => counts::add(Counter::EventsLost),
+        None => counters::add(Counter::EventsLost),
     }
 }

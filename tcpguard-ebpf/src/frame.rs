@@ -1,7 +1,7 @@
 //! The one place that touches packet memory.
 
 use aya_ebpf::programs::XdpContext;
-use tcpguard_common::packet::{Be16, PacketBytes};
+use tcpguard_common::wire::{Be16, PacketBytes};
 
 use crate::hook::{self, Context};
 
@@ -17,20 +17,20 @@ impl Frame {
         Self { start: context.data(), end: context.data_end() }
     }
 
-    /// What the daemon hands to a program that it runs itself.
+    /// A request of the daemon, which runs the program itself.
     #[inline(always)]
-    pub fn of_order(context: &XdpContext) -> Self {
+    pub fn of_request(context: &XdpContext) -> Self {
         Self { start: context.data(), end: context.data_end() }
     }
 
-    /// The frame with this length: cut off, or filled up with zeros. `None` where the driver has no room.
+    /// Returns the frame with this length, truncated or extended; `None` if the driver has no room.
     #[inline(always)]
     pub fn resized(self, context: &Context, length: usize) -> Option<Self> {
         let delta = length as isize - (self.end - self.start) as isize;
         hook::resize(context, length, delta).then(|| Self::of(context))
     }
 
-    /// Overwrites words at an even offset; `None` where the frame is too short.
+    /// Overwrites words at an even offset; `None` if the frame is too short.
     #[inline(always)]
     pub fn write<const WORDS: usize>(&self, offset: usize, words: [Be16; WORDS]) -> Option<()> {
         let at = self.start + offset;
@@ -45,7 +45,7 @@ impl Frame {
         Some(())
     }
 
-    /// Overwrites the frame's first bytes; false where it is too short.
+    /// Overwrites the frame's first bytes; returns false if it is too short.
     #[inline(always)]
     pub fn write_start(&self, bytes: [u8; 8]) -> bool {
         if self.start + bytes.len() > self.end {

@@ -1,11 +1,11 @@
-//! What the daemon sets before loading (see [`tcpguard_common::layout::setting`]). Each is a value of
-//! its own, so that a stage loads what it needs and no more.
+//! The variables that the daemon sets before it loads the programs (see [`tcpguard_common::abi::names::setting`]). Each is
+//! a variable of its own, so that a stage loads only what it needs.
 
 use aya_ebpf::Global;
 use tcpguard_common::{
+    abi::socket_layout::SocketLayout,
     address::{Address, prefix_mask},
     clock::Clock,
-    layout::SocketLayout,
 };
 
 #[unsafe(no_mangle)]
@@ -34,69 +34,69 @@ static GENERATION: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 static SOCKET_LAYOUT: Global<SocketLayout> = Global::new(SocketLayout::UNKNOWN);
 
-/// Secret of [`tcpguard_common::hash`].
+/// Returns the key of [`tcpguard_common::hash`].
 #[inline(always)]
 pub fn hash_key() -> u64 {
     HASH_KEY.load()
 }
 
-/// The network that `address` is accounted under.
+/// Returns the prefix that `address` is accounted under.
 #[inline(always)]
 pub fn network_of(address: Address) -> Address {
     address.masked(if address.is_ipv4() { PREFIX_MASK_IPV4.load() } else { PREFIX_MASK_IPV6.load() })
 }
 
-/// How long the kernel's jiffies are.
+/// Returns the lengths of the clock's periods.
 #[inline(always)]
 pub fn clock() -> Clock {
     CLOCK.load()
 }
 
-/// How many jiffies a second has.
+/// Returns the number of jiffies per second.
 #[inline(always)]
 pub fn ticks_per_second() -> u64 {
     TICKS_PER_SECOND.load()
 }
 
-/// The whole allowance of [`tcpguard_common::admission`].
+/// Returns the whole allowance of [`tcpguard_common::tracking::admission`].
 #[inline(always)]
 pub fn whole_allowance() -> u32 {
     WHOLE_ALLOWANCE.load()
 }
 
-/// Blocks of the filter of known sources: a power of two.
+/// Returns the number of blocks of the filter of known sources, a power of two.
 #[inline(always)]
 pub fn filter_blocks() -> u32 {
     FILTER_BLOCKS.load()
 }
 
-/// Whether the kernel can make SYN cookies: 0 or 1. Where it cannot, the verifier never gets to see that it is
-/// asked to.
+/// Returns 1 if the kernel can make SYN cookies, else 0. With 0 the verifier removes the calls of the helpers, which such a
+/// kernel does not have.
 #[inline(always)]
 pub fn can_make_cookies() -> u32 {
     CAN_MAKE_COOKIES.load()
 }
 
-/// Inode number of the network namespace that is guarded.
+/// Returns the inode number of the guarded network namespace.
 #[inline(always)]
 pub fn namespace() -> u32 {
     NAMESPACE.load()
 }
 
-/// Whether frames that pass are handed on to programs that were there before: 0 or 1.
+/// Returns 1 if frames that pass are passed on to chained programs, else 0.
 #[cfg(not(feature = "tc"))]
 #[inline(always)]
 pub fn chains() -> u32 {
     CHAINS.load()
 }
 
-/// Which of the datapaths this is that share maps.
+/// Returns the generation of this datapath, among those that share maps.
 #[inline(always)]
 pub fn generation() -> u64 {
     GENERATION.load()
 }
 
-/// Where the kernel keeps what the tracepoints need.
+/// Returns the offsets of the kernel's fields that the tracepoints read.
 #[inline(always)]
 pub fn socket_layout() -> SocketLayout {
     SOCKET_LAYOUT.load()

@@ -1,9 +1,9 @@
-//! The datapath's clock.
+//! Datapath time.
 
 use aya_ebpf::helpers::bpf_jiffies64;
 use tcpguard_common::clock::Clock;
 
-use crate::{control, settings};
+use crate::settings;
 
 /// One reading of the clock, and the periods it lies in.
 #[derive(Clone, Copy)]
@@ -23,28 +23,25 @@ impl Now {
         Self { jiffies, clock: settings::clock() }
     }
 
+    /// See [`Clock::second`].
     #[inline(always)]
     pub fn second(self) -> u32 {
         self.clock.second(self.jiffies)
     }
 
+    /// See [`Clock::slot`].
     #[inline(always)]
-    pub fn moment(self) -> u32 {
-        self.clock.moment(self.jiffies)
+    pub fn slot(self) -> u32 {
+        self.clock.slot(self.jiffies)
     }
 
-    /// The kernel's clock of TCP timestamps.
-    #[inline(always)]
-    pub fn milliseconds(self) -> u32 {
-        let milliseconds = (self.jiffies * 1000).checked_div(settings::ticks_per_second()).unwrap_or(0);
-        milliseconds.wrapping_add(control::timestamp_offset()) as u32
-    }
-
+    /// See [`Clock::epoch`].
     #[inline(always)]
     pub fn epoch(self) -> u32 {
         self.clock.epoch(self.jiffies)
     }
 
+    /// See [`Clock::window_period`].
     #[inline(always)]
     pub fn window_period(self) -> u32 {
         self.clock.window_period(self.jiffies)
@@ -53,6 +50,6 @@ impl Now {
 
 #[inline(always)]
 pub fn jiffies() -> u64 {
-    // SAFETY: the helper takes nothing and returns a number.
+    // SAFETY: the helper takes no arguments and returns a number.
     unsafe { bpf_jiffies64() }
 }

@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tcpguard_common::{
-    control::Control,
-    drops::DropReason,
+use tcpguard_common::abi::{
+    counters::DropReason,
     event::{Event, kind},
+    lease::Lease,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -171,7 +171,7 @@ impl Daemon {
         if !self.enforcer.has_cookies_under_way() {
             return;
         }
-        if let Err(error) = self.control.give(&Control::NONE) {
+        if let Err(error) = self.control.give(&Lease::NONE) {
             warn!("{error}");
         }
         tokio::task::block_in_place(|| self.enforcer.stop_cookies());
@@ -291,8 +291,8 @@ impl Daemon {
         if let Err(error) = self.lists.expire() {
             warn!("expired list entries could not be removed: {error}");
         }
-        let good_until = snapshot.clock.after(self.heartbeat_timeout);
-        self.control.give(&self.enforcer.control(&self.datapath, good_until, self.knows_local))?;
+        let valid_until = snapshot.clock.after(self.heartbeat_timeout);
+        self.control.give(&self.enforcer.control(&self.datapath, valid_until, self.knows_local))?;
         self.events.tick();
         self.cost.end_tick(Instant::now(), &self.datapath);
         Ok(Report {

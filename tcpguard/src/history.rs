@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tcpguard_common::counters::Counter;
+use tcpguard_common::abi::counters::Counter;
 
 use crate::{
     datapath::maps::Totals,

@@ -4,7 +4,10 @@
 
 use std::net::IpAddr;
 
-use tcpguard_common::{counters::Counter, drops::DropReason, packet::MAX_EXTENSION_HEADERS};
+use tcpguard_common::{
+    abi::counters::{Counter, DropReason},
+    packet::MAX_EXTENSION_HEADERS,
+};
 
 use crate::frame::{ACK, FIN, Frame, PSH, RST, SYN, URG};
 

@@ -7,7 +7,7 @@ use tcpguard::{
     config::{Config, Hook},
     datapath::{Datapath, DatapathOptions, Maps, maps::Totals},
 };
-use tcpguard_common::{challenge::PortChallenge, control::Control, counters::Counter};
+use tcpguard_common::abi::{counters::Counter, lease::Lease, port::PortChallenge};
 
 use crate::{
     build::check_test,
@@ -61,7 +61,7 @@ impl Guard {
     /// Returns an error if the map cannot be written.
     pub fn give_leave(&mut self, flags: u64) -> Result<()> {
         let terms = tcpguard::enforce::terms(&Config::default(), self.datapath.ticks_per_second);
-        self.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 1, ..terms })?;
+        self.maps.control.give(&Lease { valid_until: u64::MAX, flags, generation: 1, ..terms })?;
         Ok(())
     }
 

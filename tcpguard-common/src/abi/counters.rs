@@ -1,147 +1,309 @@
-//! The counters of the datapath, kept per CPU, and their names. The names are those of `/stats`.
+//! The table of everything that the datapath counts: the counters, the reasons for which frames are dropped, and the
+//! stages that decide.
+//!
+//! `/stats`, `/metrics`, `tcpguard explain` and docs/reference/drops.md are derived from this table. A new counter or
+//! drop reason is a row here and the stage that uses it (docs/howto/add-a-counter.md, add-a-drop-reason.md).
 
-#[cfg(doc)]
-use crate::drops::DropReason;
 use crate::packet::{SegmentKind, Unread};
 
-macro_rules! counters {
-    ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
-        /// A counter; its number is its index in the map.
-        #[repr(u32)]
+macro_rules! stages {
+    ($($(#[doc = $doc:literal])+ $stage:ident $name:ident;)*) => {
+        /// A stage of the packet pipeline (`tcpguard-ebpf/src/pipeline.rs`).
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Counter {
-            $($(#[$doc])* $variant,)*
+        pub enum Stage {
+            $($(#[doc = $doc])+ $stage,)*
         }
 
-        impl Counter {
-            /// All counters, in the order of their indices.
-            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+        impl Stage {
+            /// Every stage, in the order in which a packet passes them.
+            pub const ALL: &[Self] = &[$(Self::$stage,)*];
 
-            /// Returns the name under which the counter is reported.
+            /// Returns the name in the HTTP API and in messages.
             pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)*
-                }
+                match self { $(Self::$stage => stringify!($name),)* }
             }
         }
     };
 }
 
-counters! {
-    /// Frames received.
-    Packets => "packets",
-    /// SYNs that began a handshake, from sources that have an entry in the source table.
-    SynTracked => "syn_tracked",
-    /// SYNs whose source got no entry because of a flood of new sources.
-    SynUntracked => "syn_untracked",
-    /// SYN-ACKs: answers to connections opened by this host.
-    SynAck => "syn_ack",
-    /// Segments with ACK and neither SYN nor RST.
-    Ack => "ack",
-    /// Resets.
-    Rst => "rst",
-    /// Segments with an invalid combination of flags.
-    BadFlags => "bad_flags",
-    /// See [`Unread::NotIp`].
-    NotIp => "not_ip",
-    /// See [`Unread::NotTcp`].
-    NotTcp => "not_tcp",
-    /// See [`Unread::LaterFragment`].
-    LaterFragment => "later_fragment",
-    /// See [`Unread::Truncated`].
-    Truncated => "truncated",
-    /// See [`Unread::BadIpHeader`].
-    BadIpHeader => "bad_ip_header",
-    /// See [`Unread::BadDataOffset`].
-    BadDataOffset => "bad_data_offset",
-    /// See [`Unread::TooManyExtensions`].
-    TooManyExtensions => "too_many_extensions",
-    /// SYNs that carried data.
-    SynWithPayload => "syn_with_payload",
-    /// SYNs recognised as retransmits, which began no handshake.
-    SynRepeated => "syn_repeated",
-    /// Resets that ended a half-open handshake.
-    HandshakesReset => "handshakes_reset",
-    /// Handshakes completed.
-    Completed => "completed",
-    /// The subset of `completed` whose source had no entry because of a flood of new sources.
-    CompletedUntracked => "completed_untracked",
-    /// SYN-ACKs that the kernel retransmitted.
-    Retried => "retried",
-    /// Entries added to the source table.
-    SourcesAdmitted => "sources_admitted",
-    /// Events lost because the ring buffer was full.
-    EventsLost => "events_lost",
-    /// SYNs addressed to another host, which are not judged.
-    SynForwarded => "syn_forwarded",
-    /// SYNs to a port whose listener closed recently (most likely a restart), which are not judged.
-    SynClosed => "syn_closed",
-    /// SYNs that began a handshake and were answered with a cookie.
-    SynChallenged => "syn_challenged",
-    /// SYNs recognised as retransmits and answered with a cookie again.
-    SynChallengedAgain => "syn_challenged_again",
-    /// The subset of `syn_challenged` and `syn_challenged_again` that could not be answered and passed.
-    ChallengeFailed => "challenge_failed",
-    /// Segments of no connection that returned a valid cookie for the first time.
-    CookiesReturned => "cookies_returned",
-    /// See [`DropReason::BadFlags`].
-    DropBadFlags => "drop_bad_flags",
-    /// See [`DropReason::BadDataOffset`].
-    DropBadDataOffset => "drop_bad_data_offset",
-    /// See [`DropReason::PortZero`].
-    DropPortZero => "drop_port_zero",
-    /// See [`DropReason::SynPayload`].
-    DropSynPayload => "drop_syn_payload",
-    /// See [`DropReason::Denied`].
-    DropDenied => "drop_denied",
-    /// See [`DropReason::Blocked`].
-    DropBlocked => "drop_blocked",
-    /// See [`DropReason::BlockedPrefix`].
-    DropBlockedPrefix => "drop_blocked_prefix",
-    /// See [`DropReason::RateLimit`].
-    DropRateLimit => "drop_rate_limit",
-    /// See [`DropReason::FirstSyn`].
-    DropFirstSyn => "drop_first_syn",
-    /// See [`DropReason::StrayAck`].
-    DropStrayAck => "drop_stray_ack",
-    /// See [`DropReason::StrayFin`].
-    DropStrayFin => "drop_stray_fin",
-    /// See [`DropReason::StrayRst`].
-    DropStrayRst => "drop_stray_rst",
-    /// See [`DropReason::SpentCookie`].
-    DropSpentCookie => "drop_spent_cookie",
-    /// Would have been dropped: see [`DropReason::BadFlags`].
-    WouldBadFlags => "would_bad_flags",
-    /// Would have been dropped: see [`DropReason::BadDataOffset`].
-    WouldBadDataOffset => "would_bad_data_offset",
-    /// Would have been dropped: see [`DropReason::PortZero`].
-    WouldPortZero => "would_port_zero",
-    /// Would have been dropped: see [`DropReason::SynPayload`].
-    WouldSynPayload => "would_syn_payload",
-    /// Would have been dropped: see [`DropReason::Denied`].
-    WouldDenied => "would_denied",
-    /// Would have been dropped: see [`DropReason::Blocked`].
-    WouldBlocked => "would_blocked",
-    /// Would have been dropped: see [`DropReason::BlockedPrefix`].
-    WouldBlockedPrefix => "would_blocked_prefix",
-    /// Would have been dropped: see [`DropReason::RateLimit`].
-    WouldRateLimit => "would_rate_limit",
-    /// Would have been dropped: see [`DropReason::FirstSyn`].
-    WouldFirstSyn => "would_first_syn",
-    /// Would have been dropped: see [`DropReason::StrayAck`].
-    WouldStrayAck => "would_stray_ack",
-    /// Would have been dropped: see [`DropReason::StrayFin`].
-    WouldStrayFin => "would_stray_fin",
-    /// Would have been dropped: see [`DropReason::StrayRst`].
-    WouldStrayRst => "would_stray_rst",
-    /// Would have been dropped: see [`DropReason::SpentCookie`].
-    WouldSpentCookie => "would_spent_cookie",
+stages! {
+    /// Parsing: the frame holds no TCP segment that can be parsed.
+    Parse parse;
+    /// Check for invalid TCP flags.
+    Flags flags;
+    /// The stray filter, while the port is challenged.
+    Stray guard;
+    /// The segment is not a SYN and passes.
+    NotASyn not_a_syn;
+    /// Check for port 0.
+    PortZero port_zero;
+    /// The allow and deny lists.
+    Lists rules;
+    /// Check for a SYN with data.
+    Payload payload;
+    /// Blocks of the source or its prefix.
+    Block block;
+    /// The rate limit of the source.
+    RateLimit limit;
+    /// The challenge of unproven sources.
+    Challenge challenge;
+    /// The SYN is for another host or a port that lost its listener, and is not accounted.
+    Destination destination;
+    /// The SYN is accounted to its source and passes.
+    Account account;
+}
+
+/// What one count of a counter stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// A frame, whatever it holds. All other counters of frames add up to this one.
+    Frame,
+    /// A frame without a TCP segment that can be parsed.
+    Unparsed,
+    /// A segment that is not a SYN.
+    Segment,
+    /// A SYN that began a handshake to be judged.
+    SynBegun,
+    /// A SYN that began none: a retransmit, or one that is not judged.
+    SynNotBegun,
+    /// A frame that was dropped.
+    Dropped,
+    /// A frame that passed, and would have been dropped if drops were enabled.
+    WouldDrop,
+    /// An event that is counted in addition to its frame, or without one.
+    Event,
+}
+
+/// Why frames are dropped for a [`DropReason`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// No TCP implementation sends such a segment.
+    Invalid,
+    /// An operator's list entry.
+    Operator,
+    /// The judgement of the host, a service or a source.
+    Judgement,
+    /// The segment belongs to no connection.
+    Stray,
+}
+
+macro_rules! table {
+    (
+        $d:tt
+        totals { $($total:ident $field:ident $help:literal, metric $metric:ident, $total_of:ident [$($total_stage:ident)?];)* }
+        others { $($(#[doc = $doc:literal])+ $other:ident $name:ident, $other_of:ident [$($other_stage:ident)?];)* }
+        drops { $($reason:ident $reason_name:ident $what:literal,
+            counters $drop:ident $would:ident, $is_syn:literal $cause:ident [$reason_stage:ident], because $because:literal;)* }
+    ) => {
+        /// A counter. Its number is its index in the map.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Counter {
+            $(#[doc = $help] $total,)*
+            $($(#[doc = $doc])+ $other,)*
+            $(#[doc = concat!("Frames dropped: ", $what)] $drop,)*
+            $(#[doc = concat!("Frames that would be dropped if drops were enabled: ", $what)] $would,)*
+        }
+
+        impl Counter {
+            /// Every counter, in the order of its index.
+            pub const ALL: &[Self] = &[$(Self::$total,)* $(Self::$other,)* $(Self::$drop,)* $(Self::$would,)*];
+
+            /// Returns the name in `tcpguard explain` and in logs.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$total => stringify!($field),)*
+                    $(Self::$other => stringify!($name),)*
+                    $(Self::$drop => concat!("drop_", stringify!($reason_name)),)*
+                    $(Self::$would => concat!("would_", stringify!($reason_name)),)*
+                }
+            }
+
+            /// Returns what is counted.
+            pub const fn counted(self) -> Counted {
+                match self {
+                    $(Self::$total => Counted::$total_of,)*
+                    $(Self::$other => Counted::$other_of,)*
+                    $(Self::$drop => Counted::Dropped,)*
+                    $(Self::$would => Counted::WouldDrop,)*
+                }
+            }
+
+            /// Returns the stage that has decided on a frame that was counted here; `None` if the counter does not tell.
+            pub const fn stage(self) -> Option<Stage> {
+                match self {
+                    $($(Self::$total => Some(Stage::$total_stage),)?)*
+                    $($(Self::$other => Some(Stage::$other_stage),)?)*
+                    $(Self::$drop => Some(Stage::$reason_stage),)*
+                    _ => None,
+                }
+            }
+        }
+
+        /// The reason for which a frame is dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum DropReason {
+            $(#[doc = $what] $reason,)*
+        }
+
+        impl DropReason {
+            /// Every reason.
+            pub const ALL: &[Self] = &[$(Self::$reason,)*];
+
+            /// Returns the name in `/stats`, metrics and messages.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$reason => stringify!($reason_name),)* }
+            }
+
+            /// Returns what is dropped, for the documentation.
+            pub const fn what(self) -> &'static str {
+                match self { $(Self::$reason => $what,)* }
+            }
+
+            /// Returns why this frame is dropped, for `tcpguard explain`.
+            pub const fn because(self) -> &'static str {
+                match self { $(Self::$reason => $because,)* }
+            }
+
+            /// Returns the counter of the frames dropped.
+            #[inline(always)]
+            pub const fn counter(self) -> Counter {
+                match self { $(Self::$reason => Counter::$drop,)* }
+            }
+
+            /// Returns the counter of the frames that would be dropped if drops were enabled.
+            #[inline(always)]
+            pub const fn would_counter(self) -> Counter {
+                match self { $(Self::$reason => Counter::$would,)* }
+            }
+
+            /// Returns whether the frames dropped are SYNs.
+            pub const fn is_syn(self) -> bool {
+                match self { $(Self::$reason => $is_syn,)* }
+            }
+
+            /// Returns what the drop is based on.
+            pub const fn cause(self) -> Cause {
+                match self { $(Self::$reason => Cause::$cause,)* }
+            }
+
+            /// Returns the stage that drops.
+            pub const fn stage(self) -> Stage {
+                match self { $(Self::$reason => Stage::$reason_stage,)* }
+            }
+        }
+
+        /// Calls a macro with the rows of the counters that `/stats` shows under `totals`: counter, field, help text and
+        /// name of the metric.
+        #[macro_export]
+        macro_rules! for_each_total {
+            ($d callback:ident) => { $d callback! { $($total $field $help, $metric;)* } };
+        }
+    };
+}
+
+table! {
+    $
+    // Shown in `/stats` under `totals`, and as metrics.
+    totals {
+        Packets packets "Frames received on guarded interfaces", metric packets, Frame [];
+        SynAck syn_ack "SYN-ACKs received", metric syn_ack, Segment [NotASyn];
+        Ack ack "Segments received with ACK and without SYN or RST", metric ack, Segment [NotASyn];
+        Rst rst "Resets (RST) received", metric rst, Segment [NotASyn];
+        Completed completed "Handshakes completed", metric completed, Event [];
+        Retried retried "SYN-ACKs retransmitted by the kernel", metric syn_ack_retried, Event [];
+        SynRepeated syn_repeated "SYNs recognised as retransmits", metric syn_repeated, SynNotBegun [Account];
+        SynWithPayload syn_with_payload "SYNs that carried data", metric syn_with_payload, Event [];
+        HandshakesReset handshakes_reset "Half-open handshakes ended by a reset", metric handshakes_reset, Event [];
+        SynForwarded syn_forwarded "SYNs for other hosts; they are not judged",
+            metric syn_forwarded, SynNotBegun [Destination];
+        SynClosed syn_closed "SYNs to ports whose listener closed recently; they are not judged",
+            metric syn_closed, SynNotBegun [Destination];
+    }
+    // Shown elsewhere in `/stats`, or as a part of another number.
+    others {
+        /// SYNs that began a handshake, of sources with an entry in the source table.
+        SynTracked syn_tracked, SynBegun [Account];
+        /// SYNs whose source was not admitted to the source table because of a flood of new sources.
+        SynUntracked syn_untracked, SynBegun [Account];
+        /// SYNs that began a handshake and were answered with a cookie.
+        SynChallenged syn_challenged, SynBegun [Challenge];
+        /// Retransmitted SYNs that were answered with a cookie again.
+        SynChallengedAgain syn_challenged_again, SynNotBegun [Challenge];
+        /// Segments with a flag combination that no TCP implementation sends, which passed.
+        BadFlags bad_flags, Segment [Flags];
+        /// See [`Unread::NotIp`].
+        NotIp not_ip, Unparsed [Parse];
+        /// See [`Unread::NotTcp`].
+        NotTcp not_tcp, Unparsed [Parse];
+        /// See [`Unread::LaterFragment`].
+        LaterFragment later_fragment, Unparsed [Parse];
+        /// See [`Unread::Truncated`].
+        Truncated truncated, Unparsed [Parse];
+        /// See [`Unread::BadIpHeader`].
+        BadIpHeader bad_ip_header, Unparsed [Parse];
+        /// See [`Unread::BadDataOffset`].
+        BadDataOffset bad_data_offset, Unparsed [Parse];
+        /// See [`Unread::TooManyExtensions`].
+        TooManyExtensions too_many_extensions, Unparsed [Parse];
+        /// Handshakes completed by sources that had not been admitted when their SYN arrived.
+        CompletedUntracked completed_untracked, Event [];
+        /// Sources admitted to the source table.
+        SourcesAdmitted sources_admitted, Event [];
+        /// Events lost because the ring buffer was full.
+        EventsLost events_lost, Event [];
+        /// SYNs that could not be answered with a cookie and passed.
+        ChallengeFailed challenge_failed, Event [];
+        /// Valid cookies returned.
+        CookiesReturned cookies_returned, Event [Stray];
+    }
+    drops {
+        BadFlags bad_flags "SYN with FIN or RST, FIN with RST, or neither SYN, RST nor ACK.",
+            counters DropBadFlags WouldBadFlags, false Invalid [Flags],
+            because "this combination of flags is invalid in TCP";
+        BadDataOffset bad_data_offset "A TCP data offset of less than five words.",
+            counters DropBadDataOffset WouldBadDataOffset, false Invalid [Parse],
+            because "its data offset is smaller than a TCP header";
+        PortZero port_zero "A SYN from or to port 0.",
+            counters DropPortZero WouldPortZero, true Invalid [PortZero],
+            because "port 0 is invalid in TCP";
+        SynPayload syn_payload "A SYN with data, during an attack on its port, where the kernel does not accept TCP fast open.",
+            counters DropSynPayload WouldSynPayload, true Judgement [Payload],
+            because "a SYN with data during an attack, and TCP fast open is not enabled";
+        Denied denied "A SYN of a network on the deny list.",
+            counters DropDenied WouldDenied, true Operator [Lists],
+            because "its network is on the deny list";
+        Blocked blocked "A SYN of a blocked source.",
+            counters DropBlocked WouldBlocked, true Judgement [Block],
+            because "its source is blocked";
+        BlockedPrefix blocked_prefix "A SYN of a blocked prefix, from a source that has not completed a handshake.",
+            counters DropBlockedPrefix WouldBlockedPrefix, true Judgement [Block],
+            because "its prefix is blocked, and its source is not proven";
+        RateLimit rate_limit "A SYN above `source.syn_per_second`; completed handshakes do not count.",
+            counters DropRateLimit WouldRateLimit, true Judgement [RateLimit],
+            because "its source exceeds source.syn_per_second";
+        FirstSyn first_syn "The first SYN of a connection to a port that is challenged by retransmit; its retransmit passes.",
+            counters DropFirstSyn WouldFirstSyn, true Judgement [Challenge],
+            because "its port is challenged, and this is the first SYN of the connection: its retransmit passes";
+        StrayAck stray_ack "A segment with ACK to a challenged port that belongs to no connection and returns no valid cookie.",
+            counters DropStrayAck WouldStrayAck, false Stray [Stray],
+            because "its port is challenged, and it belongs to no connection and returns no valid cookie";
+        StrayFin stray_fin "A segment with FIN to a challenged port that belongs to no connection and returns no valid cookie.",
+            counters DropStrayFin WouldStrayFin, false Stray [Stray],
+            because "its port is challenged, and it belongs to no connection and returns no valid cookie";
+        StrayRst stray_rst "A reset to a challenged port that belongs to no connection.",
+            counters DropStrayRst WouldStrayRst, false Stray [Stray],
+            because "its port is challenged, and it belongs to no connection and returns no valid cookie";
+        SpentCookie spent_cookie "A segment that returns a cookie which has already created a connection.",
+            counters DropSpentCookie WouldSpentCookie, false Stray [Stray],
+            because "its cookie has already been used for a connection";
+    }
 }
 
 /// The number of counters.
 pub const COUNTERS: usize = Counter::ALL.len();
 
-/// The counters of one CPU as stored in the map.
+/// The counters of one CPU: the element of the map.
 pub type Counts = [u64; COUNTERS];
 
 impl From<Unread> for Counter {
@@ -189,5 +351,13 @@ mod tests {
     fn names_are_unique() {
         let names: HashSet<_> = Counter::ALL.iter().map(|counter| counter.name()).collect();
         assert_eq!(names.len(), COUNTERS);
+    }
+
+    #[test]
+    fn every_frame_that_is_counted_has_a_stage_that_decided() {
+        for counter in Counter::ALL {
+            let is_outcome = !matches!(counter.counted(), Counted::Frame | Counted::Event | Counted::WouldDrop);
+            assert!(!is_outcome || counter.stage().is_some(), "{}", counter.name());
+        }
     }
 }

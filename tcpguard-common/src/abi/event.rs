@@ -3,7 +3,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{address::Address, packet::Be16};
+use crate::address::Address;
 
 /// A source is reported when its half-open handshakes of one period reach this number, or twice, four times …
 /// as many.
@@ -21,7 +21,7 @@ pub const fn is_busy_mark(count: u32) -> bool {
 pub struct Event {
     /// The kind of event: one of [`kind`].
     pub kind: u32,
-    /// For [`kind::FIRST_DROP`], the index of the reason in [`crate::drops::DropReason::ALL`]; for
+    /// For [`kind::FIRST_DROP`], the index of the reason in [`crate::abi::counters::DropReason::ALL`]; for
     /// [`kind::LISTENERS_CHANGED`] and [`kind::CHALLENGE_TRIGGERED`], the port.
     pub reason: u32,
     /// The source that the event is about; unspecified for events about ports.
@@ -42,50 +42,9 @@ pub mod kind {
     pub const CHALLENGE_TRIGGERED: u32 = 4;
 }
 
-/// The input of the program that blocks a source.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct BlockOrder {
-    source: [Be16; 8],
-    until: [Be16; 4],
-}
-
-impl BlockOrder {
-    /// Creates an order to drop the SYNs of `source` until `until`, in jiffies; 0 lifts a block.
-    pub fn new(source: Address, until: u64) -> Self {
-        let octets = source.octets();
-        let field = |bytes: &[u8]| Be16::new_raw(u16::from_ne_bytes([bytes[0], bytes[1]]));
-        let until = until.to_be_bytes();
-        Self {
-            source: core::array::from_fn(|index| field(&octets[2 * index..])),
-            until: core::array::from_fn(|index| field(&until[2 * index..])),
-        }
-    }
-
-    /// Returns the source to block.
-    #[inline(always)]
-    pub fn source(&self) -> Address {
-        Address::from_ipv6_fields(self.source)
-    }
-
-    /// Returns the time at which the block ends, in jiffies; 0 lifts a block.
-    #[inline(always)]
-    pub const fn until(&self) -> u64 {
-        let [a, b, c, d] = self.until;
-        (a.get() as u64) << 48 | (b.get() as u64) << 32 | (c.get() as u64) << 16 | d.get() as u64
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_order_says_what_was_ordered() {
-        let source = Address::from(core::net::Ipv4Addr::new(198, 18, 3, 4));
-        let order = BlockOrder::new(source, 0x0123_4567_89ab_cdef);
-        assert_eq!((order.source(), order.until()), (source, 0x0123_4567_89ab_cdef));
-    }
 
     #[test]
     fn marks_are_powers_of_two_from_the_first() {

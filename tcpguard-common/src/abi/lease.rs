@@ -3,14 +3,14 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::bucket::Rate;
+use crate::tracking::bucket::Rate;
 
 /// The lease, renewed with each tick of the daemon.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct Control {
+pub struct Lease {
     /// The last point in time, in jiffies, at which the lease is valid. 0: there is no lease.
-    pub good_until: u64,
+    pub valid_until: u64,
     /// A combination of the bits in [`flag`].
     pub flags: u64,
     /// The generation of the rules: changes whenever a rule does; never 0.
@@ -18,18 +18,18 @@ pub struct Control {
     /// The rate of SYNs permitted per source, and the capacity of its bucket.
     pub rate: Rate,
     /// The number of half-open handshakes up to which a proven source passes unchallenged.
-    pub most_half_open: u64,
+    pub max_half_open: u64,
     /// The number of jiffies for which a completed handshake proves its source.
     pub proven_ticks: u64,
     /// The offset to add to jiffies, converted to milliseconds, for the time of the kernel's TCP timestamp
     /// clock.
     pub timestamp_offset: u64,
-    /// The number of SYNs from unproven sources to one port within a slot ([`crate::clock::Clock::moment`])
+    /// The number of SYNs from unproven sources to one port within a slot ([`crate::clock::Clock::slot`])
     /// above which the datapath challenges on its own. 0: no limit.
-    pub most_load: u64,
+    pub max_port_load: u64,
 }
 
-/// Bits of [`Control::flags`].
+/// Bits of [`Lease::flags`].
 pub mod flag {
     /// Frames are dropped. Without this flag, frames that would be dropped are only counted.
     pub const DROP: u64 = 1;
@@ -40,25 +40,25 @@ pub mod flag {
     pub const DROP_PAYLOAD: u64 = 1 << 2;
     /// The host's addresses are known. Without this flag, every destination counts as one of the host's.
     pub const LOCAL_KNOWN: u64 = 1 << 3;
-    /// Sources are limited to [`Control::rate`].
+    /// Sources are limited to [`Lease::rate`].
     pub const LIMIT: u64 = 1 << 4;
     /// Some ports are challenged, or will be once their load exceeds the limit.
     pub const CHALLENGE: u64 = 1 << 5;
-    /// Stray segments are dropped, at ports whose [flags](crate::challenge::port_flag) say so.
-    pub const GUARD: u64 = 1 << 6;
+    /// Stray segments are dropped, at ports whose [flags](crate::abi::port::port_flag) say so.
+    pub const STRAY_FILTER: u64 = 1 << 6;
 }
 
-impl Control {
+impl Lease {
     /// No lease: everything passes.
     pub const NONE: Self = Self {
-        good_until: 0,
+        valid_until: 0,
         flags: 0,
         generation: 0,
         rate: Rate::NONE,
-        most_half_open: 0,
+        max_half_open: 0,
         proven_ticks: 0,
         timestamp_offset: 0,
-        most_load: 0,
+        max_port_load: 0,
     };
 }
 

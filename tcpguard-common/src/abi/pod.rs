@@ -4,15 +4,16 @@ use aya::Pod;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
+    abi::{
+        lease::Lease,
+        port::{Endpoint, PortChallenge, PortHandshakes, PortSyns},
+        rule::Rule,
+        socket_layout::SocketLayout,
+        takeover::Instance,
+    },
     address::Address,
-    challenge::{Endpoint, PortChallenge},
     clock::Clock,
-    control::Control,
-    instance::Instance,
-    layout::{PortHandshakes, PortSyns, SocketLayout},
-    prefix::PrefixCell,
-    rule::Rule,
-    source::SourceEntry,
+    tracking::{prefix::PrefixCell, source::SourceEntry},
 };
 
 /// Compiles only for types without padding for which every bit pattern is a valid value.
@@ -31,7 +32,7 @@ macro_rules! pod {
 pod!(
     Address,
     Clock,
-    Control,
+    Lease,
     Endpoint,
     Instance,
     PortChallenge,

@@ -19,6 +19,9 @@ pub struct Rule {
     pub blocked_until: u64,
 }
 
+/// The maximum number of rules.
+pub const MAX_RULES: u32 = 524_288;
+
 /// The expiry of an entry that does not expire.
 pub const FOREVER: u64 = u64::MAX;
 
@@ -32,7 +35,7 @@ pub enum Standing {
     /// SYNs are dropped.
     Denied,
     /// SYNs are dropped unless the source is proven.
-    Suspended,
+    Blocked,
 }
 
 impl Rule {
@@ -58,7 +61,7 @@ impl Rule {
         } else if jiffies < self.denied_until {
             Standing::Denied
         } else if jiffies < self.blocked_until {
-            Standing::Suspended
+            Standing::Blocked
         } else {
             Standing::Ordinary
         }
@@ -123,8 +126,8 @@ mod tests {
         let all = Rule { is_allowed: 1, is_whole: 0, denied_until: FOREVER, blocked_until: FOREVER };
         assert_eq!(all.standing(5), Standing::Allowed);
         assert_eq!(Rule { is_allowed: 0, ..all }.standing(5), Standing::Denied);
-        assert_eq!(Rule { is_allowed: 0, denied_until: 5, ..all }.standing(5), Standing::Suspended);
+        assert_eq!(Rule { is_allowed: 0, denied_until: 5, ..all }.standing(5), Standing::Blocked);
         assert_eq!(Rule { blocked_until: 5, ..Rule::default() }.standing(5), Standing::Ordinary);
-        assert_eq!(Rule { blocked_until: 5, ..Rule::default() }.standing(4), Standing::Suspended);
+        assert_eq!(Rule { blocked_until: 5, ..Rule::default() }.standing(4), Standing::Blocked);
     }
 }

@@ -3,7 +3,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::layout::map;
+use crate::abi::names::map;
 
 /// The parameters of the maps that are carried over, stored in one of them.
 #[repr(C)]
@@ -27,7 +27,7 @@ impl Instance {
 
 /// A map that is carried over to the next daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Carried {
+pub struct CarriedMap {
     /// The name of the map.
     pub map: &'static str,
     /// The version of the map's content. It increases whenever an entry of the same size changes its meaning; a
@@ -37,15 +37,15 @@ pub struct Carried {
     pub content: &'static str,
 }
 
-const fn carried(map: &'static str, version: u32, content: &'static str) -> Carried {
-    Carried { map, version, content }
+const fn carried(map: &'static str, version: u32, content: &'static str) -> CarriedMap {
+    CarriedMap { map, version, content }
 }
 
 /// All maps that are carried over: the state collected by the datapath itself. Maps written by the daemon are
 /// rewritten completely before the datapath that reads them takes over.
-pub const CARRIED: [Carried; 16] = [
+pub const CARRIED_MAPS: [CarriedMap; 16] = [
     carried(map::INSTANCE, 1, "all collected state"),
-    carried(map::COUNTS, 1, "counters"),
+    carried(map::COUNTS, 2, "counters"),
     carried(map::SOURCES, 1, "what is known of each source"),
     carried(map::KNOWN_SOURCES, 1, "the filter of known sources"),
     carried(map::PREFIXES, 1, "the accounts of networks"),

@@ -21,14 +21,14 @@ pub type Slab = [Set; SETS_PER_SLAB];
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Set([u32; WAYS]);
 
-/// Bits of a cell that hold the time, in slots ([`crate::clock::Clock::moment`], about 1/8 s).
+/// Bits of a cell that hold the time, in slots ([`crate::clock::Clock::slot`], about 1/8 s).
 const TIME_BITS: u32 = 10;
 const TIME_MASK: u32 = (1 << TIME_BITS) - 1;
 /// A repeat after fewer slots is not a TCP retransmit: the first one is sent after a second (RFC 6298 2.1).
-const LEAST_AGE: u32 = 4;
+const MIN_AGE: u32 = 4;
 /// A repeat after more slots counts as a new SYN: the second retransmit is sent three seconds after the first
 /// SYN.
-const MOST_AGE: u32 = 40;
+const MAX_AGE: u32 = 40;
 
 /// Returns the element and the set within it for a SYN with this hash ([`crate::hash::syn`]).
 #[inline(always)]
@@ -38,27 +38,27 @@ pub const fn position(hash: u64) -> (u32, usize) {
 }
 
 impl Set {
-    /// Remembers a SYN received in slot `moment`. Returns true if the same SYN was received before, at an
+    /// Remembers a SYN received in slot `slot`. Returns true if the same SYN was received before, at an
     /// interval at which a TCP client retransmits.
     #[inline(always)]
-    pub fn is_repeat(&mut self, hash: u64, moment: u32) -> bool {
+    pub fn is_repeat(&mut self, hash: u64, slot: u32) -> bool {
         let tag = (hash >> 32) as u32 & !TIME_MASK;
         let mut place = 0;
         let mut oldest = 0;
         for way in 0..WAYS {
             let cell = self.0[way];
-            let age = moment.wrapping_sub(cell) & TIME_MASK;
+            let age = slot.wrapping_sub(cell) & TIME_MASK;
             // An empty cell counts as one of the oldest.
             let age = if cell == 0 { TIME_MASK } else { age };
-            if cell & !TIME_MASK == tag && age <= MOST_AGE {
-                return age >= LEAST_AGE;
+            if cell & !TIME_MASK == tag && age <= MAX_AGE {
+                return age >= MIN_AGE;
             }
             if age >= oldest {
                 oldest = age;
                 place = way;
             }
         }
-        self.0[place % WAYS] = tag | moment & TIME_MASK;
+        self.0[place % WAYS] = tag | slot & TIME_MASK;
         false
     }
 }

@@ -15,7 +15,7 @@ pub const PORTION: u32 = 32;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct PortLoad {
-    /// The slot (upper half; [`crate::clock::Clock::moment`]) and the number of SYNs received in it (lower
+    /// The slot (upper half; [`crate::clock::Clock::slot`]) and the number of SYNs received in it (lower
     /// half).
     sum: u64,
     /// The datapath challenges on its own until this time, in jiffies.
@@ -26,16 +26,16 @@ pub struct PortLoad {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct CpuLoad {
-    moment: u32,
+    slot: u32,
     count: u32,
 }
 
 impl CpuLoad {
     /// Counts one SYN. Returns true if a portion is complete and has to be added to the shared sum.
     #[inline(always)]
-    pub const fn count(&mut self, moment: u32) -> bool {
-        if self.moment != moment {
-            *self = Self { moment, count: 0 };
+    pub const fn count(&mut self, slot: u32) -> bool {
+        if self.slot != slot {
+            *self = Self { slot, count: 0 };
         }
         self.count += 1;
         self.count.is_multiple_of(PORTION)
@@ -46,9 +46,9 @@ impl PortLoad {
     /// Adds a portion and returns the number of SYNs in this slot. CPUs that begin a slot concurrently may lose
     /// a portion.
     #[inline(always)]
-    pub fn add(&mut self, moment: u32) -> u32 {
-        if (self.sum >> 32) as u32 != moment {
-            self.sum = (moment as u64) << 32;
+    pub fn add(&mut self, slot: u32) -> u32 {
+        if (self.sum >> 32) as u32 != slot {
+            self.sum = (slot as u64) << 32;
         }
         atomic::add(&mut self.sum, PORTION as u64);
         self.sum as u32

@@ -58,7 +58,7 @@ pub const fn note(set: &mut Set, connection_hash: u64, acknowledgement: u32, sec
     Returned::First
 }
 
-/// Returns whether a segment follows one that returned its cookie a moment ago. The kernel creates the
+/// Returns whether a segment follows one that returned its cookie a slot ago. The kernel creates the
 /// connection only when it processes the first segment, and the client's next segments may arrive in the same
 /// batch.
 #[inline(always)]

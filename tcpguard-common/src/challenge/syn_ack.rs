@@ -2,14 +2,15 @@
 //! (`tcp_synack_options` and `tcp_options_write` in net/ipv4/tcp_output.c).
 
 use super::{
-    PortChallenge, port_flag,
-    stamp::{Agreed, timestamp},
     syn_options::SynOptions,
+    timestamp::{Agreed, timestamp},
 };
 use crate::{
+    abi::port::{PortChallenge, port_flag},
     address::Address,
     checksum::{checksum, sum},
-    packet::{Be16, Flags, Segment, TCP_HEADER_LENGTH, TCP_PROTOCOL},
+    packet::{Flags, Segment, TCP_HEADER_LENGTH, TCP_PROTOCOL},
+    wire::Be16,
 };
 
 /// The length of an IPv4 header without options, in bytes.

@@ -2,7 +2,10 @@
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use crate::packet::{Be16, Be32, PacketBytes, TCP_HEADER_LENGTH};
+use crate::{
+    packet::TCP_HEADER_LENGTH,
+    wire::{Be16, Be32, PacketBytes},
+};
 
 const END: u8 = 0;
 const NO_OPERATION: u8 = 1;

@@ -2,7 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::{Be16, PacketBytes, Unread};
+use super::Unread;
+use crate::wire::{Be16, PacketBytes};
 
 /// The maximum number of VLAN tags that are skipped: one customer tag within one service tag (QinQ).
 pub const MAX_VLAN_TAGS: usize = 2;

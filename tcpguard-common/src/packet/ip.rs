@@ -4,8 +4,11 @@ use core::mem::offset_of;
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::{Be16, PacketBytes, Unread, ethernet::Payload};
-use crate::address::Address;
+use super::{Unread, ethernet::Payload};
+use crate::{
+    address::Address,
+    wire::{Be16, PacketBytes},
+};
 
 /// The maximum number of IPv6 extension headers that are parsed. Real traffic has none or one; Linux itself
 /// drops a packet only if a header repeats, so a longer chain passes without being counted as a handshake.

@@ -6,14 +6,12 @@
 mod ethernet;
 mod ip;
 mod tcp;
-mod wire;
 
 pub use ethernet::MAX_VLAN_TAGS;
 pub use ip::{MAX_EXTENSION_HEADERS, TCP as TCP_PROTOCOL};
 pub use tcp::{Flags, HEADER_LENGTH as TCP_HEADER_LENGTH, SegmentKind};
-pub use wire::{Be16, Be32, PacketBytes};
 
-use crate::address::Address;
+use crate::{address::Address, wire::PacketBytes};
 
 /// The header fields of a TCP segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +68,7 @@ pub const fn tcp_at(place: u64) -> (usize, usize) {
 }
 
 /// The reason why a frame holds no readable TCP segment. Such frames pass to the kernel unchanged, except those
-/// with a bad data offset, which may be dropped ([`crate::drops::DropReason::BadDataOffset`]).
+/// with a bad data offset, which may be dropped ([`crate::abi::counters::DropReason::BadDataOffset`]).
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unread {

@@ -2,7 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::{Be16, Be32, PacketBytes, Segment, Unread, ip::Datagram};
+use super::{Segment, Unread, ip::Datagram};
+use crate::wire::{Be16, Be32, PacketBytes};
 
 const MINIMUM_DATA_OFFSET: u16 = 5;
 /// The length of a TCP header without options, in bytes.

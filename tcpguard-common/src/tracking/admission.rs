@@ -9,7 +9,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{atomic, sketch};
+use crate::{atomic, tracking::sketch};
 
 /// The number of epochs in which an empty allowance fills: about half a minute.
 const EPOCHS_TO_FILL: u32 = 120;
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
     use crate::{
         hash,
-        sketch::{LINES, LINES_PER_SLAB, Line, position},
+        tracking::sketch::{LINES, LINES_PER_SLAB, Line, position},
     };
 
     const MOST: u32 = 65_536;

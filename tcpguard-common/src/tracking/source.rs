@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::half_open::HalfOpenWindow;
+use crate::tracking::half_open::HalfOpenWindow;
 
 /// The entry of one source in the source table. Times are in jiffies.
 ///
@@ -19,7 +19,7 @@ pub struct SourceEntry {
     pub blocked_until: u64,
     /// Half-open handshakes.
     pub half_open: HalfOpenWindow,
-    /// Token parts left in the source's bucket ([`crate::bucket`]).
+    /// Token parts left in the source's bucket ([`crate::tracking::bucket`]).
     pub tokens: u32,
     /// Handshakes that the kernel completed.
     pub completed: u64,
@@ -45,11 +45,11 @@ const _: () = assert!(size_of::<SourceEntry>() == 128);
 
 impl SourceEntry {
     /// Returns whether the source passes unchallenged: it completed a handshake recently and has at most
-    /// `most_half_open` half-open handshakes. The limit exists because the address of a proven source may be
+    /// `max_half_open` half-open handshakes. The limit exists because the address of a proven source may be
     /// forged.
     #[inline(always)]
-    pub fn is_proven(&self, jiffies: u64, period: u32, most_half_open: u64) -> bool {
-        jiffies < self.proven_until && self.half_open.count(period) <= most_half_open
+    pub fn is_proven(&self, jiffies: u64, period: u32, max_half_open: u64) -> bool {
+        jiffies < self.proven_until && self.half_open.count(period) <= max_half_open
     }
 
     /// An entry of a source of which nothing is known yet.
@@ -136,7 +136,7 @@ impl PortSet {
         if clear == 0 {
             return MOST as u32;
         }
-        (64.0 * crate::distinct::natural_logarithm(64.0 / f64::from(clear)) + 0.5) as u32
+        (64.0 * crate::tracking::distinct::natural_logarithm(64.0 / f64::from(clear)) + 0.5) as u32
     }
 }
 

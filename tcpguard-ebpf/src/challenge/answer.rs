@@ -1,8 +1,9 @@
-//! Turning a SYN into its answer, in the same frame: hardware addresses change places, VLAN tags stay, and
-//! behind them an IP header without options or extensions and the SYN-ACK take the place of what was there.
+//! Turning a SYN into its SYN-ACK, in the same frame: hardware addresses are swapped, VLAN tags stay, and an IP header
+//! without options or extensions and the SYN-ACK replace the rest.
 
-use aya_ebpf::EbpfContext as _;
+use aya_ebpf::{EbpfContext as _, btf_maps::ProgramArray, macros::btf_map};
 use tcpguard_common::{
+    abi::counters::Counter,
     challenge::{
         syn_ack::{
             self, FULL_LENGTH, IPV4_HEADER_LENGTH, IPV6_HEADER_LENGTH, PLAIN_LENGTH, SHORTEST_FRAME, SynAck,
@@ -10,23 +11,39 @@ use tcpguard_common::{
         },
         syn_options::SynOptions,
     },
-    packet::{self, Be16, PacketBytes, Segment},
+    packet::{self, Segment},
+    wire::{Be16, PacketBytes},
 };
 
-use super::{cookie, terms_of};
+use super::{cookie, listeners};
 use crate::{
+    accounting::counters,
     frame::Frame,
     hook::{Context, RawContext},
-    time::Now,
+    lease, settings, time,
 };
 
-/// Words of an Ethernet header's two addresses.
+/// 16-bit words in one of an Ethernet header's addresses.
 const ADDRESS_WORDS: usize = 3;
 
-/// Turns the frame into the answer to the SYN that it holds. False where that cannot be; the frame is as it
-/// was then.
+/// The program that answers SYNs, installed by the daemon.
+#[btf_map]
+static ANSWER: ProgramArray<1> = ProgramArray::new();
+
+/// Passes the frame on to the program that answers SYNs. It returns only if that fails.
 #[inline(always)]
-pub fn send(context: &Context) -> bool {
+pub fn answer_next(context: &Context) {
+    if settings::can_make_cookies() != 0 {
+        // SAFETY: on success it does not return.
+        unsafe { ANSWER.tail_call(context, 0) };
+    }
+    counters::add(Counter::ChallengeFailed);
+}
+
+/// Turns the frame into the answer to the SYN that it holds. Returns false if that is impossible; the frame is then
+/// unchanged.
+#[inline(always)]
+pub fn answer(context: &Context) -> bool {
     make(context).is_some()
 }
 
@@ -34,7 +51,7 @@ pub fn send(context: &Context) -> bool {
 fn make(context: &Context) -> Option<()> {
     let frame = Frame::of(context);
     let segment = &packet::parse(&frame).ok()?;
-    let terms = terms_of(segment.destination_port)?;
+    let challenge = listeners::challenge_of(segment.destination_port)?;
     let options = SynOptions::read_usual(&frame, segment.tcp_offset, segment.header_length)
         .unwrap_or_else(|| SynOptions::from_packed(read_options(context.as_ptr().cast(), segment.place())));
     let is_ipv4 = segment.source.is_ipv4();
@@ -42,7 +59,7 @@ fn make(context: &Context) -> Option<()> {
         return None;
     }
     let cookie = cookie::make(segment, options.mss())?;
-    let answer = SynAck::new(segment, options, cookie, terms, Now::read().milliseconds());
+    let answer = SynAck::new(segment, options, cookie, challenge, timestamp_milliseconds());
 
     let ip_length = if is_ipv4 { IPV4_HEADER_LENGTH } else { IPV6_HEADER_LENGTH };
     let tcp_offset = segment.ip_offset + ip_length;
@@ -52,10 +69,10 @@ fn make(context: &Context) -> Option<()> {
     if is_ipv4 {
         frame.write(
             segment.ip_offset,
-            syn_ack::ipv4_header(segment.destination, segment.source, answer.length, terms.time_to_live),
+            syn_ack::ipv4_header(segment.destination, segment.source, answer.length, challenge.time_to_live),
         )?;
     } else {
-        write_ipv6_header(&frame, segment, syn_ack::ipv6_head(answer.length, terms.hop_limit))?;
+        write_ipv6_header(&frame, segment, syn_ack::ipv6_head(answer.length, challenge.hop_limit))?;
     }
     frame.write(tcp_offset, answer.head)?;
     if answer.length >= UNSCALED_LENGTH {
@@ -65,20 +82,27 @@ fn make(context: &Context) -> Option<()> {
         frame.write(tcp_offset + UNSCALED_LENGTH, answer.scale)?;
     }
     if end + 2 == SHORTEST_FRAME {
-        // The one answer that is too short: IPv4 without tags and without timestamps.
+        // The only answer that is shorter than the minimum: IPv4 without tags and without timestamps.
         frame.write(end, [Be16::new(0)])?;
     }
     Some(())
 }
 
-/// The options as a number, however they are laid out. It is a global function, which the verifier looks at by
-/// itself: the ways through the options end here.
+/// Returns the options as one number, whatever their layout. It is a global function, which the verifier checks on its
+/// own: the paths through the options end here.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn read_options(context: *mut RawContext, place: u64) -> u64 {
     let frame = Frame::of(&Context::new(context));
     let (tcp_offset, header_length) = packet::tcp_at(place);
     SynOptions::read(&frame, tcp_offset, header_length).packed()
+}
+
+/// Returns the time of the kernel's TCP timestamp clock, in milliseconds.
+#[inline(always)]
+fn timestamp_milliseconds() -> u32 {
+    let milliseconds = (time::jiffies() * 1000).checked_div(settings::ticks_per_second()).unwrap_or(0);
+    milliseconds.wrapping_add(lease::timestamp_offset()) as u32
 }
 
 #[inline(always)]

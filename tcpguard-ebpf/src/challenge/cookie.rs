@@ -1,4 +1,4 @@
-//! The kernel's SYN cookies: made for a SYN, and recognised in what comes back.
+//! The kernel's SYN cookies: made for a SYN, and recognised in the segment that returns it.
 
 use aya_ebpf::helpers::generated::{
     bpf_tcp_raw_check_syncookie_ipv4, bpf_tcp_raw_check_syncookie_ipv6, bpf_tcp_raw_gen_syncookie_ipv4,
@@ -6,7 +6,8 @@ use aya_ebpf::helpers::generated::{
 };
 use tcpguard_common::{
     challenge::syn_ack::Cookie,
-    packet::{Be16, Flags, PacketBytes, Segment, TCP_HEADER_LENGTH},
+    packet::{Flags, Segment, TCP_HEADER_LENGTH},
+    wire::{Be16, PacketBytes},
 };
 
 use crate::{frame::Frame, settings};
@@ -16,13 +17,13 @@ type SynHeader = [Be16; 12];
 const SYN_HEADER_LENGTH: u32 = 24;
 const MSS_OPTION: u16 = 0x0204;
 
-/// What the kernel takes the MSS of a SYN for that does not say (`TCP_MSS_DEFAULT`, and the least that IPv6
-/// carries less its headers).
+/// The MSS that the kernel assumes for a SYN without that option, in bytes (`TCP_MSS_DEFAULT`, and the minimum MTU of IPv6
+/// less the headers).
 const DEFAULT_MSS_IPV4: u16 = 536;
 const DEFAULT_MSS_IPV6: u16 = 1220;
 
-/// Of an IPv4 header the helpers read the addresses only. What they do not read holds something all the same: to
-/// clear it would take a call.
+/// The helpers read only the addresses of an IPv4 header. The unread fields are set to arbitrary values: clearing them
+/// would take a call.
 #[repr(C)]
 struct Ipv4Addresses {
     unread: [u32; 3],
@@ -30,7 +31,7 @@ struct Ipv4Addresses {
     destination: u32,
 }
 
-/// The same of an IPv6 header.
+/// The addresses of an IPv6 header, likewise.
 #[repr(C)]
 struct Ipv6Addresses {
     unread: u64,
@@ -53,7 +54,7 @@ impl Ipv6Addresses {
     }
 }
 
-/// The cookie for a SYN that asks for segments of `mss` bytes at most; 0 where it does not say.
+/// Returns the cookie for a SYN that announces an MSS of `mss` bytes (0: none); `None` if the kernel makes none.
 #[inline(always)]
 pub fn make(segment: &Segment, mss: u16) -> Option<Cookie> {
     if settings::can_make_cookies() == 0 {
@@ -76,7 +77,7 @@ pub fn make(segment: &Segment, mss: u16) -> Option<Cookie> {
     (made >= 0).then_some(Cookie { sequence: made as u32, mss: (made >> 32) as u16 })
 }
 
-/// Whether a segment brings a cookie back that the kernel would take; `None` where that cannot be told.
+/// Returns whether a segment returns a cookie that the kernel would accept; `None` if that cannot be determined.
 #[inline(always)]
 pub fn is_returned(frame: &Frame, segment: &Segment) -> Option<bool> {
     if settings::can_make_cookies() == 0 {

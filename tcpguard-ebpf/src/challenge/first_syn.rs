@@ -1,4 +1,4 @@
-//! The SYNs that came of late.
+//! Recent first SYNs, which tell a retransmit from a SYN that arrives for the first time.
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use tcpguard_common::{
@@ -6,20 +6,20 @@ use tcpguard_common::{
     hash,
 };
 
-use crate::arrival::{Arrival, connection_of};
+use crate::syn::Syn;
 
 #[btf_map]
 static FIRST_SYNS: Array<Slab, { SLABS as usize }> = Array::new();
 
-/// Whether a SYN came before, as long ago as a TCP waits. Where that cannot be told, it did.
+/// Returns whether a SYN was received before, as long ago as a TCP implementation waits for its retransmit; true if that
+/// cannot be determined.
 #[inline(always)]
-pub fn is_repeat(arrival: &Arrival) -> bool {
-    let segment = arrival.segment;
-    let hash = hash::syn(connection_of(arrival.source, segment), segment.sequence);
+pub fn is_repeat(syn: &Syn) -> bool {
+    let hash = hash::syn(syn.connection(), syn.segment.sequence);
     let (slab, set) = position(hash);
     let Some(slab) = FIRST_SYNS.get_ptr_mut(slab) else { return true };
-    // SAFETY: elements of an array live as long as the program, and a word is written at once: two CPUs at
-    // the same set leave one SYN or the other.
+    // SAFETY: elements of an array live as long as the program, and one word is written at once: two CPUs at the same set
+    // leave one SYN or the other.
     let set = unsafe { &mut (*slab)[set] };
-    set.is_repeat(hash, arrival.now.moment())
+    set.is_repeat(hash, syn.now.slot())
 }

@@ -1,6 +1,6 @@
-//! Where the programs are attached: XDP, in the driver or close behind it; or, by the feature `tc`, the ingress of
-//! traffic control, where the kernel has made a socket buffer of the frame. They are compiled once for each; what is
-//! different between both stands here and nowhere else.
+//! Where the programs are attached: XDP, in the driver or right behind it; or, with the feature `tc`, the ingress of
+//! traffic control, where the kernel has turned the frame into a socket buffer. The crate is compiled once for each; all
+//! differences between them are in this module.
 
 #[cfg(feature = "tc")]
 mod tc;
@@ -8,6 +8,6 @@ mod tc;
 mod xdp;
 
 #[cfg(feature = "tc")]
-pub use tc::{Context, RawContext, Verdict, hand_on, prepare, reply, resize, verdict};
+pub use tc::{Action, Context, RawContext, action, pass_on, prepare, reply, resize};
 #[cfg(not(feature = "tc"))]
-pub use xdp::{Context, RawContext, Verdict, hand_on, prepare, reply, resize, verdict};
+pub use xdp::{Action, Context, RawContext, action, pass_on, prepare, reply, resize};

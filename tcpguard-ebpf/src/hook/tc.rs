@@ -6,46 +6,45 @@ use aya_ebpf::{
     programs::TcContext,
 };
 
-/// What a program runs on.
+/// The context of a program.
 pub type Context = TcContext;
-/// The same, as the kernel hands it over.
+/// The context as the kernel passes it.
 pub type RawContext = __sk_buff;
-/// What a program returns.
-pub type Verdict = i32;
+/// The return value of a program.
+pub type Action = i32;
 
-/// Bytes that hold every header that is read: Ethernet, two tags, IPv6 with extensions, TCP with options.
+/// Bytes that contain every header that is parsed: Ethernet, two tags, IPv6 with extensions, TCP with options.
 const HEADERS: u32 = 256;
 
-/// Has the headers at hand: the kernel may keep a part of the frame elsewhere.
+/// Makes the headers accessible: the kernel may store a part of the frame elsewhere.
 #[inline(always)]
 pub fn prepare(context: &Context) {
     let length = context.len();
     let wanted = if length < HEADERS { length } else { HEADERS };
     if context.data() + wanted as usize > context.data_end() {
-        // SAFETY: the helper checks what it is asked for. Where it fails, what is at hand is read.
+        // SAFETY: the helper checks its arguments. If it fails, the accessible part is parsed.
         unsafe { bpf_skb_pull_data(context.skb.skb, wanted) };
     }
 }
 
-/// What becomes of a frame that is dropped, or not: other programs have their turn then.
+/// Returns the action for a frame that is dropped, or passes to the next program.
 #[inline(always)]
-pub const fn verdict(is_dropped: bool) -> Verdict {
+pub const fn action(is_dropped: bool) -> Action {
     if is_dropped { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
 }
 
-/// Sends the frame back by the interface that it came by.
+/// Sends the frame back through the interface that received it.
 #[inline(always)]
-pub fn reply(context: &Context) -> Verdict {
+pub fn reply(context: &Context) -> Action {
     // SAFETY: the verifier knows the buffer's fields.
     unsafe { bpf_redirect((*context.skb.skb).ifindex, 0) as i32 }
 }
 
-/// Makes the frame `length` bytes long; false where there is no room. The kernel forgets what it knew of its
-/// checksum with that, so that it is done even where the length stays: a frame of a container may have been left
-/// without one.
+/// Makes the frame `length` bytes long; returns false if there is no room. This also discards the kernel's record of the
+/// frame's checksum, so that it is done even if the length stays: a frame of a container may have no checksum yet.
 #[inline(always)]
 pub fn resize(context: &Context, length: usize, delta: isize) -> bool {
-    // SAFETY: the helper checks what it is asked for; what was known of the frame is given up.
+    // SAFETY: the helper checks its arguments; pointers into the frame are no longer used.
     unsafe {
         if delta == 0 && bpf_skb_change_tail(context.skb.skb, length as u32 + 2, 0) != 0 {
             return false;
@@ -54,6 +53,6 @@ pub fn resize(context: &Context, length: usize, delta: isize) -> bool {
     }
 }
 
-/// Other programs have their turn by themselves.
+/// Does nothing: the kernel runs the next program itself.
 #[inline(always)]
-pub fn hand_on(_: &Context) {}
+pub fn pass_on(_: &Context) {}

@@ -7,51 +7,51 @@ use aya_ebpf::{
     macros::btf_map,
     programs::XdpContext,
 };
-use tcpguard_common::layout::MOST_CHAINED;
+use tcpguard_common::abi::names::MAX_CHAINED;
 
 use crate::settings;
 
-/// What a program runs on.
+/// The context of a program.
 pub type Context = XdpContext;
-/// The same, as the kernel hands it over.
+/// The context as the kernel passes it.
 pub type RawContext = xdp_md;
-/// What a program returns.
-pub type Verdict = u32;
+/// The return value of a program.
+pub type Action = u32;
 
-/// The programs that were on interfaces before, and are handed what passes.
+/// The programs that were attached to interfaces before; frames that pass are passed on to them.
 #[btf_map]
-static CHAINED: ProgramArray<{ MOST_CHAINED }> = ProgramArray::new();
+static CHAINED: ProgramArray<{ MAX_CHAINED }> = ProgramArray::new();
 
-/// Index of the interface to place in [`CHAINED`].
+/// Index of the interface to index in [`CHAINED`].
 #[btf_map]
-static CHAINED_INTERFACES: HashMap<u32, u32, { MOST_CHAINED }> = HashMap::new();
+static CHAINED_INTERFACES: HashMap<u32, u32, { MAX_CHAINED }> = HashMap::new();
 
-/// A frame is at hand as it is.
+/// Does nothing: the frame's headers are always accessible.
 #[inline(always)]
 pub fn prepare(_: &Context) {}
 
-/// What becomes of a frame that is dropped, or not.
+/// Returns the action for a frame that is dropped, or passes.
 #[inline(always)]
-pub const fn verdict(is_dropped: bool) -> Verdict {
+pub const fn action(is_dropped: bool) -> Action {
     if is_dropped { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
 }
 
-/// Sends the frame back by the interface that it came by.
+/// Sends the frame back through the interface that received it.
 #[inline(always)]
-pub fn reply(_: &Context) -> Verdict {
+pub fn reply(_: &Context) -> Action {
     xdp_action::XDP_TX
 }
 
-/// Makes the frame longer or shorter by so many bytes; false where the driver has no room.
+/// Makes the frame longer or shorter by `delta` bytes; returns false if the driver has no room.
 #[inline(always)]
 pub fn resize(context: &Context, _: usize, delta: isize) -> bool {
-    // SAFETY: the helper checks what it is asked for; what was known of the frame is given up.
+    // SAFETY: the helper checks its arguments; pointers into the frame are no longer used.
     delta == 0 || unsafe { bpf_xdp_adjust_tail(context.ctx, delta as i32) } == 0
 }
 
-/// Hands a frame that passes on to the program that was on its interface before. It returns where there is none.
+/// Passes a frame on to the program that was attached to its interface before. It returns if there is none.
 #[inline(always)]
-pub fn hand_on(context: &Context) {
+pub fn pass_on(context: &Context) {
     if settings::chains() == 0 {
         return;
     }

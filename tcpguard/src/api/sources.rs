@@ -10,7 +10,7 @@ use axum::{
     response::Response,
 };
 use serde::Deserialize;
-use tcpguard_common::{address::Address, source::SourceEntry};
+use tcpguard_common::{address::Address, tracking::source::SourceEntry};
 use utoipa::ToSchema;
 
 use super::{

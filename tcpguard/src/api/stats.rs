@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use ipnet::IpNet;
-use tcpguard_common::{counters::Counter, drops::DropReason, packet::Unread};
+use tcpguard_common::abi::counters::{Counted, Counter, DropReason};
 use tokio::sync::Mutex;
 
 use super::{
@@ -90,7 +90,7 @@ fn assemble(report: &Report, about: &About) -> Stats {
         syn_attack_protect: report.config.syn_attack_protect,
         services: services(report),
         interfaces: snapshot.interfaces.iter().map(interface).collect(),
-        totals: totals(&snapshot.totals),
+        totals: (&snapshot.totals).into(),
         drops: drops(&snapshot.totals, DropReason::counter),
         would_drop: drops(&snapshot.totals, DropReason::would_counter),
         unread: unread(&snapshot.totals),
@@ -225,30 +225,9 @@ fn interface(status: &InterfaceStatus) -> model::Interface {
     }
 }
 
-fn totals(totals: &maps::Totals) -> model::Totals {
-    let (packets, dropped) = (totals.get(Counter::Packets), totals.dropped());
-    model::Totals {
-        packets,
-        syn: totals.syn(),
-        syn_ack: totals.get(Counter::SynAck),
-        ack: totals.get(Counter::Ack),
-        rst: totals.get(Counter::Rst),
-        bad_flags: totals.get(Counter::BadFlags) + totals.get(Counter::DropBadFlags),
-        passed: packets.saturating_sub(dropped + totals.challenged()),
-        dropped,
-        challenged: totals.challenged(),
-        completed: totals.get(Counter::Completed),
-        retried: totals.get(Counter::Retried),
-        syn_repeated: totals.get(Counter::SynRepeated),
-        syn_with_payload: totals.get(Counter::SynWithPayload),
-        handshakes_reset: totals.get(Counter::HandshakesReset),
-        syn_forwarded: totals.get(Counter::SynForwarded),
-        syn_closed: totals.get(Counter::SynClosed),
-    }
-}
-
 fn unread(totals: &maps::Totals) -> BTreeMap<String, u64> {
-    Unread::ALL.into_iter().map(Counter::from).map(|counter| (counter.name().to_owned(), totals.get(counter))).collect()
+    let unparsed = Counter::ALL.iter().filter(|counter| counter.counted() == Counted::Unparsed);
+    unparsed.map(|counter| (counter.name().to_owned(), totals.get(*counter))).collect()
 }
 
 fn port(port: &PortSnapshot, slow: &[u16]) -> model::Port {

@@ -21,9 +21,9 @@ use std::{
     time::Duration,
 };
 
-use tcpguard_common::{
-    challenge::{PortChallenge, port_flag},
-    control::flag,
+use tcpguard_common::abi::{
+    lease::flag,
+    port::{PortChallenge, port_flag},
 };
 use tracing::{error, warn};
 
@@ -40,8 +40,8 @@ use choice::Choice;
 use readiness::Readiness;
 pub use status::{ChallengeStatus, ChallengedPort};
 use terms::{KernelFacts, PortTerms};
-pub use timing::good_until;
-use timing::{most_load, timestamp_offset};
+pub use timing::valid_until;
+use timing::{max_port_load, timestamp_offset};
 use watchdog::{Family, Watchdog};
 
 /// The setting that lets the kernel accept cookies no matter which program sent them, with the value 2.
@@ -77,7 +77,7 @@ pub struct Challenger {
     last_challenged: Option<u64>,
     flags: u64,
     timestamp_offset: u64,
-    most_load: u64,
+    max_port_load: u64,
     ticks_per_second: u64,
     /// The datapath knows every address of the host.
     knows_local: bool,
@@ -99,7 +99,7 @@ impl Challenger {
     ) -> Self {
         let cookies = datapath.features.cookies.problem();
         let completions = datapath.features.completions.problem();
-        let most_load = most_load(config.challenge.syn_per_second, datapath);
+        let max_port_load = max_port_load(config.challenge.syn_per_second, datapath);
         Self {
             mode: config.challenge.mode,
             method: config.challenge.method,
@@ -117,7 +117,7 @@ impl Challenger {
             last_challenged: None,
             flags: 0,
             timestamp_offset: 0,
-            most_load,
+            max_port_load,
             ticks_per_second: datapath.ticks_per_second.into(),
             knows_local: true,
             facts: None,
@@ -134,7 +134,7 @@ impl Challenger {
         self.method = config.challenge.method;
         self.level = config.syn_attack_protect;
         self.syn_per_second = config.challenge.syn_per_second;
-        self.most_load = most_load(self.syn_per_second, datapath);
+        self.max_port_load = max_port_load(self.syn_per_second, datapath);
         self.services.clone_from(&config.services);
         self.policy = Policy::of(config);
     }
@@ -151,7 +151,7 @@ impl Challenger {
     /// Returns the challenge part of the lease: the flags, the offset of the timestamp clock, and the number of SYNs
     /// per moment that triggers a challenge.
     pub const fn control(&self) -> (u64, u64, u64) {
-        (self.flags, self.timestamp_offset, self.most_load)
+        (self.flags, self.timestamp_offset, self.max_port_load)
     }
 
     /// Selects the ports to challenge.
@@ -175,7 +175,7 @@ impl Challenger {
         }
         if self.sends_cookies() {
             // Set before the first cookie is sent.
-            self.cookies_until = good_until(snapshot.clock.jiffies(), datapath.ticks_per_second);
+            self.cookies_until = valid_until(snapshot.clock.jiffies(), datapath.ticks_per_second);
         }
         let challenged = self.choice.chosen();
         self.watchdog.keep_only(|port| open.contains(&port) || challenged.contains_key(&port));
@@ -246,7 +246,7 @@ impl Challenger {
         let challenged = snapshot.totals.challenged();
         let before = self.last_challenged.replace(challenged);
         if before.is_some_and(|before| before != challenged) {
-            self.cookies_until = good_until(snapshot.clock.jiffies(), datapath.ticks_per_second);
+            self.cookies_until = valid_until(snapshot.clock.jiffies(), datapath.ticks_per_second);
         }
     }
 
@@ -283,7 +283,7 @@ impl Challenger {
         self.maps.set_terms(&terms)?;
         let has = |flags: u32| terms.values().any(|terms| terms.has(flags));
         self.flags = if terms.is_empty() { 0 } else { flag::CHALLENGE }
-            | if has(port_flag::WATCH_IPV4) { flag::GUARD } else { 0 };
+            | if has(port_flag::WATCH_IPV4) { flag::STRAY_FILTER } else { 0 };
         self.timestamp_offset = timestamp_offset(datapath)?;
         Ok(status)
     }
@@ -334,7 +334,8 @@ impl Challenger {
                 (false, false) => port_flag::RETRANSMIT,
             };
             if by_cookie {
-                let guards = [(Family::Ipv4, port_flag::GUARD_IPV4), (Family::Ipv6, port_flag::GUARD_IPV6)];
+                let guards =
+                    [(Family::Ipv4, port_flag::STRAY_FILTER_IPV4), (Family::Ipv6, port_flag::STRAY_FILTER_IPV6)];
                 let served = guards.into_iter().filter(|(family, _)| self.watchdog.is_served_here(port, *family));
                 terms.flags |= served.map(|(_, guard)| guard).sum::<u32>();
             }
@@ -344,7 +345,7 @@ impl Challenger {
         }
         if let Some(since) = since {
             let (lasts, is_guarded) =
-                (at.saturating_sub(since), terms.has(port_flag::GUARD_IPV4 | port_flag::GUARD_IPV6));
+                (at.saturating_sub(since), terms.has(port_flag::STRAY_FILTER_IPV4 | port_flag::STRAY_FILTER_IPV6));
             status.ports.push(ChallengedPort { port, by_cookie, lasts, is_guarded });
         }
         Ok(terms.has(ACTIVE).then_some(terms))

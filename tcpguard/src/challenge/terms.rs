@@ -7,8 +7,8 @@ use std::{
 };
 
 use tcpguard_common::{
+    abi::port::{PortChallenge, port_flag},
     address::Address,
-    challenge::{PortChallenge, port_flag},
 };
 
 use crate::kernel::Listener;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use tcpguard_common::challenge::load::PORTION;
+use tcpguard_common::challenge::port_load::PORTION;
 
 use crate::datapath::{Datapath, DatapathError};
 
@@ -14,7 +14,7 @@ const COOKIE_PERIOD_SECONDS: u64 = 60;
 const COOKIE_PERIODS: u64 = 2;
 
 /// Returns the number of SYNs within one moment of the datapath that triggers a challenge; 0 for no limit.
-pub fn most_load(syn_per_second: u32, datapath: &Datapath) -> u64 {
+pub fn max_port_load(syn_per_second: u32, datapath: &Datapath) -> u64 {
     /// Moments per period of about a second.
     const MOMENTS: f64 = 8.0;
     if syn_per_second == 0 {
@@ -25,7 +25,7 @@ pub fn most_load(syn_per_second: u32, datapath: &Datapath) -> u64 {
 }
 
 /// Returns when a cookie sent at `jiffies` expires, in jiffies.
-pub fn good_until(jiffies: u64, ticks_per_second: u32) -> u64 {
+pub fn valid_until(jiffies: u64, ticks_per_second: u32) -> u64 {
     let period = COOKIE_PERIOD_SECONDS * u64::from(ticks_per_second);
     (jiffies / period + COOKIE_PERIODS) * period
 }
@@ -47,8 +47,8 @@ mod tests {
 
     #[test]
     fn a_cookie_is_good_until_the_end_of_the_next_minute() {
-        assert_eq!(good_until(0, 250), 120 * 250);
-        assert_eq!(good_until(59 * 250, 250), 120 * 250);
-        assert_eq!(good_until(60 * 250, 250), 180 * 250);
+        assert_eq!(valid_until(0, 250), 120 * 250);
+        assert_eq!(valid_until(59 * 250, 250), 120 * 250);
+        assert_eq!(valid_until(60 * 250, 250), 180 * 250);
     }
 }

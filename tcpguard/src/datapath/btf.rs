@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use tcpguard_common::layout::SocketLayout;
+use tcpguard_common::abi::socket_layout::SocketLayout;
 use thiserror::Error;
 
 /// The file with the running kernel's BTF.

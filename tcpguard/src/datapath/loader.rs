@@ -13,12 +13,14 @@ use aya::{
 };
 use nix::time::{ClockId, clock_getres};
 use tcpguard_common::{
+    abi::{
+        names::{map, program, setting},
+        socket_layout::SocketLayout,
+        takeover::{CARRIED_MAPS, Instance},
+    },
     address::prefix_mask,
-    admission,
     clock::Clock,
-    filter,
-    instance::{CARRIED, Instance},
-    layout::{SocketLayout, map, program, setting},
+    tracking::{admission, filter},
 };
 
 use tracing::warn;
@@ -191,7 +193,7 @@ impl Datapath {
         for (name, entries) in sizes {
             loader.map_max_entries(name, entries);
         }
-        for carried in CARRIED {
+        for carried in CARRIED_MAPS {
             if let Some(pins) = pins {
                 loader.map_pin_path(carried.map, pins.map_path(carried));
             }

@@ -28,12 +28,13 @@ use aya::{
     programs::{Program, TestRun, TestRunOptions, TestRunResult, Xdp, links::FdLink},
 };
 use tcpguard_common::{
+    abi::{
+        names::{map, program},
+        request::{BlockRequest, PrimeRequest},
+        takeover::Instance,
+    },
     address::Address,
-    challenge::PrimeOrder,
     clock::Clock,
-    event::BlockOrder,
-    instance::Instance,
-    layout::{map, program},
 };
 use zerocopy::IntoBytes;
 
@@ -188,7 +189,7 @@ impl Datapath {
     /// # Errors
     /// Returns an error if the kernel refuses to run the program, or the source table has no room.
     pub fn block(&self, source: Address, until: u64) -> Result<(), DatapathError> {
-        let order = BlockOrder::new(source, until);
+        let order = BlockRequest::new(source, until);
         let options = TestRunOptions { data_in: Some(order.as_bytes()), ..TestRunOptions::new() };
         let result = self.xdp(program::BLOCK_SOURCE)?.test_run(options);
         match result.map_err(DatapathError::program(program::BLOCK_SOURCE))?.return_value {
@@ -204,7 +205,7 @@ impl Datapath {
     /// # Errors
     /// Returns an error if the kernel refuses to run the program.
     pub fn prime(&self, address: IpAddr, port: u16, turn: u16) -> Result<bool, DatapathError> {
-        let order = PrimeOrder::new(address, port, turn);
+        let order = PrimeRequest::new(address, port, turn);
         let options = TestRunOptions { data_in: Some(order.as_bytes()), ..TestRunOptions::new() };
         let result = self.xdp(program::PRIME_LISTENER)?.test_run(options);
         Ok(result.map_err(DatapathError::program(program::PRIME_LISTENER))?.return_value == XDP_PASS)

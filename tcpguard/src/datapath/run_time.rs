@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::programs::Program;
-use tcpguard_common::layout::program;
+use tcpguard_common::abi::names::program;
 use tracing::debug;
 
 use super::Datapath;

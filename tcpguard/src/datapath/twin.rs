@@ -15,7 +15,9 @@ use aya::{
     programs::TestRunOptions,
 };
 use tcpguard_common::{
-    address::Address, challenge::Endpoint, control::Control, layout::map, rule::Rule, source::SourceEntry,
+    abi::{lease::Lease, names::map, port::Endpoint, rule::Rule},
+    address::Address,
+    tracking::source::SourceEntry,
 };
 
 use super::{Datapath, DatapathError, DatapathOptions, Maps, batch::copy_array, loader::Purpose, maps::Totals};
@@ -144,10 +146,10 @@ impl Twin {
     /// Extends the copied lease, if it has not expired, to the lifetime of the twin.
     fn keep_word(&mut self) -> Result<(), DatapathError> {
         let word = self.maps.control.read()?;
-        if word.good_until < self.datapath.jiffies()? {
+        if word.valid_until < self.datapath.jiffies()? {
             return Ok(());
         }
-        self.maps.control.give(&Control { good_until: u64::MAX, ..word })
+        self.maps.control.give(&Lease { valid_until: u64::MAX, ..word })
     }
 
     /// Copies the entry of a source, and the rule that applies to it.

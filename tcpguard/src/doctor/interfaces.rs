@@ -4,7 +4,7 @@ use std::{fmt::Display, thread::available_parallelism};
 
 use ethtool::{EthtoolAttr, EthtoolChannelAttr, EthtoolFeatureAttr, EthtoolHandle, new_connection};
 use futures_util::TryStreamExt;
-use tcpguard_common::layout::program;
+use tcpguard_common::abi::names::program;
 use tracing::debug;
 
 use super::{Finding, wanted};

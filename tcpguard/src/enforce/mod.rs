@@ -21,8 +21,8 @@ use std::{
 };
 
 use tcpguard_common::{
-    bucket::Rate,
-    control::{Control, flag, payload_policy},
+    abi::lease::{Lease, flag, payload_policy},
+    tracking::bucket::Rate,
 };
 use tracing::error;
 
@@ -65,18 +65,18 @@ pub struct Measures {
 }
 
 /// Returns the part of the lease that applies to every source.
-pub fn terms(config: &Config, ticks_per_second: u32) -> Control {
-    Control {
+pub fn terms(config: &Config, ticks_per_second: u32) -> Lease {
+    Lease {
         rate: Rate::new(config.source.syn_per_second, ticks_per_second),
-        most_half_open: config.source.max_half_open.into(),
+        max_half_open: config.source.max_half_open.into(),
         proven_ticks: in_ticks(config.challenge.proven_for, ticks_per_second),
-        ..Control::NONE
+        ..Lease::NONE
     }
 }
 
 /// Carries out measures.
 pub struct Enforcer {
-    terms: Control,
+    terms: Lease,
     level: u8,
     tune_backlog: bool,
     services: Vec<Service>,
@@ -110,8 +110,8 @@ impl Enforcer {
         store: Store,
     ) -> Result<Self, DatapathError> {
         let jiffies = datapath.jiffies()?;
-        let good_until = challenge::good_until(jiffies, datapath.ticks_per_second);
-        let settings = match KernelSettings::open(&config.listen.socket, jiffies, good_until - jiffies + 1) {
+        let valid_until = challenge::valid_until(jiffies, datapath.ticks_per_second);
+        let settings = match KernelSettings::open(&config.listen.socket, jiffies, valid_until - jiffies + 1) {
             Ok((settings, restored)) => {
                 report::restored(&events, restored);
                 Some(settings)
@@ -239,8 +239,8 @@ impl Enforcer {
         Measures { settings, blocks, advice, challenge }
     }
 
-    /// Returns the lease, which expires after `good_until` (jiffies).
-    pub fn control(&self, datapath: &Datapath, good_until: u64, knows_local: bool) -> Control {
+    /// Returns the lease, which expires after `valid_until` (jiffies).
+    pub fn control(&self, datapath: &Datapath, valid_until: u64, knows_local: bool) -> Lease {
         let mut flags = 0;
         let mut set = |condition: bool, flag: u64| flags |= if condition { flag } else { 0 };
         // The token that a SYN costs is returned when its handshake completes, if completions are seen.
@@ -248,9 +248,9 @@ impl Enforcer {
         set(self.level == 2, flag::DROP);
         set(self.drops_payload, flag::DROP_PAYLOAD);
         set(knows_local, flag::LOCAL_KNOWN);
-        let (challenge_flags, timestamp_offset, most_load) = self.challenger.control();
+        let (challenge_flags, timestamp_offset, max_port_load) = self.challenger.control();
         flags |= challenge_flags;
-        self.lists.within(Control { good_until, flags, timestamp_offset, most_load, ..self.terms })
+        self.lists.within(Lease { valid_until, flags, timestamp_offset, max_port_load, ..self.terms })
     }
 
     /// Lifts the blocks within `network` and returns how many there were.

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use tcpguard_common::control::{Control, flag};
+use tcpguard_common::abi::lease::{Lease, flag};
 
 use super::{Explainer, Explanation};
 use crate::{
@@ -29,7 +29,7 @@ pub fn explain(config: &Config, frames: &[Vec<u8>]) -> Result<Vec<Explanation>, 
         flags |= flag::DROP;
     }
     let (generation, terms) = (lists.generation(), enforce::terms(config, datapath.ticks_per_second));
-    maps.control.give(&Control { good_until: u64::MAX, flags, generation, ..terms })?;
+    maps.control.give(&Lease { valid_until: u64::MAX, flags, generation, ..terms })?;
     let listed = |address: IpAddr| lists.covering(Network::of(address.into()));
     let mut explainer = Explainer::new(&maps.live, &listed)?;
     Ok(frames.iter().map(|frame| explainer.explain(frame)).collect::<Result<_, _>>()?)

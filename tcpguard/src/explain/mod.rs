@@ -13,10 +13,10 @@ use std::{
 
 use jiff::Timestamp;
 use tcpguard_common::{
+    abi::counters::{Counter, DropReason},
     address::Address,
-    counters::Counter,
-    drops::DropReason,
-    packet::{Flags, PacketBytes, Segment, Unread, parse},
+    packet::{Flags, Segment, Unread, parse},
+    wire::PacketBytes,
 };
 use zerocopy::{FromBytes, Immutable};
 
@@ -26,7 +26,8 @@ use crate::{
     monitor::WallClock,
 };
 pub use reason::Context;
-pub use stage::Stage;
+pub use stage::decided_by;
+pub use tcpguard_common::abi::counters::Stage;
 
 /// Maximum number of bytes of a frame that are examined; no header is longer.
 pub const LONGEST_FRAME: usize = 512;
@@ -117,7 +118,7 @@ impl<'a> Explainer<'a> {
         let entry = segment.as_ref().ok().map(|segment| self.twin.entry(segment.source)).transpose()?.flatten();
         let run = self.twin.run(frame)?;
         let counted_as = counted(&run.before, &run.after);
-        let (stage, verdict) = (Stage::of(&counted_as), Verdict::of(run.verdict));
+        let (stage, verdict) = (decided_by(&counted_as), Verdict::of(run.verdict));
         let would_drop = DropReason::ALL.iter().copied().find(|reason| counted_as.contains(&reason.would_counter()));
         let listed = match &segment {
             Ok(segment) => (self.listed)(segment.source.into()),
@@ -182,6 +183,6 @@ impl fmt::Display for FlagNames {
 }
 
 /// Formats a time to the second.
-fn moment(time: Timestamp) -> String {
+fn time(time: Timestamp) -> String {
     format!("{time:.0}")
 }

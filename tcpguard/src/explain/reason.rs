@@ -1,13 +1,12 @@
 //! Sentences that give the reason for a verdict and the entry it is based on.
 
 use tcpguard_common::{
-    counters::Counter,
-    drops::DropReason,
+    abi::counters::{Counter, DropReason},
     packet::{Segment, Unread},
-    source::SourceEntry,
+    tracking::source::SourceEntry,
 };
 
-use super::{moment, stage};
+use super::{stage, time};
 use crate::{
     lists::{Entry, ListName},
     monitor::WallClock,
@@ -46,30 +45,16 @@ impl Context<'_> {
     fn of_drop(&self, reason: DropReason) -> String {
         let port = self.segment.map_or(0, |segment| segment.destination_port);
         match reason {
-            DropReason::BadFlags => "this combination of flags is invalid in TCP".to_owned(),
-            DropReason::BadDataOffset => "its data offset is smaller than a TCP header".to_owned(),
-            DropReason::PortZero => "port 0 is invalid in TCP".to_owned(),
             DropReason::SynPayload => {
                 format!("a SYN with data to port {port} during an attack, and TCP fast open is not enabled")
             }
-            DropReason::Denied => {
-                self.of_list(ListName::Deny).unwrap_or_else(|| "its network is on the deny list".to_owned())
-            }
+            DropReason::Denied => self.of_list(ListName::Deny).unwrap_or_else(|| reason.because().to_owned()),
             DropReason::Blocked => match self.entry {
-                Some(entry) => {
-                    format!("its source is blocked until {}", moment(self.clock.time_of(entry.blocked_until)))
-                }
-                None => "its source is blocked".to_owned(),
+                Some(entry) => format!("{} until {}", reason.because(), time(self.clock.time_of(entry.blocked_until))),
+                None => reason.because().to_owned(),
             },
-            DropReason::BlockedPrefix => "its prefix is blocked, and its source is not proven".to_owned(),
-            DropReason::RateLimit => format!("its source exceeds source.syn_per_second; {}", self.of_entry()),
-            DropReason::FirstSyn => {
-                format!("port {port} is challenged, and this is the first SYN of the connection: its retransmit passes")
-            }
-            DropReason::StrayAck | DropReason::StrayFin | DropReason::StrayRst => {
-                format!("port {port} is challenged, and it belongs to no connection and returns no valid cookie")
-            }
-            DropReason::SpentCookie => "its cookie has already been used for a connection".to_owned(),
+            DropReason::RateLimit => format!("{}; {}", reason.because(), self.of_entry()),
+            _ => reason.because().to_owned(),
         }
     }
 
@@ -120,7 +105,7 @@ impl Context<'_> {
             None => "nothing was remembered of the source".to_owned(),
             Some(entry) => {
                 let proven = if entry.proven_until > self.clock.jiffies() {
-                    format!("proven until {}", moment(self.clock.time_of(entry.proven_until)))
+                    format!("proven until {}", time(self.clock.time_of(entry.proven_until)))
                 } else {
                     "not proven".to_owned()
                 };

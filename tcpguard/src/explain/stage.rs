@@ -1,66 +1,14 @@
-//! The stages of the datapath, in the order in which a packet passes them (see `tcpguard-ebpf/src/main.rs`).
+//! Which stage of the packet pipeline decided on a packet, by what was counted.
 
-use tcpguard_common::{counters::Counter, drops::DropReason, packet::Unread};
+use tcpguard_common::{
+    abi::counters::{Counter, DropReason, Stage},
+    packet::Unread,
+};
 
-macro_rules! stages {
-    ($($(#[$doc:meta])* $stage:ident => $name:literal, [$($counter:ident),*];)*) => {
-        /// The stage that decided on a packet's verdict.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Stage {
-            $($(#[$doc])* $stage,)*
-        }
-
-        impl Stage {
-            /// Every stage, in order.
-            pub const ALL: &[Self] = &[$(Self::$stage,)*];
-
-            /// Returns the name in the HTTP API and in messages.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$stage => $name,)* }
-            }
-
-            /// Returns the counters that identify this stage as the one that decided.
-            const fn counters(self) -> &'static [Counter] {
-                match self { $(Self::$stage => &[$(Counter::$counter),*],)* }
-            }
-        }
-    };
-}
-
-stages! {
-    /// Parsing: the frame holds no TCP segment that can be parsed.
-    Parse => "parse", [NotIp, NotTcp, LaterFragment, Truncated, BadIpHeader, BadDataOffset, TooManyExtensions, DropBadDataOffset];
-    /// Check for invalid TCP flags.
-    Flags => "flags", [BadFlags, DropBadFlags];
-    /// The stray filter, while the port is challenged.
-    Guard => "guard", [DropStrayAck, DropStrayFin, DropStrayRst, DropSpentCookie, CookiesReturned];
-    /// The segment is not a SYN and passes.
-    NotASyn => "not_a_syn", [SynAck, Ack, Rst];
-    /// Check for port 0.
-    PortZero => "port_zero", [DropPortZero];
-    /// The allow and deny lists.
-    Rules => "rules", [DropDenied];
-    /// Check for a SYN with data.
-    Payload => "payload", [DropSynPayload];
-    /// Blocks of the source or its prefix.
-    Block => "block", [DropBlocked, DropBlockedPrefix];
-    /// The rate limit of the source.
-    Limit => "limit", [DropRateLimit];
-    /// The challenge of unproven sources.
-    Challenge => "challenge", [SynChallenged, SynChallengedAgain, DropFirstSyn];
-    /// The SYN is for another host or a port that lost its listener, and is not accounted.
-    Destination => "destination", [SynForwarded, SynClosed];
-    /// The SYN is accounted to its source and passes.
-    Account => "account", [SynTracked, SynUntracked, SynRepeated];
-}
-
-impl Stage {
-    /// Returns the stage that decided on a packet that incremented these counters.
-    pub fn of(counted: &[Counter]) -> Self {
-        let decided =
-            Self::ALL.iter().copied().find(|stage| stage.counters().iter().any(|counter| counted.contains(counter)));
-        decided.unwrap_or(Self::NotASyn)
-    }
+/// Returns the stage that decided on a packet that incremented these counters.
+pub fn decided_by(counted: &[Counter]) -> Stage {
+    let decides = |stage: &Stage| counted.iter().any(|counter| counter.stage() == Some(*stage));
+    Stage::ALL.iter().copied().find(decides).unwrap_or(Stage::NotASyn)
 }
 
 /// Returns the reason why the frame could not be parsed, if one was counted.
@@ -80,19 +28,17 @@ mod tests {
     #[test]
     fn every_reason_to_drop_and_every_unread_frame_has_a_stage() {
         for reason in DropReason::ALL {
-            let stages: Vec<_> =
-                Stage::ALL.iter().filter(|stage| stage.counters().contains(&reason.counter())).collect();
-            assert_eq!(stages.len(), 1, "{}", reason.name());
+            assert_eq!(decided_by(&[reason.counter()]), reason.stage(), "{}", reason.name());
         }
         for reason in Unread::ALL {
-            assert_eq!(Stage::of(&[Counter::from(reason)]), Stage::Parse);
+            assert_eq!(decided_by(&[Counter::from(reason)]), Stage::Parse);
         }
     }
 
     #[test]
     fn what_came_along_does_not_decide() {
         let counted = [Counter::SynWithPayload, Counter::SourcesAdmitted, Counter::SynTracked];
-        assert_eq!(Stage::of(&counted), Stage::Account);
-        assert_eq!(Stage::of(&[Counter::Ack, Counter::CookiesReturned]), Stage::Guard);
+        assert_eq!(decided_by(&counted), Stage::Account);
+        assert_eq!(decided_by(&[Counter::Ack, Counter::CookiesReturned]), Stage::Stray);
     }
 }

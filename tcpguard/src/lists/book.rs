@@ -10,10 +10,7 @@ use std::{
     },
 };
 
-use tcpguard_common::{
-    layout::MOST_RULES,
-    rule::{FOREVER, Rule},
-};
+use tcpguard_common::abi::rule::{FOREVER, MAX_RULES, Rule};
 
 use super::{ListError, ListName, Origin, network::Network};
 use crate::datapath::{DatapathError, maps::RuleMap};
@@ -197,7 +194,7 @@ impl ListBook {
     }
 
     fn cell(&mut self, network: Network) -> Result<&mut Cell, ListError> {
-        let is_full = self.cells.len() >= MOST_RULES as usize;
+        let is_full = self.cells.len() >= MAX_RULES as usize;
         match self.cells.entry(network) {
             std::collections::btree_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
             std::collections::btree_map::Entry::Vacant(_) if is_full => Err(ListError::Full),
@@ -303,7 +300,7 @@ mod tests {
     use std::sync::Mutex;
 
     use proptest::prelude::*;
-    use tcpguard_common::rule::Standing;
+    use tcpguard_common::abi::rule::Standing;
 
     use super::*;
 
@@ -380,12 +377,12 @@ mod tests {
     fn blocks_expire() {
         let (mut book, trie) = book();
         book.block(network("198.18.5.0/24"), 100).expect("room");
-        assert_eq!(trie.standing("198.18.5.7", 99), Standing::Suspended);
+        assert_eq!(trie.standing("198.18.5.7", 99), Standing::Blocked);
         assert_eq!(trie.standing("198.18.5.7", 100), Standing::Ordinary);
         // The block was prolonged in the meantime.
         book.block(network("198.18.5.0/24"), 200).expect("room");
         book.expire(150).expect("written");
-        assert_eq!(trie.standing("198.18.5.7", 150), Standing::Suspended);
+        assert_eq!(trie.standing("198.18.5.7", 150), Standing::Blocked);
         book.expire(200).expect("written");
         assert!(book.is_empty());
     }

@@ -15,8 +15,8 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tcpguard_common::{
-    control::{Control, flag},
+use tcpguard_common::abi::{
+    lease::{Lease, flag},
     rule::FOREVER,
 };
 use thiserror::Error;
@@ -115,7 +115,7 @@ pub enum ListError {
         hint: String,
     },
     /// The lists are full.
-    #[error("the lists are full: they hold up to {} networks", tcpguard_common::layout::MOST_RULES)]
+    #[error("the lists are full: they hold up to {} networks", tcpguard_common::abi::rule::MAX_RULES)]
     Full,
     /// The datapath cannot be updated.
     #[error(transparent)]
@@ -362,9 +362,9 @@ impl Lists {
     }
 
     /// Returns the lease with the present state of the lists.
-    pub fn within(&self, word: Control) -> Control {
+    pub fn within(&self, word: Lease) -> Lease {
         let flags = if self.is_empty() { word.flags & !flag::RULES } else { word.flags | flag::RULES };
-        Control { flags, generation: self.generation(), ..word }
+        Lease { flags, generation: self.generation(), ..word }
     }
 
     /// Returns `true` if there are no rules to look up.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tcpguard_common::{address::Address, rule::CACHED_LENGTHS};
+use tcpguard_common::{abi::rule::CACHED_LENGTHS, address::Address};
 use thiserror::Error;
 
 /// The length of the prefix of IPv4-mapped IPv6 addresses, which is added to the length of an IPv4 prefix.

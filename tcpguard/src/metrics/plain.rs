@@ -26,22 +26,11 @@ metrics! {
     Gauge uptime_seconds: "Seconds since the daemon started", s => s.uptime_seconds;
     Gauge syn_attack_protect_level: "Protection level: 0 watch only, 1 kernel settings, 2 kernel settings and XDP drops", s => s.syn_attack_protect;
     Gauge state_since_timestamp_seconds: "Unix time at which the present state began", s => s.state_since.as_second();
-    Counter packets: "Frames received on guarded interfaces", s => s.totals.packets;
     Counter syn: "SYNs received, including retransmits", s => s.totals.syn;
-    Counter syn_ack: "SYN-ACKs received", s => s.totals.syn_ack;
-    Counter ack: "Segments received with ACK and without SYN or RST", s => s.totals.ack;
-    Counter rst: "Resets (RST) received", s => s.totals.rst;
     Counter bad_flags: "Segments received with a flag combination that no TCP implementation sends", s => s.totals.bad_flags;
     Counter passed: "Frames passed to the kernel", s => s.totals.passed;
     Counter dropped: "Frames dropped", s => s.totals.dropped;
     Counter challenged: "SYNs answered with a cookie", s => s.totals.challenged;
-    Counter completed: "Handshakes completed", s => s.totals.completed;
-    Counter syn_ack_retried: "SYN-ACKs retransmitted by the kernel", s => s.totals.retried;
-    Counter syn_repeated: "SYNs recognised as retransmits", s => s.totals.syn_repeated;
-    Counter syn_with_payload: "SYNs that carried data", s => s.totals.syn_with_payload;
-    Counter handshakes_reset: "Half-open handshakes ended by a reset", s => s.totals.handshakes_reset;
-    Counter syn_forwarded: "SYNs for other hosts; they are not judged", s => s.totals.syn_forwarded;
-    Counter syn_closed: "SYNs to ports whose listener closed recently; they are not judged", s => s.totals.syn_closed;
     Gauge packets_per_second: "Frames received per second, over the last second", s => s.rates.packets_per_second;
     Gauge syn_per_second: "SYNs per second, over the last second", s => s.rates.syn_per_second;
     Gauge completed_per_second: "Handshakes completed per second, over the last second", s => s.rates.completed_per_second;
@@ -76,6 +65,20 @@ metrics! {
     Gauge longest_tick_delay_seconds: "Longest delay of a tick within the last minute", s => s.cost.longest_tick_delay_seconds;
 }
 
+macro_rules! totals {
+    ($($counter:ident $field:ident $help:literal, $metric:ident;)*) => {
+        /// The counters under `totals` in `/stats`.
+        const TOTALS: &[Metric] = &[$(Metric {
+            kind: Counter,
+            name: stringify!($metric),
+            help: $help,
+            value: |stats| stats.totals.$field as f64,
+        },)*];
+    };
+}
+tcpguard_common::for_each_total!(totals);
+
 pub(super) fn write(stats: &Stats, sink: &mut Sink<'_>) -> fmt::Result {
-    METRICS.iter().try_for_each(|metric| sink.value(metric.kind, metric.name, metric.help, (metric.value)(stats)))
+    let metrics = METRICS.iter().chain(TOTALS);
+    metrics.into_iter().try_for_each(|metric| sink.value(metric.kind, metric.name, metric.help, (metric.value)(stats)))
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tcpguard_common::layout::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSyns};
+use tcpguard_common::abi::port::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSyns};
 
 use crate::{
     datapath::{DatapathError, maps::PortMap},

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::HashMap};
 
-use tcpguard_common::{address::Address, prefix::SLABS};
+use tcpguard_common::{address::Address, tracking::prefix::SLABS};
 
 use super::half_open::HandshakeWindow;
 use crate::datapath::{

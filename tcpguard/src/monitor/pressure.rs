@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tcpguard_common::{counters::Counter, drops::DropReason};
+use tcpguard_common::abi::counters::{Cause, Counter};
 
 use super::{HalfOpenCounts, PortSnapshot, half_open::HandshakeWindow};
 use crate::{
@@ -153,7 +153,7 @@ impl PressureMeter {
             |port: u16| slow.contains_key(&port) || services.iter().any(|service| service.ports.contains(&port));
         self.left_out.note(counts.ports, is_left_out);
         let (totals, left_out) = (counts.totals, &self.left_out.sums);
-        let dropped_by_judgement = totals.dropped_where(DropReason::is_of_attack);
+        let dropped_by_judgement = totals.dropped_where(|reason| reason.cause() == Cause::Judgement);
         let sums = Sums {
             attempts: (totals.begun() + dropped_by_judgement).saturating_sub(left_out.attempts),
             begun: totals.begun().saturating_sub(left_out.begun),

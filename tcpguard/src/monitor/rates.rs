@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use tcpguard_common::counters::Counter;
+use tcpguard_common::abi::counters::Counter;
 
 use crate::datapath::maps::Totals;
 

@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use tcpguard_common::{address::Address, source::SourceEntry};
+use tcpguard_common::{address::Address, tracking::source::SourceEntry};
 
 use crate::datapath::{
     DatapathError, Progress,
@@ -145,7 +145,7 @@ struct Round {
 struct FinishedRound {
     entries: u64,
     leaders: Vec<Address>,
-    most_half_open: Vec<Address>,
+    max_half_open: Vec<Address>,
     over_limit: Vec<Address>,
     /// The leaders and the sources that became busy since.
     top: Arc<TopSources>,
@@ -203,7 +203,7 @@ impl SourceWatch {
         self.finished = FinishedRound {
             entries,
             leaders: [by_syn, by_half_open.clone(), by_dropped].concat(),
-            most_half_open: by_half_open,
+            max_half_open: by_half_open,
             over_limit,
             is_top_stale: true,
             ..FinishedRound::default()
@@ -215,7 +215,7 @@ impl SourceWatch {
     /// those that became busy.
     pub fn suspects(&self, period: u32) -> Result<Vec<SourceReading>, DatapathError> {
         let finished = &self.finished;
-        let all = finished.most_half_open.iter().chain(&finished.over_limit).chain(&self.busy).copied();
+        let all = finished.max_half_open.iter().chain(&finished.over_limit).chain(&self.busy).copied();
         let mut readings = Vec::new();
         for source in TopSources::of(all.collect()).addresses() {
             let entry = self.sources.get(*source)?;

@@ -9,6 +9,7 @@ use std::{fmt::Write, sync::Arc};
 use clap_markdown::MarkdownOptions;
 use documented::DocumentedVariants;
 use expect_test::expect_file;
+use tcpguard_common::abi::counters::{Cause, DropReason, Stage};
 
 use crate::{
     api::model::{Stats, sample},
@@ -56,6 +57,28 @@ fn events() {
         writeln!(text, "| `{}` | {} |", kind.name(), cell(doc)).expect("written");
     }
     expect_file!["../../../docs/reference/events.md"].assert_eq(&page("Events", &text));
+}
+
+#[test]
+fn drops() {
+    let mut text = "Why a frame is dropped: `drops` and `would_drop` in `/stats`, `tcpguard_drops_total` and \
+        `tcpguard_would_drops_total` in `/metrics`. The stages are those of `tcpguard explain`, in the order in which a \
+        packet passes them.\n\n\
+        | reason | what is dropped | stage | based on |\n| --- | --- | --- | --- |\n"
+        .to_owned();
+    for stage in Stage::ALL {
+        for reason in DropReason::ALL.iter().filter(|reason| reason.stage() == *stage) {
+            let cause = match reason.cause() {
+                Cause::Invalid => "the frame alone",
+                Cause::Operator => "an operator's list entry",
+                Cause::Judgement => "a judgement",
+                Cause::Stray => "the kernel's connections",
+            };
+            writeln!(text, "| `{}` | {} | `{}` | {cause} |", reason.name(), cell(reason.what()), stage.name())
+                .expect("written");
+        }
+    }
+    expect_file!["../../../docs/reference/drops.md"].assert_eq(&page("Drop reasons", &text));
 }
 
 #[test]

@@ -3,9 +3,7 @@
 use std::{path::Path, time::Instant};
 
 use anyhow::{Context, Result};
-use lab::{
-    machine::{Image, Kernel, boot},
-};
+use lab::machine::{Image, Kernel, boot};
 use xtask::bpf::toolchain::target_folder;
 
 const SERIES: [&str; 2] = ["6.1", "6.12"];

@@ -13,10 +13,12 @@ use lab::{
 };
 use tcpguard::config::Hook;
 use tcpguard_common::{
-    bucket::Rate,
-    challenge::{PortChallenge, port_flag},
-    control::{Control, flag},
-    counters::Counter,
+    abi::{
+        counters::Counter,
+        lease::{Lease, flag},
+        port::{PortChallenge, port_flag},
+    },
+    tracking::bucket::Rate,
 };
 
 const XDP_PASS: u32 = 2;
@@ -46,12 +48,12 @@ fn challenging(flags: u32) -> Result<Guard> {
 /// Loads the datapath for `hook`, with a port that is challenged with these bits of `port_flag`.
 fn challenging_at(hook: Hook, flags: u32) -> Result<Guard> {
     let mut guard = Guard::load_at(hook)?;
-    let control = Control {
-        good_until: u64::MAX,
+    let control = Lease {
+        valid_until: u64::MAX,
         flags: flag::DROP | flag::CHALLENGE | flag::LOCAL_KNOWN,
         generation: 1,
         rate: Rate::NONE,
-        ..Control::NONE
+        ..Lease::NONE
     };
     guard.maps.control.give(&control)?;
     let local = [address("198.18.0.1").into(), address("2001:db8::1").into(), address("fe80::1").into()];

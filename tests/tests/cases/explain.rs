@@ -14,14 +14,16 @@ use lab::{
     server::Nginx,
 };
 use serde_json::Value;
-use tcpguard::explain::{Explainer, Stage, Verdict};
+use tcpguard::explain::{Explainer, Stage, Verdict, decided_by};
 use tcpguard_common::{
+    abi::{
+        counters::Counter,
+        lease::{Lease, flag},
+        port::port_flag,
+        rule::{FOREVER, Rule},
+    },
     address::Address,
-    bucket::Rate,
-    challenge::port_flag,
-    control::{Control, flag},
-    counters::Counter,
-    rule::{FOREVER, Rule},
+    tracking::bucket::Rate,
 };
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
@@ -62,7 +64,10 @@ fn explanations_are_what_the_kernel_returns() -> Result<()> {
                 explained.verdict == Verdict::of(verdict),
                 "{name}: {explained:?}, but the kernel's verdict is {verdict}"
             );
-            ensure!(explained.stage == Stage::of(&counted), "{name}: {explained:?}, but it was counted as {counted:?}");
+            ensure!(
+                explained.stage == decided_by(&counted),
+                "{name}: {explained:?}, but it was counted as {counted:?}"
+            );
             ensure!(explained.counted_as == counted, "{name}: {explained:?}, but it was counted as {counted:?}");
             ensure!(
                 !explained.reason.is_empty() && !explained.packet.is_empty(),
@@ -83,7 +88,7 @@ fn explanations_know_what_is_remembered() -> Result<()> {
     let flags = flag::DROP | flag::LIMIT | flag::RULES | flag::CHALLENGE | flag::LOCAL_KNOWN;
     // A rate so low that a source that exceeded it remains above it for the rest of the test.
     let rate = Rate::new(1, guard.datapath.ticks_per_second);
-    guard.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 1, rate, ..Control::NONE })?;
+    guard.maps.control.give(&Lease { valid_until: u64::MAX, flags, generation: 1, rate, ..Lease::NONE })?;
     guard.maps.local.set(&[IpAddr::from(SERVER_IPV4).into()].into())?;
     let anywhere = port_flag::ANY_IPV4 | port_flag::ANY_IPV6 | port_flag::TIMESTAMPS;
     let terms = [port_flag::COOKIE, port_flag::RETRANSMIT].map(|how| challenge_terms(how | anywhere));
@@ -101,10 +106,10 @@ fn explanations_know_what_is_remembered() -> Result<()> {
     let mut explainer = Explainer::new(&guard.maps.live, &nobody)?;
     for (name, frame, stage) in [
         ("blocked", frame("198.18.1.1", 80)?, Stage::Block),
-        ("denied", frame("198.18.2.1", 80)?, Stage::Rules),
+        ("denied", frame("198.18.2.1", 80)?, Stage::Lists),
         ("allowed", frame("198.18.2.7", 443)?, Stage::Account),
         ("of a blocked network", frame("198.18.3.1", 80)?, Stage::Block),
-        ("beyond its limit", frame("198.18.4.1", 80)?, Stage::Limit),
+        ("beyond its limit", frame("198.18.4.1", 80)?, Stage::RateLimit),
         ("challenged with a cookie", frame("198.18.5.1", 443)?, Stage::Challenge),
         ("challenged by waiting", frame("198.18.5.1", 444)?, Stage::Challenge),
         (

@@ -13,11 +13,13 @@ use lab::{
 };
 use tcpguard::{config::Hook, explain::Bytes};
 use tcpguard_common::{
-    bucket::Rate,
-    control::{Control, flag},
-    counters::Counter,
+    abi::{
+        counters::Counter,
+        lease::{Lease, flag},
+        rule::{FOREVER, Rule},
+    },
     packet::parse,
-    rule::{FOREVER, Rule},
+    tracking::bucket::Rate,
 };
 
 const XDP_DROP: u32 = 1;
@@ -220,17 +222,17 @@ fn whoever_is_listed_or_blocked_is_dropped_and_allowed_goes_before_all() -> Resu
         // With another generation of the rules, remembered decisions are invalid.
         let rate = Rate::new(2000, guard.datapath.ticks_per_second);
         let flags = flag::DROP | flag::LIMIT | flag::RULES;
-        guard.maps.control.give(&Control { good_until: u64::MAX, flags, generation: 2, rate, ..Control::NONE })?;
+        guard.maps.control.give(&Lease { valid_until: u64::MAX, flags, generation: 2, rate, ..Lease::NONE })?;
         guard.run(&syn)?;
 
         // With an expired lease, everything passes.
         guard.maps.rules.remove(source, 128)?;
-        guard.maps.control.give(&Control {
-            good_until: guard.datapath.jiffies()? - 1,
+        guard.maps.control.give(&Lease {
+            valid_until: guard.datapath.jiffies()? - 1,
             flags,
             generation: 3,
             rate,
-            ..Control::NONE
+            ..Lease::NONE
         })?;
         guard.run(&syn)?;
     }

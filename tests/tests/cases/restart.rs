@@ -156,7 +156,10 @@ fn kept_it_counts_and_lets_everything_in_until_it_is_detached() -> Result<()> {
     let done = daemon.tcpguard(&["detach"])?;
     ensure!(done.status.success() && said(&done).contains("detached"), "{done}");
     ensure!(!has_xdp(&lab, SERVER_INTERFACE)? && !folder.exists(), "the program or its pins are left");
-    ensure!(said(&daemon.tcpguard(&["detach"])?).contains("nothing was attached"), "a second detach found something attached");
+    ensure!(
+        said(&daemon.tcpguard(&["detach"])?).contains("nothing was attached"),
+        "a second detach found something attached"
+    );
     Ok(())
 }
 

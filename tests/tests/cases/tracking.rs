@@ -14,7 +14,7 @@ use lab::{
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE, SERVER_IPV4, SERVER_IPV6},
     server::listen,
 };
-use tcpguard_common::sketch;
+use tcpguard_common::tracking::sketch;
 
 const FLOOD_RATE: u32 = 300_000;
 const SOURCE_RATE: u32 = 500;

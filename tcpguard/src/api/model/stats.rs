@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tcpguard_common::abi::counters::Counter;
 use utoipa::ToSchema;
 
 use super::{Measures, Prefix, Source};
@@ -127,42 +128,40 @@ pub struct Interface {
     pub reason: Option<String>,
 }
 
-/// Counters since the datapath was attached. They continue across takeovers.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Totals {
-    /// Frames received: `passed` + `dropped` + `challenged`.
-    pub packets: u64,
-    /// SYNs, including retransmits.
-    pub syn: u64,
-    /// SYN-ACKs.
-    pub syn_ack: u64,
-    /// Segments with ACK and without SYN or RST.
-    pub ack: u64,
-    /// Resets.
-    pub rst: u64,
-    /// Segments with a flag combination that no TCP implementation sends.
-    pub bad_flags: u64,
-    /// Frames passed to the kernel.
-    pub passed: u64,
-    /// Frames dropped.
-    pub dropped: u64,
-    /// SYNs answered with a cookie.
-    pub challenged: u64,
-    /// Handshakes completed.
-    pub completed: u64,
-    /// SYN-ACKs retransmitted by the kernel.
-    pub retried: u64,
-    /// SYNs recognised as retransmits.
-    pub syn_repeated: u64,
-    /// SYNs that carried data.
-    pub syn_with_payload: u64,
-    /// Half-open handshakes ended by a reset.
-    pub handshakes_reset: u64,
-    /// SYNs for other hosts; they are not judged.
-    pub syn_forwarded: u64,
-    /// SYNs to ports whose listener closed recently; they are not judged.
-    pub syn_closed: u64,
+macro_rules! totals {
+    ($($counter:ident $field:ident $help:literal, $metric:ident;)*) => {
+        /// Counters since the datapath was attached. They continue across takeovers.
+        #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+        pub struct Totals {
+            $(#[doc = concat!($help, ".")] pub $field: u64,)*
+            /// SYNs, including retransmits.
+            pub syn: u64,
+            /// Segments with a flag combination that no TCP implementation sends.
+            pub bad_flags: u64,
+            /// Frames passed to the kernel: `packets` - `dropped` - `challenged`.
+            pub passed: u64,
+            /// Frames dropped.
+            pub dropped: u64,
+            /// SYNs answered with a cookie.
+            pub challenged: u64,
+        }
+
+        impl From<&crate::datapath::maps::Totals> for Totals {
+            fn from(totals: &crate::datapath::maps::Totals) -> Self {
+                let (dropped, challenged) = (totals.dropped(), totals.challenged());
+                Self {
+                    $($field: totals.get(Counter::$counter),)*
+                    syn: totals.syn(),
+                    bad_flags: totals.get(Counter::BadFlags) + totals.get(Counter::DropBadFlags),
+                    passed: totals.get(Counter::Packets).saturating_sub(dropped + challenged),
+                    dropped,
+                    challenged,
+                }
+            }
+        }
+    };
 }
+tcpguard_common::for_each_total!(totals);
 
 /// Rates over the last second.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]

@@ -13,7 +13,7 @@ use aya::{
     programs::{Xdp, loaded_programs},
 };
 use aya_obj::programs::XdpAttachType;
-use tcpguard_common::layout::{MOST_CHAINED, map};
+use tcpguard_common::abi::names::{MAX_CHAINED, map};
 use tracing::{info, warn};
 
 use super::{AttachMode, Attachment, Hold, Target, attach_error, program_name};
@@ -101,10 +101,10 @@ impl Datapath {
     fn place_in_chain(&mut self, target: Target<'_>, other: &Path) -> Result<u32, DatapathError> {
         let taken: Vec<u32> =
             self.chained_interfaces()?.iter().filter_map(Result::ok).map(|(_, place)| place).collect();
-        let place = (0..MOST_CHAINED as u32).find(|place| !taken.contains(place));
+        let place = (0..MAX_CHAINED as u32).find(|place| !taken.contains(place));
         let place = place.ok_or_else(|| DatapathError::NotChained {
             interface: target.name.to_owned(),
-            reason: format!("more than {MOST_CHAINED} interfaces have programs to chain before"),
+            reason: format!("more than {MAX_CHAINED} interfaces have programs to chain before"),
         })?;
         let program = Xdp::from_pin(other, XdpAttachType::Interface).map_err(DatapathError::program("chained"))?;
         let program = program.fd().map_err(DatapathError::program("chained"))?.try_clone().map_err(host)?;

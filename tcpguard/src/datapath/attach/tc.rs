@@ -6,7 +6,7 @@ use aya::programs::{
     links::{FdLink, LinkOrder},
     tc::{NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
 };
-use tcpguard_common::layout::program;
+use tcpguard_common::abi::names::program;
 use tracing::{debug, info, warn};
 
 use super::{AttachMode, Attachment, Hold, Target, attach_error};

@@ -1,7 +1,7 @@
 //! Attachment to XDP, held by a `bpf_link`.
 
 use aya::programs::{Xdp, links::FdLink, xdp::XdpLink};
-use tcpguard_common::layout::program;
+use tcpguard_common::abi::names::program;
 use tracing::{info, warn};
 
 use super::{AttachMode, Attachment, Hold, Target, attach_error, occupied};

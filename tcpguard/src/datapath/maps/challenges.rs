@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Array, HashMap, MapData};
 use tcpguard_common::{
+    abi::{
+        names::map,
+        port::{Endpoint, MAX_ENDPOINTS, PortChallenge},
+    },
     address::Address,
-    challenge::{Endpoint, PortChallenge},
-    layout::{MOST_ENDPOINTS, map},
 };
 
 use super::super::DatapathError;
@@ -57,7 +59,7 @@ impl ChallengeMaps {
         Ok(())
     }
 
-    /// Sets the addresses and ports of listeners that are bound to a specific address. At most [`MOST_ENDPOINTS`] are
+    /// Sets the addresses and ports of listeners that are bound to a specific address. At most [`MAX_ENDPOINTS`] are
     /// written.
     ///
     /// # Errors
@@ -69,7 +71,7 @@ impl ChallengeMaps {
             self.written_endpoints.remove(&gone);
         }
         // SYNs to the endpoints that do not fit are not challenged.
-        let room = (MOST_ENDPOINTS as usize).saturating_sub(self.written_endpoints.len());
+        let room = (MAX_ENDPOINTS as usize).saturating_sub(self.written_endpoints.len());
         let new: Vec<_> = endpoints.difference(&self.written_endpoints).copied().take(room).collect();
         for new in new {
             self.endpoints.insert(endpoint(new), 1, 0).map_err(DatapathError::map(map::ENDPOINTS))?;

@@ -1,9 +1,8 @@
 //! The counters.
 
-use tcpguard_common::{
-    counters::{COUNTERS, Counter, Counts},
-    drops::DropReason,
-    layout::map,
+use tcpguard_common::abi::{
+    counters::{COUNTERS, Counted, Counter, Counts, DropReason},
+    names::map,
 };
 
 use super::{super::DatapathError, PerCpu};
@@ -50,15 +49,17 @@ impl Totals {
 
     /// Returns the number of all SYNs.
     pub fn syn(&self) -> u64 {
-        let not_begun = [Counter::SynRepeated, Counter::SynForwarded, Counter::SynClosed, Counter::SynChallengedAgain];
-        let not_begun = not_begun.map(|counter| self.get(counter)).iter().sum::<u64>();
-        self.begun() + not_begun + self.dropped_where(DropReason::is_of_syn)
+        self.begun() + self.sum_of(Counted::SynNotBegun) + self.dropped_where(DropReason::is_syn)
     }
 
     /// Returns the number of SYNs that began a handshake to be judged, which excludes retransmitted and dropped SYNs
     /// and SYNs for other hosts.
-    pub const fn begun(&self) -> u64 {
-        self.get(Counter::SynTracked) + self.get(Counter::SynUntracked) + self.get(Counter::SynChallenged)
+    pub fn begun(&self) -> u64 {
+        self.sum_of(Counted::SynBegun)
+    }
+
+    fn sum_of(&self, counted: Counted) -> u64 {
+        Counter::ALL.iter().filter(|counter| counter.counted() == counted).map(|counter| self.get(*counter)).sum()
     }
 
     /// Returns the number of SYNs answered with a cookie.

@@ -4,22 +4,24 @@ use std::collections::BTreeSet;
 
 use aya::maps::{Array, MapData};
 use tcpguard_common::{
+    abi::{
+        listening::{LISTENING, closed_at},
+        local_addresses,
+        names::map,
+    },
     address::Address,
-    layout::map,
-    listening::{LISTENING, closed_at},
-    local,
 };
 
 use super::super::DatapathError;
 
 /// Writes the host's own addresses.
 pub struct LocalAddresses {
-    map: Array<MapData, local::Set>,
-    written: Option<Box<[local::Set; local::SETS]>>,
+    map: Array<MapData, local_addresses::Set>,
+    written: Option<Box<[local_addresses::Set; local_addresses::SETS]>>,
 }
 
 impl LocalAddresses {
-    pub(super) const fn new(map: Array<MapData, local::Set>) -> Self {
+    pub(super) const fn new(map: Array<MapData, local_addresses::Set>) -> Self {
         Self { map, written: None }
     }
 
@@ -29,7 +31,7 @@ impl LocalAddresses {
     /// # Errors
     /// Returns an error if the map cannot be written.
     pub fn set(&mut self, addresses: &BTreeSet<Address>) -> Result<bool, DatapathError> {
-        let Some(sets) = local::sets(addresses.iter().copied()) else { return Ok(false) };
+        let Some(sets) = local_addresses::sets(addresses.iter().copied()) else { return Ok(false) };
         for (index, set) in (0..).zip(&sets) {
             let is_written = self.written.as_ref().is_some_and(|written| written[index as usize] == *set);
             if !is_written {
@@ -87,7 +89,7 @@ impl PayloadPolicies {
         Self(map)
     }
 
-    /// Sets the policy of one port to a constant of [`tcpguard_common::control::payload_policy`].
+    /// Sets the policy of one port to a constant of [`tcpguard_common::abi::lease::payload_policy`].
     ///
     /// # Errors
     /// Returns an error if the map cannot be written.

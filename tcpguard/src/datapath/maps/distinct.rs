@@ -1,8 +1,8 @@
 //! The estimate of distinct sources.
 
 use tcpguard_common::{
-    distinct::{Registers, estimate},
-    layout::map,
+    abi::names::map,
+    tracking::distinct::{Registers, estimate},
 };
 
 use super::{super::DatapathError, PerCpu};

@@ -1,7 +1,7 @@
 //! Events that the datapath reports immediately, through a ring buffer.
 
 use aya::maps::{MapData, RingBuf};
-use tcpguard_common::{event::Event, layout::map};
+use tcpguard_common::abi::{event::Event, names::map};
 use tokio::io::unix::AsyncFd;
 use zerocopy::FromBytes;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use aya::maps::{HashMap, MapData};
-use tcpguard_common::layout::map;
+use tcpguard_common::abi::names::map;
 
 use super::super::DatapathError;
 

@@ -2,10 +2,10 @@
 
 use aya::maps::{Array, MapData};
 use tcpguard_common::{
+    abi::names::map,
     address::Address,
-    filter::{Block, WORDS_PER_BLOCK, position},
     hash,
-    layout::map,
+    tracking::filter::{Block, WORDS_PER_BLOCK, position},
 };
 
 use super::super::DatapathError;

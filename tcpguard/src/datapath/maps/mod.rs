@@ -17,7 +17,7 @@ use aya::{
     Ebpf,
     maps::{Map, MapData, MapError},
 };
-use tcpguard_common::layout::map;
+use tcpguard_common::abi::names::map;
 
 use super::{DatapathError, DatapathOptions, LiveState};
 pub use challenges::ChallengeMaps;

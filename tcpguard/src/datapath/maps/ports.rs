@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use aya::maps::{HashMap, MapData};
-use tcpguard_common::layout::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSlab, PortSyns, map};
+use tcpguard_common::abi::{
+    names::map,
+    port::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSlab, PortSyns},
+};
 
 use super::{super::DatapathError, PerCpu};
 

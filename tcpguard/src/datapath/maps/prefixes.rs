@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use tcpguard_common::{
+    abi::names::map,
     address::Address,
-    layout::map,
-    prefix::{SLABS, Slab},
+    tracking::prefix::{SLABS, Slab},
 };
 
 use super::{super::DatapathError, PerCpu};

@@ -4,7 +4,10 @@ use aya::maps::{
     MapData, MapError,
     lpm_trie::{Key, LpmTrie},
 };
-use tcpguard_common::{address::Address, layout::map, rule::Rule};
+use tcpguard_common::{
+    abi::{names::map, rule::Rule},
+    address::Address,
+};
 
 use super::super::DatapathError;
 

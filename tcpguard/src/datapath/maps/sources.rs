@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aya::maps::{HashMap, IterableMap, MapData, MapError};
-use tcpguard_common::{address::Address, layout::map, source::SourceEntry};
+use tcpguard_common::{abi::names::map, address::Address, tracking::source::SourceEntry};
 
 use super::super::{BatchReader, DatapathError, Progress};
 

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, io};
 
 use aya::maps::{Array, Map, MapData};
-use tcpguard_common::{
-    instance::{CARRIED, Instance},
-    layout::map,
+use tcpguard_common::abi::{
+    names::map,
+    takeover::{CARRIED_MAPS, Instance},
 };
 use tracing::{debug, warn};
 
@@ -71,7 +71,7 @@ impl Pins {
         let instance = self.instance(expected);
         let mut found = Found { instance, dropped: Vec::new() };
         let mut kept: Vec<String> = Vec::new();
-        for carried in CARRIED {
+        for carried in CARRIED_MAPS {
             let path = self.map_path(carried);
             let is_pinned = path.exists();
             let object = PinnedObject::open(&path).ok();
@@ -93,7 +93,7 @@ impl Pins {
 
     /// Returns the parameters the pinned maps were created with.
     fn instance(&self, expected: &BTreeMap<String, Expected>) -> Option<Instance> {
-        let carried = CARRIED.into_iter().find(|carried| carried.map == map::INSTANCE)?;
+        let carried = CARRIED_MAPS.into_iter().find(|carried| carried.map == map::INSTANCE)?;
         let object = PinnedObject::open(&self.map_path(carried)).ok()?;
         if !expected.get(carried.map)?.is_met_by(&object) {
             warn!("the object pinned as {} is not a map of tcpguard", self.map_path(carried).display());

@@ -22,7 +22,7 @@ use aya::{
     maps::MapData,
     programs::links::{FdLink, PinnedLink},
 };
-use tcpguard_common::instance::Carried;
+use tcpguard_common::abi::takeover::CarriedMap;
 use tracing::{debug, info, warn};
 
 use crate::fault;
@@ -70,7 +70,7 @@ impl Pins {
     }
 
     /// Returns the path at which a map is pinned.
-    pub(super) fn map_path(&self, carried: Carried) -> PathBuf {
+    pub(super) fn map_path(&self, carried: CarriedMap) -> PathBuf {
         self.maps_folder().join(file_name(carried))
     }
 
@@ -318,7 +318,7 @@ fn namespaces(root: &Path) -> Vec<PathBuf> {
     names(root).iter().filter(|name| name.starts_with(PREFIX)).map(|name| root.join(name)).collect()
 }
 
-fn file_name(carried: Carried) -> String {
+fn file_name(carried: CarriedMap) -> String {
     format!("{}-{}", carried.map, carried.version)
 }
 

@@ -24,11 +24,13 @@ use tcpguard::{
     datapath::{Datapath, DatapathOptions, Maps},
 };
 use tcpguard_common::{
+    abi::{
+        lease::{Lease, flag},
+        port::{PortChallenge, port_flag},
+        rule::{FOREVER, Rule},
+    },
     address::Address,
-    bucket::Rate,
-    challenge::{PortChallenge, port_flag},
-    control::{Control, flag},
-    rule::{FOREVER, Rule},
+    tracking::bucket::Rate,
 };
 
 use super::Effort;
@@ -277,7 +279,7 @@ pub fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result
         Standing::Blocked => datapath.block(case.spec.sources.first().into(), FOREVER)?,
     }
     if case.standing.is_challenged() {
-        flags |= flag::CHALLENGE | flag::GUARD | flag::LOCAL_KNOWN;
+        flags |= flag::CHALLENGE | flag::STRAY_FILTER | flag::LOCAL_KNOWN;
         let addresses = [Address::from(CONNECTION.0), SERVER_IPV4.into(), SERVER_IPV6.into()];
         maps.local.set(&addresses.into_iter().collect())?;
         maps.challenges.set_terms(&[(PORT, terms(maps.challenges.listener_changes(PORT)?))].into())?;
@@ -286,14 +288,15 @@ pub fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result
     let rate = Rate::new(100_000_000, datapath.ticks_per_second);
     let proven_ticks = 600 * u64::from(datapath.ticks_per_second);
     // Otherwise the number of half-open handshakes here would keep a proven source from passing.
-    let terms = Control { rate, proven_ticks, most_half_open: u64::MAX, ..Control::NONE };
-    maps.control.give(&Control { good_until: FOREVER, flags, generation: 1, ..terms })?;
+    let terms = Lease { rate, proven_ticks, max_half_open: u64::MAX, ..Lease::NONE };
+    maps.control.give(&Lease { valid_until: FOREVER, flags, generation: 1, ..terms })?;
     Ok(())
 }
 
 fn terms(changes: u64) -> PortChallenge {
-    use port_flag::{ANY_IPV4, ANY_IPV6, COOKIE, ECN, GUARD_IPV4, SACK, TIMESTAMPS, WATCH_IPV4, WINDOW_SCALING};
-    let flags = COOKIE | ANY_IPV4 | ANY_IPV6 | WATCH_IPV4 | GUARD_IPV4 | TIMESTAMPS | SACK | WINDOW_SCALING | ECN;
+    use port_flag::{ANY_IPV4, ANY_IPV6, COOKIE, ECN, SACK, STRAY_FILTER_IPV4, TIMESTAMPS, WATCH_IPV4, WINDOW_SCALING};
+    let flags =
+        COOKIE | ANY_IPV4 | ANY_IPV6 | WATCH_IPV4 | STRAY_FILTER_IPV4 | TIMESTAMPS | SACK | WINDOW_SCALING | ECN;
     PortChallenge { changes, ..challenge_terms(flags) }
 }
 

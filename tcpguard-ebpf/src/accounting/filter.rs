@@ -3,16 +3,16 @@
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use tcpguard_common::{
     atomic,
-    filter::{self, Block},
+    tracking::filter::{self, Block},
 };
 
-use crate::{arrival::Source, settings};
+use crate::{settings, source::Source};
 
-/// The daemon sets the number of blocks before loading.
+/// The daemon sets the number of blocks before it loads the program.
 #[btf_map]
 static KNOWN_SOURCES: Array<Block, 64> = Array::new();
 
-/// False only where the source has no entry.
+/// Returns false only if the source has no entry.
 #[inline(always)]
 pub fn may_contain(source: Source) -> bool {
     let (block, word, mask) = filter::position(source.hash, settings::filter_blocks());

@@ -1,9 +1,9 @@
 //! The registers that the number of distinct sources is estimated from.
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
-use tcpguard_common::distinct::{self, Registers};
+use tcpguard_common::tracking::distinct::{self, Registers};
 
-use crate::{arrival::Source, time::Now};
+use crate::{source::Source, time::Now};
 
 #[btf_map]
 static DISTINCT: PerCpuArray<Registers, 1> = PerCpuArray::new();

@@ -1,5 +1,5 @@
-//! What came to which port: SYNs by destination port per CPU, for every port there is; and what
-//! became of handshakes, for ports that have completed one.
+//! Counts by port: SYNs by destination port, for every port and CPU; and the outcome of handshakes, for ports that have
+//! completed one.
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -7,20 +7,20 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use tcpguard_common::{
+    abi::port::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSlab, PortSyns},
     atomic,
-    layout::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSlab, PortSyns},
 };
 
-use crate::socket::Handshake;
+use crate::kernel::handshake::Handshake;
 
 #[btf_map]
 static SYN_BY_PORT: PerCpuArray<PortSlab, PORT_SLABS> = PerCpuArray::new();
 
-/// Bounded: a host with more listening ports than this has them counted in the totals only.
+/// Bounded: handshakes of further listening ports count in the totals only.
 #[btf_map]
 static HANDSHAKES_BY_PORT: HashMap<u16, PortHandshakes, 4096> = HashMap::new();
 
-/// Counts a SYN that began a handshake. Each SYN is counted once, where its way ends.
+/// Counts a SYN that began a handshake. Each SYN is counted once, where its path through the program ends.
 #[inline(always)]
 pub fn count_syn(port: u16, is_challenged: bool) {
     if let Some(counts) = counts(port) {
@@ -29,7 +29,7 @@ pub fn count_syn(port: u16, is_challenged: bool) {
     }
 }
 
-/// Counts a SYN that was sent again.
+/// Counts a retransmitted SYN.
 #[inline(always)]
 pub fn count_repeated(port: u16, is_challenged: bool) {
     if let Some(counts) = counts(port) {
@@ -39,7 +39,7 @@ pub fn count_repeated(port: u16, is_challenged: bool) {
     }
 }
 
-/// Counts a SYN that began no handshake to be judged; `is_restrained` where it was dropped by judgement.
+/// Counts a SYN that began no handshake to be judged; `is_restrained` if it was dropped because of a judgement.
 #[inline(always)]
 pub fn count_not_begun(port: u16, is_restrained: bool) {
     if let Some(counts) = counts(port) {
@@ -49,11 +49,10 @@ pub fn count_not_begun(port: u16, is_restrained: bool) {
     }
 }
 
-/// Counts a SYN of an unproven source in this moment; true where this CPU has a portion to add to the sum of
-/// all.
+/// Counts a SYN of an unproven source in this slot; returns true if this CPU has a portion to add to the sum of all CPUs.
 #[inline(always)]
-pub fn is_portion_full(port: u16, moment: u32) -> bool {
-    counts(port).is_some_and(|counts| counts.load.count(moment))
+pub fn is_portion_full(port: u16, slot: u32) -> bool {
+    counts(port).is_some_and(|counts| counts.load.count(slot))
 }
 
 #[inline(always)]
@@ -64,7 +63,7 @@ fn counts<'a>(port: u16) -> Option<&'a mut PortSyns> {
     Some(unsafe { &mut (*slab)[port % PORTS_PER_SLAB] })
 }
 
-/// `proves`: its source was not proven before.
+/// Counts a completed handshake; `proves` if its source was not proven before.
 #[inline(always)]
 pub fn count_completed(handshake: &Handshake, proves: bool) {
     if let Some(handshakes) = handshakes(handshake.local_port) {
@@ -77,7 +76,7 @@ pub fn count_completed(handshake: &Handshake, proves: bool) {
     }
 }
 
-/// A valid cookie came back.
+/// Counts a valid cookie that was returned.
 #[inline(always)]
 pub fn count_returned(port: u16, is_ipv4: bool) {
     if let Some(handshakes) = handshakes(port) {
@@ -103,7 +102,7 @@ pub fn count_retried(port: u16) {
 #[inline(always)]
 fn handshakes<'a>(port: u16) -> Option<&'a mut PortHandshakes> {
     let found = HANDSHAKES_BY_PORT.get_ptr_mut(port).or_else(|| {
-        // It fails where another CPU was faster, and then the second look finds that one's.
+        // It fails if another CPU was faster; the second look-up then finds that CPU's entry.
         HANDSHAKES_BY_PORT.insert(port, PortHandshakes::default(), BPF_NOEXIST.into()).ok();
         HANDSHAKES_BY_PORT.get_ptr_mut(port)
     })?;

@@ -1,8 +1,8 @@
-//! What the tracepoints tell of a handshake. The kernel's structures are read at the offsets that the
+//! Handshakes and listeners, as the tracepoints report them. The kernel's structures are read at the offsets that the
 //! daemon took from its BTF.
 
 use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::BtfTracePointContext};
-use tcpguard_common::{address::Address, layout::SocketLayout};
+use tcpguard_common::{abi::socket_layout::SocketLayout, address::Address};
 
 use crate::settings;
 
@@ -14,12 +14,12 @@ const IPPROTO_TCP: u16 = 6;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
-/// The server's side of a handshake.
+/// A handshake, from the server's side.
 pub struct Handshake {
     pub source: Address,
     pub remote_port: u16,
     pub local_port: u16,
-    /// Index of the interface that received its last segment, where that is known.
+    /// Index of the interface that received its last segment; 0 if unknown.
     pub interface: u32,
     pub is_in_our_namespace: bool,
 }
@@ -31,11 +31,11 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// From the arguments of `inet_sock_set_state`: socket, old state, new state.
+    /// Reads the arguments of `inet_sock_set_state`: socket, old state, new state.
     #[inline(always)]
     pub fn changed(context: &BtfTracePointContext) -> Option<Self> {
         let (old_state, new_state): (i32, i32) = (context.arg(1), context.arg(2));
-        // A listener's child begins as its copy, and leaves this state as well: not by closing.
+        // A listener's child begins as its copy and leaves this state as well, but not by closing.
         let is_open = new_state == TCP_LISTEN;
         if !is_open && (old_state != TCP_LISTEN || new_state != TCP_CLOSE) {
             return None;
@@ -57,20 +57,20 @@ fn is_in_our_namespace(common: KernelStruct, layout: &SocketLayout) -> Option<bo
     Some(namespace.read::<u32>(layout.namespace_inode)? == settings::namespace())
 }
 
-/// A kernel structure at this address; whatever is read is copied, and a bad address reads as `None`.
+/// A kernel structure at this address. Fields are copied; a bad address reads as `None`.
 #[derive(Clone, Copy)]
 struct KernelStruct(usize);
 
 impl KernelStruct {
     #[inline(always)]
     fn read<T>(self, offset: u32) -> Option<T> {
-        // SAFETY: the helper checks the address and fails where it cannot be read; T is a number.
+        // SAFETY: the helper checks the address and fails if it cannot be read; T is a number.
         unsafe { bpf_probe_read_kernel((self.0 + offset as usize) as *const T) }.ok()
     }
 }
 
 impl Handshake {
-    /// From the arguments of `inet_sock_set_state`: socket, old state, new state.
+    /// Reads the arguments of `inet_sock_set_state`: socket, old state, new state.
     #[inline(always)]
     pub fn completed(context: &BtfTracePointContext) -> Option<Self> {
         let (old_state, new_state): (i32, i32) = (context.arg(1), context.arg(2));
@@ -85,7 +85,7 @@ impl Handshake {
         Some(Self { interface: socket.read(layout.receive_interface)?, ..Self::read(socket, &layout)? })
     }
 
-    /// From the arguments of `tcp_retransmit_synack`: listener, request.
+    /// Reads the arguments of `tcp_retransmit_synack`: listener, request.
     #[inline(always)]
     pub fn retried(context: &BtfTracePointContext) -> Option<Self> {
         let layout = settings::socket_layout();

@@ -1,22 +1,19 @@
-//! The kernel's connections.
+//! Look-ups of the kernel's sockets.
 
 use aya_ebpf::{
     EbpfContext as _,
     bindings::bpf_sock_tuple,
     helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
 };
-use tcpguard_common::{
-    address::Address,
-    packet::{Be16, Segment},
-};
+use tcpguard_common::{address::Address, packet::Segment, wire::Be16};
 
 use crate::hook::Context;
 
 /// A socket's state (include/net/tcp_states.h).
 pub const TCP_LISTEN: u32 = 10;
 
-/// What a socket is looked up by, as the kernel lays it out: addresses, then ports, without a gap. Of the
-/// addresses there are four bytes each for IPv4, and sixteen for IPv6.
+/// The key of a look-up, in the kernel's layout: addresses, then ports, without a gap. Addresses have four bytes each for
+/// IPv4 and sixteen for IPv6.
 #[repr(C, align(8))]
 pub struct Tuple([u32; 10]);
 
@@ -24,7 +21,7 @@ impl Tuple {
     /// The namespace of the interface (`BPF_F_CURRENT_NETNS`).
     pub const CURRENT_NAMESPACE: u64 = u64::MAX;
 
-    /// Bytes of it.
+    /// Returns its length in bytes.
     #[inline(always)]
     pub const fn length(is_ipv4: bool) -> u32 {
         if is_ipv4 { 12 } else { 36 }
@@ -35,11 +32,10 @@ impl Tuple {
         Self::new(segment.source, segment.destination, segment.source_port, segment.destination_port)
     }
 
-    /// From nobody to a listener.
+    /// The key of a listener: a connection to it from the unspecified address.
     #[inline(always)]
     pub fn to_listener(address: Address, port: u16, source_port: u16) -> Self {
-        let nobody = address.unspecified();
-        Self::new(nobody, address, source_port, port)
+        Self::new(address.unspecified(), address, source_port, port)
     }
 
     #[inline(always)]
@@ -70,13 +66,12 @@ const fn ports(source: Be16, destination: Be16) -> u32 {
     u32::from_ne_bytes([a, b, c, d])
 }
 
-/// Whether a segment belongs to a connection or a half-open handshake of this namespace; `None` where nobody
-/// even listens.
+/// Returns whether a segment belongs to a connection or a half-open handshake of this namespace; `None` if its port does
+/// not even have a listener.
 #[inline(always)]
 pub fn has_connection(context: &Context, segment: &Segment) -> Option<bool> {
     let mut tuple = Tuple::of(segment);
-    // SAFETY: the helper reads as many bytes as it is told; what it returns is released below, whenever it
-    // is something.
+    // SAFETY: the helper reads as many bytes as it is told; a socket that it returns is released below.
     unsafe {
         let socket = bpf_skc_lookup_tcp(
             context.as_ptr(),

@@ -1,13 +1,13 @@
-//! The accounts of networks.
+//! The accounts of prefixes.
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use tcpguard_common::{
     address::Address,
     hash,
-    prefix::{self, PrefixCell, SLABS, Slab},
+    tracking::prefix::{self, PrefixCell, SLABS, Slab},
 };
 
-use crate::{arrival::Source, settings, time::Now};
+use crate::{settings, source::Source, time::Now};
 
 #[btf_map]
 static PREFIXES: PerCpuArray<Slab, SLABS> = PerCpuArray::new();
@@ -20,7 +20,7 @@ pub fn count_syn(source: Source, now: Now) {
     }
 }
 
-/// A handshake was completed or reset.
+/// Counts a handshake that was completed or reset.
 #[inline(always)]
 pub fn count_end(source: Source, now: Now) {
     let network = network_of(source);
@@ -38,7 +38,7 @@ fn network_of(source: Source) -> Address {
 fn cell<'a>(network: Address) -> Option<&'a mut PrefixCell> {
     let (slab, cell) = prefix::position(hash::address(settings::hash_key(), network));
     let cells = PREFIXES.get_ptr_mut(slab)?;
-    // SAFETY: the element belongs to this CPU; another of our programs in an interrupt may at
-    // worst spoil one count.
+    // SAFETY: the element belongs to this CPU; one of our programs in an interrupt may
+    // falsify at most one count.
     Some(unsafe { &mut (*cells)[cell] })
 }

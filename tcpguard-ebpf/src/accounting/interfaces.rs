@@ -1,8 +1,8 @@
-//! The interfaces whose handshakes count although nothing is known of the source.
+//! The interfaces whose handshakes count even if nothing is known of the source.
 
 use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
 
-/// Kept by the daemon: the guarded interfaces and those stacked on them.
+/// Written by the daemon: the guarded interfaces, and the interfaces stacked on them.
 #[btf_map]
 static GUARDED_INTERFACES: HashMap<u32, u32, 256> = HashMap::new();
 

@@ -1,0 +1,26 @@
+//! Everything that the daemon and the datapath exchange: the names and the content of maps, variables and requests.
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | [`names`] | names of programs, maps and variables |
+//! | [`counters`] | the table of counters, drop reasons and stages |
+//! | [`lease`] | what the datapath is allowed to do, and until when |
+//! | [`event`], [`request`] | messages to the daemon, and from it |
+//! | [`rule`] | the allow, deny and block entries of a network |
+//! | [`port`], [`listening`], [`local_addresses`] | ports, their listeners, and the host's addresses |
+//! | [`socket_layout`] | offsets of kernel structures |
+//! | [`takeover`] | the state carried over from one daemon to the next |
+
+pub mod counters;
+pub mod event;
+pub mod lease;
+pub mod listening;
+pub mod local_addresses;
+pub mod names;
+#[cfg(feature = "user")]
+mod pod;
+pub mod port;
+pub mod request;
+pub mod rule;
+pub mod socket_layout;
+pub mod takeover;

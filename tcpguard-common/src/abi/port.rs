@@ -1,0 +1,131 @@
+//! What the maps hold for each port: SYNs, handshakes, and how SYNs are challenged.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{address::Address, challenge::port_load::CpuLoad};
+
+/// Ports in one element of `SYN_BY_PORT` (20 KiB; the maximum for an element of a per-CPU map is 32 KiB).
+pub const PORTS_PER_SLAB: usize = 512;
+/// The number of elements of `SYN_BY_PORT`.
+pub const PORT_SLABS: usize = 128;
+/// SYNs by destination port: one element of `SYN_BY_PORT`.
+pub type PortSlab = [PortSyns; PORTS_PER_SLAB];
+
+/// SYNs to one port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PortSyns {
+    /// All SYNs.
+    pub syn: u64,
+    /// The subset of `syn` that began no handshake to be judged: retransmitted, dropped, forwarded, or for a
+    /// port that is temporarily closed.
+    pub not_begun: u64,
+    /// The subset of `not_begun` that was dropped by judgement ([`crate::abi::counters::DropReason::is_of_attack`]).
+    pub restrained: u64,
+    /// All SYNs that were to be answered with a cookie.
+    pub challenged: u64,
+    /// SYNs of unproven sources in the current slot.
+    pub load: CpuLoad,
+}
+
+/// The outcome of the handshakes of one local port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PortHandshakes {
+    /// Handshakes completed.
+    pub completed: u64,
+    /// SYN-ACKs retransmitted.
+    pub retried: u64,
+    /// Handshakes ended by a reset while half open.
+    pub reset: u64,
+    /// Handshakes completed on this host by sources that were not proven before.
+    pub proved: u64,
+    /// Handshakes completed on this host over IPv4, without those completed by containers.
+    pub here_ipv4: u64,
+    /// Handshakes completed on this host over IPv6, without those completed by containers.
+    pub here_ipv6: u64,
+    /// Cookies returned over IPv4.
+    pub returned_ipv4: u64,
+    /// Cookies returned over IPv6.
+    pub returned_ipv6: u64,
+}
+
+/// The maximum number of [`Endpoint`]s.
+pub const MAX_ENDPOINTS: u32 = 4096;
+
+/// How SYNs of unproven sources to one port are challenged. Written by the daemon.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PortChallenge {
+    /// The number of changes to the port's listeners at the time of writing. The element applies until they
+    /// change again, because a new listener has to be prepared for cookies first.
+    pub changes: u64,
+    /// A combination of the bits in [`port_flag`].
+    pub flags: u32,
+    /// The largest MSS that an answer may announce over IPv4, in bytes.
+    pub most_mss_ipv4: u16,
+    /// The largest MSS that an answer may announce over IPv6, in bytes.
+    pub most_mss_ipv6: u16,
+    /// The receive window of an answer, in bytes.
+    pub window: u16,
+    /// The window scale that the kernel uses for the connection (RFC 7323 2.2).
+    pub window_scale: u8,
+    /// The TTL of answers over IPv4.
+    pub time_to_live: u8,
+    /// The hop limit of answers over IPv6.
+    pub hop_limit: u8,
+    /// Padding to whole words.
+    pub reserved: [u8; 3],
+}
+
+/// Bits of [`PortChallenge::flags`].
+pub mod port_flag {
+    /// SYNs are answered with cookies.
+    pub const COOKIE: u32 = 1;
+    /// First SYNs are dropped, so that clients retransmit them.
+    pub const RETRANSMIT: u32 = 1 << 1;
+    /// SYNs are answered with cookies once the port's load exceeds [`crate::abi::lease::Lease::max_port_load`].
+    pub const TRIGGERS_COOKIE: u32 = 1 << 2;
+    /// First SYNs are dropped once the port's load exceeds [`crate::abi::lease::Lease::max_port_load`].
+    pub const TRIGGERS_RETRANSMIT: u32 = 1 << 3;
+    /// A listener accepts connections to any IPv4 address of the host.
+    pub const ANY_IPV4: u32 = 1 << 4;
+    /// A listener accepts connections to any IPv6 address of the host.
+    pub const ANY_IPV6: u32 = 1 << 5;
+    /// Listeners accept connections to single addresses, which are looked up ([`super::Endpoint`]).
+    pub const SOME_ADDRESSES: u32 = 1 << 6;
+    /// Segments received over IPv4 are checked: whether they belong to a connection or return a cookie.
+    pub const WATCH_IPV4: u32 = 1 << 7;
+    /// Segments received over IPv6 are checked likewise.
+    pub const WATCH_IPV6: u32 = 1 << 12;
+    /// Stray segments received over IPv4 are dropped.
+    pub const STRAY_FILTER_IPV4: u32 = 1 << 13;
+    /// Stray segments received over IPv6 are dropped.
+    pub const STRAY_FILTER_IPV6: u32 = 1 << 14;
+    /// Answers may carry timestamps, and with them the other options.
+    pub const TIMESTAMPS: u32 = 1 << 8;
+    /// Answers may permit selective acknowledgements.
+    pub const SACK: u32 = 1 << 9;
+    /// Answers may carry a window scale.
+    pub const WINDOW_SCALING: u32 = 1 << 10;
+    /// Answers may accept explicit congestion notification (ECN).
+    pub const ECN: u32 = 1 << 11;
+}
+
+impl PortChallenge {
+    /// Returns whether any of these bits of [`port_flag`] is set.
+    #[inline(always)]
+    pub const fn has(&self, flags: u32) -> bool {
+        self.flags & flags != 0
+    }
+}
+
+/// The address and port of a listener that does not accept connections to every address of the host.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Endpoint {
+    /// The address that the listener is bound to.
+    pub address: Address,
+    /// The port in host byte order.
+    pub port: u64,
+}

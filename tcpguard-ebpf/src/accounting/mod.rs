@@ -1,0 +1,204 @@
+//! Accounting: what each SYN, reset, completion and retransmitted SYN-ACK changes in the maps. Nothing is decided here.
+//!
+//! A SYN costs the same whatever the number of sources: it is counted in the cell of its prefix, among the distinct
+//! sources and by port. The source table is looked up only for a source that may have an entry, which the filter tells;
+//! SYNs of other sources are counted in the sketch, which decides whether the source gets an entry (see
+//! [`tcpguard_common::tracking::admission`]).
+
+pub mod counters;
+mod distinct;
+mod filter;
+mod handshakes;
+mod interfaces;
+mod ports;
+mod prefixes;
+mod sketch;
+pub mod sources;
+
+use aya_log_ebpf::debug;
+use tcpguard_common::{
+    abi::{
+        counters::Counter,
+        event::{Event, is_busy_mark, kind},
+    },
+    atomic,
+    packet::Segment,
+    tracking::{bucket::Rate, source::SourceEntry},
+};
+
+use crate::{
+    events,
+    hook::Context,
+    kernel::handshake::Handshake,
+    lease::{self, Lease},
+    source::Source,
+    time::Now,
+};
+pub use distinct::observe as observe_distinct;
+pub use ports::{
+    count_not_begun as not_begun, count_repeated as retransmitted, count_returned as cookie_returned, is_portion_full,
+};
+
+/// Counts a SYN of a source without an entry; returns the entry if the source gets one.
+#[inline(always)]
+pub fn admit<'a>(
+    context: &Context,
+    source: Source,
+    segment: &Segment,
+    now: Now,
+    rate: Option<Rate>,
+    is_challenged: bool,
+) -> Option<&'a mut SourceEntry> {
+    if !sketch::count(source, now, is_challenged) {
+        return None;
+    }
+    if insert(source, now) {
+        sketch::note_admission(is_challenged);
+    }
+    debug!(context, "new source {:i}, SYN to port {}", source.address.octets(), segment.destination_port);
+    let entry = sources::find(source)?;
+    entry.tokens = entry.tokens.saturating_sub(rate.map_or(0, |rate| rate.per_syn));
+    sources::count(&mut entry.syn);
+    Some(entry)
+}
+
+/// Counts a SYN whose source has no entry and gets none.
+#[inline(always)]
+pub fn untracked(source: Source, segment: &Segment, now: Now, is_challenged: bool) {
+    ports::count_syn(segment.destination_port, is_challenged);
+    prefixes::count_syn(source, now);
+}
+
+/// Counts a first SYN of a source with an entry that was dropped so that it is retransmitted.
+#[inline(always)]
+pub fn dropped_first_syn(entry: &mut SourceEntry) {
+    atomic::add(&mut entry.dropped, 1);
+}
+
+/// Remembers the handshake that a SYN begins; returns false for a retransmit of a SYN that is remembered already.
+#[inline(always)]
+pub fn is_first_syn(source: Source, segment: &Segment, now: Now) -> bool {
+    handshakes::begin(source, segment, now.window_period())
+}
+
+/// Forgets the handshake that a SYN began, which is not judged: its end must not be counted either.
+#[inline(always)]
+pub fn not_judged(source: Source, segment: &Segment, now: Now) {
+    handshakes::forget(source, segment, now.window_period());
+    not_begun(segment.destination_port, false);
+}
+
+/// Counts a handshake that begins.
+#[inline(always)]
+pub fn handshake_begun(entry: &mut SourceEntry, source: Source, segment: &Segment, now: Now, is_challenged: bool) {
+    let period = now.window_period();
+    ports::count_syn(segment.destination_port, is_challenged);
+    prefixes::count_syn(source, now);
+    entry.ports.add(segment.destination_port, entry.half_open.is_new_period(period));
+    let count = entry.half_open.open(period);
+    if is_busy_mark(count) {
+        events::report(Event { kind: kind::SOURCE_BUSY, reason: 0, source: source.address, half_open: count.into() });
+    }
+}
+
+/// Gives the source an entry. Returns false if it has one already, which the filter had lost.
+#[inline(always)]
+fn insert(source: Source, now: Now) -> bool {
+    let is_new = sources::insert(source, now);
+    if is_new {
+        counters::add(Counter::SourcesAdmitted);
+    }
+    filter::insert(source);
+    is_new
+}
+
+/// Blocks a source until `until`, in jiffies; 0 lifts a block. Returns false if the source table has no room for it.
+#[inline(always)]
+pub fn block(source: Source, until: u64) -> bool {
+    let entry = sources::find(source).or_else(|| {
+        insert(source, Now::read());
+        sources::find(source)
+    });
+    if let Some(entry) = entry {
+        filter::insert(source);
+        entry.blocked_until = until;
+        return true;
+    }
+    false
+}
+
+/// Counts a reset for its source. The source's half-open count is lowered only if the reset ends a handshake that is
+/// half open.
+#[inline(always)]
+pub fn reset(segment: &Segment) {
+    let source = Source::new(segment.source);
+    let Some(entry) = sources::find_known(source) else { return };
+    atomic::add_u32(&mut entry.resets, 1);
+    let now = Now::read();
+    if let Some(began) = handshakes::reset(source, segment, now.window_period()) {
+        entry.half_open.close(began);
+        prefixes::count_end(source, now);
+        ports::count_reset(segment.destination_port);
+        counters::add(Counter::HandshakesReset);
+    }
+}
+
+/// Counts a handshake that the kernel completed. It counts if a guarded interface received it, or if SYNs of its source
+/// were seen (its handshake then ended in a container, or behind a bridge). Returns whether it was counted.
+#[inline(always)]
+pub fn completed(source: Source, handshake: &Handshake) -> bool {
+    let now = Now::read();
+    let mut entry = sources::find(source);
+    if entry.is_some() {
+        // The filter may have lost it when it was rebuilt.
+        filter::insert(source);
+    } else {
+        if !handshake.is_in_our_namespace || !interfaces::contains(handshake.interface) {
+            return false;
+        }
+        // Its SYN was not counted because of a flood of other sources. A completed handshake earns an entry.
+        insert(source, now);
+        entry = sources::find(source);
+        if let Some(entry) = &mut entry {
+            sources::count(&mut entry.syn);
+            counters::add(Counter::CompletedUntracked);
+        }
+    }
+    let Some(entry) = entry else { return false };
+    let proves = now.jiffies >= entry.proven_until;
+    count_completed(entry, source, handshake, now);
+    prefixes::count_end(source, now);
+    ports::count_completed(handshake, proves);
+    counters::add(Counter::Completed);
+    true
+}
+
+#[inline(always)]
+fn count_completed(entry: &mut SourceEntry, source: Source, handshake: &Handshake, now: Now) {
+    sources::count(&mut entry.completed);
+    entry.proven_until = now.jiffies + lease::proven_ticks();
+    let period = now.window_period();
+    entry.recent.add(period);
+    if let Some(rate) = Lease::read(now).rate() {
+        rate.fill(&mut entry.tokens, now.jiffies.saturating_sub(entry.last_seen));
+        rate.give_back(&mut entry.tokens);
+    }
+    entry.last_seen = now.jiffies;
+    match handshakes::complete(source, handshake, period) {
+        Some(began) => entry.half_open.close(began),
+        None => entry.half_open.close_newest(period),
+    }
+}
+
+/// Counts a SYN-ACK that the kernel retransmitted.
+#[inline(always)]
+pub fn retried(handshake: &Handshake) {
+    let entry = sources::find(Source::new(handshake.source));
+    if let Some(entry) = entry {
+        atomic::add_u32(&mut entry.retried, 1);
+    } else if !handshake.is_in_our_namespace {
+        return;
+    }
+    ports::count_retried(handshake.local_port);
+    counters::add(Counter::Retried);
+}

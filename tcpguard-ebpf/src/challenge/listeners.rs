@@ -1,0 +1,78 @@
+//! Which SYNs may be challenged: those for the host itself, to a listener that accepts them.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap},
+    macros::btf_map,
+};
+use tcpguard_common::{
+    abi::{
+        event::{Event, kind},
+        port::{Endpoint, PortChallenge, port_flag},
+    },
+    address::Address,
+    atomic,
+    packet::Segment,
+};
+
+use crate::{events, local};
+
+/// How SYNs to each port are challenged. Written by the daemon.
+#[btf_map]
+static CHALLENGES: Array<PortChallenge, 65_536> = Array::new();
+
+/// The number of changes to the listeners of each port.
+#[btf_map]
+static LISTENER_CHANGES: Array<u64, 65_536> = Array::new();
+
+/// The listeners that do not accept connections to every address of the host.
+#[btf_map]
+static ENDPOINTS: HashMap<Endpoint, u32, 4096> = HashMap::new();
+
+/// Returns how SYNs to a port are challenged.
+#[inline(always)]
+pub fn challenge_of(port: u16) -> Option<&'static PortChallenge> {
+    CHALLENGES.get(port.into())
+}
+
+/// Returns whether a SYN may be answered with a cookie: every listener of its port was prepared for cookies.
+#[inline(always)]
+pub fn takes_cookies(challenge: &PortChallenge, segment: &Segment) -> bool {
+    let changes = LISTENER_CHANGES.get(segment.destination_port.into());
+    changes.is_some_and(|changes| *changes == challenge.changes) && has_listener(challenge, segment)
+}
+
+/// Returns whether a segment is for the host itself and a listener accepts connections to its address. Link-local
+/// addresses are excluded, because they identify a host only together with an interface.
+#[inline(always)]
+pub fn has_listener(challenge: &PortChallenge, segment: &Segment) -> bool {
+    let (source, destination) = (segment.source, segment.destination);
+    let any = if source.is_ipv4() { port_flag::ANY_IPV4 } else { port_flag::ANY_IPV6 };
+    local::has_address(destination)
+        && !destination.is_link_local()
+        && !source.is_link_local()
+        && source.may_be_answered()
+        && source != destination
+        && (challenge.has(any)
+            || challenge.has(port_flag::SOME_ADDRESSES) && is_endpoint(destination, segment.destination_port))
+}
+
+#[inline(always)]
+fn is_endpoint(address: Address, port: u16) -> bool {
+    ENDPOINTS.get_ptr(Endpoint { address, port: port.into() }).is_some()
+}
+
+/// A listener of this namespace opened or closed: what the daemon wrote for its port no longer applies.
+#[inline(always)]
+pub fn note_listener(port: u16, is_open: bool) {
+    if let Some(changes) = LISTENER_CHANGES.get_ptr_mut(port.into()) {
+        // SAFETY: elements of an array live as long as the program, and the word is changed atomically.
+        atomic::add(unsafe { &mut *changes }, 1);
+    }
+    local::note_listener(port, is_open);
+    events::report(Event {
+        kind: kind::LISTENERS_CHANGED,
+        reason: port.into(),
+        source: Address::default(),
+        half_open: 0,
+    });
+}

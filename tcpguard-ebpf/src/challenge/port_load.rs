@@ -1,0 +1,37 @@
+//! Starting to challenge a port without waiting for the daemon: as soon as its SYNs exceed a limit.
+
+use aya_ebpf::{btf_maps::Array, macros::btf_map};
+use tcpguard_common::{
+    abi::event::{Event, kind},
+    address::Address,
+    challenge::port_load::PortLoad,
+};
+
+use crate::{accounting, events, lease, settings, syn::Syn};
+
+#[btf_map]
+static PORT_LOADS: Array<PortLoad, 65_536> = Array::new();
+
+/// Counts a SYN of an unproven source; returns true if too many arrive at its port, and for a second from then on.
+#[inline(always)]
+pub fn is_exceeded(syn: &Syn) -> bool {
+    let port = syn.segment.destination_port;
+    let (now, max) = (syn.now, lease::max_port_load());
+    let Some(load) = PORT_LOADS.get_ptr_mut(port.into()) else { return false };
+    // SAFETY: elements of an array live as long as the program; what several CPUs add to is changed atomically, and the
+    // other word is written at once.
+    let load = unsafe { &mut *load };
+    if max != 0 && accounting::is_portion_full(port, now.slot()) && u64::from(load.add(now.slot())) > max {
+        if now.jiffies >= load.challenged_until {
+            report(port);
+        }
+        load.challenged_until = now.jiffies + settings::ticks_per_second();
+    }
+    now.jiffies < load.challenged_until
+}
+
+#[inline(always)]
+fn report(port: u16) {
+    let kind = kind::CHALLENGE_TRIGGERED;
+    events::report(Event { kind, reason: port.into(), source: Address::default(), half_open: 0 });
+}

@@ -1,0 +1,107 @@
+//! The packet pipeline: every stage that a frame passes, in order.
+//!
+//! A stage returns early with a verdict (`Err`), or the frame continues with the next one. Stages decide; [`accounting`]
+//! only counts. A frame that no stage drops passes, whatever goes wrong.
+
+use tcpguard_common::{abi::rule::Standing, packet::SegmentKind, tracking::source::SourceEntry};
+
+use crate::{
+    accounting::{self, sources},
+    challenge::Challenge,
+    hook::Context,
+    stages,
+    syn::Syn,
+    verdict::Verdict,
+};
+
+/// Returns the verdict on a frame.
+#[inline(always)]
+pub fn inspect(context: &Context) -> Verdict {
+    early_or_last(frame(context))
+}
+
+#[inline(always)]
+fn frame(context: &Context) -> Result<Verdict, Verdict> {
+    let segment = stages::parse(context)?;
+    match segment.flags.kind() {
+        SegmentKind::Syn => syn(context, &Syn::new(&segment)),
+        kind @ SegmentKind::BadFlags => {
+            stages::invalid_flags()?;
+            Ok(Verdict::passed(kind))
+        }
+        kind @ SegmentKind::Rst => {
+            accounting::reset(&segment);
+            stages::stray_filter(context, &segment, kind)?;
+            Ok(Verdict::passed(kind))
+        }
+        kind @ SegmentKind::Ack => {
+            stages::stray_filter(context, &segment, kind)?;
+            Ok(Verdict::passed(kind))
+        }
+        kind @ SegmentKind::SynAck => Ok(Verdict::passed(kind)),
+    }
+}
+
+#[inline(always)]
+fn syn(context: &Context, syn: &Syn) -> Result<Verdict, Verdict> {
+    stages::port_zero(syn)?;
+    let standing = stages::lists(syn)?;
+    stages::payload(syn, standing)?;
+    match sources::find_known(syn.source) {
+        Some(entry) => syn_of_tracked_source(entry, syn, standing),
+        None => syn_of_new_source(context, syn, standing),
+    }
+}
+
+/// The source has an entry in the source table.
+#[inline(always)]
+fn syn_of_tracked_source(entry: &mut SourceEntry, syn: &Syn, standing: Standing) -> Result<Verdict, Verdict> {
+    sources::count(&mut entry.syn);
+    stages::source_limits(entry, syn, standing)?;
+    let challenge = stages::challenge_of_tracked(entry, syn, standing);
+    stages::first_syn(challenge, syn).inspect_err(|_| accounting::dropped_first_syn(entry))?;
+    accounting::observe_distinct(syn.source, syn.now);
+    Ok(handshake(entry, syn, challenge))
+}
+
+/// The source has no entry. It gets one unless a flood of new sources is going on, and then if it stands out.
+#[inline(always)]
+fn syn_of_new_source(context: &Context, syn: &Syn, standing: Standing) -> Result<Verdict, Verdict> {
+    stages::blocked_prefix(syn, standing)?;
+    let challenge = stages::challenge_of_new(syn, standing);
+    stages::first_syn(challenge, syn)?;
+    accounting::observe_distinct(syn.source, syn.now);
+    match accounting::admit(context, syn.source, syn.segment, syn.now, syn.lease.rate(), challenge.is_cookie()) {
+        Some(entry) => Ok(handshake(entry, syn, challenge)),
+        None => {
+            // The destination is not checked: this is the path of a flood, and each look-up would cost every SYN of it.
+            accounting::untracked(syn.source, syn.segment, syn.now, challenge.is_cookie());
+            Ok(challenge.applied_to(Verdict::SYN_UNTRACKED))
+        }
+    }
+}
+
+/// Begins a handshake, unless the SYN is a retransmit or not judged here.
+#[inline(always)]
+fn handshake(entry: &mut SourceEntry, syn: &Syn, challenge: Challenge) -> Verdict {
+    let verdict = early_or_last(begin_handshake(entry, syn, challenge));
+    if verdict.is_challenged() {
+        sources::count(&mut entry.challenged);
+    }
+    verdict
+}
+
+#[inline(always)]
+fn begin_handshake(entry: &mut SourceEntry, syn: &Syn, challenge: Challenge) -> Result<Verdict, Verdict> {
+    stages::retransmit(syn, challenge)?;
+    stages::destination(syn)?;
+    accounting::handshake_begun(entry, syn.source, syn.segment, syn.now, challenge.is_cookie());
+    Ok(challenge.applied_to(Verdict::passed(SegmentKind::Syn)))
+}
+
+#[inline(always)]
+fn early_or_last(verdict: Result<Verdict, Verdict>) -> Verdict {
+    match verdict {
+        Ok(verdict) | Err(verdict) => verdict,
+    }
+}

@@ -1,0 +1,25 @@
+//! Sources and connections, and the hashes that every structure is indexed by.
+
+use tcpguard_common::{address::Address, hash, packet::Segment};
+
+use crate::settings;
+
+/// A source and its hash.
+#[derive(Clone, Copy)]
+pub struct Source {
+    pub address: Address,
+    pub hash: u64,
+}
+
+impl Source {
+    #[inline(always)]
+    pub fn new(address: Address) -> Self {
+        Self { address, hash: hash::address(settings::hash_key(), address) }
+    }
+}
+
+/// Returns the hash of the connection that a segment belongs to.
+#[inline(always)]
+pub fn connection_of(source: Source, segment: &Segment) -> u64 {
+    hash::connection(source.hash, segment.source_port, segment.destination_port)
+}

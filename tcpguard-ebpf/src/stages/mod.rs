@@ -1,0 +1,25 @@
+//! The stages of the pipeline. Each checks one property of a segment and returns a verdict early (`Err`), or lets the
+//! segment continue. Their order is in [`crate::pipeline`].
+//!
+//! | module | stages |
+//! | --- | --- |
+//! | [`header`] | parsing, invalid flags, port 0, SYNs with data |
+//! | [`lists`] | allow, deny and block entries of networks |
+//! | [`limits`] | blocks and rate limits of sources |
+//! | [`challenge`] | challenges of unproven sources |
+//! | [`handshake`] | retransmits, and SYNs that are not judged here |
+//! | [`stray`] | segments that belong to no connection |
+
+mod challenge;
+mod handshake;
+mod header;
+mod limits;
+mod lists;
+mod stray;
+
+pub use challenge::{first_syn, of_new as challenge_of_new, of_tracked as challenge_of_tracked};
+pub use handshake::{destination, retransmit};
+pub use header::{invalid_flags, parse, payload, port_zero};
+pub use limits::{blocked_prefix, source_limits};
+pub use lists::lists;
+pub use stray::filter as stray_filter;

@@ -1,0 +1,134 @@
+//! The stray filter: drops segments to challenged ports that belong to no connection and return no valid cookie, which
+//! floods of ACKs, FINs and resets consist of. Segments of connections pass untouched.
+
+use aya_ebpf::{EbpfContext as _, btf_maps::PerCpuArray, macros::btf_map};
+use tcpguard_common::{
+    abi::{
+        counters::{Counter, DropReason},
+        lease::flag,
+        port::port_flag,
+    },
+    challenge::{
+        recent_connection::{self, Cells},
+        returned_cookie::Returned,
+    },
+    packet::{Flags, Segment, SegmentKind},
+};
+
+use crate::{
+    accounting,
+    challenge::{cookie, listeners, returned_cookie},
+    frame::Frame,
+    hook::{Context, RawContext},
+    kernel::connections,
+    lease::{self, Lease},
+    source::{Source, connection_of},
+    time::Now,
+    verdict::Verdict,
+};
+
+/// Drops a stray segment.
+#[inline(always)]
+pub fn filter(context: &Context, segment: &Segment, kind: SegmentKind) -> Result<(), Verdict> {
+    if lease::flags() & flag::STRAY_FILTER == 0 {
+        return Ok(());
+    }
+    let reason = match kind {
+        SegmentKind::Rst => DropReason::StrayRst,
+        _ if segment.flags.0 & Flags::FIN != 0 => DropReason::StrayFin,
+        _ => DropReason::StrayAck,
+    };
+    let now = Now::read();
+    let lease = Lease::read(now);
+    let Some(port) = listeners::challenge_of(segment.destination_port) else { return Ok(()) };
+    let (watched, filtered) = if segment.source.is_ipv4() {
+        (port_flag::WATCH_IPV4, port_flag::STRAY_FILTER_IPV4)
+    } else {
+        (port_flag::WATCH_IPV6, port_flag::STRAY_FILTER_IPV6)
+    };
+    if !lease.has(flag::STRAY_FILTER) || !port.has(watched) {
+        return Ok(());
+    }
+    let connection = connection_of(Source::new(segment.source), segment);
+    // A segment that returns a cookie is classified each time: it may arrive once more when its connection is gone.
+    if was_found(connection, now) && !returned_cookie::acknowledges(connection, segment) {
+        return Ok(());
+    }
+    let is_reset = u32::from(matches!(kind, SegmentKind::Rst));
+    match classify(context.as_ptr().cast(), segment.place(), is_reset, now.jiffies, connection) {
+        PASSES => Ok(()),
+        CONNECTED => {
+            remember(connection, now);
+            Ok(())
+        }
+        _ if !port.has(filtered) => Ok(()),
+        SPENT => lease.drop(DropReason::SpentCookie),
+        _ => lease.drop(reason),
+    }
+}
+
+/// Connections that were found recently, so that the kernel is not asked for each of their segments.
+#[btf_map]
+static PASSING: PerCpuArray<Cells, 1> = PerCpuArray::new();
+
+#[inline(always)]
+fn was_found(connection: u64, now: Now) -> bool {
+    let position = recent_connection::position(connection);
+    PASSING.get(0).is_some_and(|cells| recent_connection::holds(cells[position], connection, now.second()))
+}
+
+#[inline(always)]
+fn remember(connection: u64, now: Now) {
+    if let Some(cells) = PASSING.get_ptr_mut(0) {
+        let position = recent_connection::position(connection);
+        // SAFETY: the element belongs to this CPU, and one word is written at once.
+        unsafe { (*cells)[position] = recent_connection::cell(connection, now.second()) };
+    }
+}
+
+const PASSES: u32 = 0;
+const STRAY: u32 = 1;
+const SPENT: u32 = 2;
+const CONNECTED: u32 = 3;
+
+/// Classifies a segment as one of the constants above. It is a global function, which the verifier checks on its own.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn classify(context: *mut RawContext, place: u64, is_reset: u32, jiffies: u64, connection: u64) -> u32 {
+    let context = Context::new(context);
+    let frame = Frame::of(&context);
+    let Some(segment) = Segment::at(&frame, place) else { return PASSES };
+    let Some(port) = listeners::challenge_of(segment.destination_port) else { return PASSES };
+    if !listeners::has_listener(port, &segment) {
+        return PASSES;
+    }
+    match connections::has_connection(&context, &segment) {
+        Some(true) => return CONNECTED,
+        Some(false) => {}
+        None => return PASSES,
+    }
+    if is_reset != 0 {
+        return STRAY;
+    }
+    let now = Now::at(jiffies);
+    match cookie::is_returned(&frame, &segment) {
+        None => PASSES,
+        Some(false) if returned_cookie::follows(connection, &segment, now) => PASSES,
+        Some(false) => STRAY,
+        Some(true) => returned(connection, &segment, now),
+    }
+}
+
+/// Classifies a segment that returns a valid cookie.
+#[inline(always)]
+fn returned(connection: u64, segment: &Segment, now: Now) -> u32 {
+    match returned_cookie::note(connection, segment, now) {
+        Returned::First => {
+            accounting::counters::add(Counter::CookiesReturned);
+            accounting::cookie_returned(segment.destination_port, segment.source.is_ipv4());
+            PASSES
+        }
+        Returned::Again => PASSES,
+        Returned::Spent => SPENT,
+    }
+}
