@@ -9,12 +9,18 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use xtask::bpf::toolchain::{target_folder, workspace};
+use xtask::bpf::{
+    build::inherited_from_outer_cargo,
+    toolchain::{target_folder, workspace},
+};
 
 /// `cargo` with these arguments, in the workspace's root.
 pub fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(workspace());
+    for variable in inherited_from_outer_cargo() {
+        command.env_remove(variable);
+    }
     command
 }
 

@@ -70,7 +70,9 @@ pub fn build() -> Result<LabTests> {
     let mut locate = cargo(["test", "--quiet", "--no-run", "--message-format=json", "-p", "tests", "--test", "cases"]);
     let output = locate.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     let messages = String::from_utf8_lossy(&output.stdout);
-    let executable = messages.lines().rev().find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
+    // One message for each binary that belongs to the package; the test's is of this kind.
+    let of_tests = messages.lines().filter(|line| line.contains("\"kind\":[\"test\"]"));
+    let executable = of_tests.filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).next_back();
     match executable {
         Some(path) => Ok(LabTests(PathBuf::from(path))),
         None => bail!("cargo did not build the lab tests under {}", target_folder().display()),

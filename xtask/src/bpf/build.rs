@@ -134,8 +134,9 @@ fn clippy_beside(rustc: &Path) -> Command {
     Command::new(rustc.with_file_name("cargo-clippy"))
 }
 
-/// What a cargo that runs a build script sets, and what would lead the inner one astray.
-fn inherited_from_outer_cargo() -> impl Iterator<Item = OsString> {
+/// Returns the variables that a cargo sets for the programs it runs, and which a cargo started by those must not see: they
+/// name another compiler or package, and build scripts that watch them would run again.
+pub fn inherited_from_outer_cargo() -> impl Iterator<Item = OsString> {
     env::vars_os().map(|(name, _)| name).filter(|name| {
         name.to_str().is_some_and(|name| {
             matches!(name, "RUSTC" | "RUSTC_WRAPPER" | "RUSTC_WORKSPACE_WRAPPER" | "RUSTFLAGS" | "RUSTDOCFLAGS")
