@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 use tracing::warn;
 
-use crate::{Report, detect::Phase};
+use crate::{daemon::TickReport, detect::Phase};
 
 /// The interval between two status lines.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ impl ServiceManager {
     }
 
     /// Reports the end of a tick, with its results.
-    pub fn note_tick(&mut self, report: &Report) {
+    pub fn note_tick(&mut self, report: &TickReport) {
         let now = Instant::now();
         if let Some(every) = self.watchdog
             && self.fed.is_none_or(|fed| now.duration_since(fed) >= every)
@@ -72,7 +72,7 @@ impl ServiceManager {
     }
 }
 
-fn status(report: &Report) -> String {
+fn status(report: &TickReport) -> String {
     let guarded: Vec<String> = report
         .snapshot
         .interfaces

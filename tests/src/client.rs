@@ -127,9 +127,9 @@ impl Client {
         self.namespace.within(|| {
             let mut connections = Connections::default();
             let start = Instant::now();
-            let mut turns = sources.iter().cycle();
+            let mut permits = sources.iter().cycle();
             while goes_on() && start.elapsed() < duration {
-                let source = turns.next().copied().flatten();
+                let source = permits.next().copied().flatten();
                 connections.tried += 1;
                 connections.connect_times.extend(fetch(source, server).ok());
                 let due = Duration::from_secs(1) / rate.max(1) * connections.tried;

@@ -60,8 +60,8 @@ impl Guard {
     /// # Errors
     /// Returns an error if the map cannot be written.
     pub fn give_leave(&mut self, flags: u64) -> Result<()> {
-        let terms = tcpguard::enforce::terms(&Config::default(), self.datapath.ticks_per_second);
-        self.maps.control.give(&Lease { valid_until: u64::MAX, flags, generation: 1, ..terms })?;
+        let terms = tcpguard::response::source_limits(&Config::default(), self.datapath.ticks_per_second);
+        self.maps.lease.grant(&Lease { valid_until: u64::MAX, flags, generation: 1, ..terms })?;
         Ok(())
     }
 
@@ -78,10 +78,10 @@ impl Guard {
     /// # Errors
     /// Returns an error if the verdict differs.
     pub fn run_to(&self, expected: u32, frame: &[u8]) -> Result<Vec<(Counter, u64)>> {
-        let before = self.maps.counts.read()?;
+        let before = self.maps.observed.counts.read()?;
         let verdict = self.datapath.test_run(frame)?;
         ensure!(verdict == expected, "the verdict is {verdict} instead of {expected}");
-        let after: Totals = self.maps.counts.read()?;
+        let after: Totals = self.maps.observed.counts.read()?;
         Ok(Counter::ALL
             .iter()
             .map(|counter| (*counter, after.get(*counter) - before.get(*counter)))

@@ -4,12 +4,12 @@
 /// Names of programs.
 pub mod program {
     /// The XDP program.
-    pub const GUARD: &str = "tcpguard";
+    pub const PACKET: &str = "tcpguard";
     /// Attached to tracepoint `inet_sock_set_state`.
     pub const HANDSHAKE_COMPLETED: &str = "handshake_completed";
     /// Attached to tracepoint `tcp_retransmit_synack`.
     pub const SYN_ACK_RETRIED: &str = "syn_ack_retried";
-    /// Never attached: [`GUARD`] tail-calls it to answer a SYN.
+    /// Never attached: [`PACKET`] tail-calls it to answer a SYN.
     pub const ANSWER_SYN: &str = "answer_syn";
     /// Never attached: reports datapath time to the daemon.
     pub const CLOCK: &str = "clock";

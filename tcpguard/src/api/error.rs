@@ -10,7 +10,7 @@ use thiserror::Error;
 use utoipa::IntoResponses;
 
 use super::{model::Problem, protection::Foreign};
-use crate::{datapath::DatapathError, lists::ListError, reload::ReloadError};
+use crate::{daemon::command::ReloadError, datapath::DatapathError, lists::ListError};
 
 /// Why a request failed.
 #[derive(Debug, Error)]

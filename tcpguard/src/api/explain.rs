@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     explain::{Explainer, LONGEST_FRAME, SHORTEST_FRAME},
-    lists::Network,
+    network::Network,
 };
 
 /// Maximum number of packets per request.

@@ -27,29 +27,29 @@ const AT_ONCE: usize = 2;
 /// Semaphores that limit such responses. Requests over TCP and over the Unix socket have one each, so that readers
 /// over TCP do not delay the administrator.
 #[derive(Clone)]
-pub struct Turns {
+pub struct Permits {
     read: Arc<Semaphore>,
     change: Arc<Semaphore>,
 }
 
-impl Default for Turns {
+impl Default for Permits {
     fn default() -> Self {
-        let turns = || Arc::new(Semaphore::new(AT_ONCE));
-        Self { read: turns(), change: turns() }
+        let permits = || Arc::new(Semaphore::new(AT_ONCE));
+        Self { read: permits(), change: permits() }
     }
 }
 
 /// Permission to build one such response, held until it has been sent.
 pub(super) struct Turn(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
-impl Turns {
+impl Permits {
     /// Waits for a permit.
     pub(super) async fn take(&self, access: Access) -> Result<Turn, ApiError> {
-        let turns = match access {
+        let permits = match access {
             Access::Read => &self.read,
             Access::Change => &self.change,
         };
-        let turn = Arc::clone(turns).acquire_owned().await;
+        let turn = Arc::clone(permits).acquire_owned().await;
         turn.map(Turn).map_err(|_| ApiError::NotReady("the daemon is shutting down"))
     }
 }
@@ -59,7 +59,7 @@ impl FromRequestParts<ApiState> for Turn {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        state.turns.take(Access::of(parts)).await
+        state.permits.take(Access::of(parts)).await
     }
 }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 use utoipa::ToSchema;
 
 use super::{
-    ApiError, ApiState, Order,
+    ApiError, ApiState,
     access::{MayChange, body},
     blocking,
     error::{ChangeRefused, NotReadyYet, QueryRefused},
@@ -27,9 +27,11 @@ use super::{
     schema::{AnyNetwork, LengthOfTime},
 };
 use crate::{
-    enforce::Block,
-    lists::{Entry, ListName, Network},
-    monitor::WallClock,
+    daemon::command::Command,
+    lists::{Entry, ListName},
+    network::Network,
+    response::Block,
+    time::WallClock,
 };
 
 /// More entries than the lists have room for.
@@ -158,7 +160,7 @@ pub(super) async fn add(
     let lists = state.lists.clone();
     let entry = blocking(move || lists.add(list, network, addition.reason.as_deref(), addition.lasts, addition.force));
     let entry = entry.await??;
-    heed_lists(&state).await;
+    apply_lists(&state).await;
     Ok((StatusCode::CREATED, Json(row(&entry, &clock))))
 }
 
@@ -189,19 +191,19 @@ pub(super) async fn remove(
         .ok_or_else(|| ApiError::BadBody("which network? For example: ?network=198.51.100.0/24".to_owned()))?;
     let network: Network = text.parse().map_err(crate::lists::ListError::from)?;
     let lifted = match list {
-        ListName::Deny => state.order(|lifted| Order::Lift { network, lifted }).await?,
+        ListName::Deny => state.execute(|lifted| Command::Lift { network, lifted }).await?,
         ListName::Allow => 0,
     };
     let lists = state.lists.clone();
     blocking(move || lists.remove(list, network, lifted)).await??;
-    heed_lists(&state).await;
+    apply_lists(&state).await;
     Ok(Json(Removed { network: network.to_string(), blocks_lifted: lifted }))
 }
 
 /// Waits until the lists are in force, so that the response holds for the next packet. If the daemon is shutting
 /// down, the next daemon applies them.
-async fn heed_lists(state: &ApiState) {
-    state.order(|heeded| Order::HeedLists { heeded }).await.unwrap_or_default();
+async fn apply_lists(state: &ApiState) {
+    state.execute(|applied| Command::ApplyLists { applied }).await.unwrap_or_default();
 }
 
 fn name(text: &str) -> Result<ListName, ApiError> {

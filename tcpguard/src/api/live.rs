@@ -13,7 +13,7 @@ use tokio::sync::{
 };
 
 use super::{ApiState, events};
-use crate::{Report, events::Event};
+use crate::{daemon::TickReport, events::Event};
 
 /// Streams server-sent events: `stats`, with the content of `/stats`, once a second and whenever the state changes;
 /// and `event`, with each event as it is recorded. A client that reads slowly misses messages instead of falling
@@ -30,7 +30,7 @@ pub(super) async fn live(State(state): State<ApiState>) -> Sse<impl Stream<Item 
 }
 
 struct Follower {
-    beat: watch::Receiver<Option<Arc<Report>>>,
+    beat: watch::Receiver<Option<Arc<TickReport>>>,
     events: broadcast::Receiver<Arc<Event>>,
     state: ApiState,
 }

@@ -37,19 +37,18 @@ use utoipa_axum::{
 };
 
 use crate::{
-    Report,
     config::Config,
+    daemon::{TickReport, command::Command},
     datapath::{Features, LiveState, maps::SourceMap},
     events::EventLog,
     history::History,
-    lists::{Lists, Network},
-    reload::{ReloadError, Reloaded},
+    lists::Lists,
 };
 pub use access::Access;
 pub use error::ApiError;
 pub use explain::{MOST_FRAMES, Packets};
 pub use half_open::report as half_open_report;
-pub use heavy::Turns;
+pub use heavy::Permits;
 pub use protection::Foreign;
 pub use serve::{ListenError, Listeners};
 pub use stats::StatsCache;
@@ -58,9 +57,9 @@ pub use stats::StatsCache;
 #[derive(Clone)]
 pub struct ApiState {
     /// The latest report; `None` before the first tick.
-    pub report: watch::Receiver<Option<Arc<Report>>>,
+    pub report: watch::Receiver<Option<Arc<TickReport>>>,
     /// The same, but updated only once a second and whenever the state changes.
-    pub beat: watch::Receiver<Option<Arc<Report>>>,
+    pub beat: watch::Receiver<Option<Arc<TickReport>>>,
     /// Samples of the last fifteen minutes.
     pub history: History,
     /// The latest rendered `/stats`.
@@ -74,37 +73,15 @@ pub struct ApiState {
     /// The configuration in effect.
     pub config: watch::Receiver<Arc<Config>>,
     /// Limits how many expensive responses are built at a time.
-    pub turns: Turns,
+    pub permits: Permits,
     /// The allow and deny lists.
     pub lists: Lists,
     /// The event log.
     pub events: EventLog,
     /// Sends commands to the main loop.
-    pub orders: mpsc::Sender<Order>,
+    pub commands: mpsc::Sender<Command>,
     /// Ends streams at shutdown.
     pub shutdown: CancellationToken,
-}
-
-/// A command: a request that the main loop executes.
-#[derive(Debug)]
-pub enum Order {
-    /// Lifts the blocks within a network.
-    Lift {
-        /// The network.
-        network: Network,
-        /// Receives the number of lifted blocks.
-        lifted: oneshot::Sender<usize>,
-    },
-    /// Applies the present lists to the datapath, instead of at the next tick.
-    HeedLists {
-        /// Receives `()` once they are applied.
-        heeded: oneshot::Sender<()>,
-    },
-    /// Reloads the configuration.
-    Reload {
-        /// Receives what changed.
-        done: oneshot::Sender<Result<Reloaded, ReloadError>>,
-    },
 }
 
 /// Maximum length of a request's body, in bytes.
@@ -125,14 +102,14 @@ impl ApiState {
     }
 
     /// Sends a command to the main loop and waits for the reply.
-    async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, ApiError> {
+    async fn execute<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ApiError> {
         let (done, answer) = oneshot::channel();
         let ending = || ApiError::NotReady("the daemon is shutting down");
-        self.orders.send(order(done)).await.map_err(|_| ending())?;
+        self.commands.send(command(done)).await.map_err(|_| ending())?;
         answer.await.map_err(|_| ending())
     }
 
-    fn report(&self) -> Result<Arc<Report>, ApiError> {
+    fn report(&self) -> Result<Arc<TickReport>, ApiError> {
         self.report.borrow().clone().ok_or(ApiError::NotReady("the first snapshot has not been taken yet"))
     }
 }

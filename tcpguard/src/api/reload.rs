@@ -2,8 +2,8 @@
 
 use axum::{Json, extract::State};
 
-use super::{ApiError, ApiState, Order, access::MayChange, error::ReloadRefused};
-use crate::reload::Reloaded;
+use super::{ApiError, ApiState, access::MayChange, error::ReloadRefused};
+use crate::daemon::command::{Command, Reloaded};
 
 /// Reload the configuration
 ///
@@ -13,5 +13,5 @@ use crate::reload::Reloaded;
     post, path = "/reload", tag = "daemon", responses((status = OK, body = Reloaded), ReloadRefused)
 )]
 pub(super) async fn reload(_: MayChange, State(state): State<ApiState>) -> Result<Json<Reloaded>, ApiError> {
-    Ok(Json(state.order(|done| Order::Reload { done }).await??))
+    Ok(Json(state.execute(|done| Command::Reload { done }).await??))
 }

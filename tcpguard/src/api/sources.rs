@@ -21,7 +21,8 @@ use super::{
 };
 use crate::{
     datapath::{DatapathError, maps::SourceMap},
-    monitor::{MOST_TOP_SOURCES, Snapshot, SourceOrder, WallClock},
+    monitor::{MOST_TOP_SOURCES, Snapshot, SourceOrder},
+    time::WallClock,
 };
 
 const DEFAULT_LIMIT: usize = 20;
@@ -71,7 +72,7 @@ pub(super) async fn sources(
         Sort::Dropped => SourceOrder::Dropped,
     };
     // Reading the whole table takes a while.
-    let turn = if limit > MOST_TOP_SOURCES { Some(state.turns.take(access).await?) } else { None };
+    let turn = if limit > MOST_TOP_SOURCES { Some(state.permits.take(access).await?) } else { None };
     let drops = report.drops();
     heavy::answer(turn, move || Ok(top(&report.snapshot, &state.sources, order, limit, drops)?)).await
 }

@@ -19,14 +19,14 @@ use super::{
     sources,
 };
 use crate::{
-    Report,
-    challenge::ChallengeStatus,
     cost::Cost,
+    daemon::TickReport,
     datapath::{Features, ProgramCost, maps},
     detect::{Kind, Scope},
     interfaces::InterfaceStatus,
     kernel::TcpExt,
     monitor::{HalfOpenCounts, PortSnapshot, PrefixSnapshot, SourceOrder},
+    response::challenge::ChallengeStatus,
 };
 
 const TOP: usize = 20;
@@ -42,7 +42,7 @@ pub(super) struct Rendered {
 pub struct StatsCache(Arc<Mutex<Option<Cached>>>);
 
 struct Cached {
-    of: Arc<Report>,
+    of: Arc<TickReport>,
     rendered: Arc<Rendered>,
 }
 
@@ -62,7 +62,7 @@ impl ApiState {
     }
 }
 
-fn render(report: &Report, state: &ApiState) -> Result<Rendered, ApiError> {
+fn render(report: &TickReport, state: &ApiState) -> Result<Rendered, ApiError> {
     let top = sources::top(&report.snapshot, &state.sources, SourceOrder::Syn, TOP, report.drops())?;
     let stats = Stats { sources: top, ..assemble(report, &state.about) };
     let json = serde_json::to_vec(&stats).map_err(ApiError::Unwritable)?.into();
@@ -78,7 +78,7 @@ pub(super) async fn stats(State(state): State<ApiState>) -> Result<Response, Api
     Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
-fn assemble(report: &Report, about: &About) -> Stats {
+fn assemble(report: &TickReport, about: &About) -> Stats {
     let (snapshot, thresholds) = (&report.snapshot, &report.config.thresholds);
     Stats {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -145,7 +145,7 @@ fn cost(cost: &Cost) -> model::Cost {
     }
 }
 
-fn attack(report: &Report) -> Option<model::Attack> {
+fn attack(report: &TickReport) -> Option<model::Attack> {
     let since = report.attack_since?;
     let mut evidence = Vec::new();
     for (scope, state) in report.state.scopes() {
@@ -162,7 +162,7 @@ fn attack(report: &Report) -> Option<model::Attack> {
     Some(model::Attack { since, kind: kind.to_owned(), evidence })
 }
 
-fn services(report: &Report) -> Vec<model::Service> {
+fn services(report: &TickReport) -> Vec<model::Service> {
     let states = report.config.services.iter().zip(&report.state.services).zip(&report.snapshot.pressure.services);
     states
         .map(|((service, state), readings)| model::Service {
@@ -178,7 +178,7 @@ const fn half_open(counts: &HalfOpenCounts) -> model::HalfOpen {
     model::HalfOpen { kernel: counts.kernel, kernel_retried: counts.kernel_retried, datapath: counts.datapath }
 }
 
-fn measures(report: &Report) -> model::Measures {
+fn measures(report: &TickReport) -> model::Measures {
     let measures = &report.measures;
     let settings = measures.settings.iter().map(|setting| model::Setting {
         name: setting.name.clone(),
@@ -244,7 +244,7 @@ fn port(port: &PortSnapshot, slow: &[u16]) -> model::Port {
     }
 }
 
-fn prefix(prefix: &PrefixSnapshot, report: &Report) -> model::Prefix {
+fn prefix(prefix: &PrefixSnapshot, report: &TickReport) -> model::Prefix {
     let (limits, snapshot) = (&report.config.source, &report.snapshot);
     let length = if prefix.network.is_ipv4() { limits.prefix_v4 } else { limits.prefix_v6 };
     let network = IpNet::new(prefix.network.into(), length)

@@ -18,10 +18,11 @@ use super::{
     sources,
 };
 use crate::{
-    Report,
     config::SourceLimits,
+    daemon::TickReport,
     events::Event,
-    lists::{Entry, ListName, Network},
+    lists::{Entry, ListName},
+    network::Network,
 };
 
 /// Number of events shown; the latest ones.
@@ -42,7 +43,7 @@ pub(super) async fn why(State(state): State<ApiState>, Path(text): Path<String>)
     Ok(Json(blocking(move || gather(address, &report, &state)).await??))
 }
 
-fn gather(address: IpAddr, report: &Report, state: &ApiState) -> Result<Why, ApiError> {
+fn gather(address: IpAddr, report: &TickReport, state: &ApiState) -> Result<Why, ApiError> {
     let address = address.to_canonical();
     let (snapshot, network) = (&report.snapshot, Network::of(Address::from(address)));
     let drops = report.drops();

@@ -13,10 +13,9 @@ use serde::Serialize;
 
 use super::{load_config, print, print_json};
 use crate::{
-    challenge::COOKIES_UNDER_WAY,
     config::{Config, OnExit},
     datapath::{PinScope, remove_pins},
-    enforce::{KernelSettings, Restored},
+    response::{KernelSettings, Restored, challenge::COOKIES_UNDER_WAY},
 };
 
 #[derive(Args)]

@@ -10,7 +10,8 @@ use serde_json::json;
 use super::{Asking, Usage, print, print_json, table::table};
 use crate::{
     api::model::{ListEntry, ListReport, Removed},
-    lists::{ListError, ListName, Network, check_duration},
+    lists::{ListError, ListName, check_duration},
+    network::Network,
 };
 
 #[derive(Args)]
@@ -47,7 +48,7 @@ pub(super) struct Removal {
 }
 
 fn network(text: &str) -> Result<Network, String> {
-    text.parse().map_err(|error: crate::lists::NotANetwork| error.to_string())
+    text.parse().map_err(|error: crate::network::NotANetwork| error.to_string())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

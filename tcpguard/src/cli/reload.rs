@@ -6,7 +6,7 @@ use anyhow::Result;
 use hyper::Method;
 
 use super::{Asking, load_config, print, print_json};
-use crate::reload::Reloaded;
+use crate::daemon::command::Reloaded;
 
 /// Makes the daemon reload its configuration. The file is validated first, so that errors are reported without a
 /// daemon.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{load_config, logging};
-use crate::{Manner, reload::ConfigSource};
+use crate::daemon::{ConfigSource, RunOptions};
 
 /// Time for blocking tasks, which cannot be cancelled, to finish.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -56,7 +56,7 @@ pub(super) fn run(file: Option<&Path>, arguments: Arguments) -> Result<()> {
         let shutdown = CancellationToken::new();
         cancel_on_signal(&shutdown)?;
         let reload = Some(hangups()?);
-        crate::run(config, Manner { source: Some(source), reload, shutdown, hands_over }).await.map_err(Into::into)
+        crate::run(config, RunOptions { source: Some(source), reload, shutdown, hands_over }).await.map_err(Into::into)
     });
     // Do not wait for a hanging webhook request or a long response: the datapath is no longer controlled.
     runtime.shutdown_timeout(LAST_WORDS);

@@ -1,5 +1,7 @@
 //! Differences between two configurations, and which of them apply to a running daemon.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 use utoipa::ToSchema;
@@ -60,7 +62,7 @@ impl Config {
 
     /// Returns this configuration with the keys that are read only at startup taken from `running`.
     #[must_use]
-    pub fn as_taken_up_by(self, running: &Self) -> Self {
+    pub fn as_applied_to(self, running: &Self) -> Self {
         Self {
             attach: running.attach,
             xdp_mode: running.xdp_mode,
@@ -97,6 +99,17 @@ fn compare(prefix: &str, before: &Table, after: &Table, changes: &mut Vec<Change
                 changes.push(Change { key: name, from: text(before), to: text(after), takes_effect });
             }
             _ => {}
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "(unset)".to_owned());
+        write!(formatter, "{}: {} → {}", self.key, value(&self.from), value(&self.to))?;
+        match self.takes_effect {
+            TakesEffect::Now => Ok(()),
+            TakesEffect::AtRestart => formatter.write_str(" (after a restart)"),
         }
     }
 }
@@ -152,7 +165,7 @@ mod tests {
             .map(|change| change.key.as_str())
             .collect();
         assert_eq!(changes.len(), 21, "{changes:?}");
-        let taken_up = after.clone().as_taken_up_by(&before);
+        let taken_up = after.clone().as_applied_to(&before);
         let left: Vec<String> = taken_up.changes_to(&after).into_iter().map(|change| change.key).collect();
         assert_eq!(left, waiting);
     }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::lists;
+use crate::network::{self, NotANetwork};
 
 /// The XDP mode in which the program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -191,10 +191,10 @@ pub(super) struct Period(#[serde(with = "humantime_serde")] pub Duration);
 /// A network such as "198.51.100.0/24"; a plain address is a network with one address.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Network(pub lists::Network);
+pub(super) struct Network(pub network::Network);
 
 impl TryFrom<String> for Network {
-    type Error = lists::NotANetwork;
+    type Error = NotANetwork;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse().map(Self)

@@ -6,12 +6,16 @@
 mod attach;
 mod batch;
 mod btf;
+mod detach;
+mod environment;
 mod error;
+mod features;
 mod loader;
 mod log;
 pub mod maps;
 mod netlink;
 mod network_namespace;
+mod options;
 mod pins;
 mod readiness;
 mod run_time;
@@ -40,18 +44,18 @@ use zerocopy::IntoBytes;
 
 pub use attach::{AttachMode, Attachment, Target, occupied, program_name};
 pub use batch::{BatchReader, Progress};
+pub use detach::{PinScope, remove_pins};
 pub use error::DatapathError;
-pub use loader::{DatapathOptions, Feature, Features};
+pub use features::{Feature, Features};
+pub use maps::LiveState;
 pub use maps::Maps;
 pub use network_namespace::network_namespace_cookie;
-pub use pins::{PinError, Pins, Scope as PinScope, remove as remove_pins};
+pub use options::DatapathOptions;
+pub use pins::{PinError, Pins};
 pub use run_time::ProgramCost;
-pub use twin::{LiveState, Twin};
+pub use twin::Twin;
 
-use crate::{
-    config::{Hook, OnExit},
-    fault,
-};
+use crate::{config::Hook, fault};
 
 /// `XDP_PASS` of the kernel's `enum xdp_action`.
 const XDP_PASS: u32 = 2;
@@ -81,10 +85,10 @@ pub struct Datapath {
     generation: u64,
     /// The pins that outlive the daemon; `None` if nothing is pinned.
     pins: Option<Pins>,
-    /// What happens to the pins and attachments when this is dropped.
-    pub ending: OnExit,
+    /// Whether dropping this removes the pins, and thereby the attachments.
+    detaches_when_dropped: bool,
     /// What was taken over from the previous daemon.
-    pub inheritance: Inheritance,
+    pub takeover: Takeover,
     /// The optional features of the kernel.
     pub features: Features,
     /// The conversion of jiffies to the datapath's units of time.
@@ -97,11 +101,10 @@ pub struct Datapath {
 
 impl Drop for Datapath {
     fn drop(&mut self) {
-        if self.ending == OnExit::Detach
+        if self.detaches_when_dropped
             && let Some(pins) = self.pins.take()
         {
-            attach::put_back_all(&pins, &[]);
-            attach::remove_all_filters(&pins, &[]);
+            attach::restore_interfaces(&pins);
             pins.remove_all();
         }
     }
@@ -115,7 +118,7 @@ struct Tracepoint {
 
 /// What a datapath took over from the previous daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Inheritance {
+pub enum Takeover {
     /// Nothing: it starts with empty maps.
     #[default]
     Nothing,
@@ -127,6 +130,22 @@ pub enum Inheritance {
 }
 
 impl Datapath {
+    /// Has attachments and pins stay when this is dropped, also if the daemon crashes: the next start continues with them.
+    pub const fn keep_when_dropped(&mut self) {
+        self.detaches_when_dropped = false;
+    }
+
+    /// Has attachments and pins be removed when this is dropped.
+    pub const fn detach_when_dropped(&mut self) {
+        self.detaches_when_dropped = true;
+    }
+
+    /// Returns whether attachments and pins are removed when this is dropped: true from loading on, unless there was a
+    /// previous daemon's datapath to take over.
+    pub const fn detaches_when_dropped(&self) -> bool {
+        self.detaches_when_dropped
+    }
+
     /// Makes this datapath's tracepoints the ones that count, and detaches those of the previous daemon.
     ///
     /// # Errors
@@ -149,12 +168,8 @@ impl Datapath {
     /// Detaches the previous daemon's attachments that are not among `attachments`.
     pub fn keep_only(&self, attachments: &[&Attachment]) {
         let Some(pins) = &self.pins else { return };
-        let attached = attachments.iter().filter_map(|attachment| attachment.pin_name());
-        let of = |is_so: fn(&Attachment) -> bool| -> Vec<u32> {
-            attachments.iter().filter(|attachment| is_so(attachment)).map(|attachment| attachment.index()).collect()
-        };
-        attach::put_back_all(pins, &of(Attachment::is_chained));
-        attach::remove_all_filters(pins, &of(Attachment::is_filter));
+        let attached = attachments.iter().filter_map(|attachment| attachment.pin_name()).map(|name| name.to_string());
+        attach::restore_other_interfaces(pins, attachments);
         pins.keep_only_maps_of(self.generation);
         pins.keep_only_links(&attached.chain(self.tracepoints.iter().map(|at| at.name.to_owned())).collect::<Vec<_>>());
     }
@@ -165,7 +180,7 @@ impl Datapath {
     /// Returns an error if the kernel refuses to run the program.
     pub fn test_run(&self, frame: &[u8]) -> Result<u32, DatapathError> {
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
-        let result = self.run_guard(options)?;
+        let result = self.run_packet_program(options)?;
         Ok(result.return_value)
     }
 
@@ -215,22 +230,22 @@ impl Datapath {
     ///
     /// # Errors
     /// Returns an error if the kernel refuses to run the program.
-    pub fn run_guard(&self, options: TestRunOptions<'_>) -> Result<TestRunResult, DatapathError> {
-        let failed = DatapathError::program(program::GUARD);
-        match self.ebpf.program(program::GUARD) {
+    pub fn run_packet_program(&self, options: TestRunOptions<'_>) -> Result<TestRunResult, DatapathError> {
+        let failed = DatapathError::program(program::PACKET);
+        match self.ebpf.program(program::PACKET) {
             Some(Program::Xdp(guard)) => guard.test_run(options).map_err(failed),
             Some(Program::SchedClassifier(guard)) => {
                 // Converted so that callers need not distinguish the hooks.
                 let result = guard.test_run(options).map_err(failed)?;
                 Ok(TestRunResult { return_value: as_xdp(result.return_value), ..result })
             }
-            _ => Err(DatapathError::Missing(program::GUARD)),
+            _ => Err(DatapathError::Missing(program::PACKET)),
         }
     }
 
-    fn guard_program_fd(&self) -> Result<BorrowedFd<'_>, DatapathError> {
-        let program = self.ebpf.program(program::GUARD).ok_or(DatapathError::Missing(program::GUARD))?;
-        program.fd().map(AsFd::as_fd).map_err(DatapathError::program(program::GUARD))
+    fn packet_program_fd(&self) -> Result<BorrowedFd<'_>, DatapathError> {
+        let program = self.ebpf.program(program::PACKET).ok_or(DatapathError::Missing(program::PACKET))?;
+        program.fd().map(AsFd::as_fd).map_err(DatapathError::program(program::PACKET))
     }
 
     /// Returns the guard program at XDP, for callers that run it themselves.
@@ -238,7 +253,7 @@ impl Datapath {
     /// # Errors
     /// Returns an error if the object has no such program, or was compiled for traffic control.
     pub fn guard(&self) -> Result<&Xdp, DatapathError> {
-        self.xdp(program::GUARD)
+        self.xdp(program::PACKET)
     }
 
     fn xdp(&self, name: &'static str) -> Result<&Xdp, DatapathError> {

@@ -24,7 +24,7 @@ pub struct ProgramCost {
 }
 
 /// The programs that the kernel runs. The cost of a tail-called program is included in its caller's.
-const PROGRAMS: [&str; 3] = [program::GUARD, program::HANDSHAKE_COMPLETED, program::SYN_ACK_RETRIED];
+const PROGRAMS: [&str; 3] = [program::PACKET, program::HANDSHAKE_COMPLETED, program::SYN_ACK_RETRIED];
 
 impl Datapath {
     /// Returns the cost of each loaded program, or `None` if the kernel does not report it. The kernel counts only

@@ -1,74 +1,26 @@
 //! A twin of the datapath: the same programs, loaded a second time, with a copy of the state that verdicts depend on.
 //! Running frames on the twin changes neither counters nor entries of the live datapath.
 
-use std::{
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
-};
+use std::os::fd::AsFd;
 
 use aya::{
-    Ebpf,
-    maps::{
-        HashMap, Map, MapData, MapError,
-        lpm_trie::{Key, LpmTrie},
-    },
+    maps::{MapError, lpm_trie::Key},
     programs::TestRunOptions,
 };
 use tcpguard_common::{
-    abi::{lease::Lease, names::map, port::Endpoint, rule::Rule},
+    abi::{lease::Lease, names::map},
     address::Address,
     tracking::source::SourceEntry,
 };
 
-use super::{Datapath, DatapathError, DatapathOptions, Maps, batch::copy_array, loader::Purpose, maps::Totals};
-
-/// The arrays that verdicts depend on. Counters are left out, as are the per-CPU arrays: they are caches, or decide the
-/// admission to the source table.
-const DECIDING: [&str; 10] = [
-    map::CONTROL,
-    map::LOCAL_ADDRESSES,
-    map::LISTENING,
-    map::LISTENER_CHANGES,
-    map::PAYLOAD_POLICY,
-    map::CHALLENGES,
-    map::PORT_LOADS,
-    map::HANDSHAKES,
-    map::FIRST_SYNS,
-    map::RETURNED_COOKIES,
-];
-
-/// Additional handles of the maps that verdicts depend on. Clones share them.
-#[derive(Clone)]
-pub struct LiveState(Arc<Shared>);
-
-struct Shared {
-    arrays: Vec<(&'static str, Array)>,
-    sources: HashMap<MapData, Address, SourceEntry>,
-    rules: LpmTrie<MapData, Address, Rule>,
-    endpoints: HashMap<MapData, Endpoint, u32>,
-    hash_key: u64,
-    options: DatapathOptions,
-}
-
-struct Array {
-    fd: OwnedFd,
-    entries: u32,
-    value_size: u32,
-}
+use super::{
+    Datapath, DatapathError, DatapathOptions, Maps,
+    batch::copy_array,
+    maps::{LiveMaps, LiveState, Totals},
+    options::Purpose,
+};
 
 impl LiveState {
-    pub(super) fn of(ebpf: &Ebpf, hash_key: u64, options: &DatapathOptions) -> Result<Self, DatapathError> {
-        let arrays = DECIDING.iter().map(|name| Ok((*name, Array::of(ebpf, name)?)));
-        Ok(Self(Arc::new(Shared {
-            arrays: arrays.collect::<Result<_, DatapathError>>()?,
-            sources: again(ebpf, map::SOURCES, Map::LruHashMap)?,
-            rules: again(ebpf, map::RULES, Map::LpmTrie)?,
-            endpoints: again(ebpf, map::ENDPOINTS, Map::HashMap)?,
-            hash_key,
-            options: options.clone(),
-        })))
-    }
-
     /// Creates a twin with the current state, except for sources, which [`Twin::learn`] copies. This takes about a
     /// second.
     ///
@@ -82,34 +34,6 @@ impl LiveState {
         twin.copy(&self.0)?;
         Ok(twin)
     }
-}
-
-impl Array {
-    fn of(ebpf: &Ebpf, name: &'static str) -> Result<Self, DatapathError> {
-        let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
-        let Map::Array(data) = map else { return Err(DatapathError::Missing(name)) };
-        let info = data.info().map_err(DatapathError::map(name))?;
-        Ok(Self { fd: duplicate(data, name)?, entries: info.max_entries(), value_size: info.value_size() })
-    }
-}
-
-/// Returns an additional handle of a map.
-fn again<M: TryFrom<Map, Error = MapError>>(
-    ebpf: &Ebpf,
-    name: &'static str,
-    kind: fn(MapData) -> Map,
-) -> Result<M, DatapathError> {
-    let (Map::LruHashMap(data) | Map::LpmTrie(data) | Map::HashMap(data)) =
-        ebpf.map(name).ok_or(DatapathError::Missing(name))?
-    else {
-        return Err(DatapathError::Missing(name));
-    };
-    let data = MapData::from_fd(duplicate(data, name)?).map_err(DatapathError::map(name))?;
-    M::try_from(kind(data)).map_err(DatapathError::map(name))
-}
-
-fn duplicate(data: &MapData, name: &'static str) -> Result<OwnedFd, DatapathError> {
-    data.fd().as_fd().try_clone_to_owned().map_err(|source| DatapathError::Batch { map: name, source })
 }
 
 /// A datapath that is attached to nothing, for running single frames.
@@ -131,7 +55,7 @@ pub struct Run {
 }
 
 impl Twin {
-    fn copy(&mut self, from: &Shared) -> Result<(), DatapathError> {
+    fn copy(&mut self, from: &LiveMaps) -> Result<(), DatapathError> {
         let to = &self.maps.live.0;
         for ((name, from), (_, to)) in from.arrays.iter().zip(&to.arrays) {
             copy_array(from.fd.as_fd(), to.fd.as_fd(), from.entries, from.value_size)
@@ -145,11 +69,11 @@ impl Twin {
 
     /// Extends the copied lease, if it has not expired, to the lifetime of the twin.
     fn keep_word(&mut self) -> Result<(), DatapathError> {
-        let word = self.maps.control.read()?;
+        let word = self.maps.lease.read()?;
         if word.valid_until < self.datapath.jiffies()? {
             return Ok(());
         }
-        self.maps.control.give(&Lease { valid_until: u64::MAX, ..word })
+        self.maps.lease.grant(&Lease { valid_until: u64::MAX, ..word })
     }
 
     /// Copies the entry of a source, and the rule that applies to it.
@@ -169,7 +93,7 @@ impl Twin {
         };
         // This adds an entry and the source's bits in the filter; the content follows.
         self.datapath.block(source, 0)?;
-        self.maps.sources.insert(source, &entry)
+        self.maps.observed.sources.insert(source, &entry)
     }
 
     /// Returns the entry of a source in the twin's source table.
@@ -177,7 +101,7 @@ impl Twin {
     /// # Errors
     /// Returns an error if the map cannot be read.
     pub fn entry(&self, source: Address) -> Result<Option<SourceEntry>, DatapathError> {
-        self.maps.sources.get(source)
+        self.maps.observed.sources.get(source)
     }
 
     /// Returns the current datapath time in jiffies.
@@ -198,9 +122,9 @@ impl Twin {
     /// # Errors
     /// Returns an error if the kernel refuses to run it, as for frames shorter than 14 bytes.
     pub fn run(&self, frame: &[u8]) -> Result<Run, DatapathError> {
-        let before = self.maps.counts.read()?;
+        let before = self.maps.observed.counts.read()?;
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
-        let result = self.datapath.run_guard(options)?;
-        Ok(Run { verdict: result.return_value, before, after: self.maps.counts.read()? })
+        let result = self.datapath.run_packet_program(options)?;
+        Ok(Run { verdict: result.return_value, before, after: self.maps.observed.counts.read()? })
     }
 }

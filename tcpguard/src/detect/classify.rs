@@ -11,8 +11,8 @@ use tcpguard_common::address::Address;
 use super::{Observation, Policy};
 use crate::{
     kernel::Spread,
-    lists::Network,
     monitor::{PrefixReading, SourceReading},
+    network::Network,
 };
 
 /// A source stands out if it has at least one in this many half-open handshakes.
@@ -64,7 +64,7 @@ impl Kind {
 
 /// A source or prefix that exceeds its limit and stands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offence {
+pub struct Offender {
     /// The source address, or the first address of the prefix.
     pub address: Address,
     /// Its half-open handshakes.
@@ -85,9 +85,9 @@ pub struct Offence {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offenders {
     /// Offending sources.
-    pub sources: Vec<Offence>,
+    pub sources: Vec<Offender>,
     /// Offending prefixes.
-    pub prefixes: Vec<Offence>,
+    pub prefixes: Vec<Offender>,
 }
 
 pub(super) struct Classification {
@@ -111,7 +111,7 @@ pub(super) fn classify(policy: &Policy, observation: &Observation) -> Classifica
     let mut free: Vec<&SourceReading> =
         observation.sources.iter().filter(|source| !in_offending_prefix(source)).collect();
     free.sort_by_key(|source| std::cmp::Reverse(source.half_open));
-    let sources = free.iter().filter(|source| is_offender(policy, source, half_open)).map(|source| Offence {
+    let sources = free.iter().filter(|source| is_offender(policy, source, half_open)).map(|source| Offender {
         address: source.source,
         half_open: source.half_open,
         limit: policy.source_half_open,
@@ -137,8 +137,8 @@ pub(super) fn classify(policy: &Policy, observation: &Observation) -> Classifica
     Classification { kind, evidence, is_telling, offenders }
 }
 
-fn prefix_offence(policy: &Policy, prefix: &PrefixReading) -> Offence {
-    Offence {
+fn prefix_offence(policy: &Policy, prefix: &PrefixReading) -> Offender {
+    Offender {
         address: prefix.network,
         half_open: prefix.half_open,
         limit: policy.prefix_half_open,

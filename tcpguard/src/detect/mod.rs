@@ -6,6 +6,7 @@
 //! delay its end.
 
 mod classify;
+mod detector;
 mod phase;
 mod thresholds;
 
@@ -18,7 +19,8 @@ use crate::{
     kernel::HalfOpen,
     monitor::{PrefixReading, Pressure, Snapshot, SourceReading},
 };
-pub use classify::{Kind, Offence, Offenders};
+pub use classify::{Kind, Offender, Offenders};
+pub(crate) use detector::Detector;
 pub use phase::{Phase, ScopeState};
 pub use thresholds::{Evidence, Limits, Measure};
 

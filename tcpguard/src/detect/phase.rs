@@ -5,11 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::thresholds::{Evidence, Limits, Values};
-use crate::monitor::{HalfOpenCounts, Readings};
-
-/// The longest time a handshake stays half open.
-const LIFETIME: Duration = Duration::from_secs(66);
-
+use crate::{
+    monitor::{HalfOpenCounts, Readings},
+    time::COUNTED_LIFETIME,
+};
 /// The phase of a scope, ordered by severity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Phase {
@@ -85,7 +84,7 @@ impl ScopeState {
         } else {
             let below_since = *self.below_since.get_or_insert(at);
             if at.saturating_sub(below_since) >= limits.hold {
-                *self = Self { forgiven: readings.half_open, forgiven_until: at + LIFETIME, ..Self::default() };
+                *self = Self { forgiven: readings.half_open, forgiven_until: at + COUNTED_LIFETIME, ..Self::default() };
             }
         }
     }

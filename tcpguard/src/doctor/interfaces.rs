@@ -92,7 +92,7 @@ fn attachment(link: &Link, config: &Config, stats: Option<&Stats>) -> Finding {
             }
         }
         (None, Some((id, _))) => match program_name(id) {
-            Some(name) if name == program::GUARD => finding(format!("tcpguard's own program (id {id})")),
+            Some(name) if name == program::PACKET => finding(format!("tcpguard's own program (id {id})")),
             name => finding(format!("in use by the program {} (id {id})", name.unwrap_or_default()))
                 .fix("set `coexist = \"chain\"` to run before that program, or `attach = \"tc\"` to run beside it, or remove the interface from `interfaces`"),
         },

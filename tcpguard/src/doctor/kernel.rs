@@ -6,7 +6,6 @@ use super::Finding;
 use crate::{
     config::Config,
     datapath::{Datapath, DatapathOptions, Feature},
-    datapath_options,
 };
 
 const AREA: &str = "kernel";
@@ -24,7 +23,7 @@ pub(super) fn examine() -> Vec<Finding> {
         "kernel release, which determines the features; 5.15 and later are known to work",
     )];
     findings.extend(jit());
-    let options = DatapathOptions { max_sources: FEW_SOURCES, pins: None, ..datapath_options(&Config::default()) };
+    let options = DatapathOptions { max_sources: FEW_SOURCES, pins: None, ..DatapathOptions::of(&Config::default()) };
     let datapath = match Datapath::load(&options) {
         Ok((datapath, _)) => datapath,
         Err(error) => {

@@ -6,12 +6,14 @@ use tcpguard_common::abi::lease::{Lease, flag};
 
 use super::{Explainer, Explanation};
 use crate::{
-    RunError,
     config::Config,
-    datapath::Datapath,
-    datapath_options, enforce,
+    daemon::RunError,
+    datapath::{Datapath, DatapathOptions},
     events::EventLog,
-    lists::{DatapathTime, Lists, Network},
+    lists::Lists,
+    network::Network,
+    response,
+    time::DatapathTime,
 };
 
 /// Explains these frames under `config`, without state of sources and challenges, and with every destination taken for
@@ -20,7 +22,7 @@ use crate::{
 /// # Errors
 /// Returns an error if the datapath cannot be loaded, which requires root.
 pub fn explain(config: &Config, frames: &[Vec<u8>]) -> Result<Vec<Explanation>, RunError> {
-    let (datapath, mut maps) = Datapath::load_unattached(&datapath_options(config))?;
+    let (datapath, mut maps) = Datapath::load_unattached(&DatapathOptions::of(config))?;
     let time = Arc::new(DatapathTime::new(datapath.jiffies()?, datapath.ticks_per_second));
     let (lists, mut files) = Lists::start(config, maps.rules, EventLog::in_memory(), Default::default(), time)?;
     files.review();
@@ -28,8 +30,8 @@ pub fn explain(config: &Config, frames: &[Vec<u8>]) -> Result<Vec<Explanation>, 
     if config.syn_attack_protect == 2 {
         flags |= flag::DROP;
     }
-    let (generation, terms) = (lists.generation(), enforce::terms(config, datapath.ticks_per_second));
-    maps.control.give(&Lease { valid_until: u64::MAX, flags, generation, ..terms })?;
+    let (generation, terms) = (lists.generation(), response::source_limits(config, datapath.ticks_per_second));
+    maps.lease.grant(&Lease { valid_until: u64::MAX, flags, generation, ..terms })?;
     let listed = |address: IpAddr| lists.covering(Network::of(address.into()));
     let mut explainer = Explainer::new(&maps.live, &listed)?;
     Ok(frames.iter().map(|frame| explainer.explain(frame)).collect::<Result<_, _>>()?)

@@ -23,7 +23,7 @@ use zerocopy::{FromBytes, Immutable};
 use crate::{
     datapath::{DatapathError, LiveState, Twin, maps::Totals},
     lists::Entry,
-    monitor::WallClock,
+    time::WallClock,
 };
 pub use reason::Context;
 pub use stage::decided_by;

@@ -9,7 +9,7 @@ use tcpguard_common::{
 use super::{stage, time};
 use crate::{
     lists::{Entry, ListName},
-    monitor::WallClock,
+    time::WallClock,
 };
 
 /// The state that a verdict is based on.

@@ -19,13 +19,13 @@ pub use select::Selection;
 pub(crate) use select::is_pattern;
 
 /// The guarded interfaces. Dropping this detaches from all of them, except where pins keep the attachment.
-pub struct Guards {
+pub struct InterfaceSet {
     selection: Selection,
     guards: Vec<Guard>,
     config: Config,
 }
 
-impl Guards {
+impl InterfaceSet {
     /// Selects the interfaces by the configuration, without attaching to them yet.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl Guards {
 
     /// Applies the selection of a changed configuration. Interfaces in both selections stay as they are. Returns the
     /// errors of attaching.
-    pub fn become_those_of(&mut self, wanted: Self, datapath: &mut Datapath) -> Vec<String> {
+    pub fn replace_with(&mut self, wanted: Self, datapath: &mut Datapath) -> Vec<String> {
         let is_wanted = |guard: &Guard| wanted.guards.iter().any(|other| other.wanted() == guard.wanted());
         for mut gone in self.guards.extract_if(.., |guard| !is_wanted(guard)) {
             info!("{} is no longer guarded", gone.wanted());
@@ -126,7 +126,7 @@ impl Guards {
         Ok(changed | self.take_in(&present, datapath))
     }
 
-    /// Guards the interfaces in `links` that match a pattern and are not guarded yet. Returns whether any was attached
+    /// InterfaceSet the interfaces in `links` that match a pattern and are not guarded yet. Returns whether any was attached
     /// to.
     fn take_in(&mut self, links: &[Link], datapath: &mut Datapath) -> bool {
         let mut changed = false;

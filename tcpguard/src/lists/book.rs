@@ -12,8 +12,9 @@ use std::{
 
 use tcpguard_common::abi::rule::{FOREVER, MAX_RULES, Rule};
 
-use super::{ListError, ListName, Origin, network::Network};
+use super::{ListError, ListName, Origin};
 use crate::datapath::{DatapathError, maps::RuleMap};
+use crate::network::Network;
 
 /// The destination of rules.
 pub(super) trait RuleSink: Send {

@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::network::Network;
+use crate::network::Network;
 
 /// The maximum size of a file in bytes.
 const LARGEST: u64 = 64 * 1024 * 1024;

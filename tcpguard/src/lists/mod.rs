@@ -2,36 +2,34 @@
 //! sessions. An allow entry overrides every deny entry and block.
 
 mod book;
+mod entry;
 mod files;
-mod network;
 mod ssh;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, atomic},
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use tcpguard_common::abi::{
     lease::{Lease, flag},
     rule::FOREVER,
 };
 use thiserror::Error;
-use utoipa::ToSchema;
 
 use crate::{
     config::Config,
     datapath::{DatapathError, maps::RuleMap},
     events::{EventKind, EventLog, Note},
     fault,
-    monitor::in_ticks,
-    store::{Moment, Record, SavedEntry, Store},
+    network::{Network, NotANetwork},
+    store::{Record, SavedEntry, Store},
+    time::{DatapathTime, PersistentTime},
 };
 use book::{Item, ListBook};
-pub use network::{Network, NotANetwork};
+pub use entry::{Entry, ListName, Origin};
 
 /// The longest duration of an entry.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -41,50 +39,6 @@ const LONGEST_REASON: usize = 200;
 const PORTION: usize = 4096;
 /// How many invalid lines of a file are reported one by one.
 const MOST_PROBLEMS: usize = 10;
-
-/// The name of a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ListName {
-    /// SYNs of its networks are never dropped or challenged.
-    Allow,
-    /// SYNs of its networks are dropped, unless the source is allowed.
-    Deny,
-}
-
-impl ListName {
-    /// Returns the name used in the API, commands and messages.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Deny => "deny",
-        }
-    }
-}
-
-/// The origin of an entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The configuration.
-    Configuration,
-    /// A file listed in the configuration's `deny_files`.
-    File(Arc<str>),
-    /// A command of an operator.
-    Manual,
-    /// The peer of an SSH session.
-    Ssh,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Configuration => formatter.write_str("configuration"),
-            Self::File(path) => write!(formatter, "file {path}"),
-            Self::Manual => formatter.write_str("manual"),
-            Self::Ssh => formatter.write_str("ssh"),
-        }
-    }
-}
 
 /// The reason a list was not changed.
 #[derive(Debug, Error)]
@@ -120,50 +74,6 @@ pub enum ListError {
     /// The datapath cannot be updated.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
-}
-
-/// An entry as it is reported.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The network it applies to.
-    pub network: Network,
-    /// The list it is on.
-    pub list: ListName,
-    /// Its origin, as text.
-    pub origin: String,
-    /// The reason given by the operator.
-    pub reason: Option<String>,
-    /// When it expires, in jiffies; `None` if it does not.
-    pub until: Option<u64>,
-}
-
-/// The approximate datapath time: that of the daemon's last tick.
-#[derive(Debug)]
-pub struct DatapathTime {
-    jiffies: atomic::AtomicU64,
-    ticks_per_second: u32,
-}
-
-impl DatapathTime {
-    /// Creates a clock that starts at `jiffies`.
-    pub const fn new(jiffies: u64, ticks_per_second: u32) -> Self {
-        Self { jiffies: atomic::AtomicU64::new(jiffies), ticks_per_second }
-    }
-
-    /// Sets the time to `jiffies`.
-    pub fn set(&self, jiffies: u64) {
-        self.jiffies.store(jiffies, atomic::Ordering::Relaxed);
-    }
-
-    /// Returns the time in jiffies.
-    pub fn now(&self) -> u64 {
-        self.jiffies.load(atomic::Ordering::Relaxed)
-    }
-
-    /// Returns the time in jiffies once `duration` has passed.
-    pub fn after(&self, duration: Duration) -> u64 {
-        self.now() + in_ticks(duration, self.ticks_per_second)
-    }
 }
 
 /// The lists; clones share their contents.
@@ -204,7 +114,7 @@ impl Lists {
         let (book, files) = (Arc::new(Mutex::new(book)), WantedFiles::default());
         let lists = Self { generation, book, events, store, time, files };
         lists.restore(saved);
-        lists.take_up(config)?;
+        lists.reconfigure(config)?;
         let watch = FileWatch { files: BTreeMap::new(), lists: lists.clone() };
         Ok((lists, watch))
     }
@@ -213,7 +123,7 @@ impl Lists {
     ///
     /// # Errors
     /// Returns an error if the datapath cannot be updated or the lists are full.
-    pub fn take_up(&self, config: &Config) -> Result<(), ListError> {
+    pub fn reconfigure(&self, config: &Config) -> Result<(), ListError> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&config.lists.deny_files);
         for (list, networks) in [(ListName::Allow, &config.lists.allow), (ListName::Deny, &config.lists.deny)] {
             let networks = networks.iter().copied().map(Network::from).collect();
@@ -228,7 +138,7 @@ impl Lists {
 
     /// Restores the manual entries from before a restart. Entries that cannot be restored are reported.
     fn restore(&self, saved: &[SavedEntry]) {
-        let now = Moment::now();
+        let now = PersistentTime::now();
         for entry in saved {
             let left = entry.until.as_ref().map(|(until, lasts)| until.remaining(&now, *lasts));
             if left == Some(Duration::ZERO) {
@@ -295,7 +205,7 @@ impl Lists {
             list,
             network,
             reason: reason_kept,
-            until: lasts.map(|lasts| (Moment::after(lasts), lasts)),
+            until: lasts.map(|lasts| (PersistentTime::after(lasts), lasts)),
         }));
         // A client that received the confirmation may rely on the entry, even if the daemon crashes.
         self.store.flush();
@@ -362,9 +272,9 @@ impl Lists {
     }
 
     /// Returns the lease with the present state of the lists.
-    pub fn within(&self, word: Lease) -> Lease {
-        let flags = if self.is_empty() { word.flags & !flag::RULES } else { word.flags | flag::RULES };
-        Lease { flags, generation: self.generation(), ..word }
+    pub fn added_to(&self, lease: Lease) -> Lease {
+        let flags = if self.is_empty() { lease.flags & !flag::RULES } else { lease.flags | flag::RULES };
+        Lease { flags, generation: self.generation(), ..lease }
     }
 
     /// Returns `true` if there are no rules to look up.

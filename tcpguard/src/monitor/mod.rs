@@ -1,6 +1,5 @@
 //! Observation: ten times a second, the datapath's counters and the kernel's tables are combined into a [`Snapshot`].
 
-mod clock;
 mod half_open;
 mod ports;
 mod prefixes;
@@ -22,16 +21,13 @@ use tracing::warn;
 use crate::{
     config::Config,
     datapath::{
-        Datapath, DatapathError, LiveState, Maps,
-        maps::{
-            ChallengeMaps, ControlMap, CounterMap, DistinctMap, EventRing, GuardedInterfaces, ListeningPorts,
-            LocalAddresses, PayloadPolicies, RuleMap, SourceMap, Totals,
-        },
+        Datapath, DatapathError,
+        maps::{CounterMap, DistinctMap, ListeningPorts, ObservedMaps, Totals},
     },
     interfaces::InterfaceStatus,
     kernel::{HalfOpenTable, KernelView, Listener, TcpExt},
+    time::WallClock,
 };
-pub use clock::{WallClock, in_ticks};
 pub use half_open::HalfOpenCounts;
 pub use ports::PortSnapshot;
 pub use prefixes::{PrefixReading, PrefixSnapshot};
@@ -81,25 +77,13 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Takes the maps it observes and returns the others. The kernel's present counters are the baseline: only what is
-    /// counted from now on is reported.
+    /// Creates a monitor. The kernel's present counters are the baseline: only what is counted from now on is reported.
     ///
     /// # Errors
     /// Returns an error if the kernel's counters cannot be read.
-    pub fn new(maps: Maps, mut kernel: Box<dyn KernelView>, config: &Config) -> io::Result<(Self, OtherMaps)> {
+    pub fn new(maps: ObservedMaps, mut kernel: Box<dyn KernelView>, config: &Config) -> io::Result<Self> {
         let first_tcp_ext = kernel.tcp_ext()?;
-        let others = OtherMaps {
-            guarded: maps.guarded,
-            events: maps.events,
-            sources: maps.sources.clone(),
-            control: maps.control,
-            rules: maps.rules,
-            local: maps.local,
-            payload: maps.payload,
-            challenges: maps.challenges,
-            live: maps.live,
-        };
-        let monitor = Self {
+        Ok(Self {
             sources: SourceWatch::new(maps.sources, maps.known, config.source.max_half_open),
             ports: PortReader::new(maps.ports, service_ports(config)),
             pressure: PressureMeter::new(config.services.clone()),
@@ -119,15 +103,14 @@ impl Monitor {
             first_tcp_ext,
             ticks: 0,
             last_distinct: 0.0,
-        };
-        Ok((monitor, others))
+        })
     }
 
     /// Applies a changed configuration.
-    pub fn take_up(&mut self, config: &Config) {
+    pub fn reconfigure(&mut self, config: &Config) {
         self.sources.set_limit(config.source.max_half_open);
         self.ports.set_services(service_ports(config));
-        self.pressure.take_up(config.services.clone());
+        self.pressure.reconfigure(config.services.clone());
         self.suspicion = suspicion(config);
     }
 
@@ -275,26 +258,4 @@ impl<T> Answer<T> {
             }
         }
     }
-}
-
-/// The maps that are used by other parts of the daemon.
-pub struct OtherMaps {
-    /// The interfaces whose handshakes are counted.
-    pub guarded: GuardedInterfaces,
-    /// The ring buffer of the datapath's events.
-    pub events: EventRing,
-    /// The source table, which is shared with the monitor.
-    pub sources: SourceMap,
-    /// The lease.
-    pub control: ControlMap,
-    /// The rules that follow from the lists.
-    pub rules: RuleMap,
-    /// The host's own addresses.
-    pub local: LocalAddresses,
-    /// The policies for SYNs with data, by port.
-    pub payload: PayloadPolicies,
-    /// The parameters of challenges.
-    pub challenges: ChallengeMaps,
-    /// The live datapath state that a copy is made from to explain verdicts.
-    pub live: LiveState,
 }

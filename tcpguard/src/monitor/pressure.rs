@@ -16,14 +16,13 @@ use crate::{
     config::Service,
     datapath::maps::Totals,
     kernel::{HalfOpen, HalfOpenTable, TcpExt},
+    time::HANDSHAKE_LIFETIME,
 };
 
 /// The span over which incoming values are measured.
-const MOMENT: Duration = Duration::from_millis(450);
+const RATE_SPAN: Duration = Duration::from_millis(450);
 /// The span over which refused requests and malformed segments are counted.
 const SECOND: Duration = Duration::from_secs(1);
-/// How long the kernel keeps a request it answers six times (`tcp_synack_retries` = 5), in seconds.
-const LIFETIME_SECONDS: f64 = 63.0;
 /// The age of the kernel's rows that count as incoming: a legitimate client has answered by then, and the SYN-ACK has
 /// not been retransmitted yet.
 const FRESH: std::ops::Range<Duration> = Duration::from_millis(300)..Duration::from_millis(700);
@@ -115,7 +114,7 @@ impl PressureMeter {
     }
 
     /// Replaces the services. The measurements of a service with the same ports continue.
-    pub fn take_up(&mut self, services: Vec<Service>) {
+    pub fn reconfigure(&mut self, services: Vec<Service>) {
         let mut before: Vec<_> = self.services.drain(..).zip(self.by_service.drain(..)).collect();
         for service in services {
             let known = before.iter().position(|(other, _)| other.ports == service.ports);
@@ -190,12 +189,12 @@ fn measure_service(
 
 impl Scope {
     fn measure(&mut self, sums: Sums, counts: &Counts, is_ours: impl Fn(u16) -> bool, now: Instant) -> Readings {
-        let (moment, moment_seconds) = self.since(now, MOMENT, sums);
+        let (moment, moment_seconds) = self.since(now, RATE_SPAN, sums);
         let (second, _) = self.since(now, SECOND, sums);
         self.past.push_back((now, sums));
         self.past.retain(|(then, _)| now.duration_since(*then) <= SECOND);
         let per_second = |count: u64| if moment_seconds > 0.0 { count as f64 / moment_seconds } else { 0.0 };
-        let unanswered = per_second(moment.attempts.saturating_sub(moment.ended)) * LIFETIME_SECONDS;
+        let unanswered = per_second(moment.attempts.saturating_sub(moment.ended)) * HANDSHAKE_LIFETIME.as_secs_f64();
         let mut half_open =
             HalfOpenCounts { datapath: self.window.count(sums.begun, sums.ended, counts.period), ..Default::default() };
         for (_, port) in counts.kernel.by_port.iter().filter(|(port, _)| is_ours(**port)) {
@@ -253,7 +252,7 @@ fn malformed(totals: &Totals) -> u64 {
 /// Returns the number of rows that the current rate of new rows would lead to.
 fn fresh(rows: &[HalfOpen], is_ours: impl Fn(u16) -> bool) -> u64 {
     let fresh = rows.iter().filter(|row| row.retransmits == 0 && FRESH.contains(&row.age) && is_ours(row.local.port()));
-    (fresh.count() as f64 / (FRESH.end - FRESH.start).as_secs_f64() * LIFETIME_SECONDS) as u64
+    (fresh.count() as f64 / (FRESH.end - FRESH.start).as_secs_f64() * HANDSHAKE_LIFETIME.as_secs_f64()) as u64
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The store: a SQLite file with what survives restarts. A thread of its own writes it, so that a slow disk does not
 //! delay the daemon.
 
-mod moment;
 mod schema;
 
 use std::{
@@ -26,9 +25,10 @@ use crate::{
     detect::{Kind, State},
     events::Event,
     fault,
-    lists::{ListName, Network},
+    lists::ListName,
+    network::Network,
+    time::PersistentTime,
 };
-pub use moment::Moment;
 
 /// Records that may be queued for writing.
 const MOST_WAITING: usize = 4096;
@@ -71,7 +71,7 @@ pub struct SavedEntry {
     /// The reason given for the entry.
     pub reason: Option<String>,
     /// When it expires, and its total lifetime; `None` if it does not expire.
-    pub until: Option<(Moment, Duration)>,
+    pub until: Option<(PersistentTime, Duration)>,
 }
 
 /// A block: in force until its end, and remembered for as long again.
@@ -86,14 +86,14 @@ pub struct SavedBlock {
     /// Number of its handshakes that had passed before the block.
     pub let_in: u64,
     /// When the block ends.
-    pub until: Moment,
+    pub until: PersistentTime,
 }
 
 /// The state of the daemon's judgement at one point in time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Situation {
     /// When it was recorded.
-    pub noted: Moment,
+    pub noted: PersistentTime,
     /// The same point in time by the clock of the judgements.
     pub at: Duration,
     /// The state of the host and its services.
@@ -136,7 +136,7 @@ pub struct Saved {
     pub situation: Option<Situation>,
 }
 
-enum Order {
+enum Command {
     Write(Record),
     Flush(SyncSender<()>),
 }
@@ -149,7 +149,7 @@ pub struct Store(Option<Arc<Writer>>);
 struct Writer {
     /// Whether the queue is full; used to warn only once until there is room again.
     is_behind: AtomicBool,
-    orders: Option<SyncSender<Order>>,
+    orders: Option<SyncSender<Command>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -172,7 +172,7 @@ impl Store {
     pub fn write(&self, record: Record) {
         let Some(writer) = &self.0 else { return };
         let Some(orders) = &writer.orders else { return };
-        let is_full = matches!(orders.try_send(Order::Write(record)), Err(TrySendError::Full(_)));
+        let is_full = matches!(orders.try_send(Command::Write(record)), Err(TrySendError::Full(_)));
         if is_full != writer.is_behind.swap(is_full, Ordering::Relaxed) && is_full {
             warn!("the store is too slow: some events, blocks or list entries will not survive a restart");
         }
@@ -182,7 +182,7 @@ impl Store {
     pub fn flush(&self) {
         let (done, wait) = sync_channel(1);
         if let Some(orders) = self.0.as_ref().and_then(|writer| writer.orders.as_ref())
-            && orders.send(Order::Flush(done)).is_ok()
+            && orders.send(Command::Flush(done)).is_ok()
         {
             // An error means that the thread has ended, so there is nothing to wait for.
             wait.recv().ok();
@@ -246,13 +246,13 @@ fn set_aside(path: &Path, error: &rusqlite::Error) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn write_all(connection: &Connection, orders: &Receiver<Order>) {
+fn write_all(connection: &Connection, orders: &Receiver<Command>) {
     let mut is_failing = false;
     while let Ok(first) = orders.recv() {
         let batch = std::iter::once(first).chain(orders.try_iter().take(MOST_AT_ONCE)).collect::<Vec<_>>();
         let records = batch.iter().filter_map(|order| match order {
-            Order::Write(record) => Some(record),
-            Order::Flush(_) => None,
+            Command::Write(record) => Some(record),
+            Command::Flush(_) => None,
         });
         fault::point("writing to the store");
         match schema::write(connection, records) {
@@ -270,7 +270,7 @@ fn write_all(connection: &Connection, orders: &Receiver<Order>) {
             }
         }
         for order in batch {
-            if let Order::Flush(done) = order {
+            if let Command::Flush(done) = order {
                 // An error means that the caller no longer waits.
                 done.send(()).ok();
             }

@@ -6,10 +6,7 @@ use rusqlite::{Connection, Row, params};
 use serde::de::DeserializeOwned;
 
 use super::{Record, Saved, SavedBlock, SavedEntry};
-use crate::{
-    events::Event,
-    lists::{ListName, Network},
-};
+use crate::{events::Event, lists::ListName, network::Network};
 
 /// Events kept in the store.
 const MOST_STORED: u64 = 100_000;

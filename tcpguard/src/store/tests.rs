@@ -48,7 +48,7 @@ fn lists_and_blocks_survive_a_restart() {
     let network = |text: &str| text.parse::<Network>().expect("a network");
     let entry = |list, text, until| SavedEntry { list, network: network(text), reason: Some("why".to_owned()), until };
     let lasts = Duration::from_secs(60);
-    let until = Some((Moment::after(lasts), lasts));
+    let until = Some((PersistentTime::after(lasts), lasts));
     let kept = entry(ListName::Deny, "198.18.0.0/24", until);
     store.write(Record::Entry(kept.clone()));
     store.write(Record::Entry(entry(ListName::Allow, "198.18.0.0/24", None)));
@@ -58,12 +58,12 @@ fn lists_and_blocks_survive_a_restart() {
         times: 3,
         lasts: Duration::from_secs(240),
         let_in: 17,
-        until: Moment::after(Duration::from_secs(9)),
+        until: PersistentTime::after(Duration::from_secs(9)),
     };
     store.write(Record::Block(SavedBlock { times: 2, ..block.clone() }));
     store.write(Record::Block(block.clone()));
     let situation = Situation {
-        noted: Moment::now(),
+        noted: PersistentTime::now(),
         at: Duration::from_millis(1234),
         state: State::default(),
         services: vec![vec![80, 443]],
@@ -106,7 +106,7 @@ fn blocks_are_bounded() {
     for n in 0..70_000u32 {
         let network = Network::of(std::net::Ipv4Addr::from(n).into());
         let lasts = Duration::from_secs(60);
-        store.write(Record::Block(SavedBlock { network, times: 1, lasts, let_in: 0, until: Moment::now() }));
+        store.write(Record::Block(SavedBlock { network, times: 1, lasts, let_in: 0, until: PersistentTime::now() }));
         if n % 1000 == 0 {
             store.flush();
         }

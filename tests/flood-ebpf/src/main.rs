@@ -1,4 +1,4 @@
-//! Generates floods: each run turns the frame it is given into the plan's next frame.
+//! Generates floods: each run permits the frame it is given into the plan's next frame.
 //!
 //! | program | purpose |
 //! | --- | --- |

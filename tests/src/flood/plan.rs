@@ -3,7 +3,7 @@
 /// Length of an Ethernet header with two VLAN tags, in 16-bit words.
 pub const LONGEST_LINK_HEADER: usize = 11;
 
-/// Describes how the flood program turns the template frame into the next frame. All numbers are in host byte order;
+/// Describes how the flood program permits the template frame into the next frame. All numbers are in host byte order;
 /// offsets are in bytes from the start of the frame, and even.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

@@ -55,7 +55,7 @@ fn challenging_at(hook: Hook, flags: u32) -> Result<Guard> {
         rate: Rate::NONE,
         ..Lease::NONE
     };
-    guard.maps.control.give(&control)?;
+    guard.maps.lease.grant(&control)?;
     let local = [address("198.18.0.1").into(), address("2001:db8::1").into(), address("fe80::1").into()];
     guard.maps.local.set(&local.into_iter().collect())?;
     // The hop limit differs from the time to live, so that confusing them is noticed.
@@ -68,7 +68,7 @@ fn challenging_at(hook: Hook, flags: u32) -> Result<Guard> {
 fn answer(guard: &Guard, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
     let mut answer = vec![0; 256];
     let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut answer), ..TestRunOptions::new() };
-    let result = guard.datapath.run_guard(options)?;
+    let result = guard.datapath.run_packet_program(options)?;
     answer.truncate(result.data_size_out as usize);
     Ok((result.return_value, answer))
 }
@@ -334,7 +334,7 @@ fn first_syns_are_dropped_and_repeats_pass() -> Result<()> {
     let _entered = _runtime.enter();
     let guard = challenging(port_flag::RETRANSMIT | port_flag::ANY_IPV4)?;
     let syn = Frame::syn(address("198.18.1.1"), address("198.18.0.1"), PORT);
-    let count = |counter| guard.maps.counts.read().map(|totals| totals.get(counter));
+    let count = |counter| guard.maps.observed.counts.read().map(|totals| totals.get(counter));
     let other = Frame { source_port: 40_001, ..syn.clone() };
     for (frame, verdict) in [(&syn, 1), (&syn, 1), (&other, 1)] {
         ensure!(answer(&guard, &frame.build().bytes)?.0 == verdict);

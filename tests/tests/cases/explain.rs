@@ -33,9 +33,9 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// Runs a frame and returns the kernel's verdict and the counters that increased.
 fn run(guard: &Guard, frame: &[u8]) -> Result<(u32, Vec<Counter>)> {
-    let before = guard.maps.counts.read()?;
+    let before = guard.maps.observed.counts.read()?;
     let verdict = guard.datapath.test_run(frame)?;
-    let after = guard.maps.counts.read()?;
+    let after = guard.maps.observed.counts.read()?;
     let changed = Counter::ALL.iter().copied().filter(|counter| after.get(*counter) > before.get(*counter));
     Ok((verdict, changed.filter(|counter| *counter != Counter::Packets).collect()))
 }
@@ -56,9 +56,9 @@ fn explanations_are_what_the_kernel_returns() -> Result<()> {
         let nobody = |_: IpAddr| Vec::new();
         let mut explainer = Explainer::new(&guard.maps.live, &nobody)?;
         for (name, frame) in &frames {
-            let before = guard.maps.counts.read()?;
+            let before = guard.maps.observed.counts.read()?;
             let explained = explainer.explain(frame)?;
-            ensure!(guard.maps.counts.read()? == before, "{name}: the explanation was counted");
+            ensure!(guard.maps.observed.counts.read()? == before, "{name}: the explanation was counted");
             let (verdict, counted) = run(&guard, frame)?;
             ensure!(
                 explained.verdict == Verdict::of(verdict),
@@ -88,7 +88,7 @@ fn explanations_know_what_is_remembered() -> Result<()> {
     let flags = flag::DROP | flag::LIMIT | flag::RULES | flag::CHALLENGE | flag::LOCAL_KNOWN;
     // A rate so low that a source that exceeded it remains above it for the rest of the test.
     let rate = Rate::new(1, guard.datapath.ticks_per_second);
-    guard.maps.control.give(&Lease { valid_until: u64::MAX, flags, generation: 1, rate, ..Lease::NONE })?;
+    guard.maps.lease.grant(&Lease { valid_until: u64::MAX, flags, generation: 1, rate, ..Lease::NONE })?;
     guard.maps.local.set(&[IpAddr::from(SERVER_IPV4).into()].into())?;
     let anywhere = port_flag::ANY_IPV4 | port_flag::ANY_IPV6 | port_flag::TIMESTAMPS;
     let terms = [port_flag::COOKIE, port_flag::RETRANSMIT].map(|how| challenge_terms(how | anywhere));

@@ -125,20 +125,20 @@ fn syns_are_accounted_to_their_source() -> Result<()> {
             ensure!(again.contains(&(Counter::SynRepeated, 1)), "{family}: {again:?}");
         }
         let period = guard.datapath.clock.window_period(guard.datapath.jiffies()?);
-        let entry = guard.maps.sources.get(source)?.expect("it has an entry");
+        let entry = guard.maps.observed.sources.get(source)?.expect("it has an entry");
         ensure!((entry.syn, entry.half_open.count(period)) == (6, 3), "{family}: {entry:?}");
 
         frame.sequence += 1;
         let reset = guard.run(&frame.clone().flags(RST).build().bytes)?;
         ensure!(reset.contains(&(Counter::HandshakesReset, 1)), "{family}: {reset:?}");
-        let entry = guard.maps.sources.get(source)?.expect("it has an entry");
+        let entry = guard.maps.observed.sources.get(source)?.expect("it has an entry");
         ensure!((entry.resets, entry.half_open.count(period)) == (1, 2), "{family}: {entry:?}");
 
         frame.payload = vec![1; 5];
         frame.source_port = 3000;
         let with_data = guard.run(&frame.build().bytes)?;
         ensure!(with_data.contains(&(Counter::SynWithPayload, 1)), "{family}: {with_data:?}");
-        let accounts = guard.maps.ports.read_syn(0)?;
+        let accounts = guard.maps.observed.ports.read_syn(0)?;
         ensure!(accounts.get(&80).is_some_and(|port| (port.syn, port.not_begun) == (7, 3)), "{family}: {accounts:?}");
     }
     Ok(())
@@ -165,7 +165,7 @@ fn a_tagged_or_extended_syn_is_the_same_syn() -> Result<()> {
         ensure!(counted.contains(&(expected, 1)), "shape {index}: {counted:?}");
     }
     for (source, syns) in [(ipv4().source, 4), (ipv6().source, 3)] {
-        let entry = guard.maps.sources.get(source.into())?.expect("it has an entry");
+        let entry = guard.maps.observed.sources.get(source.into())?.expect("it has an entry");
         ensure!(entry.syn == syns, "{source}: {entry:?}");
     }
     Ok(())
@@ -210,7 +210,7 @@ fn whoever_is_listed_or_blocked_is_dropped_and_allowed_goes_before_all() -> Resu
         ensure!(blocked.contains(&(Counter::DropBlocked, 1)), "{blocked:?}");
         // Segments other than SYNs pass.
         guard.run(&ack)?;
-        let entry = guard.maps.sources.get(source)?.expect("it has an entry");
+        let entry = guard.maps.observed.sources.get(source)?.expect("it has an entry");
         ensure!((entry.syn, entry.dropped) == (1, 1), "{entry:?}");
 
         let first =
@@ -222,12 +222,12 @@ fn whoever_is_listed_or_blocked_is_dropped_and_allowed_goes_before_all() -> Resu
         // With another generation of the rules, remembered decisions are invalid.
         let rate = Rate::new(2000, guard.datapath.ticks_per_second);
         let flags = flag::DROP | flag::LIMIT | flag::RULES;
-        guard.maps.control.give(&Lease { valid_until: u64::MAX, flags, generation: 2, rate, ..Lease::NONE })?;
+        guard.maps.lease.grant(&Lease { valid_until: u64::MAX, flags, generation: 2, rate, ..Lease::NONE })?;
         guard.run(&syn)?;
 
         // With an expired lease, everything passes.
         guard.maps.rules.remove(source, 128)?;
-        guard.maps.control.give(&Lease {
+        guard.maps.lease.grant(&Lease {
             valid_until: guard.datapath.jiffies()? - 1,
             flags,
             generation: 3,
@@ -250,7 +250,10 @@ fn a_blocked_network_lets_in_who_has_proved_itself() -> Result<()> {
     guard.maps.rules.set(network, 96 + 24, Rule { blocked_until: FOREVER, ..Rule::default() })?;
     let stranger = guard.run_to(XDP_DROP, &syn)?;
     ensure!(stranger.contains(&(Counter::DropBlockedPrefix, 1)), "{stranger:?}");
-    ensure!(guard.maps.sources.get(ipv4().source.into())?.is_none(), "a stranger of a blocked network got an entry");
+    ensure!(
+        guard.maps.observed.sources.get(ipv4().source.into())?.is_none(),
+        "a stranger of a blocked network got an entry"
+    );
     Ok(())
 }
 

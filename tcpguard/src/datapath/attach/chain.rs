@@ -21,7 +21,7 @@ use crate::{
     datapath::{
         Datapath, DatapathError,
         netlink::replace_xdp,
-        pins::{PinnedObject, Pins},
+        pins::{LinkName, PinnedObject, Pins},
     },
     fault,
 };
@@ -31,11 +31,6 @@ use crate::{
 pub(super) struct Chained {
     other: OwnedFd,
     place: u32,
-}
-
-/// Returns the names of the pins of the other program and of tcpguard's in its place.
-pub(super) fn pin_names(index: u32) -> (String, String) {
-    (format!("chained-{index}"), format!("guard-{index}"))
 }
 
 impl Datapath {
@@ -57,24 +52,24 @@ impl Datapath {
             }
         };
         let name = other_name(&other);
-        let (other_pin, guard_pin) = pin_names(target.index);
-        let guard = self.guard_fd()?;
+        let (other_pin, our_pin) = (LinkName::Chained(target.index), LinkName::Replacement(target.index));
+        let guard = self.xdp_packet_program_fd()?;
         // In this order: when the guard is attached, the pin of the program it replaced exists.
-        let path = pins.link_path(&other_pin);
-        let is_new = self.pin_program(&other_pin, &other)?;
+        let path = pins.link_path(&other_pin.to_string());
+        let is_new = self.pin_program(&other_pin.to_string(), &other)?;
         let place = match self.place_in_chain(target, &path) {
             Ok(place) => place,
             Err(problem) => {
                 if is_new {
-                    self.unpin(&other_pin);
+                    self.unpin(other_pin);
                 }
                 return Err(problem);
             }
         };
-        self.pin_program(&format!("{guard_pin}-next"), &guard)?;
+        self.pin_program(&our_pin.next(), &guard)?;
         fault::point("replacing another program");
         if let Err(error) = replace_xdp(target.index, guard.as_fd(), present.as_fd(), mode) {
-            self.unpin(&format!("{guard_pin}-next"));
+            self.unpin(our_pin.next());
             if is_new {
                 self.forget_chained(target.index, place);
             }
@@ -90,7 +85,7 @@ impl Datapath {
         }
         fault::point("another program is replaced");
         if let Some(pins) = &self.pins {
-            pins.put_in_force(&guard_pin)?;
+            pins.put_in_force(&our_pin.to_string())?;
         }
         info!("{}: passed packets are handed to {name}", target.name);
         let remark = Some(format!("passed packets are handed to the program {name}"));
@@ -126,8 +121,8 @@ impl Datapath {
         HashMap::try_from(map).map_err(DatapathError::map(name))
     }
 
-    fn guard_fd(&self) -> Result<OwnedFd, DatapathError> {
-        self.guard_program_fd()?.try_clone_to_owned().map_err(host)
+    fn xdp_packet_program_fd(&self) -> Result<OwnedFd, DatapathError> {
+        self.packet_program_fd()?.try_clone_to_owned().map_err(host)
     }
 
     /// Pins a program. Returns false if the same program was already pinned.
@@ -138,7 +133,7 @@ impl Datapath {
 
     /// Detaches the guard and reattaches the other program.
     pub(super) fn put_back(&mut self, index: u32, chained: Chained, mode: AttachMode) -> Result<(), DatapathError> {
-        let guard = self.guard_fd()?;
+        let guard = self.xdp_packet_program_fd()?;
         if let Some(pins) = &self.pins {
             give_back(pins, index, &chained.other, &[guard], mode);
         }
@@ -174,13 +169,13 @@ impl Datapath {
 /// Returns tcpguard's programs that may be attached in place of another: the current one, and one that was about to be
 /// attached.
 fn guards(pins: &Pins, index: u32) -> Vec<PinnedObject> {
-    let (_, guard_pin) = pin_names(index);
-    [guard_pin.clone(), format!("{guard_pin}-next")].iter().filter_map(|name| pins.program(name)).collect()
+    let ours = LinkName::Replacement(index);
+    [ours.to_string(), ours.next()].iter().filter_map(|name| pins.program(name)).collect()
 }
 
 fn forget(pins: &Pins, index: u32) {
-    let (other_pin, guard_pin) = pin_names(index);
-    for name in [format!("{guard_pin}-next"), guard_pin, other_pin] {
+    let ours = LinkName::Replacement(index);
+    for name in [ours.next(), ours.to_string(), LinkName::Chained(index).to_string()] {
         pins.remove_link(&name);
     }
 }
@@ -188,9 +183,8 @@ fn forget(pins: &Pins, index: u32) {
 /// Returns the other program and the previous daemon's guard, if the latter is attached as program `found`. Otherwise
 /// the pins are stale and removed.
 fn left(pins: &Pins, index: u32, found: u32) -> Option<(OwnedFd, OwnedFd)> {
-    let (other_pin, _) = pin_names(index);
     let guard = guards(pins, index).into_iter().find(|guard| guard.number("prog_id") == Some(found));
-    match (pins.program(&other_pin), guard) {
+    match (pins.program(&LinkName::Chained(index).to_string()), guard) {
         (Some(other), Some(guard)) => Some((other.into_fd(), guard.into_fd())),
         _ => {
             forget(pins, index);
@@ -228,10 +222,12 @@ fn give_back(pins: &Pins, index: u32, other: &OwnedFd, guards: &[OwnedFd], mode:
 }
 
 /// Reattaches every program that the previous daemon was chained before, except on the interfaces in `kept`.
-pub(in crate::datapath) fn put_back_all(pins: &Pins, kept: &[u32]) {
+pub(super) fn put_back_all(pins: &Pins, kept: &[u32]) {
     for name in pins.link_names() {
-        let index = name.strip_prefix("chained-").and_then(|index| index.parse::<u32>().ok());
-        let Some(index) = index.filter(|index| !kept.contains(index)) else { continue };
+        let Some(LinkName::Chained(index)) = LinkName::parse(&name) else { continue };
+        if kept.contains(&index) {
+            continue;
+        }
         let Some(other) = pins.program(&name).map(PinnedObject::into_fd) else { continue };
         let guards: Vec<OwnedFd> = guards(pins, index).into_iter().map(PinnedObject::into_fd).collect();
         give_back(pins, index, &other, &guards, AttachMode::Native);

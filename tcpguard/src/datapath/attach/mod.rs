@@ -13,12 +13,13 @@ mod xdp;
 use aya::programs::{links::FdLink, loaded_programs, xdp::XdpMode as KernelMode};
 use tracing::warn;
 
-use super::{Datapath, DatapathError};
+use super::{
+    Datapath, DatapathError,
+    pins::{LinkName, Pins},
+};
 use crate::config::{Coexist, Hook, XdpMode};
 use chain::Chained;
-pub(super) use chain::put_back_all;
 use tc::Filter;
-pub(super) use tc::remove_all_filters;
 
 /// How the program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,10 +114,10 @@ impl Attachment {
     }
 
     /// Returns the name of its pin, if it is held by a link.
-    pub(super) fn pin_name(&self) -> Option<String> {
+    pub(super) fn pin_name(&self) -> Option<LinkName> {
         match (&self.hold, self.mode) {
-            (Hold::Link(_), AttachMode::Tc) => Some(tc::pin_name(self.index)),
-            (Hold::Link(_), _) => Some(xdp::pin_name(self.index)),
+            (Hold::Link(_), AttachMode::Tc) => Some(LinkName::Tcx(self.index)),
+            (Hold::Link(_), _) => Some(LinkName::Xdp(self.index)),
             (Hold::Chained(_) | Hold::Filter(_), _) => None,
         }
     }
@@ -131,12 +132,12 @@ impl Datapath {
     pub fn attach(&mut self, target: Target<'_>, mode: XdpMode, coexist: Coexist) -> Result<Attachment, DatapathError> {
         match self.hook {
             Hook::Tc => {
-                self.unpin(&xdp::pin_name(target.index));
+                self.unpin(LinkName::Xdp(target.index));
                 self.put_back_left(target);
                 self.attach_tc(target)
             }
             Hook::Xdp => {
-                self.unpin(&tc::pin_name(target.index));
+                self.unpin(LinkName::Tcx(target.index));
                 self.remove_left_filter(target);
                 self.attach_xdp(target, mode, coexist)
             }
@@ -161,16 +162,16 @@ impl Datapath {
         }
     }
 
-    fn unpin(&self, name: &str) {
+    fn unpin(&self, name: impl ToString) {
         if let Some(pins) = &self.pins {
-            pins.remove_link(name);
+            pins.remove_link(&name.to_string());
         }
     }
 
     /// Detaches from an interface that is gone, or is no longer to be guarded.
     pub fn let_go(&mut self, attachment: Attachment) {
         if let (Some(name), Some(pins)) = (attachment.pin_name(), &self.pins) {
-            pins.remove_link(&name);
+            pins.remove_link(&name.to_string());
         }
         let index = attachment.index;
         match attachment.hold {
@@ -183,6 +184,20 @@ impl Datapath {
             Hold::Filter(filter) => self.remove_filter(index, filter),
         }
     }
+}
+
+/// Restores every interface of this network namespace whose program tcpguard replaced, or to which it added a filter.
+pub(super) fn restore_interfaces(pins: &Pins) {
+    restore_other_interfaces(pins, &[]);
+}
+
+/// The same, except for the interfaces of `attachments`.
+pub(super) fn restore_other_interfaces(pins: &Pins, attachments: &[&Attachment]) {
+    let of = |is_so: fn(&Attachment) -> bool| -> Vec<u32> {
+        attachments.iter().filter(|attachment| is_so(attachment)).map(|attachment| attachment.index()).collect()
+    };
+    chain::put_back_all(pins, &of(Attachment::is_chained));
+    tc::remove_all_filters(pins, &of(Attachment::is_filter));
 }
 
 fn attach_error(target: Target<'_>, mode: AttachMode, reason: String) -> DatapathError {

@@ -15,7 +15,7 @@ use crate::{
         Datapath, DatapathError,
         error::{innermost, reason},
         netlink::{has_filters, remove_clsact},
-        pins::Pins,
+        pins::{LinkName, Pins},
     },
     fault,
 };
@@ -32,13 +32,9 @@ pub(super) struct Filter {
     made_qdisc: bool,
 }
 
-pub(super) fn pin_name(index: u32) -> String {
-    format!("tcx-{index}")
-}
-
-/// Returns the name of the pin that marks a filter as tcpguard's, and whether tcpguard created its qdisc.
-pub(super) fn filter_pin(index: u32, made_qdisc: bool) -> String {
-    if made_qdisc { format!("filter-on-ours-{index}") } else { format!("filter-{index}") }
+/// Returns the name of the pin that marks a filter as tcpguard's.
+fn filter_pin(index: u32, made_qdisc: bool) -> String {
+    LinkName::Filter { index, made_qdisc }.to_string()
 }
 
 impl Datapath {
@@ -48,7 +44,7 @@ impl Datapath {
             return Ok(attachment);
         }
         fault::point("attaching to traffic control");
-        let program = self.guard_at_tc()?;
+        let program = self.packet_program_at_tc()?;
         let order = TcAttachOptions::TcxOrder(LinkOrder::first());
         match program.attach_with_options(target.name, TcAttachType::Ingress, order) {
             Ok(id) => {
@@ -56,7 +52,7 @@ impl Datapath {
                 let mut link = FdLink::try_from(link).map_err(|_| DatapathError::NoLink)?;
                 fault::point("attached to traffic control");
                 if let Some(pins) = &self.pins {
-                    link = pins.add_link(&pin_name(target.index), link)?;
+                    link = pins.add_link(&LinkName::Tcx(target.index).to_string(), link)?;
                 }
                 Ok(Attachment { index: target.index, hold: Hold::Link(link), mode: AttachMode::Tc, remark: None })
             }
@@ -70,11 +66,11 @@ impl Datapath {
     }
 
     fn take_over_tcx(&mut self, target: Target<'_>) -> Result<Option<Attachment>, DatapathError> {
-        let name = pin_name(target.index);
+        let name = LinkName::Tcx(target.index).to_string();
         let pinned = self.pins.as_ref().and_then(|pins| pins.link(&name, "tcx"));
         let Some(pinned) = pinned.filter(|pinned| pinned.index == target.index) else { return Ok(None) };
         fault::point("replacing the program of traffic control");
-        let program = self.guard_at_tc()?;
+        let program = self.packet_program_at_tc()?;
         let link = SchedClassifierLink::try_from(pinned.link)
             .map_err(|error| attach_error(target, AttachMode::Tc, error.to_string()))?;
         let id = program.attach_to_link(link).map_err(|error| failed(target, &error))?;
@@ -93,14 +89,14 @@ impl Datapath {
             Err(error) => return Err(attach_error(target, AttachMode::Tc, error.to_string())),
         };
         // Pinned before the filter exists, so that any filter of tcpguard's can be recognized.
-        let fd = self.guard_program_fd()?;
+        let fd = self.packet_program_fd()?;
         if let Some(pins) = &self.pins {
             if made_before.is_some_and(|before| before != made_qdisc) {
                 pins.remove_link(&filter_pin(target.index, !made_qdisc));
             }
             pins.add_program(&filter_pin(target.index, made_qdisc), fd)?;
         }
-        let program = self.guard_at_tc()?;
+        let program = self.packet_program_at_tc()?;
         let id = match made_before {
             Some(_) => replace_filter(program, target),
             None => put_filter(program, target),
@@ -133,9 +129,9 @@ impl Datapath {
         self.unpin(&filter_pin(index, filter.made_qdisc));
     }
 
-    fn guard_at_tc(&mut self) -> Result<&mut SchedClassifier, DatapathError> {
-        let program = self.ebpf.program_mut(program::GUARD).ok_or(DatapathError::Missing(program::GUARD))?;
-        program.try_into().map_err(DatapathError::program(program::GUARD))
+    fn packet_program_at_tc(&mut self) -> Result<&mut SchedClassifier, DatapathError> {
+        let program = self.ebpf.program_mut(program::PACKET).ok_or(DatapathError::Missing(program::PACKET))?;
+        program.try_into().map_err(DatapathError::program(program::PACKET))
     }
 }
 
@@ -180,14 +176,12 @@ fn failed(target: Target<'_>, error: &(dyn std::error::Error + 'static)) -> Data
 }
 
 /// Removes the previous daemon's filters in this network namespace, except those of the interfaces in `kept`.
-pub(in crate::datapath) fn remove_all_filters(pins: &Pins, kept: &[u32]) {
+pub(super) fn remove_all_filters(pins: &Pins, kept: &[u32]) {
     for name in pins.link_names() {
-        let (rest, made_qdisc) = match (name.strip_prefix("filter-on-ours-"), name.strip_prefix("filter-")) {
-            (Some(index), _) => (index, true),
-            (None, Some(index)) => (index, false),
-            (None, None) => continue,
-        };
-        let Some(index) = rest.parse::<u32>().ok().filter(|index| !kept.contains(index)) else { continue };
+        let Some(LinkName::Filter { index, made_qdisc }) = LinkName::parse(&name) else { continue };
+        if kept.contains(&index) {
+            continue;
+        }
         match nix::net::if_::if_indextoname(index) {
             Ok(interface) => remove(index, &interface.to_string_lossy(), made_qdisc),
             Err(error) => debug!("the interface with index {index} is gone with its filter: {error}"),

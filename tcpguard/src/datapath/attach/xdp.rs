@@ -10,13 +10,10 @@ use crate::{
     datapath::{
         Datapath, DatapathError,
         error::{innermost, reason},
+        pins::LinkName,
     },
     fault,
 };
-
-pub(super) fn pin_name(index: u32) -> String {
-    format!("xdp-{index}")
-}
 
 impl Datapath {
     /// Replaces the program of a pinned link, or attaches anew if the link's mode is not the `wanted` one. Returns
@@ -26,7 +23,7 @@ impl Datapath {
         target: Target<'_>,
         wanted: XdpMode,
     ) -> Result<Option<Attachment>, DatapathError> {
-        let name = pin_name(target.index);
+        let name = LinkName::Xdp(target.index).to_string();
         let pinned = self.pins.as_ref().and_then(|pins| pins.link(&name, "xdp"));
         let Some(pinned) = pinned.filter(|pinned| pinned.index == target.index) else { return Ok(None) };
         let Some((_, mode)) = target.program.filter(|(found, _)| *found == pinned.program) else {
@@ -46,7 +43,7 @@ impl Datapath {
         }
         let failed = |reason: String| attach_error(target, mode, reason);
         fault::point("replacing the program of an interface");
-        let program = self.guard_at_xdp()?;
+        let program = self.packet_program_at_xdp()?;
         let link = XdpLink::try_from(pinned.link).map_err(|error| failed(error.to_string()))?;
         let id = program.attach_to_link(link).map_err(|error| failed(reason(&error)))?;
         let link = program.take_link(id).map_err(|error| failed(reason(&error)))?;
@@ -71,7 +68,7 @@ impl Datapath {
     pub(super) fn attach_in(&mut self, target: Target<'_>, mode: AttachMode) -> Result<Attachment, DatapathError> {
         let failed = |reason: String| attach_error(target, mode, reason);
         fault::point("attaching to an interface");
-        let program = self.guard_at_xdp()?;
+        let program = self.packet_program_at_xdp()?;
         let id = program.attach_to_if_index(target.index, mode.kernel_mode()).map_err(|error| {
             match innermost(&error).raw_os_error() {
                 Some(libc::EPERM) => DatapathError::NotPermitted,
@@ -87,12 +84,12 @@ impl Datapath {
         // with 5.12), so no known kernel reaches this error.
         let mut link = FdLink::try_from(link).map_err(|_| DatapathError::NoLink)?;
         if let Some(pins) = &self.pins {
-            link = pins.add_link(&pin_name(target.index), link)?;
+            link = pins.add_link(&LinkName::Xdp(target.index).to_string(), link)?;
         }
         Ok(Attachment { index: target.index, hold: Hold::Link(link), mode, remark: None })
     }
 
-    fn guard_at_xdp(&mut self) -> Result<&mut Xdp, DatapathError> {
-        self.xdp_mut(program::GUARD)
+    fn packet_program_at_xdp(&mut self) -> Result<&mut Xdp, DatapathError> {
+        self.xdp_mut(program::PACKET)
     }
 }

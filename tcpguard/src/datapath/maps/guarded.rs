@@ -8,9 +8,9 @@ use tcpguard_common::abi::names::map;
 use super::super::DatapathError;
 
 /// Writes the set of interface indices.
-pub struct GuardedInterfaces(HashMap<MapData, u32, u32>);
+pub struct GuardedInterfaceMap(HashMap<MapData, u32, u32>);
 
-impl GuardedInterfaces {
+impl GuardedInterfaceMap {
     pub(super) const fn new(map: HashMap<MapData, u32, u32>) -> Self {
         Self(map)
     }

@@ -1,13 +1,14 @@
 //! Typed owners of the maps, created once when the datapath is loaded.
 
 mod challenges;
-mod control;
 mod counts;
 mod destinations;
 mod distinct;
 mod events;
 mod guarded;
 mod known;
+mod lease;
+mod live;
 mod ports;
 mod prefixes;
 mod rules;
@@ -19,22 +20,24 @@ use aya::{
 };
 use tcpguard_common::abi::names::map;
 
-use super::{DatapathError, DatapathOptions, LiveState};
+use super::{DatapathError, DatapathOptions};
 pub use challenges::ChallengeMaps;
-pub use control::ControlMap;
 pub use counts::{CounterMap, Totals};
 pub use destinations::{ListeningPorts, LocalAddresses, PayloadPolicies};
 pub use distinct::DistinctMap;
 pub use events::EventRing;
-pub use guarded::GuardedInterfaces;
+pub use guarded::GuardedInterfaceMap;
 pub use known::{KnownSources, NewFilter};
+pub use lease::LeaseMap;
+pub(in crate::datapath) use live::LiveMaps;
+pub use live::LiveState;
 pub use ports::PortMap;
 pub use prefixes::{PrefixAccount, PrefixMap};
 pub use rules::RuleMap;
 pub use sources::{SourceMap, SourceScan};
 
-/// All maps that the daemon accesses.
-pub struct Maps {
+/// The maps that the monitor observes.
+pub struct ObservedMaps {
     /// The counters.
     pub counts: CounterMap,
     /// The source table.
@@ -47,18 +50,24 @@ pub struct Maps {
     pub ports: PortMap,
     /// The estimate of distinct sources.
     pub distinct: DistinctMap,
+    /// The ports with a listener.
+    pub listening: ListeningPorts,
+}
+
+/// All maps that the daemon accesses, each with its owner.
+pub struct Maps {
+    /// What the monitor observes.
+    pub observed: ObservedMaps,
     /// The interfaces on which handshakes of sources without an entry count.
-    pub guarded: GuardedInterfaces,
+    pub guarded: GuardedInterfaceMap,
     /// Events that the datapath reports immediately.
     pub events: EventRing,
     /// The lease and the limits that hold under it.
-    pub control: ControlMap,
+    pub lease: LeaseMap,
     /// The rules for networks.
     pub rules: RuleMap,
     /// The host's own addresses.
     pub local: LocalAddresses,
-    /// The ports with a listener.
-    pub listening: ListeningPorts,
     /// The policies for SYNs with data, per port.
     pub payload: PayloadPolicies,
     /// The challenge terms per port.
@@ -78,18 +87,20 @@ impl Maps {
         let live = LiveState::of(ebpf, hash_key, options)?;
         Ok(Self {
             live,
-            counts: CounterMap::new(take(ebpf, map::COUNTS)?),
-            sources: SourceMap::new(take(ebpf, map::SOURCES)?),
-            known: KnownSources::new(take(ebpf, map::KNOWN_SOURCES)?, hash_key, filter_blocks),
-            prefixes: PrefixMap::new(take(ebpf, map::PREFIXES)?),
-            ports: PortMap::new(take(ebpf, map::SYN_BY_PORT)?, take(ebpf, map::HANDSHAKES_BY_PORT)?),
-            distinct: DistinctMap::new(take(ebpf, map::DISTINCT)?),
-            guarded: GuardedInterfaces::new(take(ebpf, map::GUARDED_INTERFACES)?),
+            observed: ObservedMaps {
+                counts: CounterMap::new(take(ebpf, map::COUNTS)?),
+                sources: SourceMap::new(take(ebpf, map::SOURCES)?),
+                known: KnownSources::new(take(ebpf, map::KNOWN_SOURCES)?, hash_key, filter_blocks),
+                prefixes: PrefixMap::new(take(ebpf, map::PREFIXES)?),
+                ports: PortMap::new(take(ebpf, map::SYN_BY_PORT)?, take(ebpf, map::HANDSHAKES_BY_PORT)?),
+                distinct: DistinctMap::new(take(ebpf, map::DISTINCT)?),
+                listening: ListeningPorts::new(take(ebpf, map::LISTENING)?, ticks_per_second),
+            },
+            guarded: GuardedInterfaceMap::new(take(ebpf, map::GUARDED_INTERFACES)?),
             events: EventRing::new(take(ebpf, map::EVENTS)?)?,
-            control: ControlMap::new(take(ebpf, map::CONTROL)?),
+            lease: LeaseMap::new(take(ebpf, map::CONTROL)?),
             rules: RuleMap::new(take(ebpf, map::RULES)?),
             local: LocalAddresses::new(take(ebpf, map::LOCAL_ADDRESSES)?),
-            listening: ListeningPorts::new(take(ebpf, map::LISTENING)?, ticks_per_second),
             payload: PayloadPolicies::new(take(ebpf, map::PAYLOAD_POLICY)?),
             challenges: ChallengeMaps::new(
                 take(ebpf, map::CHALLENGES)?,

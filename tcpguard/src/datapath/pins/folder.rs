@@ -77,13 +77,13 @@ pub(super) fn folder_path(root: &Path) -> Result<PathBuf, PinError> {
 /// namespaces and lock those that seem unused. They do so one at a time, so that none mistakes another's lock for a
 /// running daemon's.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct StartLock {
     _lock: Flock<File>,
 }
 
-impl Turn {
+impl StartLock {
     /// Creates the parent folder if it is missing, and waits for its lock.
-    pub fn to_start(root: &Path) -> Result<Self, PinError> {
+    pub fn create(root: &Path) -> Result<Self, PinError> {
         ensure_bpffs(root)?;
         make(root)?;
         check_owner(root)?;
@@ -113,7 +113,7 @@ pub(super) struct Folder {
 
 impl Folder {
     /// Creates the folder of the current network namespace under `root`, or takes over an existing one. `root` must
-    /// exist, see [`Turn`].
+    /// exist, see [`StartLock`].
     pub fn open(root: &Path) -> Result<Self, PinError> {
         let path = folder_path(root)?;
         loop {

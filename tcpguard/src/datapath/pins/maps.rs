@@ -9,7 +9,12 @@ use tcpguard_common::abi::{
 };
 use tracing::{debug, warn};
 
-use super::{OF, Pins, object::PinnedObject, unpin};
+use super::{
+    Pins,
+    name::{self, OF},
+    object::PinnedObject,
+    unpin,
+};
 use crate::{datapath::DatapathError, fault};
 
 /// The properties that the programs require of a map.
@@ -53,7 +58,7 @@ impl Expected {
 
 /// The result of examining the previous daemon's maps.
 #[derive(Debug, Default)]
-pub(in crate::datapath) struct Found {
+pub(in crate::datapath) struct TakenOver {
     /// The parameters the maps were created with; `None` if there is nothing to take over.
     pub instance: Option<Instance>,
     /// The content that could not be taken over.
@@ -67,9 +72,9 @@ impl Pins {
         &self,
         expected: &BTreeMap<String, Expected>,
         fits: impl Fn(&Instance, &str) -> bool,
-    ) -> Found {
+    ) -> TakenOver {
         let instance = self.instance(expected);
-        let mut found = Found { instance, dropped: Vec::new() };
+        let mut found = TakenOver { instance, dropped: Vec::new() };
         let mut kept: Vec<String> = Vec::new();
         for carried in CARRIED_MAPS {
             let path = self.map_path(carried);
@@ -78,7 +83,7 @@ impl Pins {
             let is_good =
                 object.zip(expected.get(carried.map)).is_some_and(|(object, expected)| expected.is_met_by(&object));
             match instance {
-                Some(instance) if is_good && fits(&instance, carried.map) => kept.push(super::file_name(carried)),
+                Some(instance) if is_good && fits(&instance, carried.map) => kept.push(name::of_map(carried)),
                 Some(_) => found.dropped.push(carried.content),
                 None if is_pinned => debug!("{} cannot be taken over", path.display()),
                 None => {}

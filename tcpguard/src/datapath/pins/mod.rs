@@ -10,6 +10,7 @@
 
 mod folder;
 mod maps;
+mod name;
 mod object;
 
 use std::{
@@ -27,18 +28,11 @@ use tracing::{debug, info, warn};
 
 use crate::fault;
 pub use folder::PinError;
-use folder::{Folder, PREFIX, Turn};
-pub(super) use maps::{Expected, Found, read_instance};
+use folder::{Folder, PREFIX, StartLock};
+pub(super) use maps::{Expected, TakenOver, read_instance};
+pub(super) use name::LinkName;
+use name::{LINKS, MAPS, NEW, NEXT, OF, outlasts_pin};
 pub(super) use object::PinnedObject;
-
-const MAPS: &str = "maps";
-const LINKS: &str = "links";
-/// Separates the name of a map that belongs to a single datapath from that datapath's generation.
-pub(super) const OF: &str = "-of-";
-/// The suffix of pins that are not in force yet. (bpffs does not allow dots in names.)
-const NEXT: &str = "-next";
-/// The suffix of pins that are about to be renamed.
-const NEW: &str = "-new";
 
 /// The pins of the current network namespace, locked against other daemons while this exists.
 #[derive(Debug)]
@@ -53,7 +47,7 @@ impl Pins {
     /// # Errors
     /// Returns an error if another daemon holds the pins, or the folder is unusable.
     pub fn open(root: &Path) -> Result<Self, PinError> {
-        let _turn = Turn::to_start(root)?;
+        let _lock = StartLock::create(root)?;
         let pins = Self { folder: Folder::open(root)? };
         for name in [MAPS, LINKS] {
             let path = pins.folder.path().join(name);
@@ -71,7 +65,7 @@ impl Pins {
 
     /// Returns the path at which a map is pinned.
     pub(super) fn map_path(&self, carried: CarriedMap) -> PathBuf {
-        self.maps_folder().join(file_name(carried))
+        self.maps_folder().join(name::of_map(carried))
     }
 
     /// Pins a map that belongs to a single datapath. The kernel clears a program array when its last descriptor and pin
@@ -226,48 +220,45 @@ pub(super) struct PinnedAttachment {
     pub index: u32,
 }
 
-/// What [`remove`] removes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// The pins of the current network namespace.
-    ThisNamespace,
-    /// The pins of every network namespace.
-    EveryNamespace,
+/// The pins of one network namespace that no daemon holds.
+pub(super) struct UnusedPins {
+    pub pins: Pins,
+    /// Whether they belong to the current network namespace.
+    pub is_ours: bool,
 }
 
-/// Removes the pins under `root` that no running daemon holds, and thereby the attachments. Returns the number of
-/// network namespaces they belonged to.
+impl UnusedPins {
+    /// Returns whether interfaces have to be restored, which is possible only from within their namespace.
+    pub fn needs_restoring(&self) -> bool {
+        self.pins.link_names().iter().any(|name| outlasts_pin(name))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.pins.folder.path()
+    }
+}
+
+/// Locks the pins under `root` of the current network namespace, or of every one, and calls `with` for each. A folder that
+/// a daemon holds is passed as an error.
 ///
 /// # Errors
-/// Returns an error if a daemon holds pins or a folder cannot be processed; the other folders are removed nevertheless.
-pub fn remove(root: &Path, scope: Scope) -> Result<usize, PinError> {
+/// Returns an error if the folder cannot be locked.
+pub(super) fn for_each_unused(
+    root: &Path,
+    every_namespace: bool,
+    mut with: impl FnMut(Result<UnusedPins, PinError>),
+) -> Result<(), PinError> {
     let ours = folder::folder_path(root)?;
-    let _turn = match Turn::wait(root) {
+    let _lock = match StartLock::wait(root) {
         // Nothing was ever pinned.
-        Err(PinError::Folder { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(0),
-        turn => turn?,
+        Err(PinError::Folder { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        lock => lock?,
     };
-    let (mut removed, mut taken) = (0, None);
-    for path in namespaces(root).into_iter().filter(|path| scope == Scope::EveryNamespace || *path == ours) {
-        match Folder::lock(path) {
-            Ok(folder) => {
-                let is_ours = folder.path() == ours;
-                let pins = Pins { folder };
-                if is_ours {
-                    super::attach::put_back_all(&pins, &[]);
-                    super::attach::remove_all_filters(&pins, &[]);
-                } else if pins.link_names().iter().any(|name| outlasts_pin(name)) {
-                    // The interfaces can only be restored from within their namespace.
-                    taken = Some(PinError::Elsewhere(pins.folder.path().to_owned()));
-                    continue;
-                }
-                pins.remove_all();
-                removed += 1;
-            }
-            Err(problem) => taken = Some(problem),
-        }
+    for path in namespaces(root).into_iter().filter(|path| every_namespace || *path == ours) {
+        let is_ours = path == ours;
+        with(Folder::lock(path).map(|folder| UnusedPins { pins: Pins { folder }, is_ours }));
     }
-    taken.map_or(Ok(removed), Err)
+    Ok(())
 }
 
 fn clear(folder: &Path) {
@@ -308,18 +299,8 @@ fn sweep(root: &Path, ours: &Path) {
     }
 }
 
-/// Returns whether the object behind a pin of this name stays attached without it: removing the pin would only lose
-/// track of it.
-fn outlasts_pin(name: &str) -> bool {
-    ["chained-", "guard-", "filter-"].iter().any(|prefix| name.starts_with(prefix))
-}
-
 fn namespaces(root: &Path) -> Vec<PathBuf> {
     names(root).iter().filter(|name| name.starts_with(PREFIX)).map(|name| root.join(name)).collect()
-}
-
-fn file_name(carried: CarriedMap) -> String {
-    format!("{}-{}", carried.map, carried.version)
 }
 
 /// Returns the names of a folder's entries; none if the folder does not exist.

@@ -289,7 +289,7 @@ pub fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result
     let proven_ticks = 600 * u64::from(datapath.ticks_per_second);
     // Otherwise the number of half-open handshakes here would keep a proven source from passing.
     let terms = Lease { rate, proven_ticks, max_half_open: u64::MAX, ..Lease::NONE };
-    maps.control.give(&Lease { valid_until: FOREVER, flags, generation: 1, ..terms })?;
+    maps.lease.grant(&Lease { valid_until: FOREVER, flags, generation: 1, ..terms })?;
     Ok(())
 }
 

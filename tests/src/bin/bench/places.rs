@@ -89,7 +89,7 @@ fn measure(case: &Case, effort: &Effort) -> Result<[f64; 3]> {
 fn run(datapath: &Datapath, case: &Case, effort: &Effort) -> Result<f64> {
     let frame = case.frame();
     let options = TestRunOptions { data_in: Some(&frame), repeat: effort.repeat, ..TestRunOptions::new() };
-    Ok(datapath.run_guard(options)?.duration.as_nanos() as f64)
+    Ok(datapath.run_packet_program(options)?.duration.as_nanos() as f64)
 }
 
 fn load(lab: &Lab, case: &Case, place: Place, runtime: &Runtime) -> Result<Placed> {

@@ -10,7 +10,8 @@ use crate::{
     detect::{Judgement, Observation, Phase, Policy, State, detect},
     events::{EventKind, EventLog, Note},
     monitor::Snapshot,
-    store::{AttackSoFar, Moment, Situation},
+    store::{AttackSoFar, Situation},
+    time::PersistentTime,
 };
 
 /// An attack that was in progress longer ago than this is over; a more recent one continues until it is found to be
@@ -22,7 +23,7 @@ const MEASURED_WITHIN: Duration = Duration::from_secs(1);
 const NOTED_EVERY: Duration = Duration::from_secs(5);
 
 /// Judges snapshots, one after the other.
-pub(crate) struct Judge {
+pub(crate) struct Detector {
     policy: Policy,
     state: State,
     started: Instant,
@@ -36,7 +37,7 @@ pub(crate) struct Judge {
     noted: Option<Duration>,
 }
 
-impl Judge {
+impl Detector {
     /// Continues from the saved situation of the previous daemon.
     pub fn resume(config: &Config, situation: Option<Situation>, events: &EventLog) -> Self {
         let policy = Policy::of(config);
@@ -51,7 +52,7 @@ impl Judge {
             noted: None,
         };
         let Some(situation) = situation else { return judge };
-        let ago = situation.noted.elapsed(&Moment::now());
+        let ago = situation.noted.elapsed(&PersistentTime::now());
         judge.offset = situation.at + ago;
         let was_calm = situation.state.phase() == Phase::Calm;
         if was_calm || ago < RESUMED_WITHIN {
@@ -70,7 +71,7 @@ impl Judge {
     }
 
     /// Applies a changed configuration. The state of a service is kept if its ports are the same.
-    pub fn take_up(&mut self, config: &Config) {
+    pub fn reconfigure(&mut self, config: &Config) {
         let before = self.policy.service_ports();
         self.policy = Policy::of(config);
         self.state = self.state.with_services(&before, &self.policy.service_ports());
@@ -112,7 +113,7 @@ impl Judge {
     }
 
     /// Returns `true` if the situation should be saved now.
-    pub fn is_worth_noting(&mut self, judgement: &Judgement, at: Duration) -> bool {
+    pub fn is_worth_saving(&mut self, judgement: &Judgement, at: Duration) -> bool {
         let is_due = self.noted.is_none_or(|noted| at.saturating_sub(noted) >= NOTED_EVERY);
         let is_worth = !judgement.changes.is_empty() || (is_due && self.phase() != Phase::Calm);
         if is_worth {
@@ -124,7 +125,7 @@ impl Judge {
     /// Returns the situation to be saved.
     pub fn situation(&self, attack: Option<AttackSoFar>) -> Situation {
         Situation {
-            noted: Moment::now(),
+            noted: PersistentTime::now(),
             at: self.now(),
             state: self.state.clone(),
             services: self.policy.service_ports(),

@@ -1,5 +1,5 @@
 //! Times related to cookies: how long a cookie is valid, the offset of the kernel's timestamp clock, and the number of
-//! SYNs per moment that the datapath's ceiling corresponds to.
+//! SYNs per slot that the datapath's ceiling corresponds to.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use crate::datapath::{Datapath, DatapathError};
 const COOKIE_PERIOD_SECONDS: u64 = 60;
 const COOKIE_PERIODS: u64 = 2;
 
-/// Returns the number of SYNs within one moment of the datapath that triggers a challenge; 0 for no limit.
+/// Returns the number of SYNs within one slot of the datapath that triggers a challenge; 0 for no limit.
 pub fn max_port_load(syn_per_second: u32, datapath: &Datapath) -> u64 {
-    /// Moments per period of about a second.
-    const MOMENTS: f64 = 8.0;
+    /// Slots per period of about a second.
+    const SLOTS: f64 = 8.0;
     if syn_per_second == 0 {
         return 0;
     }
-    let seconds = datapath.clock.second_in_jiffies() as f64 / MOMENTS / f64::from(datapath.ticks_per_second);
+    let seconds = datapath.clock.second_in_jiffies() as f64 / SLOTS / f64::from(datapath.ticks_per_second);
     ((f64::from(syn_per_second) * seconds) as u64).max(PORTION.into())
 }
 
 /// Returns when a cookie sent at `jiffies` expires, in jiffies.
-pub fn valid_until(jiffies: u64, ticks_per_second: u32) -> u64 {
+pub fn cookie_expiry(jiffies: u64, ticks_per_second: u32) -> u64 {
     let period = COOKIE_PERIOD_SECONDS * u64::from(ticks_per_second);
     (jiffies / period + COOKIE_PERIODS) * period
 }
@@ -47,8 +47,8 @@ mod tests {
 
     #[test]
     fn a_cookie_is_good_until_the_end_of_the_next_minute() {
-        assert_eq!(valid_until(0, 250), 120 * 250);
-        assert_eq!(valid_until(59 * 250, 250), 120 * 250);
-        assert_eq!(valid_until(60 * 250, 250), 180 * 250);
+        assert_eq!(cookie_expiry(0, 250), 120 * 250);
+        assert_eq!(cookie_expiry(59 * 250, 250), 120 * 250);
+        assert_eq!(cookie_expiry(60 * 250, 250), 180 * 250);
     }
 }

@@ -10,12 +10,11 @@ use crate::{
     config::Service,
     detect::{Kind, Phase, Scope, State},
     monitor::PortSnapshot,
+    time::HANDSHAKE_LIFETIME,
 };
 
 /// The span over which rates are measured.
-const MOMENT: Duration = Duration::from_millis(450);
-/// How long an unanswered handshake stays half open, in seconds.
-const LIFETIME_SECONDS: f64 = 63.0;
+const RATE_SPAN: Duration = Duration::from_millis(450);
 /// How long blocks are given to take effect.
 const BLOCKS_NEED: Duration = Duration::from_secs(2);
 /// A port is challenged only if it receives at least this share of all unanswered SYNs,
@@ -94,7 +93,7 @@ impl Choice {
             .iter()
             .map(|port| (port.port, Sums { attempts: port.attempts(), begun: port.begun, ended: port.ended }))
             .collect();
-        self.past.retain(|(then, _)| at.saturating_sub(*then) <= MOMENT);
+        self.past.retain(|(then, _)| at.saturating_sub(*then) <= RATE_SPAN);
         let rates = self.past.front().map(|(then, before)| {
             let seconds = at.saturating_sub(*then).as_secs_f64().max(0.05);
             let rate = |port: &u16, sums: &Sums| {
@@ -118,7 +117,7 @@ fn is_beyond_blocks(state: &State, scope: Scope, rate: &Unanswered, max_half_ope
         return true;
     }
     let since = scope_state(state, scope).and_then(|scope| scope.since).unwrap_or(at);
-    at.saturating_sub(since) >= BLOCKS_NEED && rate.let_in * LIFETIME_SECONDS > max_half_open as f64
+    at.saturating_sub(since) >= BLOCKS_NEED && rate.let_in * HANDSHAKE_LIFETIME.as_secs_f64() > max_half_open as f64
 }
 
 fn scope_of(services: &[Service], port: u16) -> Scope {

@@ -6,9 +6,9 @@ use tcpguard_common::abi::{lease::Lease, names::map};
 use super::super::DatapathError;
 
 /// Reads and writes the `CONTROL` variable.
-pub struct ControlMap(Array<MapData, Lease>);
+pub struct LeaseMap(Array<MapData, Lease>);
 
-impl ControlMap {
+impl LeaseMap {
     pub(super) const fn new(map: Array<MapData, Lease>) -> Self {
         Self(map)
     }
@@ -25,7 +25,15 @@ impl ControlMap {
     ///
     /// # Errors
     /// Returns an error if the map cannot be written.
-    pub fn give(&mut self, control: &Lease) -> Result<(), DatapathError> {
-        self.0.set(0, control, 0).map_err(DatapathError::map(map::CONTROL))
+    pub fn grant(&mut self, lease: &Lease) -> Result<(), DatapathError> {
+        self.0.set(0, lease, 0).map_err(DatapathError::map(map::CONTROL))
+    }
+
+    /// Revokes the lease: the datapath passes everything from the next packet on.
+    ///
+    /// # Errors
+    /// Returns an error if the map cannot be written.
+    pub fn revoke(&mut self) -> Result<(), DatapathError> {
+        self.grant(&Lease::NONE)
     }
 }

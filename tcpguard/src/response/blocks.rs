@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::{
-    lists::Network,
-    store::{Moment, SavedBlock},
-};
+use crate::{network::Network, store::SavedBlock, time::PersistentTime};
 
 /// How many records are kept at most; those whose block ended first are discarded first.
 const MOST: usize = 65_536;
@@ -16,17 +13,17 @@ struct Record {
     times: u32,
     until: Duration,
     lasts: Duration,
-    /// Its `Offence::let_in` when it was blocked.
+    /// Its `Offender::let_in` when it was blocked.
     let_in: u64,
 }
 
 /// What to do about an offender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sentence {
+pub(super) enum BlockDecision {
     /// Block it for `lasts`; this is block number `times`.
     Block { lasts: Duration, times: u32 },
     /// It is already blocked, for another `left`.
-    Standing { left: Duration },
+    InForce { left: Duration },
     /// It was blocked before, and its SYNs since then do not justify another block.
     Wait,
 }
@@ -61,7 +58,7 @@ impl BlockBook {
     }
 
     /// Restores the record of a block from before a restart. Returns how much longer the block is in force, if it is.
-    pub fn restore(&mut self, saved: &SavedBlock, now: &Moment, at: Duration) -> Option<Duration> {
+    pub fn restore(&mut self, saved: &SavedBlock, now: &PersistentTime, at: Duration) -> Option<Duration> {
         let left = saved.until.remaining(now, saved.lasts);
         let past = saved.until.elapsed(now);
         if past >= saved.lasts {
@@ -77,21 +74,21 @@ impl BlockBook {
     /// Returns the record of `who` to be saved for a restart.
     pub fn saved(&self, who: Network, at: Duration) -> Option<SavedBlock> {
         let record = self.records.get(&who)?;
-        let until = Moment::after(record.until.saturating_sub(at));
+        let until = PersistentTime::after(record.until.saturating_sub(at));
         Some(SavedBlock { network: who, times: record.times, lasts: record.lasts, let_in: record.let_in, until })
     }
 
     /// Decides on `who`, which has had `let_in` SYNs let in so far. More than `limit` of them since its last block make
     /// it an offender again.
-    pub fn sentence(&mut self, who: Network, let_in: u64, limit: u64, at: Duration) -> Sentence {
+    pub fn decide(&mut self, who: Network, let_in: u64, limit: u64, at: Duration) -> BlockDecision {
         let record = self.records.get(&who).filter(|record| at < record.until + record.lasts);
         let times = match record {
-            Some(record) if at < record.until => return Sentence::Standing { left: record.until - at },
+            Some(record) if at < record.until => return BlockDecision::InForce { left: record.until - at },
             Some(record) => {
                 // The entry may have been evicted, which restarts its total.
                 let since = if let_in < record.let_in { let_in } else { let_in - record.let_in };
                 if since <= limit {
-                    return Sentence::Wait;
+                    return BlockDecision::Wait;
                 }
                 record.times + 1
             }
@@ -100,7 +97,7 @@ impl BlockBook {
         let lasts = self.first.saturating_mul(1 << (times - 1).min(30)).min(self.most);
         self.make_room(at);
         self.records.insert(who, Record { times, until: at + lasts, lasts, let_in });
-        Sentence::Block { lasts, times }
+        BlockDecision::Block { lasts, times }
     }
 
     /// Ends the blocks within `network` and returns what they applied to. The records are kept, so that earlier SYNs do
@@ -162,11 +159,11 @@ mod tests {
         let (mut book, mut at, mut let_in) = (book(), Duration::ZERO, 0);
         for expected in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
             let_in += 100;
-            let Sentence::Block { lasts, .. } = book.sentence(who(), let_in, 64, at) else {
+            let BlockDecision::Block { lasts, .. } = book.decide(who(), let_in, 64, at) else {
                 panic!("no block at {at:?}")
             };
             assert_eq!(lasts, expected * SECOND);
-            assert!(matches!(book.sentence(who(), let_in + 100, 64, at + SECOND), Sentence::Standing { .. }));
+            assert!(matches!(book.decide(who(), let_in + 100, 64, at + SECOND), BlockDecision::InForce { .. }));
             at += lasts;
         }
     }
@@ -174,44 +171,44 @@ mod tests {
     #[test]
     fn what_came_before_a_block_is_not_held_against_it_again() {
         let mut book = book();
-        book.sentence(who(), 1000, 64, Duration::ZERO);
-        assert_eq!(book.sentence(who(), 1064, 64, 61 * SECOND), Sentence::Wait);
-        assert_eq!(book.sentence(who(), 1065, 64, 62 * SECOND), Sentence::Block { lasts: 120 * SECOND, times: 2 });
+        book.decide(who(), 1000, 64, Duration::ZERO);
+        assert_eq!(book.decide(who(), 1064, 64, 61 * SECOND), BlockDecision::Wait);
+        assert_eq!(book.decide(who(), 1065, 64, 62 * SECOND), BlockDecision::Block { lasts: 120 * SECOND, times: 2 });
         // The entry was evicted, and its total restarted.
-        assert_eq!(book.sentence(who(), 60, 64, 190 * SECOND), Sentence::Wait);
-        assert!(matches!(book.sentence(who(), 65, 64, 191 * SECOND), Sentence::Block { times: 3, .. }));
+        assert_eq!(book.decide(who(), 60, 64, 190 * SECOND), BlockDecision::Wait);
+        assert!(matches!(book.decide(who(), 65, 64, 191 * SECOND), BlockDecision::Block { times: 3, .. }));
     }
 
     #[test]
     fn who_has_behaved_begins_anew() {
         let mut book = book();
-        book.sentence(who(), 100, 64, Duration::ZERO);
-        assert_eq!(book.sentence(who(), 200, 64, 121 * SECOND), Sentence::Block { lasts: 60 * SECOND, times: 1 });
+        book.decide(who(), 100, 64, Duration::ZERO);
+        assert_eq!(book.decide(who(), 200, 64, 121 * SECOND), BlockDecision::Block { lasts: 60 * SECOND, times: 1 });
     }
 
     #[test]
     fn a_lifted_block_is_over_and_not_repeated_for_what_was_before() {
         let mut book = book();
-        book.sentence(who(), 100, 64, Duration::ZERO);
+        book.decide(who(), 100, 64, Duration::ZERO);
         assert_eq!(book.in_force(SECOND).len(), 1);
         assert_eq!(book.lift("198.18.0.0/16".parse().expect("a network"), SECOND), [who()]);
         assert!(book.in_force(SECOND).is_empty());
-        assert_eq!(book.sentence(who(), 150, 64, 2 * SECOND), Sentence::Wait);
-        assert!(matches!(book.sentence(who(), 165, 64, 3 * SECOND), Sentence::Block { times: 2, .. }));
+        assert_eq!(book.decide(who(), 150, 64, 2 * SECOND), BlockDecision::Wait);
+        assert!(matches!(book.decide(who(), 165, 64, 3 * SECOND), BlockDecision::Block { times: 2, .. }));
     }
 
     #[test]
     fn a_block_goes_on_after_a_restart() {
         let mut before = book();
-        before.sentence(who(), 100, 64, Duration::ZERO);
+        before.decide(who(), 100, 64, Duration::ZERO);
         let saved = before.saved(who(), 20 * SECOND).expect("remembered");
         // The clock that judgements use restarts.
         let mut after = book();
-        let left = after.restore(&saved, &Moment::now(), SECOND).expect("in force");
+        let left = after.restore(&saved, &PersistentTime::now(), SECOND).expect("in force");
         assert!((39..=40).contains(&left.as_secs()), "{left:?}");
-        assert!(matches!(after.sentence(who(), 200, 64, 2 * SECOND), Sentence::Standing { .. }));
-        assert_eq!(after.sentence(who(), 110, 64, 42 * SECOND), Sentence::Wait);
-        assert_eq!(after.sentence(who(), 200, 64, 43 * SECOND), Sentence::Block { lasts: 120 * SECOND, times: 2 });
+        assert!(matches!(after.decide(who(), 200, 64, 2 * SECOND), BlockDecision::InForce { .. }));
+        assert_eq!(after.decide(who(), 110, 64, 42 * SECOND), BlockDecision::Wait);
+        assert_eq!(after.decide(who(), 200, 64, 43 * SECOND), BlockDecision::Block { lasts: 120 * SECOND, times: 2 });
     }
 
     #[test]
@@ -219,7 +216,7 @@ mod tests {
         let mut book = book();
         for n in 0..3 * MOST as u32 {
             let who = Network::of(std::net::Ipv4Addr::from(n).into());
-            assert!(matches!(book.sentence(who, 100, 64, SECOND * n / 1000), Sentence::Block { .. }));
+            assert!(matches!(book.decide(who, 100, 64, SECOND * n / 1000), BlockDecision::Block { .. }));
             assert!(book.records.len() <= MOST);
         }
     }

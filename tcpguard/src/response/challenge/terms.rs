@@ -11,7 +11,7 @@ use tcpguard_common::{
     address::Address,
 };
 
-use crate::kernel::Listener;
+use crate::{kernel::Listener, response::KernelSettings};
 
 /// The window offered: as in Linux, the largest multiple of the MSS that fits into 16 bits.
 const WINDOW: u16 = 64_240;
@@ -143,6 +143,28 @@ fn restrict_to_buffer(terms: &mut PortChallenge, listener: &Listener, facts: &Ke
     let Some(buffer) = listener.receive_buffer.filter(|buffer| *buffer != facts.usual_buffer) else { return };
     terms.flags &= !port_flag::WINDOW_SCALING;
     terms.window = terms.window.min(u16::try_from(buffer / 2).unwrap_or(u16::MAX));
+}
+
+/// The kernel settings as they were last read.
+#[derive(Default)]
+pub struct CachedFacts {
+    facts: Option<KernelFacts>,
+    ticks: u64,
+}
+
+/// While no port is challenged, the kernel settings are read once in this many ticks.
+const TICKS_PER_READING: u64 = 20;
+
+impl CachedFacts {
+    /// Returns the settings: read in every tick while ports are challenged, and occasionally otherwise.
+    pub fn get(&mut self, settings: Option<&KernelSettings>, is_challenging: bool) -> KernelFacts {
+        self.ticks += 1;
+        let is_due = is_challenging || self.ticks.is_multiple_of(TICKS_PER_READING);
+        let known = self.facts.take().filter(|_| !is_due);
+        let facts = known.unwrap_or_else(|| KernelFacts::read(|name| settings?.read(name).ok()));
+        self.facts = Some(facts.clone());
+        facts
+    }
 }
 
 #[cfg(test)]

@@ -14,11 +14,13 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use self::journal::Journal;
-use crate::{
-    challenge::{COOKIES_SETTING, TIMESTAMPS_SETTING},
-    datapath::network_namespace_cookie,
-    fault,
-};
+use crate::{datapath::network_namespace_cookie, fault};
+
+/// The setting that lets the kernel accept cookies no matter which program sent them, with the value 2.
+pub const COOKIES_SETTING: &str = "net.ipv4.tcp_syncookies";
+/// With the value 2, timestamps have no random offset per connection, so that the kernel can read the negotiated
+/// options from them.
+pub const TIMESTAMPS_SETTING: &str = "net.ipv4.tcp_timestamps";
 
 const SYSCTL: &str = "/proc/sys";
 

@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{Restored, SettingError};
 use crate::{
     config::Service,
-    detect::{Change, Evidence, Judgement, Kind, Offence, Phase, Scope},
+    detect::{Change, Evidence, Judgement, Kind, Offender, Phase, Scope},
     events::{EventKind, EventLog, Note},
-    lists::Network,
     monitor::Snapshot,
+    network::Network,
     store::AttackSoFar,
 };
 
@@ -97,7 +97,7 @@ impl AttackReport {
     }
 
     /// Reports a block.
-    pub fn blocked(&mut self, kind: EventKind, who: Network, offence: &Offence, lasts: Duration, times: u32) {
+    pub fn blocked(&mut self, kind: EventKind, who: Network, offence: &Offender, lasts: Duration, times: u32) {
         let mut evidence = vec![
             format!("{} handshakes half open (limit {})", offence.half_open, offence.limit),
             format!("{} completed recently", offence.completed),

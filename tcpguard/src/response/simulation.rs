@@ -11,13 +11,12 @@ use super::*;
 use crate::{
     detect::{Observation, Policy, State, detect},
     kernel::{HalfOpenTable, TcpExt},
-    monitor::{HalfOpenCounts, Pressure, Rates, Readings, SourceReading, TICK, TopSources, WallClock},
+    monitor::{HalfOpenCounts, Pressure, Rates, Readings, SourceReading, TICK, TopSources},
     record::Recorded,
+    time::{HANDSHAKE_LIFETIME, WallClock},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// How long an unanswered handshake stays half open, in seconds.
-const LIFETIME: f64 = 63.0;
 
 /// A reproducible generator of pseudo-random numbers.
 struct Numbers(u64);
@@ -51,7 +50,7 @@ impl World {
     /// Returns what is observed at `at`.
     fn look(&mut self, at: Duration) -> Recorded {
         let seconds = TICK.as_secs_f64();
-        self.half_open -= self.half_open * seconds / LIFETIME * 2.0;
+        self.half_open -= self.half_open * seconds / HANDSHAKE_LIFETIME.as_secs_f64() * 2.0;
         match self.weather {
             Weather::Quiet(until) if at < until => self.reading(0, 0),
             Weather::Recorded(which, since) => {
@@ -191,7 +190,7 @@ impl Day {
         self.report.tell(&judgement, &snapshot, &[], at);
         for offence in &judgement.offenders.sources {
             let sentence = self.book.sentence(Network::of(offence.address), offence.let_in, offence.limit, at);
-            self.counts[2] += u32::from(matches!(sentence, Sentence::Block { .. }));
+            self.counts[2] += u32::from(matches!(sentence, BlockDecision::Block { .. }));
         }
         self.state = judgement.state;
     }

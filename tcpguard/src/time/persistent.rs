@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// A point in time that survives a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moment {
+pub struct PersistentTime {
     /// The id of the boot it belongs to, from `/proc/sys/kernel/random/boot_id`.
     boot: String,
     /// Milliseconds of `CLOCK_MONOTONIC`, which counts from boot and stops while the host is suspended.
@@ -29,7 +29,7 @@ fn monotonic() -> u64 {
     now.as_millis() as u64
 }
 
-impl Moment {
+impl PersistentTime {
     /// Returns the present time.
     pub fn now() -> Self {
         Self { boot: BOOT.clone(), monotonic: monotonic(), wall: Timestamp::now() }
@@ -72,8 +72,8 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn moment(boot: &str, monotonic: u64, wall: &str) -> Moment {
-        Moment { boot: boot.to_owned(), monotonic, wall: wall.parse().expect("a time") }
+    fn moment(boot: &str, monotonic: u64, wall: &str) -> PersistentTime {
+        PersistentTime { boot: boot.to_owned(), monotonic, wall: wall.parse().expect("a time") }
     }
 
     #[test]

@@ -1,0 +1,75 @@
+//! Following the host's interfaces and addresses.
+
+use tracing::warn;
+
+use super::Daemon;
+use crate::{
+    datapath::maps::{GuardedInterfaceMap, LocalAddresses},
+    interfaces::{InterfaceSet, LinkChange, LinkWatch, Links},
+};
+
+/// The guarded interfaces, and what the datapath knows of the host's network.
+pub(super) struct Network {
+    pub interfaces: InterfaceSet,
+    pub links: Links,
+    pub guarded: GuardedInterfaceMap,
+    pub local: LocalAddresses,
+    /// Whether the datapath knows every address of the host.
+    pub knows_local: bool,
+}
+
+impl Network {
+    /// Writes the host's addresses to the datapath.
+    pub async fn update_local(&mut self) {
+        let result = match self.links.addresses().await {
+            Ok(addresses) => self.local.set(&addresses),
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(knows_local) => self.knows_local = knows_local,
+            Err(error) => {
+                self.knows_local = false;
+                warn!(
+                    "the host's addresses could not be updated, so every destination counts as one of the host's: {error}"
+                );
+            }
+        }
+    }
+
+    /// Writes the interfaces whose handshakes count to the datapath.
+    pub async fn update_guarded(&mut self) {
+        let result = match self.links.all().await {
+            Ok(links) => self.guarded.set(&self.interfaces.receiving_indices(&links)),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            warn!("the set of guarded interfaces could not be updated: {error}");
+        }
+    }
+}
+
+impl Daemon {
+    /// Applies a change of an interface or an address.
+    pub(super) async fn follow(&mut self, change: &LinkChange) {
+        if *change == LinkChange::Addresses {
+            self.network.update_local().await;
+        } else if self.network.interfaces.follow(change, &mut self.datapath) {
+            self.network.update_guarded().await;
+        }
+    }
+
+    /// Synchronizes everything with the existing interfaces: the kernel drops messages about changes if too many arrive
+    /// at once, and may close the channel.
+    pub(super) async fn review(&mut self, watch: &mut Option<LinkWatch>) {
+        if watch.is_none() {
+            *watch =
+                LinkWatch::start().inspect_err(|error| warn!("changes of interfaces are not received: {error}")).ok();
+        }
+        let network = &mut self.network;
+        if let Err(error) = network.interfaces.review(&network.links, &mut self.datapath).await {
+            warn!("changes of interfaces may have been missed: {error}");
+        }
+        network.update_guarded().await;
+        network.update_local().await;
+    }
+}

@@ -1,0 +1,33 @@
+//! The result of one tick.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::{config::Config, cost::Cost, detect::State, monitor::Snapshot, response::Measures};
+
+/// The result of one tick: what was observed, what was judged, and what is done.
+#[derive(Clone, Debug)]
+pub struct TickReport {
+    /// What was observed.
+    pub snapshot: Snapshot,
+    /// The state of the host and of the services.
+    pub state: State,
+    /// When the host entered its present phase.
+    pub state_since: Timestamp,
+    /// When the attack in progress began.
+    pub attack_since: Option<Timestamp>,
+    /// The measures in effect.
+    pub measures: Measures,
+    /// What tcpguard itself costs.
+    pub cost: Cost,
+    /// The configuration that was in effect.
+    pub config: Arc<Config>,
+}
+
+impl TickReport {
+    /// Returns whether frames are dropped at all.
+    pub fn drops(&self) -> bool {
+        self.config.syn_attack_protect == 2
+    }
+}

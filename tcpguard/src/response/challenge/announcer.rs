@@ -1,0 +1,69 @@
+//! Reporting challenges: which ports are not challenged although they should be, and why no cookies are sent.
+
+use std::collections::BTreeMap;
+
+use tracing::{error, warn};
+
+use super::ChallengeStatus;
+use crate::{
+    config::ChallengeMethod,
+    datapath::DatapathError,
+    events::{EventKind, EventLog, Note},
+};
+
+/// Reports each fact once.
+pub(super) struct Announcer {
+    events: EventLog,
+    left_alone: BTreeMap<u16, String>,
+    no_cookies: Option<String>,
+    has_failed: bool,
+}
+
+impl Announcer {
+    pub const fn new(events: EventLog) -> Self {
+        Self { events, left_alone: BTreeMap::new(), no_cookies: None, has_failed: false }
+    }
+
+    /// Returns whether the port was reported as not challenged.
+    pub fn is_left_alone(&self, port: u16) -> bool {
+        self.left_alone.contains_key(&port)
+    }
+
+    /// Reports that challenges cannot be set up.
+    pub fn failed(&mut self, error: &DatapathError) {
+        if !std::mem::replace(&mut self.has_failed, true) {
+            error!("SYNs are not challenged: {error}");
+        }
+    }
+
+    /// Reports, once, ports that should be challenged but are not, and why cookies cannot be sent.
+    pub fn announce(&mut self, status: &ChallengeStatus, method: ChallengeMethod) {
+        self.has_failed = false;
+        for (port, reason) in &status.left_alone {
+            if self.left_alone.get(port) != Some(reason) {
+                let message = format!("port {port} is not challenged, and falls back to limits and blocks: {reason}");
+                self.events.record(Note::new(EventKind::ChallengeEnded, message).about(port));
+            }
+        }
+        self.left_alone.clone_from(&status.left_alone);
+        let is_wanted = status.ports.iter().any(|port| !port.by_cookie);
+        let problem = status.no_cookies.clone().filter(|_| is_wanted && method == ChallengeMethod::Cookie);
+        if let Some(problem) = &problem
+            && self.no_cookies.as_ref() != Some(problem)
+        {
+            warn!("SYNs are challenged by dropping the first one, since no cookies can be sent: {problem}");
+            let message = format!("no cookies can be sent, so first SYNs are dropped instead: {problem}");
+            self.events.record(Note::new(EventKind::ChallengeDegraded, message));
+        }
+        if is_wanted || status.no_cookies.is_none() {
+            self.no_cookies = problem;
+        }
+    }
+
+    /// Reports that the datapath started to challenge SYNs to `port`.
+    pub fn triggered(&self, port: u16, syn_per_second: u32) {
+        let message =
+            format!("port {port}: more than {syn_per_second} SYNs per second; the datapath started to challenge them");
+        self.events.record(Note::new(EventKind::ChallengeTriggered, message).about(port));
+    }
+}

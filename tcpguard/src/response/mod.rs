@@ -1,0 +1,216 @@
+//! The response to a judgement: blocks, challenges and kernel settings, and undoing them.
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | `blocking`, `blocks` | blocking offenders; how long a block lasts |
+//! | [`challenge`] | challenging SYNs where blocks do not help |
+//! | `kernel_measures`, `kernel_settings` | kernel settings during an attack, and the journal that restores them |
+//! | `backlog_advice` | advice for backlogs that are too small |
+//! | `payload` | SYNs with data |
+//! | `reporter` | reporting all of it as events |
+
+mod backlog_advice;
+mod blocking;
+mod blocks;
+pub mod challenge;
+mod kernel_measures;
+mod kernel_settings;
+mod payload;
+mod reporter;
+#[cfg(test)]
+mod simulation;
+
+use std::time::Duration;
+
+use tcpguard_common::{
+    abi::lease::{Lease, flag},
+    tracking::bucket::Rate,
+};
+
+use crate::{
+    config::{Config, Service},
+    datapath::{
+        Datapath, DatapathError,
+        maps::{ChallengeMaps, PayloadPolicies},
+    },
+    detect::Judgement,
+    events::EventLog,
+    lists::Lists,
+    monitor::Snapshot,
+    network::Network,
+    store::{AttackSoFar, SavedBlock, Store},
+    time::in_ticks,
+};
+pub use backlog_advice::BacklogAdvice;
+use blocking::Blocker;
+pub use blocks::Block;
+use challenge::{ChallengeStatus, Challenger};
+use kernel_measures::KernelMeasures;
+pub use kernel_settings::{
+    COOKIES_SETTING, ChangedSetting, KernelSettings, Restored, SettingError, SettingOutcome, TIMESTAMPS_SETTING,
+};
+use payload::PayloadControl;
+use reporter::AttackReport;
+
+/// The measures in force.
+#[derive(Clone, Debug, Default)]
+pub struct Measures {
+    /// The kernel settings that are changed at present.
+    pub settings: Vec<ChangedSetting>,
+    /// The blocks in force, sorted by when they end, the earliest first.
+    pub blocks: Vec<Block>,
+    /// Advice for ports whose backlog is too small.
+    pub advice: Vec<BacklogAdvice>,
+    /// The status of challenges.
+    pub challenge: ChallengeStatus,
+}
+
+/// Returns the part of the lease that applies to every source.
+pub fn source_limits(config: &Config, ticks_per_second: u32) -> Lease {
+    Lease {
+        rate: Rate::new(config.source.syn_per_second, ticks_per_second),
+        max_half_open: config.source.max_half_open.into(),
+        proven_ticks: in_ticks(config.challenge.proven_for, ticks_per_second),
+        ..Lease::NONE
+    }
+}
+
+/// Carries out measures.
+pub struct Enforcer {
+    source_limits: Lease,
+    /// `syn_attack_protect`.
+    level: u8,
+    services: Vec<Service>,
+    blocker: Blocker,
+    challenger: Challenger,
+    kernel: KernelMeasures,
+    payload: PayloadControl,
+    lists: Lists,
+    report: AttackReport,
+}
+
+impl Enforcer {
+    /// Creates an enforcer, and restores the kernel settings left behind by a daemon that crashed.
+    ///
+    /// # Errors
+    /// Returns an error if the datapath's clock cannot be read.
+    pub fn start(
+        config: &Config,
+        (payload, challenges): (PayloadPolicies, ChallengeMaps),
+        datapath: &Datapath,
+        lists: Lists,
+        events: EventLog,
+        store: Store,
+    ) -> Result<Self, DatapathError> {
+        let jiffies = datapath.jiffies()?;
+        let max_jiffies = challenge::cookie_expiry(jiffies, datapath.ticks_per_second) - jiffies + 1;
+        let kernel = KernelMeasures::open(config, events.clone(), jiffies, max_jiffies);
+        let cookies_until = kernel.settings().map_or(0, KernelSettings::cookies_until);
+        let level = config.syn_attack_protect;
+        Ok(Self {
+            source_limits: source_limits(config, datapath.ticks_per_second),
+            level,
+            services: config.services.clone(),
+            blocker: Blocker::new(config, lists.clone(), events.clone(), store),
+            challenger: Challenger::new(config, challenges, events.clone(), datapath, cookies_until),
+            kernel,
+            payload: PayloadControl::new(payload, config.services.clone()),
+            lists,
+            report: AttackReport::new(events, level),
+        })
+    }
+
+    /// Restores the blocks from before a restart, and what was reported about the attack in progress.
+    pub fn resume(&mut self, blocks: &[SavedBlock], attack: Option<AttackSoFar>, datapath: &Datapath, at: Duration) {
+        self.report.resume(attack);
+        self.blocker.resume(blocks, datapath, at);
+    }
+
+    /// Returns what was reported about the attack in progress.
+    pub fn attack_so_far(&self) -> Option<AttackSoFar> {
+        self.report.so_far()
+    }
+
+    /// Applies a changed configuration. Blocks in force stay.
+    pub fn reconfigure(&mut self, config: &Config, datapath: &Datapath) {
+        self.source_limits = source_limits(config, datapath.ticks_per_second);
+        self.level = config.syn_attack_protect;
+        self.services.clone_from(&config.services);
+        self.blocker.reconfigure(config);
+        self.kernel.reconfigure(config);
+        self.payload.reconfigure(config);
+        self.report.set_level(self.level);
+        self.challenger.reconfigure(config, datapath);
+    }
+
+    /// Carries out the measures that follow from a judgement, and returns the measures in force.
+    pub fn act(
+        &mut self,
+        judgement: &Judgement,
+        snapshot: &Snapshot,
+        datapath: &Datapath,
+        knows_local: bool,
+        at: Duration,
+    ) -> Measures {
+        self.report.tell(judgement, snapshot, &self.services, at);
+        self.blocker.lift_postponed();
+        let advice = self.kernel.advise(judgement, snapshot);
+
+        self.challenger.choose(judgement, snapshot, datapath, at);
+        let for_cookies = self.challenger.wanted_settings(self.kernel.settings(), snapshot.clock.jiffies());
+        let cookies_until = self.challenger.cookies_until();
+        self.kernel.apply(judgement, &advice, self.level, for_cookies, cookies_until, &mut self.report);
+        let challenge = self.challenger.apply(snapshot, datapath, self.kernel.settings(), knows_local, at);
+
+        self.payload.apply(judgement, self.kernel.settings());
+        self.blocker.block_all(&judgement.offenders, snapshot, datapath, &mut self.report, at);
+
+        let settings = self.kernel.settings().map(|settings| settings.changed().to_vec()).unwrap_or_default();
+        Measures { settings, blocks: self.blocker.in_force(at), advice, challenge }
+    }
+
+    /// Returns the lease, which expires after `valid_until` (jiffies).
+    pub fn lease(&self, datapath: &Datapath, valid_until: u64, knows_local: bool) -> Lease {
+        let challenge = self.challenger.granted();
+        let mut flags = challenge.flags;
+        let mut set = |condition: bool, flag: u64| flags |= if condition { flag } else { 0 };
+        // The token that a SYN costs is returned when its handshake completes, if completions are seen.
+        set(datapath.features.sees_completions(), flag::LIMIT);
+        set(self.level == 2, flag::DROP);
+        set(self.payload.drops(), flag::DROP_PAYLOAD);
+        set(knows_local, flag::LOCAL_KNOWN);
+        self.lists.added_to(Lease {
+            valid_until,
+            flags,
+            timestamp_offset: challenge.timestamp_offset,
+            max_port_load: challenge.max_port_load,
+            ..self.source_limits
+        })
+    }
+
+    /// Lifts the blocks within `network` and returns how many there were.
+    pub fn lift(&mut self, network: Network, datapath: &Datapath, at: Duration) -> usize {
+        self.blocker.lift(network, datapath, at)
+    }
+
+    /// Records that the datapath started to challenge SYNs to `port`.
+    pub fn note_triggered(&self, port: u16) {
+        self.challenger.note_triggered(port);
+    }
+
+    /// Returns `true` if cookies were sent so recently that clients may still return them.
+    pub const fn has_cookies_under_way(&self) -> bool {
+        self.challenger.is_sending()
+    }
+
+    /// Stops the kernel from sending cookies of its own, so that the last ones are returned while it still accepts
+    /// them.
+    pub fn stop_cookies(&mut self) {
+        self.kernel.stop_cookies();
+    }
+
+    /// Restores all kernel settings.
+    pub fn restore(&mut self) {
+        self.kernel.restore();
+    }
+}

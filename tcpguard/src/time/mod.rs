@@ -1,0 +1,27 @@
+//! Time: the datapath's jiffies, the wall clock, and points in time that survive a restart.
+//!
+//! | type | what it is | used for |
+//! | --- | --- | --- |
+//! | [`WallClock`] | a point in time in jiffies and as wall-clock time | converting what the datapath reports |
+//! | [`DatapathTime`] | the jiffies of the last tick | expiry of list entries and blocks |
+//! | [`PersistentTime`] | a point in time that survives a restart | the store |
+//! | [`ClockWatch`] | differences between the clocks | noticing clocks that are set, and suspends |
+
+mod clock_watch;
+mod datapath_time;
+mod persistent;
+mod wall_clock;
+
+use std::time::Duration;
+
+pub(crate) use clock_watch::{ClockWatch, Reading};
+pub use datapath_time::DatapathTime;
+pub use persistent::PersistentTime;
+pub use wall_clock::{WallClock, in_ticks};
+
+/// How long the kernel keeps a half-open handshake that the client does not complete: it answers six times
+/// (`tcp_synack_retries` = 5: 1 + 2 + 4 + 8 + 16 + 32 s).
+pub const HANDSHAKE_LIFETIME: Duration = Duration::from_secs(63);
+
+/// How long the datapath counts such a handshake: whole periods of its window, the current one included.
+pub const COUNTED_LIFETIME: Duration = Duration::from_secs(66);
