@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The number of samples kept: fifteen minutes.
-pub const MOST_SAMPLES: usize = 15 * 60;
+pub const MAX_SAMPLES: usize = 15 * 60;
 /// The interval between two samples.
 const STEP: Duration = Duration::from_secs(1);
 
@@ -53,7 +53,7 @@ impl History {
 
     fn push(&self, sample: Sample) {
         let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if samples.len() == MOST_SAMPLES {
+        if samples.len() == MAX_SAMPLES {
             samples.pop_front();
         }
         samples.push_back(sample);
@@ -123,7 +123,7 @@ mod tests {
             history.push(sample(second));
         }
         let samples = history.samples();
-        assert_eq!(samples.len(), MOST_SAMPLES);
-        assert_eq!((samples[0].time.as_second(), samples[MOST_SAMPLES - 1].time.as_second()), (1100, 1999));
+        assert_eq!(samples.len(), MAX_SAMPLES);
+        assert_eq!((samples[0].time.as_second(), samples[MAX_SAMPLES - 1].time.as_second()), (1100, 1999));
     }
 }

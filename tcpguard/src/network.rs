@@ -13,7 +13,7 @@ use thiserror::Error;
 /// The length of the prefix of IPv4-mapped IPv6 addresses, which is added to the length of an IPv4 prefix.
 const IPV4_BITS: u8 = 96;
 /// The shortest IPv4 and IPv6 prefixes that may be denied without `--force`.
-const WIDEST: (u8, u8) = (8, 16);
+const WIDEST_DENY: (u8, u8) = (8, 16);
 
 /// A network: an IPv6 prefix, or an IPv4 prefix mapped to IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,7 +88,7 @@ impl Network {
             return true;
         }
         let net = IpNet::from(self);
-        net.prefix_len() < if net.addr().is_ipv4() { WIDEST.0 } else { WIDEST.1 }
+        net.prefix_len() < if net.addr().is_ipv4() { WIDEST_DENY.0 } else { WIDEST_DENY.1 }
     }
 }
 

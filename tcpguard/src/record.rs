@@ -24,12 +24,12 @@ pub(crate) fn tick(snapshot: &crate::monitor::Snapshot) {
     use std::{io::Write, sync::LazyLock};
 
     /// Only this many sources are recorded.
-    const MOST_SUSPECTS: usize = 16;
+    const MAX_SUSPECTS: usize = 16;
     static FILE: LazyLock<Option<std::ffi::OsString>> = LazyLock::new(|| std::env::var_os("TCPGUARD_RECORD"));
     let Some(file) = &*FILE else { return };
     let recorded = Recorded {
         host: snapshot.pressure.host,
-        suspects: snapshot.suspects.iter().take(MOST_SUSPECTS).copied().collect(),
+        suspects: snapshot.suspects.iter().take(MAX_SUSPECTS).copied().collect(),
         distinct_sources: snapshot.rates.distinct_sources,
     };
     let file = std::fs::File::options().append(true).create(true).open(file);

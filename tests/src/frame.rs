@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::network::{CLIENT_MAC, SERVER_MAC};
+use crate::addresses::{CLIENT_MAC, SERVER_MAC};
 
 /// The FIN flag.
 pub const FIN: u8 = 0x01;

@@ -1,6 +1,7 @@
 //! The lab: network namespaces with a real server, real clients and a flood. None of its traffic can leave: the
 //! namespaces have no uplink, and they disappear with the process that created them, however it ends.
 
+pub mod addresses;
 pub mod bridge;
 pub mod browser;
 pub mod build;
@@ -9,8 +10,8 @@ pub mod daemon;
 pub mod fixtures;
 pub mod flood;
 pub mod frame;
-pub mod guard;
 pub mod http;
+pub mod loaded;
 pub mod machine;
 pub mod machine_lock;
 pub mod namespace;
@@ -18,6 +19,7 @@ pub mod neighbour;
 pub mod network;
 pub mod oracle;
 pub mod process;
+pub mod reply_path;
 pub mod scene;
 pub mod server;
 pub mod soak;

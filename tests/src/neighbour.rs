@@ -9,7 +9,7 @@ use aya::{
     programs::{SchedClassifier, TcAttachType, Xdp},
 };
 
-use crate::{flood::OBJECT, network::Lab};
+use crate::{network::Lab, reply_path::OBJECT};
 
 /// Prefix of the path under which the program is pinned while it is being attached.
 const PIN: &str = "/sys/fs/bpf/lab-neighbour";

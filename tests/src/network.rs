@@ -1,38 +1,15 @@
 //! A server, a client, and a cable (a veth pair) between them.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result, ensure};
 use nix::net::if_::if_nametoindex;
 
-use crate::{flood::ReplyPath, namespace::Namespace};
-
-/// The server's end of the cable.
-pub const SERVER_INTERFACE: &str = "lab-server";
-/// The client's end of the cable.
-pub const CLIENT_INTERFACE: &str = "lab-client";
-/// The server's end of the second cable, for traffic that must not queue behind a flood.
-pub const SECOND_SERVER_INTERFACE: &str = "lab-server2";
-/// The client's end of the second cable.
-pub const SECOND_CLIENT_INTERFACE: &str = "lab-client2";
-
-/// The server's IPv4 address. All addresses of the lab are from the ranges for benchmarks (RFC 2544) and
-/// documentation (RFC 3849).
-pub const SERVER_IPV4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
-/// The client's first IPv4 address.
-pub const CLIENT_IPV4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
-/// The server's IPv6 address.
-pub const SERVER_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-/// The client's first IPv6 address.
-pub const CLIENT_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
-
-/// The server's MAC address.
-pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-/// The client's MAC address.
-pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+pub use crate::addresses::*;
+use crate::{namespace::Namespace, reply_path::ReplyPath};
 
 /// Two namespaces and a veth pair, all removed when the last clone is dropped.
 #[derive(Clone, Debug)]

@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Limit for the growth of the daemon's resident memory.
 const GROWTH_KIB: u64 = 16 * 1024;
 /// Minimum share of connections served.
-const LEAST_SERVED: f64 = 0.999;
+const MIN_SERVED: f64 = 0.999;
 /// The client that connects at the end. No other test, which may run in parallel in another lab, uses its address.
 const LAST_CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 201, 1);
 /// Time after which the last cookie has expired and the settings are restored.
@@ -70,7 +70,7 @@ pub fn run_phases(phase: Duration, rounds: u32) -> Result<Scene> {
     })?;
     let share = attack.client.share();
     println!("{} SYNs; {} connections, {:.3} % served", attack.sent, attack.client.tried, share * 100.0);
-    ensure!(share >= LEAST_SERVED, "only {share:.4} of {} connections were served", attack.client.tried);
+    ensure!(share >= MIN_SERVED, "only {share:.4} of {} connections were served", attack.client.tried);
     ensure!(scene.blocked()?.contains("198.18.1.1"), "{:?}", scene.blocked()?);
     adds_up(&scene, attack.sent)?;
     scene.back_to_calm(attack.ended)?;

@@ -18,7 +18,7 @@ pub const IPV4_HEADER_LENGTH: usize = 20;
 /// The length of an IPv6 header without extension headers, in bytes.
 pub const IPV6_HEADER_LENGTH: usize = 40;
 /// The minimum length of an Ethernet frame without its check sequence, in bytes.
-pub const SHORTEST_FRAME: usize = 60;
+pub const MIN_FRAME: usize = 60;
 /// The length of a TCP header with only the MSS option, in bytes.
 pub const PLAIN_LENGTH: usize = 24;
 /// The length of a TCP header with timestamps but no window scale, in bytes.

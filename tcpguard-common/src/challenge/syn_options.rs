@@ -19,11 +19,11 @@ const MD5_SIGNATURE: u8 = 19;
 const AUTHENTICATION: u8 = 29;
 
 /// The maximum length of a header's options, in bytes.
-const MOST_BYTES: usize = 40;
+const MAX_BYTES: usize = 40;
 /// The maximum number of options read, padding included: no system sends more than eight.
-const MOST_OPTIONS: usize = 16;
+const MAX_OPTIONS: usize = 16;
 /// The maximum window scale; greater values count as this one (RFC 7323 2.3).
-const LARGEST_WINDOW_SCALE: u8 = 14;
+const MAX_WINDOW_SCALE: u8 = 14;
 
 /// The options of a SYN, packed into one number: MSS (16 bits, 0 if absent), window scale plus one (4), whether
 /// selective acknowledgements are permitted (1), whether there is a timestamp (1), whether the segment is
@@ -100,7 +100,7 @@ impl SynOptions {
     #[inline(always)]
     #[must_use]
     pub const fn with_window_scale(self, scale: u8) -> Self {
-        let scale = if scale < LARGEST_WINDOW_SCALE { scale } else { LARGEST_WINDOW_SCALE };
+        let scale = if scale < MAX_WINDOW_SCALE { scale } else { MAX_WINDOW_SCALE };
         Self(self.0 & !SCALE_MASK | (scale as u64 + 1) << SCALE_SHIFT)
     }
 
@@ -186,7 +186,7 @@ impl SynOptions {
         let mut rest =
             Rest::read(bytes, tcp_offset + TCP_HEADER_LENGTH, header_length.saturating_sub(TCP_HEADER_LENGTH));
         let mut options = Self::default();
-        for _ in 0..MOST_OPTIONS {
+        for _ in 0..MAX_OPTIONS {
             let (kind, size) = (rest.byte(0), rest.byte(1));
             if kind == END {
                 break;
@@ -222,13 +222,13 @@ impl SynOptions {
 ///
 /// The words are kept in registers and shifted: the verifier checks each value of an index into memory
 /// separately, and gives up after a million instructions.
-struct Rest([u64; MOST_BYTES / 8]);
+struct Rest([u64; MAX_BYTES / 8]);
 
 impl Rest {
     #[inline(always)]
     fn read(bytes: &(impl PacketBytes + ?Sized), offset: usize, length: usize) -> Self {
-        let mut words = [0; MOST_BYTES / 8];
-        for place in 0..MOST_BYTES / 4 {
+        let mut words = [0; MAX_BYTES / 8];
+        for place in 0..MAX_BYTES / 4 {
             if 4 * place < length
                 && let Some(read) = bytes.read::<Be32>(offset + 4 * place)
             {

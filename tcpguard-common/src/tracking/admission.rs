@@ -17,7 +17,7 @@ const EPOCHS_TO_FILL: u32 = 120;
 /// that stand out, once the allowance is used up.
 const HEAVY_SHARE: u32 = 16;
 /// A source stands out if its estimate reaches this value plus [`NOISE_FACTOR`] times the sketch's noise.
-const LEAST_HEAVY_ESTIMATE: u32 = 16;
+const MIN_HEAVY_ESTIMATE: u32 = 16;
 /// The weight of the sketch's noise in the estimate at which a source stands out.
 const NOISE_FACTOR: u32 = 3;
 
@@ -116,7 +116,7 @@ impl Admission {
         // The count that a cell reaches by chance: its share of the load of this epoch and, halved with every
         // epoch, of those before.
         let noise = 2 * load / sketch::LOAD_PER_COUNT;
-        estimate >= LEAST_HEAVY_ESTIMATE + NOISE_FACTOR * noise
+        estimate >= MIN_HEAVY_ESTIMATE + NOISE_FACTOR * noise
     }
 }
 
@@ -130,7 +130,7 @@ mod tests {
         tracking::sketch::{LINES, LINES_PER_SLAB, Line, position},
     };
 
-    const MOST: u32 = 65_536;
+    const MAX_ALLOWANCE: u32 = 65_536;
     const START: u32 = 100_000;
 
     #[derive(Default)]
@@ -141,9 +141,9 @@ mod tests {
 
     impl Door {
         fn lets_in(&mut self, epoch: u32, estimate: u32) -> bool {
-            self.allowance.fill(epoch, MOST);
+            self.allowance.fill(epoch, MAX_ALLOWANCE);
             self.admission.count(epoch);
-            let is_open = self.admission.is_open_to(&self.allowance, estimate, MOST, false);
+            let is_open = self.admission.is_open_to(&self.allowance, estimate, MAX_ALLOWANCE, false);
             if is_open {
                 self.admission.give(&mut self.allowance, false);
             }
@@ -174,7 +174,7 @@ mod tests {
         for rate in [5_000, 25_000, 250_000] {
             // Within half a minute, a flood may take the allowance twice.
             let given = Door::default().flood(rate, EPOCHS_TO_FILL);
-            assert!(given <= 2 * MOST + 1000, "{given} of {rate} an epoch");
+            assert!(given <= 2 * MAX_ALLOWANCE + 1000, "{given} of {rate} an epoch");
         }
     }
 
@@ -207,7 +207,7 @@ mod tests {
                 let hash = hash::address(epoch.into(), Ipv4Addr::from(n).into());
                 let (slab, line) = position(hash);
                 let estimate = lines[slab as usize * LINES_PER_SLAB + line].count(hash, START + epoch);
-                door.allowance.fill(START + epoch, MOST);
+                door.allowance.fill(START + epoch, MAX_ALLOWANCE);
                 let was_empty = door.allowance.is_empty();
                 given += u32::from(door.lets_in(START + epoch, estimate) && was_empty);
             }
@@ -218,8 +218,8 @@ mod tests {
     #[test]
     fn even_heavy_sources_are_bounded() {
         let mut door = Door::default();
-        let given = (0..2 * MOST).filter(|_| door.lets_in(START, u32::MAX)).count();
-        assert_eq!(given as u32, MOST + MOST / HEAVY_SHARE + 1);
+        let given = (0..2 * MAX_ALLOWANCE).filter(|_| door.lets_in(START, u32::MAX)).count();
+        assert_eq!(given as u32, MAX_ALLOWANCE + MAX_ALLOWANCE / HEAVY_SHARE + 1);
     }
 
     #[test]
@@ -228,7 +228,7 @@ mod tests {
         allowance.take_one();
         allowance.take_one();
         assert!(allowance.is_empty());
-        allowance.fill(START + 1, MOST);
-        assert_eq!(allowance.left, MOST / EPOCHS_TO_FILL + 1);
+        allowance.fill(START + 1, MAX_ALLOWANCE);
+        assert_eq!(allowance.left, MAX_ALLOWANCE / EPOCHS_TO_FILL + 1);
     }
 }

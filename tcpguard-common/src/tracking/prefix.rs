@@ -21,7 +21,7 @@ const CLAIMS_PER_STANDING: u32 = 8;
 
 /// The maximum standing: high enough to protect a cell for a while, low enough to lose it within seconds of
 /// silence.
-const MOST_STANDING: u32 = 1 << 20;
+const MAX_STANDING: u32 = 1 << 20;
 
 /// The cells of one CPU in one map element.
 pub type Slab = [PrefixCell; CELLS_PER_SLAB];
@@ -81,7 +81,7 @@ impl PrefixCell {
             self.epoch = epoch;
         }
         if self.network == network {
-            self.standing = (self.standing + 1).min(MOST_STANDING);
+            self.standing = (self.standing + 1).min(MAX_STANDING);
             self.last_seen = jiffies;
             return true;
         }

@@ -131,10 +131,10 @@ impl PortSet {
     /// Returns the approximate number of ports, up to about 310: 64 · ln(64 / clear) (linear counting).
     pub fn estimate(self) -> u32 {
         /// 64 · ln(64 / clear) with no clear bit, counted as half a clear bit.
-        const MOST: f64 = 64.0 * 4.85;
+        const MAX: f64 = 64.0 * 4.85;
         let clear = self.0.count_zeros();
         if clear == 0 {
-            return MOST as u32;
+            return MAX as u32;
         }
         (64.0 * crate::tracking::distinct::natural_logarithm(64.0 / f64::from(clear)) + 0.5) as u32
     }

@@ -6,7 +6,7 @@ use tcpguard_common::{
     abi::counters::Counter,
     challenge::{
         syn_ack::{
-            self, FULL_LENGTH, IPV4_HEADER_LENGTH, IPV6_HEADER_LENGTH, PLAIN_LENGTH, SHORTEST_FRAME, SynAck,
+            self, FULL_LENGTH, IPV4_HEADER_LENGTH, IPV6_HEADER_LENGTH, PLAIN_LENGTH, MIN_FRAME, SynAck,
             UNSCALED_LENGTH,
         },
         syn_options::SynOptions,
@@ -64,7 +64,7 @@ fn make(context: &Context) -> Option<()> {
     let ip_length = if is_ipv4 { IPV4_HEADER_LENGTH } else { IPV6_HEADER_LENGTH };
     let tcp_offset = segment.ip_offset + ip_length;
     let end = tcp_offset + answer.length;
-    let frame = frame.resized(context, if end > SHORTEST_FRAME { end } else { SHORTEST_FRAME })?;
+    let frame = frame.resized(context, if end > MIN_FRAME { end } else { MIN_FRAME })?;
     swap_hardware_addresses(&frame)?;
     if is_ipv4 {
         frame.write(
@@ -81,7 +81,7 @@ fn make(context: &Context) -> Option<()> {
     if answer.length == FULL_LENGTH {
         frame.write(tcp_offset + UNSCALED_LENGTH, answer.scale)?;
     }
-    if end + 2 == SHORTEST_FRAME {
+    if end + 2 == MIN_FRAME {
         // The only answer that is shorter than the minimum: IPv4 without tags and without timestamps.
         frame.write(end, [Be16::new(0)])?;
     }

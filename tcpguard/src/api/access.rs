@@ -1,4 +1,5 @@
-//! Access control: requests that change something must come over the Unix socket, which only root can open.
+//! Access control: requests that change something must come over the Unix socket, which only root and the socket's group
+//! can open (mode 0660).
 
 use std::convert::Infallible;
 

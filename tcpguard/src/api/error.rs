@@ -9,8 +9,21 @@ use axum::{
 use thiserror::Error;
 use utoipa::IntoResponses;
 
-use super::{model::Problem, protection::Foreign};
+use super::model::Problem;
 use crate::{daemon::command::ReloadError, datapath::DatapathError, lists::ListError};
+
+/// Why a request that a browser may have been tricked into is refused.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum Foreign {
+    /// The `Host` is not a name of this server: it may be a name made to resolve to it (DNS rebinding).
+    #[error(
+        "\"{0}\" is not a name of this server: use its address or localhost, or add the name to `listen.hosts` in the configuration"
+    )]
+    Host(String),
+    /// The request comes from another site's page.
+    #[error("requests from pages of other sites ({0}) are refused")]
+    Origin(String),
+}
 
 /// Why a request failed.
 #[derive(Debug, Error)]

@@ -17,11 +17,11 @@ use tokio::sync::broadcast::error::RecvError;
 use super::{
     ApiError, ApiState,
     error::QueryRefused,
-    heavy::{self, Turn},
+    heavy::{self, Permit},
     limit,
     schema::IdOrTime,
 };
-use crate::events::{Event, MOST_KEPT, Since};
+use crate::events::{Event, MAX_KEPT, Since};
 
 const DEFAULT_LIMIT: usize = 100;
 
@@ -51,12 +51,12 @@ impl Parameters {
 pub(super) async fn list(
     State(state): State<ApiState>,
     query: Result<Query<Parameters>, QueryRejection>,
-    turn: Turn,
+    permit: Permit,
 ) -> Result<Response, ApiError> {
     let Query(parameters) = query?;
-    let limit = limit(parameters.limit, DEFAULT_LIMIT, MOST_KEPT)?;
+    let limit = limit(parameters.limit, DEFAULT_LIMIT, MAX_KEPT)?;
     let since = parameters.since()?;
-    heavy::answer(Some(turn), move || {
+    heavy::answer(Some(permit), move || {
         let events = state.events.list(since, limit);
         Ok(events.iter().map(|event| Event::clone(event)).collect::<Vec<_>>())
     })
@@ -74,7 +74,7 @@ pub(super) async fn follow(
     let last_id = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok()).map(Since::Id);
     let followed = state.events.follow();
     let missed = match parameters.since()?.or(last_id) {
-        Some(since) => state.events.list(Some(since), MOST_KEPT),
+        Some(since) => state.events.list(Some(since), MAX_KEPT),
         None => Vec::new(),
     };
     let last = missed.last().map_or(0, |event| event.id);

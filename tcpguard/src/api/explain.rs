@@ -14,18 +14,18 @@ use super::{
     ApiError, ApiState,
     access::{MayChange, body},
     error::{ExplanationRefused, NotReadyYet},
-    heavy::{self, Turn},
+    heavy::{self, Permit},
     model::Explanation,
 };
 use crate::{
-    explain::{Explainer, LONGEST_FRAME, SHORTEST_FRAME},
+    explain::{Explainer, MAX_FRAME, MIN_FRAME},
     network::Network,
 };
 
 /// Maximum number of packets per request.
-pub const MOST_FRAMES: usize = 1000;
+pub const MAX_FRAMES: usize = 1000;
 /// Maximum length of the body, in bytes: room for that many frames in hexadecimal.
-pub(super) const LONGEST_BODY: usize = MOST_FRAMES * (2 * LONGEST_FRAME + 16);
+pub(super) const MAX_BODY: usize = MAX_FRAMES * (2 * MAX_FRAME + 16);
 
 /// Packets to explain, one after the other. Handshakes begun by one packet count for the next ones; the time between
 /// packets, and completions in the meantime, are not simulated.
@@ -48,17 +48,17 @@ pub struct Packets {
 pub(super) async fn explain(
     _: MayChange,
     State(state): State<ApiState>,
-    turn: Turn,
+    permit: Permit,
     received: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let packets: Packets =
         serde_json::from_slice(&body(received)?).map_err(|error| ApiError::BadBody(error.to_string()))?;
     let frames = packets.frames.iter().map(|digits| frame(digits)).collect::<Result<Vec<_>, _>>()?;
-    if frames.len() > MOST_FRAMES {
-        return Err(ApiError::BadBody(format!("there are {} frames, but the limit is {MOST_FRAMES}", frames.len())));
+    if frames.len() > MAX_FRAMES {
+        return Err(ApiError::BadBody(format!("there are {} frames, but the limit is {MAX_FRAMES}", frames.len())));
     }
     let (live, lists) = (state.live.clone(), state.lists.clone());
-    heavy::answer(Some(turn), move || {
+    heavy::answer(Some(permit), move || {
         let listed = |address: IpAddr| lists.covering(Network::of(address.into()));
         let mut explainer = Explainer::new(&live, &listed)?;
         Ok(frames.iter().map(|frame| explainer.explain(frame).map(Explanation::from)).collect::<Result<Vec<_>, _>>()?)
@@ -69,9 +69,9 @@ pub(super) async fn explain(
 fn frame(digits: &str) -> Result<Vec<u8>, ApiError> {
     let bytes =
         hex::decode(digits).map_err(|error| ApiError::BadBody(format!("a frame is not valid hexadecimal: {error}")))?;
-    if bytes.len() < SHORTEST_FRAME {
+    if bytes.len() < MIN_FRAME {
         return Err(ApiError::BadBody(format!(
-            "a frame needs at least {SHORTEST_FRAME} bytes, but this one has {}",
+            "a frame needs at least {MIN_FRAME} bytes, but this one has {}",
             bytes.len()
         )));
     }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{
     ApiError, ApiState,
     error::{NotReadyYet, QueryRefused},
-    heavy::{self, Turn},
+    heavy::{self, Permit},
     model::{HalfOpenPort, HalfOpenReport, HalfOpenRow},
 };
 use crate::kernel::{HalfOpenTable, Spread};
@@ -33,11 +33,11 @@ pub(super) struct Parameters {
 pub(super) async fn half_open(
     State(state): State<ApiState>,
     query: Result<Query<Parameters>, QueryRejection>,
-    turn: Turn,
+    permit: Permit,
 ) -> Result<Response, ApiError> {
     let Query(parameters) = query?;
     let report = state.report()?;
-    heavy::answer(Some(turn), move || Ok(self::report(&report.snapshot.kernel_half_open, parameters.port))).await
+    heavy::answer(Some(permit), move || Ok(self::report(&report.snapshot.kernel_half_open, parameters.port))).await
 }
 
 /// Returns the report of all rows, or of the rows of one local port.

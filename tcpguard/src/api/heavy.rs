@@ -40,22 +40,22 @@ impl Default for Permits {
 }
 
 /// Permission to build one such response, held until it has been sent.
-pub(super) struct Turn(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub(super) struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
 impl Permits {
     /// Waits for a permit.
-    pub(super) async fn take(&self, access: Access) -> Result<Turn, ApiError> {
+    pub(super) async fn take(&self, access: Access) -> Result<Permit, ApiError> {
         let permits = match access {
             Access::Read => &self.read,
             Access::Change => &self.change,
         };
-        let turn = Arc::clone(permits).acquire_owned().await;
-        turn.map(Turn).map_err(|_| ApiError::NotReady("the daemon is shutting down"))
+        let permit = Arc::clone(permits).acquire_owned().await;
+        permit.map(Permit).map_err(|_| ApiError::NotReady("the daemon is shutting down"))
     }
 }
 
-/// A handler with a `Turn` argument waits for a permit first.
-impl FromRequestParts<ApiState> for Turn {
+/// A handler with a `Permit` argument waits for a permit first.
+impl FromRequestParts<ApiState> for Permit {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
@@ -63,14 +63,14 @@ impl FromRequestParts<ApiState> for Turn {
     }
 }
 
-/// Returns the JSON of the result of `work`. `turn` is released when the response has been sent.
+/// Returns the JSON of the result of `work`. `permit` is released when the response has been sent.
 pub(super) async fn answer<T: Serialize>(
-    turn: Option<Turn>,
+    permit: Option<Permit>,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let made = super::blocking(move || {
         let json = serde_json::to_vec(&work()?).map_err(ApiError::Unwritable)?;
-        Ok::<_, ApiError>(Held { body: Full::new(json.into()), _turn: turn })
+        Ok::<_, ApiError>(Held { body: Full::new(json.into()), _turn: permit })
     });
     let body = Body::new(made.await??);
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
@@ -79,7 +79,7 @@ pub(super) async fn answer<T: Serialize>(
 /// A body together with the permit it was built under.
 struct Held {
     body: Full<Bytes>,
-    _turn: Option<Turn>,
+    _turn: Option<Permit>,
 }
 
 impl HttpBody for Held {

@@ -21,7 +21,7 @@ use super::{
     access::{MayChange, body},
     blocking,
     error::{ChangeRefused, NotReadyYet, QueryRefused},
-    heavy::{self, Turn},
+    heavy::{self, Permit},
     limit,
     model::{BlockEntry, ListEntry, ListReport, Removed},
     schema::{AnyNetwork, LengthOfTime},
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// More entries than the lists have room for.
-const MOST_ENTRIES: usize = 1_000_000;
+const MAX_ENTRIES: usize = 1_000_000;
 
 /// An entry to add to a list.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -120,13 +120,13 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
 pub(super) async fn show(
     State(state): State<ApiState>,
     query: Result<Query<Parameters>, QueryRejection>,
-    turn: Turn,
+    permit: Permit,
 ) -> Result<Response, ApiError> {
     let Query(parameters) = query?;
     let report = state.report()?;
-    let most = limit(parameters.limit, MOST_ENTRIES, MOST_ENTRIES)?;
+    let most = limit(parameters.limit, MAX_ENTRIES, MAX_ENTRIES)?;
     let lists = state.lists.clone();
-    heavy::answer(Some(turn), move || {
+    heavy::answer(Some(permit), move || {
         let (entries, clock) = (lists.entries(most), &report.snapshot.clock);
         let of = |list| entries.iter().filter(|entry| entry.list == list).map(|entry| row(entry, clock)).collect();
         let blocks = report.measures.blocks.iter().take(most);

@@ -45,11 +45,10 @@ use crate::{
     lists::Lists,
 };
 pub use access::Access;
-pub use error::ApiError;
-pub use explain::{MOST_FRAMES, Packets};
+pub use error::{ApiError, Foreign};
+pub use explain::{MAX_FRAMES, Packets};
 pub use half_open::report as half_open_report;
 pub use heavy::Permits;
-pub use protection::Foreign;
 pub use serve::{ListenError, Listeners};
 pub use stats::StatsCache;
 
@@ -85,7 +84,7 @@ pub struct ApiState {
 }
 
 /// Maximum length of a request's body, in bytes.
-const LONGEST_BODY: usize = 64 * 1024;
+const MAX_BODY: usize = 64 * 1024;
 
 /// Facts that do not change while the daemon runs.
 pub struct About {
@@ -137,7 +136,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/live", get(live::live))
         .fallback(|| async { ApiError::NoSuchPath })
         .method_not_allowed_fallback(|| async { ApiError::WrongMethod })
-        .layer(DefaultBodyLimit::max(LONGEST_BODY))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(state.clone(), protection::protect))
         .with_state(state)
 }
@@ -149,7 +148,7 @@ fn described() -> OpenApiRouter<ApiState> {
         .routes(routes!(history::history))
         .routes(routes!(sources::sources))
         .routes(routes!(why::why))
-        .routes(routes!(explain::explain).layer(DefaultBodyLimit::max(explain::LONGEST_BODY)))
+        .routes(routes!(explain::explain).layer(DefaultBodyLimit::max(explain::MAX_BODY)))
         .routes(routes!(half_open::half_open))
         .routes(routes!(events::list))
         .routes(routes!(metrics::metrics))

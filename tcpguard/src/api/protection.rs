@@ -10,22 +10,8 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use thiserror::Error;
 
-use super::{Access, ApiError, ApiState};
-
-/// Why a request that a browser may have been tricked into is refused.
-#[derive(Debug, PartialEq, Eq, Error)]
-pub enum Foreign {
-    /// The `Host` is not a name of this server: it may be a name made to resolve to it (DNS rebinding).
-    #[error(
-        "\"{0}\" is not a name of this server: use its address or localhost, or add the name to `listen.hosts` in the configuration"
-    )]
-    Host(String),
-    /// The request comes from another site's page.
-    #[error("requests from pages of other sites ({0}) are refused")]
-    Origin(String),
-}
+use super::{Access, ApiError, ApiState, error::Foreign};
 
 /// Allows the page only its own script, style sheet and images, and connections to this server.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \

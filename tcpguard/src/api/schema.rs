@@ -8,7 +8,7 @@ use utoipa::{
     },
 };
 
-use crate::events::GREATEST_ID;
+use crate::events::MAX_ID;
 
 /// IPv4 networks that are accepted without `force`.
 const IPV4_NETWORK: &str = "^(([1-9]?[0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])[.]){3}([1-9]?[0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])/([89]|[12][0-9]|3[0-2])$";
@@ -20,7 +20,7 @@ const IPV6_NETWORKS: [&str; 3] = [
 ];
 /// "1h 30m" and a future point in time are accepted too.
 const LENGTH_OF_TIME: &str = "^([1-9][0-9]{0,5}s|[1-9][0-9]{0,3}m|[1-9][0-9]{0,2}h|[1-9][0-9]?d)$";
-const LONGEST_SECONDS: u32 = 366 * 24 * 3600;
+const MAX_SECONDS: u32 = 366 * 24 * 3600;
 
 fn of_type(kind: Type) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(SchemaType::Type(kind))
@@ -64,11 +64,11 @@ schemas! {
     FrameDigits => matching("^([0-9a-f]{2}){14,512}$");
     /// An event id, or a point in time.
     IdOrTime => OneOfBuilder::new()
-        .item(of_type(Type::Integer).minimum(Some(0u64)).maximum(Some(GREATEST_ID)))
+        .item(of_type(Type::Integer).minimum(Some(0u64)).maximum(Some(MAX_ID)))
         .item(text(KnownFormat::DateTime));
     /// Seconds, a text such as "10m", or null.
     LengthOfTime => OneOfBuilder::new()
-        .item(of_type(Type::Number).minimum(Some(1u32)).maximum(Some(LONGEST_SECONDS)))
+        .item(of_type(Type::Number).minimum(Some(1u32)).maximum(Some(MAX_SECONDS)))
         .item(matching(LENGTH_OF_TIME))
         .item(of_type(Type::Null));
 }

@@ -29,9 +29,9 @@ use tracing::{debug, info, warn};
 use super::Access;
 use crate::config::Listen;
 
-const MOST_CONNECTIONS: usize = 256;
+const MAX_CONNECTIONS: usize = 256;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-const LARGEST_HEAD: usize = 16 * 1024;
+const MAX_HEAD: usize = 16 * 1024;
 /// A connection whose client reads nothing of a response for this long is closed; otherwise a few such clients could
 /// keep all others out.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -98,8 +98,8 @@ impl Listeners {
         let (read_only, full) =
             (router.clone().layer(Extension(Access::Read)), router.layer(Extension(Access::Change)));
         // Idle connections that use up one limit do not keep the administrator out of the other listener.
-        let http_permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-        let unix_permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let http_permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let unix_permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -171,7 +171,7 @@ impl Server {
             }
         };
         let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
-            return debug!("more than {MOST_CONNECTIONS} connections: closed the newest");
+            return debug!("more than {MAX_CONNECTIONS} connections: closed the newest");
         };
         let (router, shutdown) = (router.clone(), self.shutdown.clone());
         self.connections.spawn(async move {
@@ -193,7 +193,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(LARGEST_HEAD)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {

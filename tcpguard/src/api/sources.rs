@@ -21,12 +21,12 @@ use super::{
 };
 use crate::{
     datapath::{DatapathError, maps::SourceMap},
-    monitor::{MOST_TOP_SOURCES, Snapshot, SourceOrder},
+    monitor::{MAX_TOP_SOURCES, Snapshot, SourceOrder},
     time::WallClock,
 };
 
 const DEFAULT_LIMIT: usize = 20;
-const MOST: usize = 100_000;
+const MAX_LIMIT: usize = 100_000;
 
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -64,7 +64,7 @@ pub(super) async fn sources(
     query: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(parameters) = query?;
-    let limit = limit(parameters.limit, DEFAULT_LIMIT, MOST)?;
+    let limit = limit(parameters.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
     let report = state.report()?;
     let order = match parameters.sort {
         Sort::Syn => SourceOrder::Syn,
@@ -72,9 +72,9 @@ pub(super) async fn sources(
         Sort::Dropped => SourceOrder::Dropped,
     };
     // Reading the whole table takes a while.
-    let turn = if limit > MOST_TOP_SOURCES { Some(state.permits.take(access).await?) } else { None };
+    let permit = if limit > MAX_TOP_SOURCES { Some(state.permits.take(access).await?) } else { None };
     let drops = report.drops();
-    heavy::answer(turn, move || Ok(top(&report.snapshot, &state.sources, order, limit, drops)?)).await
+    heavy::answer(permit, move || Ok(top(&report.snapshot, &state.sources, order, limit, drops)?)).await
 }
 
 /// Returns the first `limit` sources in this order, with their present counters. Blocks are only shown if `drops`.
@@ -85,7 +85,7 @@ pub(super) fn top(
     limit: usize,
     drops: bool,
 ) -> Result<Vec<Source>, DatapathError> {
-    let mut entries = if limit <= MOST_TOP_SOURCES {
+    let mut entries = if limit <= MAX_TOP_SOURCES {
         entries_of(snapshot.top_sources.addresses(), table)?
     } else {
         all_entries(table, order, snapshot.period, limit)?

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Number of events shown; the latest ones.
-const MOST_EVENTS: usize = 20;
+const MAX_EVENTS: usize = 20;
 
 /// Everything known about one source
 ///
@@ -81,13 +81,8 @@ fn events_about(network: Network, state: &ApiState) -> Vec<Event> {
         subject.is_some_and(|subject| subject.contains(network))
     };
     let events = state.events.list(None, usize::MAX);
-    let mut events: Vec<Event> = events
-        .iter()
-        .rev()
-        .filter(|event| is_about(event))
-        .take(MOST_EVENTS)
-        .map(|event| Event::clone(event))
-        .collect();
+    let mut events: Vec<Event> =
+        events.iter().rev().filter(|event| is_about(event)).take(MAX_EVENTS).map(|event| Event::clone(event)).collect();
     events.reverse();
     events
 }

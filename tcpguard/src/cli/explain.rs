@@ -18,9 +18,9 @@ use super::{
     load_config, print, print_json, runtime,
 };
 use crate::{
-    api::{MOST_FRAMES, model::Explanation},
+    api::{MAX_FRAMES, model::Explanation},
     explain::{
-        LONGEST_FRAME, SHORTEST_FRAME,
+        MAX_FRAME, MIN_FRAME,
         capture::{self, Capture, CaptureError, Segment},
         configuration,
     },
@@ -38,14 +38,14 @@ pub(super) struct Arguments {
     #[arg(long, value_enum, default_value_t = Segment::Syn)]
     segment: Segment,
     /// Maximum number of packets of a capture to explain
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=MOST_FRAMES as i64))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=MAX_FRAMES as i64))]
     limit: u32,
 }
 
 pub(super) fn explain(config: Option<&Path>, arguments: &Arguments) -> Result<()> {
     let capture = arguments.capture()?;
-    let too_short = capture.frames.iter().filter(|frame| frame.len() < SHORTEST_FRAME).count();
-    let frames: Vec<Vec<u8>> = capture.frames.into_iter().filter(|frame| frame.len() >= SHORTEST_FRAME).collect();
+    let too_short = capture.frames.iter().filter(|frame| frame.len() < MIN_FRAME).count();
+    let frames: Vec<Vec<u8>> = capture.frames.into_iter().filter(|frame| frame.len() >= MIN_FRAME).collect();
     let socket = arguments.asking.socket(config)?;
     let presence = client::presence(&socket);
     if presence == Presence::Forbidden {
@@ -56,7 +56,7 @@ pub(super) fn explain(config: Option<&Path>, arguments: &Arguments) -> Result<()
     }
     let explained: Vec<Explanation> = if presence == Presence::Listens {
         let digits: Vec<String> =
-            frames.iter().map(|frame| hex::encode(&frame[..frame.len().min(LONGEST_FRAME)])).collect();
+            frames.iter().map(|frame| hex::encode(&frame[..frame.len().min(MAX_FRAME)])).collect();
         arguments.asking.change(config, Method::POST, "/explain", Some(&json!({ "frames": digits })))?
     } else {
         eprintln!(
@@ -69,7 +69,7 @@ pub(super) fn explain(config: Option<&Path>, arguments: &Arguments) -> Result<()
         configuration::explain(&load_config(config)?, &frames)?.into_iter().map(Into::into).collect()
     };
     if too_short > 0 {
-        eprintln!("tcpguard: skipped {too_short} packets shorter than {SHORTEST_FRAME} bytes");
+        eprintln!("tcpguard: skipped {too_short} packets shorter than {MIN_FRAME} bytes");
     }
     if let Some(left_out) = &capture.left_out {
         eprintln!("tcpguard: {left_out}");

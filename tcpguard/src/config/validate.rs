@@ -23,9 +23,9 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Maximum length of an interface name in bytes (`IFNAMSIZ` without the terminating zero).
-const LONGEST_INTERFACE_NAME: usize = 15;
+const MAX_INTERFACE_NAME: usize = 15;
 /// Maximum length of a Unix socket's path in bytes (`sun_path` without the terminating zero).
-const LONGEST_SOCKET_PATH: usize = 107;
+const MAX_SOCKET_PATH: usize = 107;
 
 pub(super) fn validate(file: ConfigFile) -> Result<Config, Problem> {
     let defaults = Config::default();
@@ -73,7 +73,7 @@ fn interfaces(typed: Option<Spanned<Vec<String>>>) -> Result<Vec<String>, Proble
 pub(super) fn interfaces_problem(names: &[String]) -> Option<String> {
     for (index, name) in names.iter().enumerate() {
         let is_name = !name.is_empty()
-            && name.len() <= LONGEST_INTERFACE_NAME
+            && name.len() <= MAX_INTERFACE_NAME
             && !name.contains(|character: char| character == '/' || character.is_whitespace());
         if !is_name {
             return Some(format!("\"{name}\" cannot be the name of an interface"));
@@ -92,7 +92,7 @@ pub(super) fn interfaces_problem(names: &[String]) -> Option<String> {
 
 /// Returns the problem with this socket path, if it is invalid.
 pub(super) fn socket_problem(path: &Path) -> Option<String> {
-    let is_path = path.is_absolute() && path.as_os_str().len() <= LONGEST_SOCKET_PATH;
+    let is_path = path.is_absolute() && path.as_os_str().len() <= MAX_SOCKET_PATH;
     (!is_path).then(|| {
         format!("\"{}\" is not a valid socket path: it must start with / and have at most 107 bytes", path.display())
     })

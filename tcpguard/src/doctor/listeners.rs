@@ -7,7 +7,7 @@ use crate::kernel::{KernelView, Listener, LiveKernel};
 
 const AREA: &str = "listener";
 /// Minimum backlog: a smaller one fills up at rates that are not yet an attack.
-const LEAST_BACKLOG: u32 = 128;
+const MIN_BACKLOG: u32 = 128;
 
 /// Returns the listeners of this network namespace.
 pub(super) fn list() -> io::Result<Vec<Listener>> {
@@ -49,7 +49,7 @@ fn examine_port(port: u16, listeners: &[&Listener]) -> Finding {
             .fix("check the application: it is overloaded or stuck");
     }
     finding.fix_if(
-        smallest < LEAST_BACKLOG,
+        smallest < MIN_BACKLOG,
         format!("configure the application to listen with a backlog of 1024 or more (nginx: `listen {port} backlog=4096`) and restart it"),
     )
 }

@@ -14,11 +14,11 @@ use super::{Event, EventKind, Note, limit::RateLimit};
 use crate::store::{Record, Store};
 
 /// Events kept in memory.
-pub const MOST_KEPT: usize = 10_000;
+pub const MAX_KEPT: usize = 10_000;
 /// The greatest event id: 2^53 − 1, the largest integer that every JSON reader represents exactly.
-pub const GREATEST_ID: u64 = (1 << 53) - 1;
+pub const MAX_ID: u64 = (1 << 53) - 1;
 /// Events a subscriber may fall behind before it misses some.
-const MOST_BEHIND: usize = 1024;
+const MAX_BEHIND: usize = 1024;
 
 /// The event log. Clones share it.
 #[derive(Clone)]
@@ -48,7 +48,7 @@ impl EventLog {
         let last_id = past.last().map_or(0, |event| event.id);
         let events = past.into_iter().map(Arc::new).collect();
         let state = Mutex::new(Recorded { events, last_id, limit: RateLimit::default() });
-        Self(Arc::new(Shared { state, followers: broadcast::channel(MOST_BEHIND).0, store }))
+        Self(Arc::new(Shared { state, followers: broadcast::channel(MAX_BEHIND).0, store }))
     }
 
     /// Records `note`, unless its kind exceeds the rate limit.
@@ -73,7 +73,7 @@ impl EventLog {
         event.id = state.last_id;
         info!("{}{}", if event.watch_only { "would be: " } else { "" }, event.message);
         let event = Arc::new(event);
-        if state.events.len() == MOST_KEPT {
+        if state.events.len() == MAX_KEPT {
             state.events.pop_front();
         }
         state.events.push_back(Arc::clone(&event));
@@ -129,7 +129,7 @@ impl std::str::FromStr for Since {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let id = text.parse().ok().filter(|id| *id <= GREATEST_ID).map(Self::Id);
+        let id = text.parse().ok().filter(|id| *id <= MAX_ID).map(Self::Id);
         id.or_else(|| text.parse().ok().map(Self::Time))
             .ok_or_else(|| format!("\"{text}\" is neither an event's id nor a time such as 2026-11-20T08:00:00Z"))
     }
@@ -146,11 +146,11 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_order_kept() {
         let log = EventLog::in_memory();
-        for n in 0..MOST_KEPT + 500 {
+        for n in 0..MAX_KEPT + 500 {
             log.keep(&mut log.lock(), note(n));
         }
         let all = log.list(None, usize::MAX);
-        assert_eq!((all.len(), all[0].id, all[MOST_KEPT - 1].id), (MOST_KEPT, 501, MOST_KEPT as u64 + 500));
+        assert_eq!((all.len(), all[0].id, all[MAX_KEPT - 1].id), (MAX_KEPT, 501, MAX_KEPT as u64 + 500));
         let after = log.list(Some(Since::Id(600)), 2);
         assert_eq!(after.iter().map(|event| event.id).collect::<Vec<_>>(), [601, 602]);
     }

@@ -30,9 +30,9 @@ pub use stage::decided_by;
 pub use tcpguard_common::abi::counters::Stage;
 
 /// Maximum number of bytes of a frame that are examined; no header is longer.
-pub const LONGEST_FRAME: usize = 512;
+pub const MAX_FRAME: usize = 512;
 /// Minimum length of a frame: the kernel does not run XDP programs on shorter ones.
-pub const SHORTEST_FRAME: usize = 14;
+pub const MIN_FRAME: usize = 14;
 
 /// The verdict on a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl<'a> Explainer<'a> {
     /// # Errors
     /// Returns an error if the kernel does not run the program on the frame, or the state cannot be copied.
     pub fn explain(&mut self, frame: &[u8]) -> Result<Explanation, DatapathError> {
-        let frame = &frame[..frame.len().min(LONGEST_FRAME)];
+        let frame = &frame[..frame.len().min(MAX_FRAME)];
         let segment = parse(&Bytes(frame));
         if let Ok(segment) = &segment {
             // For each frame, because no handshake completes in the twin: the live state takes precedence.

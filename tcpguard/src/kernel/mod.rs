@@ -54,7 +54,7 @@ impl Listener {
     }
 }
 
-/// The half-open handshakes: their counts, and up to [`MOST_ROWS`] rows.
+/// The half-open handshakes: their counts, and up to [`MAX_ROWS`] rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HalfOpenTable {
     /// All half-open handshakes.
@@ -63,7 +63,7 @@ pub struct HalfOpenTable {
     pub retried: usize,
     /// The same counts by local port.
     pub by_port: BTreeMap<u16, PortHalfOpen>,
-    /// The first [`MOST_ROWS`] handshakes.
+    /// The first [`MAX_ROWS`] handshakes.
     pub rows: Vec<HalfOpen>,
 }
 
@@ -77,10 +77,10 @@ pub struct PortHalfOpen {
 }
 
 /// The maximum number of rows kept; further ones are only counted. Backlogs keep the number well below this.
-pub const MOST_ROWS: usize = 65_536;
+pub const MAX_ROWS: usize = 65_536;
 
 impl HalfOpenTable {
-    /// Counts a handshake, and keeps its row while there are fewer than [`MOST_ROWS`].
+    /// Counts a handshake, and keeps its row while there are fewer than [`MAX_ROWS`].
     pub fn add(&mut self, row: HalfOpen) {
         let is_retried = usize::from(row.retransmits > 0);
         self.total += 1;
@@ -88,7 +88,7 @@ impl HalfOpenTable {
         let port = self.by_port.entry(row.local.port()).or_default();
         port.total += 1;
         port.retried += is_retried;
-        if self.rows.len() < MOST_ROWS {
+        if self.rows.len() < MAX_ROWS {
             self.rows.push(row);
         }
     }

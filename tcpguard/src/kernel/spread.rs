@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, net::IpAddr};
 use ipnet::IpNet;
 
 /// The minimum number of rows for a statement about their spread.
-const FEWEST: usize = 16;
+const MIN_SAMPLE: usize = 16;
 
 /// The distribution of half-open handshakes over addresses and networks (/24, /64).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Spread {
             return Self::Empty;
         };
         let counts = [rows, addresses.len(), networks.len()];
-        if rows < FEWEST {
+        if rows < MIN_SAMPLE {
             Self::TooFew { rows }
         } else if addresses.len() * 10 <= rows {
             Self::FewSources { counts: [rows, addresses.len()], most: (*address, *from_address) }

@@ -10,7 +10,7 @@ use std::{
 use crate::network::Network;
 
 /// The maximum size of a file in bytes.
-const LARGEST: u64 = 64 * 1024 * 1024;
+const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The contents of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -44,9 +44,9 @@ impl Stamp {
 /// Returns an error if it cannot be read or is too large.
 pub fn read(path: &Path) -> io::Result<Listing> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::other(format!("the file is larger than {} MiB", LARGEST / 1024 / 1024)));
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::other(format!("the file is larger than {} MiB", MAX_FILE_BYTES / 1024 / 1024)));
     }
     Ok(parse(&String::from_utf8_lossy(&bytes)))
 }

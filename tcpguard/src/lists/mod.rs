@@ -32,13 +32,13 @@ use book::{Item, ListBook};
 pub use entry::{Entry, ListName, Origin};
 
 /// The longest duration of an entry.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+const MAX_EXPIRY: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The maximum length of a reason, in characters.
-const LONGEST_REASON: usize = 200;
+const MAX_REASON: usize = 200;
 /// How many networks are copied at once.
 const PORTION: usize = 4096;
 /// How many invalid lines of a file are reported one by one.
-const MOST_PROBLEMS: usize = 10;
+const MAX_PROBLEMS: usize = 10;
 
 /// The reason a list was not changed.
 #[derive(Debug, Error)]
@@ -56,7 +56,7 @@ pub enum ListError {
     #[error("an entry may last from a second to 366 days, not {0:?}; without a duration it lasts until it is removed")]
     BadExpiry(Duration),
     /// The reason is too long.
-    #[error("a reason may have up to {LONGEST_REASON} characters")]
+    #[error("a reason may have up to {MAX_REASON} characters")]
     LongReason,
     /// The list has no such entry.
     #[error("{network} is not on the {list} list{hint}")]
@@ -192,7 +192,7 @@ impl Lists {
             return Err(ListError::TooWide(network));
         }
         check_duration(lasts)?;
-        if reason.is_some_and(|reason| reason.chars().count() > LONGEST_REASON) {
+        if reason.is_some_and(|reason| reason.chars().count() > MAX_REASON) {
             return Err(ListError::LongReason);
         }
         let until = lasts.map_or(FOREVER, |lasts| self.time.after(lasts));
@@ -370,11 +370,11 @@ impl Lists {
     fn take_file(&self, path: &std::path::Path, listing: files::Listing) {
         let name = path.display().to_string();
         let count = listing.networks.len();
-        for (line, problem) in listing.problems.iter().take(MOST_PROBLEMS) {
+        for (line, problem) in listing.problems.iter().take(MAX_PROBLEMS) {
             let message = format!("{name}:{line}: {problem}; the line is ignored");
             self.events.record(Note::new(EventKind::ListProblem, message).about(&name));
         }
-        if let Some(more) = listing.problems.len().checked_sub(MOST_PROBLEMS).filter(|more| *more > 0) {
+        if let Some(more) = listing.problems.len().checked_sub(MAX_PROBLEMS).filter(|more| *more > 0) {
             let message = format!("{name}: {more} more lines are invalid and ignored");
             self.events.record(Note::new(EventKind::ListProblem, message).about(&name));
         }
@@ -396,7 +396,7 @@ impl Lists {
 /// Returns an error if it is shorter than a second or longer than 366 days.
 pub fn check_duration(lasts: Option<Duration>) -> Result<(), ListError> {
     match lasts {
-        Some(lasts) if lasts < Duration::from_secs(1) || lasts > LONGEST => Err(ListError::BadExpiry(lasts)),
+        Some(lasts) if lasts < Duration::from_secs(1) || lasts > MAX_EXPIRY => Err(ListError::BadExpiry(lasts)),
         _ => Ok(()),
     }
 }

@@ -34,7 +34,7 @@ pub use prefixes::{PrefixReading, PrefixSnapshot};
 pub use pressure::{Pressure, Readings};
 pub use rates::Rates;
 pub use snapshot::Snapshot;
-pub use sources::{MOST_TOP_SOURCES, SourceOrder, SourceReading, TopSources};
+pub use sources::{MAX_TOP_SOURCES, SourceOrder, SourceReading, TopSources};
 
 use half_open::HandshakeWindow;
 use ports::PortReader;

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How many ports without a listener are reported: those with the most SYNs.
-const MOST_CLOSED_PORTS: usize = 32;
+const MAX_CLOSED_PORTS: usize = 32;
 
 /// The account of one port. Counts are totals of the datapath unless stated otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,7 +133,7 @@ fn assemble(
         .map(|(port, snapshot)| PortSnapshot { port, ..snapshot })
         .partition(|snapshot| snapshot.backlog > 0 || services.contains(&snapshot.port));
     closed.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.syn));
-    closed.truncate(MOST_CLOSED_PORTS);
+    closed.truncate(MAX_CLOSED_PORTS);
     open.append(&mut closed);
     open.sort_by_key(|snapshot| snapshot.port);
     open
@@ -195,6 +195,6 @@ mod tests {
         let syn =
             (1..=60_000).map(|port| (port, PortSyns { syn: 1, not_begun: 0, restrained: 0, ..PortSyns::default() }));
         let ports = assemble(syn, &BTreeMap::new(), &[], &HalfOpenTable::default(), &BTreeSet::new());
-        assert_eq!(ports.len(), MOST_CLOSED_PORTS);
+        assert_eq!(ports.len(), MAX_CLOSED_PORTS);
     }
 }

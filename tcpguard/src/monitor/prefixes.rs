@@ -12,11 +12,11 @@ use crate::datapath::{
 
 const TOP: usize = 20;
 /// Prefixes with fewer SYNs than this are not tracked.
-const FEWEST_SYN: u64 = 16;
+const MIN_SYN: u64 = 16;
 /// How many prefixes are tracked at most.
-const MOST_FOLLOWED: usize = 16_384;
+const MAX_FOLLOWED: usize = 16_384;
 /// How many prefixes are judged at most: those with the most half-open handshakes.
-const MOST_SUSPECTS: usize = 64;
+const MAX_SUSPECTS: usize = 64;
 
 /// The account of one prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +114,8 @@ fn follow(
 ) -> Vec<PrefixReading> {
     let mut readings = Vec::new();
     histories.retain(|network, _| accounts.contains_key(network));
-    for (network, account) in accounts.iter().filter(|(_, account)| account.syn >= FEWEST_SYN) {
-        if histories.len() >= MOST_FOLLOWED && !histories.contains_key(network) {
+    for (network, account) in accounts.iter().filter(|(_, account)| account.syn >= MIN_SYN) {
+        if histories.len() >= MAX_FOLLOWED && !histories.contains_key(network) {
             continue;
         }
         let history = histories.entry(*network).or_default();
@@ -136,7 +136,7 @@ fn follow(
         }
     }
     readings.sort_by_key(|reading| (Reverse(reading.half_open), reading.network));
-    readings.truncate(MOST_SUSPECTS);
+    readings.truncate(MAX_SUSPECTS);
     readings
 }
 
@@ -170,8 +170,8 @@ mod tests {
     fn a_flood_of_networks_is_not_followed_without_bound() {
         let mut histories = HashMap::new();
         let accounts = (0..100_000u32).map(|n| (Ipv4Addr::from(n << 8).into(), account(20, 0))).collect();
-        assert_eq!(follow(&mut histories, &accounts, 1).len(), MOST_SUSPECTS);
-        assert_eq!(histories.len(), MOST_FOLLOWED);
+        assert_eq!(follow(&mut histories, &accounts, 1).len(), MAX_SUSPECTS);
+        assert_eq!(histories.len(), MAX_FOLLOWED);
         follow(&mut histories, &HashMap::new(), 1);
         assert!(histories.is_empty());
     }

@@ -15,11 +15,11 @@ use crate::datapath::{
 };
 
 /// How many sources are kept for each order.
-pub const MOST_TOP_SOURCES: usize = 256;
+pub const MAX_TOP_SOURCES: usize = 256;
 /// How many busy sources are remembered between rounds.
-const MOST_BUSY: usize = 1024;
+const MAX_BUSY: usize = 1024;
 /// How many sources over their limit one round collects.
-const MOST_OVER_LIMIT: usize = 4096;
+const MAX_OVER_LIMIT: usize = 4096;
 /// Batches of the table read per tick. A round over a table of 200,000 entries takes five seconds.
 const BATCHES_PER_TICK: usize = 4;
 /// Rounds between two rebuilds of the filter of known sources.
@@ -224,12 +224,12 @@ impl SourceWatch {
         Ok(readings)
     }
 
-    /// Adds a source that became busy to the top sources, until [`MOST_BUSY`] others have become busy since.
+    /// Adds a source that became busy to the top sources, until [`MAX_BUSY`] others have become busy since.
     pub fn note_busy(&mut self, source: Address) {
         if self.busy.contains(&source) {
             return;
         }
-        if self.busy.len() == MOST_BUSY {
+        if self.busy.len() == MAX_BUSY {
             self.busy.pop_front();
         }
         self.busy.push_back(source);
@@ -253,7 +253,7 @@ impl SourceWatch {
 impl Round {
     fn note(&mut self, source: Address, entry: &SourceEntry, period: u32, limit: u64) {
         self.entries += 1;
-        if self.over_limit.len() < MOST_OVER_LIMIT && SourceOrder::HalfOpen.weight(entry, period) > limit {
+        if self.over_limit.len() < MAX_OVER_LIMIT && SourceOrder::HalfOpen.weight(entry, period) > limit {
             self.over_limit.push(source);
         }
         for (order, leaders) in SourceOrder::ALL.into_iter().zip(&mut self.leaders) {
@@ -277,16 +277,16 @@ impl Leaders {
             return;
         }
         self.sources.push((weight, source));
-        if self.sources.len() == 2 * MOST_TOP_SOURCES {
-            self.sources.select_nth_unstable_by(MOST_TOP_SOURCES, |left, right| right.cmp(left));
-            self.sources.truncate(MOST_TOP_SOURCES);
+        if self.sources.len() == 2 * MAX_TOP_SOURCES {
+            self.sources.select_nth_unstable_by(MAX_TOP_SOURCES, |left, right| right.cmp(left));
+            self.sources.truncate(MAX_TOP_SOURCES);
             self.least = self.sources.iter().map(|(weight, _)| *weight).min().unwrap_or(0);
         }
     }
 
     fn into_addresses(mut self) -> Vec<Address> {
         self.sources.sort_unstable_by(|left, right| right.cmp(left));
-        self.sources.truncate(MOST_TOP_SOURCES);
+        self.sources.truncate(MAX_TOP_SOURCES);
         self.sources.into_iter().map(|(_, source)| source).collect()
     }
 }
@@ -308,11 +308,11 @@ mod tests {
             .map(|n| (u64::from(n.wrapping_mul(2_654_435_761) % 100_003), Ipv4Addr::from(n).into()))
             .collect();
         expected.sort_unstable_by(|left, right| right.cmp(left));
-        let least = expected[MOST_TOP_SOURCES - 1].0;
+        let least = expected[MAX_TOP_SOURCES - 1].0;
         let found: Vec<Address> = leaders.into_addresses();
-        assert_eq!(found.len(), MOST_TOP_SOURCES);
+        assert_eq!(found.len(), MAX_TOP_SOURCES);
         let heavier = expected.iter().filter(|(weight, _)| *weight > least);
-        assert!(heavier.clone().count() > MOST_TOP_SOURCES - 5);
+        assert!(heavier.clone().count() > MAX_TOP_SOURCES - 5);
         for (_, source) in heavier {
             assert!(found.contains(source), "{source} is missing");
         }
@@ -330,6 +330,6 @@ mod tests {
         assert_eq!(round.entries, 1000);
         assert_eq!(round.over_limit.len(), 1000);
         let leaders = round.leaders.map(Leaders::into_addresses).concat();
-        assert_eq!(TopSources::of(leaders).0.len(), MOST_TOP_SOURCES);
+        assert_eq!(TopSources::of(leaders).0.len(), MAX_TOP_SOURCES);
     }
 }

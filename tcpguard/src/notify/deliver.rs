@@ -21,7 +21,7 @@ use crate::config::Notify;
 /// Delay before the first retry; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Maximum number of bytes of a command's standard error included in a message.
-const LONGEST_COMPLAINT: usize = 200;
+const MAX_COMPLAINT: usize = 200;
 /// How long to wait for the rest of a command's standard error after it has exited.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -74,7 +74,7 @@ async fn read_complaints(output: Option<ChildStderr>) -> String {
     let Some(mut output) = output else { return String::new() };
     let (mut said, mut chunk) = (Vec::new(), [0; 1024]);
     while let Ok(read @ 1..) = output.read(&mut chunk).await {
-        let room = LONGEST_COMPLAINT.saturating_sub(said.len());
+        let room = MAX_COMPLAINT.saturating_sub(said.len());
         said.extend_from_slice(&chunk[..read.min(room)]);
     }
     String::from_utf8_lossy(&said).trim().to_owned()

@@ -6,8 +6,8 @@ use crate::{kernel::Listener, monitor::PortSnapshot};
 /// A backlog is too small if at least this share of it is in use.
 const TIGHT: f64 = 0.8;
 /// The lowest and highest backlog that is advised; 65,535 was the kernel's maximum before 5.4.
-const LEAST: u64 = 1024;
-const MOST: u64 = 65_535;
+const MIN_BACKLOG: u64 = 1024;
+const MAX_BACKLOG: u64 = 65_535;
 
 /// Advice for one port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ fn advise_port(
         return None;
     }
     // One second of SYNs: an answer takes less, and a lost one is requested again after that.
-    let needed = (syn_per_second as u64).max(2 * port.half_open).next_power_of_two().clamp(LEAST, MOST);
+    let needed = (syn_per_second as u64).max(2 * port.half_open).next_power_of_two().clamp(MIN_BACKLOG, MAX_BACKLOG);
     if needed <= smallest {
         return None;
     }

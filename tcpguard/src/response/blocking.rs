@@ -6,7 +6,7 @@ use tracing::error;
 
 use super::{
     blocks::{Block, BlockBook, BlockDecision},
-    reporter::AttackReport,
+    reporter::Reporter,
 };
 use crate::{
     config::Config,
@@ -70,7 +70,7 @@ impl Blocker {
         offenders: &Offenders,
         snapshot: &Snapshot,
         datapath: &Datapath,
-        report: &mut AttackReport,
+        report: &mut Reporter,
         at: Duration,
     ) {
         for offender in &offenders.prefixes {
@@ -139,7 +139,7 @@ impl Blocker {
         }
     }
 
-    fn block_prefix(&mut self, offender: &Offender, snapshot: &Snapshot, report: &mut AttackReport, at: Duration) {
+    fn block_prefix(&mut self, offender: &Offender, snapshot: &Snapshot, report: &mut Reporter, at: Duration) {
         let network = Network::at(offender.address, self.prefix_lengths);
         // No source has an address in a prefix around the IPv4-mapped addresses, and a block of it would apply to all
         // of IPv4.
@@ -168,7 +168,7 @@ impl Blocker {
         offender: &Offender,
         snapshot: &Snapshot,
         datapath: &Datapath,
-        report: &mut AttackReport,
+        report: &mut Reporter,
         at: Duration,
     ) {
         let network = Network::of(offender.address);

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use crate::{network::Network, store::SavedBlock, time::PersistentTime};
 
 /// How many records are kept at most; those whose block ended first are discarded first.
-const MOST: usize = 65_536;
+const MAX_BLOCKS: usize = 65_536;
 
 /// The record of a source or prefix that was blocked.
 #[derive(Clone, Copy, Debug)]
@@ -126,15 +126,15 @@ impl BlockBook {
     }
 
     fn make_room(&mut self, at: Duration) {
-        if self.records.len() < MOST {
+        if self.records.len() < MAX_BLOCKS {
             return;
         }
         self.records.retain(|_, record| at < record.until + record.lasts);
-        if self.records.len() < MOST {
+        if self.records.len() < MAX_BLOCKS {
             return;
         }
         let mut ends: Vec<Duration> = self.records.values().map(|record| record.until).collect();
-        let (_, median, _) = ends.select_nth_unstable(MOST / 16);
+        let (_, median, _) = ends.select_nth_unstable(MAX_BLOCKS / 16);
         let least = *median;
         self.records.retain(|_, record| record.until > least);
     }
@@ -214,10 +214,10 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let mut book = book();
-        for n in 0..3 * MOST as u32 {
+        for n in 0..3 * MAX_BLOCKS as u32 {
             let who = Network::of(std::net::Ipv4Addr::from(n).into());
             assert!(matches!(book.decide(who, 100, 64, SECOND * n / 1000), BlockDecision::Block { .. }));
-            assert!(book.records.len() <= MOST);
+            assert!(book.records.len() <= MAX_BLOCKS);
         }
     }
 }

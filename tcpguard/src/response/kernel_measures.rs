@@ -6,7 +6,7 @@ use tracing::error;
 
 use super::{
     BacklogAdvice, COOKIES_SETTING, KernelSettings, SettingOutcome, backlog_advice,
-    reporter::{self, AttackReport},
+    reporter::{self, Reporter},
 };
 use crate::{
     config::Config,
@@ -75,7 +75,7 @@ impl KernelMeasures {
         level: u8,
         for_cookies: Vec<(&'static str, u64)>,
         cookies_until: u64,
-        report: &mut AttackReport,
+        report: &mut Reporter,
     ) {
         let is_calm = judgement.state.phase() == Phase::Calm;
         if is_calm {

@@ -50,7 +50,7 @@ pub use kernel_settings::{
     COOKIES_SETTING, ChangedSetting, KernelSettings, Restored, SettingError, SettingOutcome, TIMESTAMPS_SETTING,
 };
 use payload::PayloadControl;
-use reporter::AttackReport;
+use reporter::Reporter;
 
 /// The measures in force.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +86,7 @@ pub struct Enforcer {
     kernel: KernelMeasures,
     payload: PayloadControl,
     lists: Lists,
-    report: AttackReport,
+    report: Reporter,
 }
 
 impl Enforcer {
@@ -116,7 +116,7 @@ impl Enforcer {
             kernel,
             payload: PayloadControl::new(payload, config.services.clone()),
             lists,
-            report: AttackReport::new(events, level),
+            report: Reporter::new(events, level),
         })
     }
 

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What was reported about the attack in progress.
-pub(super) struct AttackReport {
+pub(super) struct Reporter {
     events: EventLog,
     /// `syn_attack_protect`.
     level: u8,
@@ -23,7 +23,7 @@ pub(super) struct AttackReport {
     settings: BTreeSet<&'static str>,
 }
 
-impl AttackReport {
+impl Reporter {
     pub const fn new(events: EventLog, level: u8) -> Self {
         Self { events, level, running: None, slow_ports: BTreeSet::new(), settings: BTreeSet::new() }
     }
@@ -105,7 +105,7 @@ impl AttackReport {
         if offence.ports > 1 {
             evidence.push(format!("about {} different ports", offence.ports));
         }
-        let again = if times > 1 { format!(", for the {times}. time") } else { String::new() };
+        let again = if times > 1 { format!(" ({} block)", ordinal(times)) } else { String::new() };
         let is_done = self.level == 2;
         let message = format!(
             "{who} {} blocked for {lasts:?}{again}: {}",
@@ -138,6 +138,24 @@ impl AttackReport {
     /// Allows the next attack to report settings again.
     pub fn forget_settings(&mut self) {
         self.settings.clear();
+    }
+}
+
+/// Returns a number as in "second" or "12th".
+fn ordinal(number: u32) -> String {
+    match number {
+        1 => "first".to_owned(),
+        2 => "second".to_owned(),
+        3 => "third".to_owned(),
+        _ => {
+            let suffix = match (number % 10, number % 100) {
+                (1, last) if last != 11 => "st",
+                (2, last) if last != 12 => "nd",
+                (3, last) if last != 13 => "rd",
+                _ => "th",
+            };
+            format!("{number}{suffix}")
+        }
     }
 }
 
@@ -184,4 +202,18 @@ fn describe(scope: Scope, services: &[Service]) -> String {
 
 fn evidence(changes: &[Change]) -> Vec<String> {
     changes.iter().flat_map(|change| &change.evidence).map(Evidence::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_numbered_in_words_and_then_in_digits() {
+        let numbered = [1, 2, 3, 4, 11, 12, 13, 21, 22, 103, 111].map(ordinal);
+        assert_eq!(
+            numbered,
+            ["first", "second", "third", "4th", "11th", "12th", "13th", "21st", "22nd", "103rd", "111th"]
+        );
+    }
 }

@@ -7,9 +7,12 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use tcpguard_common::address::Address;
 
-use super::*;
+use super::{
+    blocks::{BlockBook, BlockDecision},
+    *,
+};
 use crate::{
-    detect::{Observation, Policy, State, detect},
+    detect::{Observation, Phase, Policy, State, detect},
     kernel::{HalfOpenTable, TcpExt},
     monitor::{HalfOpenCounts, Pressure, Rates, Readings, SourceReading, TICK, TopSources},
     record::Recorded,
@@ -89,7 +92,7 @@ impl World {
         let half_open = self.half_open as u64;
         let readings = Readings {
             half_open: HalfOpenCounts { kernel: half_open.min(512), kernel_retried: 0, datapath: half_open },
-            half_open_coming: rate * LIFETIME as u64,
+            half_open_coming: rate * HANDSHAKE_LIFETIME.as_secs(),
             ..Readings::default()
         };
         let share = half_open / u64::from(sources.max(1));
@@ -139,7 +142,7 @@ fn snapshot(seen: &Recorded, at: Duration) -> Snapshot {
 struct Day {
     world: World,
     policy: Policy,
-    report: AttackReport,
+    report: Reporter,
     book: BlockBook,
     state: State,
     at: Duration,
@@ -159,7 +162,7 @@ impl Day {
         Self {
             world,
             policy: Policy::of(&Config::default()),
-            report: AttackReport::new(EventLog::in_memory(), 2),
+            report: Reporter::new(EventLog::in_memory(), 2),
             book: BlockBook::new(Duration::from_secs(60), Duration::from_secs(3600)),
             state: State::default(),
             at: Duration::ZERO,
@@ -189,8 +192,8 @@ impl Day {
         self.counts[1] += u32::from(is_calm == [false, true]);
         self.report.tell(&judgement, &snapshot, &[], at);
         for offence in &judgement.offenders.sources {
-            let sentence = self.book.sentence(Network::of(offence.address), offence.let_in, offence.limit, at);
-            self.counts[2] += u32::from(matches!(sentence, BlockDecision::Block { .. }));
+            let decision = self.book.decide(Network::of(offence.address), offence.let_in, offence.limit, at);
+            self.counts[2] += u32::from(matches!(decision, BlockDecision::Block { .. }));
         }
         self.state = judgement.state;
     }

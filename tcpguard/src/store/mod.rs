@@ -31,9 +31,9 @@ use crate::{
 };
 
 /// Records that may be queued for writing.
-const MOST_WAITING: usize = 4096;
+const MAX_WAITING: usize = 4096;
 /// Records written in one transaction.
-const MOST_AT_ONCE: usize = 256;
+const MAX_AT_ONCE: usize = 256;
 
 /// Why the store cannot be opened.
 #[derive(Debug, Error)]
@@ -136,7 +136,7 @@ pub struct Saved {
     pub situation: Option<Situation>,
 }
 
-enum Command {
+enum Request {
     Write(Record),
     Flush(SyncSender<()>),
 }
@@ -149,7 +149,7 @@ pub struct Store(Option<Arc<Writer>>);
 struct Writer {
     /// Whether the queue is full; used to warn only once until there is room again.
     is_behind: AtomicBool,
-    orders: Option<SyncSender<Command>>,
+    requests: Option<SyncSender<Request>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -171,8 +171,8 @@ impl Store {
     /// Queues `record` for writing. If the queue is full, the record is lost.
     pub fn write(&self, record: Record) {
         let Some(writer) = &self.0 else { return };
-        let Some(orders) = &writer.orders else { return };
-        let is_full = matches!(orders.try_send(Command::Write(record)), Err(TrySendError::Full(_)));
+        let Some(requests) = &writer.requests else { return };
+        let is_full = matches!(requests.try_send(Request::Write(record)), Err(TrySendError::Full(_)));
         if is_full != writer.is_behind.swap(is_full, Ordering::Relaxed) && is_full {
             warn!("the store is too slow: some events, blocks or list entries will not survive a restart");
         }
@@ -181,8 +181,8 @@ impl Store {
     /// Waits until all queued records are written.
     pub fn flush(&self) {
         let (done, wait) = sync_channel(1);
-        if let Some(orders) = self.0.as_ref().and_then(|writer| writer.orders.as_ref())
-            && orders.send(Command::Flush(done)).is_ok()
+        if let Some(requests) = self.0.as_ref().and_then(|writer| writer.requests.as_ref())
+            && requests.send(Request::Flush(done)).is_ok()
         {
             // An error means that the thread has ended, so there is nothing to wait for.
             wait.recv().ok();
@@ -192,7 +192,7 @@ impl Store {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        drop(self.orders.take());
+        drop(self.requests.take());
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -213,12 +213,12 @@ fn try_open(path: &Path) -> Result<(Writer, Saved), StoreError> {
         }
         opened => opened.map_err(failed)?,
     };
-    let (orders, received) = sync_channel(MOST_WAITING);
+    let (requests, received) = sync_channel(MAX_WAITING);
     let thread = std::thread::Builder::new()
         .name("tcpguard-store".to_owned())
         .spawn(move || write_all(&connection, &received))
         .map_err(StoreError::Thread)?;
-    Ok((Writer { is_behind: AtomicBool::new(false), orders: Some(orders), thread: Some(thread) }, saved))
+    Ok((Writer { is_behind: AtomicBool::new(false), requests: Some(requests), thread: Some(thread) }, saved))
 }
 
 fn is_damaged(error: &rusqlite::Error) -> bool {
@@ -246,13 +246,13 @@ fn set_aside(path: &Path, error: &rusqlite::Error) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn write_all(connection: &Connection, orders: &Receiver<Command>) {
+fn write_all(connection: &Connection, requests: &Receiver<Request>) {
     let mut is_failing = false;
-    while let Ok(first) = orders.recv() {
-        let batch = std::iter::once(first).chain(orders.try_iter().take(MOST_AT_ONCE)).collect::<Vec<_>>();
+    while let Ok(first) = requests.recv() {
+        let batch = std::iter::once(first).chain(requests.try_iter().take(MAX_AT_ONCE)).collect::<Vec<_>>();
         let records = batch.iter().filter_map(|order| match order {
-            Command::Write(record) => Some(record),
-            Command::Flush(_) => None,
+            Request::Write(record) => Some(record),
+            Request::Flush(_) => None,
         });
         fault::point("writing to the store");
         match schema::write(connection, records) {
@@ -270,7 +270,7 @@ fn write_all(connection: &Connection, orders: &Receiver<Command>) {
             }
         }
         for order in batch {
-            if let Command::Flush(done) = order {
+            if let Request::Flush(done) = order {
                 // An error means that the caller no longer waits.
                 done.send(()).ok();
             }

@@ -9,11 +9,11 @@ use super::{Record, Saved, SavedBlock, SavedEntry};
 use crate::{events::Event, lists::ListName, network::Network};
 
 /// Events kept in the store.
-const MOST_STORED: u64 = 100_000;
+const MAX_STORED: u64 = 100_000;
 /// Events read at startup.
-const MOST_READ: usize = 1000;
+const MAX_READ: usize = 1000;
 /// Blocks kept; the ones written longest ago are deleted first.
-const MOST_BLOCKS: usize = 65_536;
+const MAX_BLOCKS: usize = 65_536;
 
 /// Tables are only ever added, so an older version ignores the tables it does not know and finds the ones it does.
 const SCHEMA: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 2000;
@@ -41,7 +41,7 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<(Connection, Saved)> {
 }
 
 fn events(connection: &Connection) -> rusqlite::Result<Vec<Event>> {
-    let latest = format!("SELECT body FROM events ORDER BY id DESC LIMIT {MOST_READ}");
+    let latest = format!("SELECT body FROM events ORDER BY id DESC LIMIT {MAX_READ}");
     let mut events = rows(connection, &latest, |row| json(row, 0))?;
     events.reverse();
     Ok(events)
@@ -112,7 +112,7 @@ pub(super) fn write<'a>(connection: &Connection, records: impl Iterator<Item = &
 fn write_event(connection: &Connection, event: &Event) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached("INSERT OR REPLACE INTO events VALUES (?1, ?2, ?3, ?4)")?;
     insert.execute(params![event.id, event.time.to_string(), event.kind.name(), to_json(event)?])?;
-    if let Some(oldest) = event.id.checked_sub(MOST_STORED) {
+    if let Some(oldest) = event.id.checked_sub(MAX_STORED) {
         connection.prepare_cached("DELETE FROM events WHERE id <= ?1")?.execute([oldest])?;
     }
     Ok(())
@@ -134,7 +134,7 @@ fn write_block(connection: &Connection, block: &SavedBlock) -> rusqlite::Result<
         block.let_in as i64,
         to_json(&block.until)?
     ])?;
-    let old = format!("DELETE FROM blocks WHERE written <= (SELECT max(written) FROM blocks) - {MOST_BLOCKS}");
+    let old = format!("DELETE FROM blocks WHERE written <= (SELECT max(written) FROM blocks) - {MAX_BLOCKS}");
     connection.prepare_cached(&old)?.execute([]).map(drop)
 }
 

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 
 /// A smaller deviation within one tick is due to a clock adjustment or a late reading.
-const LEAST_JUMP: SignedDuration = SignedDuration::from_secs(2);
+const MIN_JUMP: SignedDuration = SignedDuration::from_secs(2);
 
 /// Three clocks, read at the same time.
 #[derive(Clone, Copy, Debug)]
@@ -42,14 +42,14 @@ impl ClockWatch {
         let ran = signed(now.running.saturating_sub(before.running));
         let existed = signed(now.existing.saturating_sub(before.existing));
         let slept = existed - ran;
-        if slept >= LEAST_JUMP {
+        if slept >= MIN_JUMP {
             return Some(format!(
                 "the host was suspended for {}; blocks, limits and list entries continue where they were",
                 rounded(slept)
             ));
         }
         let jump = now.wall.duration_since(before.wall) - existed;
-        (jump.abs() >= LEAST_JUMP).then(|| {
+        (jump.abs() >= MIN_JUMP).then(|| {
             let how = if jump.is_negative() { "back" } else { "ahead" };
             format!(
                 "the clock was set {how} by {}; blocks, limits and list entries use another clock, and only \

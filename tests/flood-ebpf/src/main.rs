@@ -30,7 +30,7 @@ static PLAN: Global<Plan> = Global::new(Plan {
     seed: 1,
     source_base: 0,
     sources: 1,
-    link_header: [0; plan::LONGEST_LINK_HEADER],
+    link_header: [0; plan::MAX_LINK_HEADER],
     link_header_words: 0,
     source_offset: 0,
     is_ipv6: 0,

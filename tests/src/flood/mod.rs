@@ -16,25 +16,23 @@ use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, MapData},
-    programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, xdp::XdpMode},
+    programs::{TestRun, TestRunAttrs, TestRunOptions},
 };
-use plan::{LONGEST_TEMPLATE, Plan, Progress, Template};
+use plan::{MAX_TEMPLATE, Plan, Progress, Template};
 
 use crate::{
     frame::{self, Frame, LINUX_SYN_OPTIONS},
     namespace::Namespace,
     network::{CLIENT_INTERFACE, Lab, SECOND_CLIENT_INTERFACE, SERVER_IPV4, SERVER_IPV6},
+    reply_path::{OBJECT, program},
 };
-
-/// The compiled BPF object with the flood programs.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flood.bpf.o"));
 
 /// Maximum number of frames in flight in the kernel.
 const BATCH: u32 = 64;
 /// Runs per second. Setting up each run takes milliseconds.
 const CHUNKS_PER_SECOND: u32 = 15;
 /// Maximum duration of a flood.
-const LONGEST: Duration = Duration::from_secs(900);
+const MAX_DURATION: Duration = Duration::from_secs(900);
 
 /// The source addresses of a flood.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +144,7 @@ impl FloodSpec {
         let tcp_partial_sum = segment_sum + address_sum + 6 + segment.len() as u32;
         let header = &template.bytes[template.ip..template.tcp];
         let ip_partial_sum = if is_ipv6 == 1 { 0 } else { sum_without(header, &[(10, 2), (12, 4)]) };
-        let mut link_header = [0; plan::LONGEST_LINK_HEADER];
+        let mut link_header = [0; plan::MAX_LINK_HEADER];
         for (word, bytes) in link_header.iter_mut().zip(template.bytes[..template.ip].chunks_exact(2)) {
             *word = u16::from_be_bytes([bytes[0], bytes[1]]);
         }
@@ -191,7 +189,7 @@ pub fn load(spec: &FloodSpec) -> Result<(Ebpf, Vec<u8>)> {
 }
 
 /// Makes the flood's programs rewrite the whole frame before each run, for receivers that modify it. Frames may be at
-/// most [`LONGEST_TEMPLATE`] bytes long.
+/// most [`MAX_TEMPLATE`] bytes long.
 ///
 /// # Errors
 /// Returns an error if the frame is too long.
@@ -202,8 +200,8 @@ pub fn restore_frames(ebpf: &mut Ebpf, frame: &[u8]) -> Result<()> {
     // SAFETY: integers of the same size, hence without padding.
     unsafe impl Pod for PlainTemplate {}
 
-    ensure!(frame.len() <= LONGEST_TEMPLATE, "frames of {} bytes are too long to be rewritten", frame.len());
-    let mut template = Template { length: frame.len() as u64, words: [0; LONGEST_TEMPLATE / 8] };
+    ensure!(frame.len() <= MAX_TEMPLATE, "frames of {} bytes are too long to be rewritten", frame.len());
+    let mut template = Template { length: frame.len() as u64, words: [0; MAX_TEMPLATE / 8] };
     for (word, bytes) in template.words.iter_mut().zip(frame.chunks(8)) {
         let mut eight = [0; 8];
         eight[..bytes.len()].copy_from_slice(bytes);
@@ -254,7 +252,7 @@ impl Flood {
             Ok(index)
         })?;
         // The kernel reuses the memory of frames, which the receiver may have turned into replies.
-        if template.len() <= LONGEST_TEMPLATE {
+        if template.len() <= MAX_TEMPLATE {
             restore_frames(&mut ebpf, &template)?;
         }
         let progress = Array::try_from(ebpf.take_map("PROGRESS").context("the flood has no PROGRESS")?)?;
@@ -310,7 +308,7 @@ impl Flood {
     /// # Errors
     /// Returns an error if the kernel rejects it.
     pub fn send_at_while(&mut self, rate: u32, duration: Duration, goes_on: impl Fn() -> bool) -> Result<u64> {
-        ensure!(duration <= LONGEST, "a flood may last at most {LONGEST:?}");
+        ensure!(duration <= MAX_DURATION, "a flood may last at most {MAX_DURATION:?}");
         let (before, made_before) = (self.delivered()?, self.made()?);
         let start = Instant::now();
         let chunk = Duration::from_secs(1) / CHUNKS_PER_SECOND;
@@ -336,7 +334,7 @@ impl Flood {
     pub fn during<T>(&mut self, rate: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
-            let sender = scope.spawn(|| self.send_at_while(rate, LONGEST, || !is_over.load(Ordering::Relaxed)));
+            let sender = scope.spawn(|| self.send_at_while(rate, MAX_DURATION, || !is_over.load(Ordering::Relaxed)));
             let result = work();
             is_over.store(true, Ordering::Relaxed);
             sender.join().unwrap_or_else(|panic| resume_unwind(panic))?;
@@ -357,40 +355,11 @@ impl Flood {
     }
 }
 
-/// An XDP program on the client's end of the cable, which drops frames for forged sources and passes everything else.
-/// Without a program at the receiving end of an XDP_TX, veth delivers late, and has no queue that live frames could
-/// have as their origin. It stays for the cable's lifetime: after detaching and attaching again, veth may not receive.
-#[derive(Debug)]
-pub struct ReplyPath {
-    _ebpf: Ebpf,
-}
-
-impl ReplyPath {
-    /// Attaches the program to `interface` of the current namespace.
-    ///
-    /// # Errors
-    /// Returns an error if the kernel rejects it.
-    pub fn attach(interface: &str) -> Result<Self> {
-        let mut ebpf = EbpfLoader::new().load(OBJECT).context("cannot load the reply path")?;
-        let reply_path = program(&mut ebpf, "reply_path")?;
-        reply_path.load()?;
-        reply_path
-            .attach(interface, XdpMode::Driver)
-            .context("cannot prepare the client's interface for live frames")?;
-        Ok(Self { _ebpf: ebpf })
-    }
-}
-
 /// Returns an offset of less than 10 ms that differs for each turn. Otherwise, what the kernel samples with its timer
 /// tick, such as the time spent in softirq, would always coincide with the same moment of a chunk.
 fn off_beat(turn: u32) -> Duration {
     const GOLDEN_RATIO: f64 = 0.618_034;
     Duration::from_millis(10).mul_f64((f64::from(turn) * GOLDEN_RATIO).fract())
-}
-
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    let program = ebpf.program_mut(name).with_context(|| format!("the flood has no program {name}"))?;
-    Ok(program.try_into()?)
 }
 
 /// Returns the `struct xdp_md` of a frame received on `interface`.

@@ -1,7 +1,7 @@
 //! The plan of a flood. This file is also compiled into the BPF program that generates the flood.
 
 /// Length of an Ethernet header with two VLAN tags, in 16-bit words.
-pub const LONGEST_LINK_HEADER: usize = 11;
+pub const MAX_LINK_HEADER: usize = 11;
 
 /// Describes how the flood program permits the template frame into the next frame. All numbers are in host byte order;
 /// offsets are in bytes from the start of the frame, and even.
@@ -16,7 +16,7 @@ pub struct Plan {
     pub sources: u64,
     /// The Ethernet header with its VLAN tags. It is rewritten in every frame, since the kernel moves it when it
     /// removes a tag, and reuses the memory.
-    pub link_header: [u16; LONGEST_LINK_HEADER],
+    pub link_header: [u16; MAX_LINK_HEADER],
     /// Number of words used of `link_header`.
     pub link_header_words: u16,
     /// Offset of the varying part of the source address: four bytes for IPv4, eight for IPv6.
@@ -47,7 +47,7 @@ pub struct Plan {
 }
 
 /// Maximum length of a frame that can be rewritten, in bytes.
-pub const LONGEST_TEMPLATE: usize = 128;
+pub const MAX_TEMPLATE: usize = 128;
 
 /// A complete frame, which is rewritten before it is varied.
 #[repr(C)]
@@ -56,7 +56,7 @@ pub struct Template {
     /// Length of the frame in bytes; 0 if frames need not be rewritten.
     pub length: u64,
     /// The frame, in memory order.
-    pub words: [u64; LONGEST_TEMPLATE / 8],
+    pub words: [u64; MAX_TEMPLATE / 8],
 }
 
 /// The state of a running flood.

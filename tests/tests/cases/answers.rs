@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::TestRunOptions;
 use lab::{
     frame::{ACK, Frame, SYN},
-    guard::{Guard, challenge_terms},
+    loaded::{LoadedDatapath, challenge_terms},
 };
 use tcpguard::config::Hook;
 use tcpguard_common::{
@@ -41,13 +41,13 @@ fn everything() -> u32 {
 }
 
 /// Loads the datapath for XDP, with a port that is challenged with these bits of `port_flag`.
-fn challenging(flags: u32) -> Result<Guard> {
+fn challenging(flags: u32) -> Result<LoadedDatapath> {
     challenging_at(Hook::Xdp, flags)
 }
 
 /// Loads the datapath for `hook`, with a port that is challenged with these bits of `port_flag`.
-fn challenging_at(hook: Hook, flags: u32) -> Result<Guard> {
-    let mut guard = Guard::load_at(hook)?;
+fn challenging_at(hook: Hook, flags: u32) -> Result<LoadedDatapath> {
+    let mut guard = LoadedDatapath::load_at(hook)?;
     let control = Lease {
         valid_until: u64::MAX,
         flags: flag::DROP | flag::CHALLENGE | flag::LOCAL_KNOWN,
@@ -65,7 +65,7 @@ fn challenging_at(hook: Hook, flags: u32) -> Result<Guard> {
 }
 
 /// Runs a frame and returns the verdict and the resulting frame.
-fn answer(guard: &Guard, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+fn answer(guard: &LoadedDatapath, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
     let mut answer = vec![0; 256];
     let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut answer), ..TestRunOptions::new() };
     let result = guard.datapath.run_packet_program(options)?;
@@ -318,7 +318,8 @@ fn who_must_not_be_answered_is_not() -> Result<()> {
     }
     // A listener for IPv4 only, and one for a single address.
     let frame = |text: &str| if text.contains(':') { "2001:db8:1::1" } else { "198.18.1.1" };
-    let verdict = |guard: &Guard, to: &str| answer(guard, &syn(frame(to), to, PORT).build().bytes).map(|run| run.0);
+    let verdict =
+        |guard: &LoadedDatapath, to: &str| answer(guard, &syn(frame(to), to, PORT).build().bytes).map(|run| run.0);
     let terms = |flags: u32| PortChallenge { flags, time_to_live: 64, ..PortChallenge::default() };
     guard.maps.challenges.set_terms(&[(PORT, terms(port_flag::COOKIE | port_flag::ANY_IPV4))].into())?;
     ensure!((verdict(&guard, "198.18.0.1")?, verdict(&guard, "2001:db8::1")?) == (XDP_TX, XDP_PASS));

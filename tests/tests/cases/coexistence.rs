@@ -7,10 +7,11 @@ use anyhow::{Context, Result, ensure};
 use lab::{
     Client, Daemon, Flood, FloodSpec, Lab, Neighbour, Setup, Sources,
     daemon::syn,
-    flood::ReplyPath,
     neighbour::program_on,
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE},
-    oracle, said,
+    oracle,
+    reply_path::ReplyPath,
+    said,
     scene::WEB,
     server::Nginx,
 };

@@ -9,7 +9,7 @@ use lab::{
     finish,
     fixtures::{drop_table, ipv4, ipv6, table},
     frame::Frame,
-    guard::{Guard, challenge_terms},
+    loaded::{LoadedDatapath, challenge_terms},
     network::{CLIENT_IPV4, SERVER_IPV4},
     server::Nginx,
 };
@@ -32,7 +32,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 /// Runs a frame and returns the kernel's verdict and the counters that increased.
-fn run(guard: &Guard, frame: &[u8]) -> Result<(u32, Vec<Counter>)> {
+fn run(guard: &LoadedDatapath, frame: &[u8]) -> Result<(u32, Vec<Counter>)> {
     let before = guard.maps.observed.counts.read()?;
     let verdict = guard.datapath.test_run(frame)?;
     let after = guard.maps.observed.counts.read()?;
@@ -44,7 +44,7 @@ fn run(guard: &Guard, frame: &[u8]) -> Result<(u32, Vec<Counter>)> {
 fn explanations_are_what_the_kernel_returns() -> Result<()> {
     let runtime = runtime()?;
     let _entered = runtime.enter();
-    let mut guard = Guard::load()?;
+    let mut guard = LoadedDatapath::load()?;
     let mut frames: Vec<(String, Vec<u8>)> = table().into_iter().map(|(name, frame, _)| (name, frame)).collect();
     for (family, plain) in [("IPv4", ipv4()), ("IPv6", ipv6())] {
         frames.extend(drop_table(family, &plain).into_iter().map(|(name, frame, _)| (name, frame)));
@@ -52,7 +52,7 @@ fn explanations_are_what_the_kernel_returns() -> Result<()> {
         frames.push((format!("{family} SYN again"), plain.build().bytes));
     }
     for flags in [0, flag::LIMIT | flag::DROP_PAYLOAD, flag::LIMIT | flag::DROP_PAYLOAD | flag::DROP] {
-        guard.give_leave(flags)?;
+        guard.grant_lease(flags)?;
         let nobody = |_: IpAddr| Vec::new();
         let mut explainer = Explainer::new(&guard.maps.live, &nobody)?;
         for (name, frame) in &frames {
@@ -82,7 +82,7 @@ fn explanations_are_what_the_kernel_returns() -> Result<()> {
 fn explanations_know_what_is_remembered() -> Result<()> {
     let runtime = runtime()?;
     let _entered = runtime.enter();
-    let mut guard = Guard::load()?;
+    let mut guard = LoadedDatapath::load()?;
     let frame =
         |source: &str, port: u16| -> Result<Frame> { Ok(Frame::syn(source.parse()?, SERVER_IPV4.into(), port)) };
     let flags = flag::DROP | flag::LIMIT | flag::RULES | flag::CHALLENGE | flag::LOCAL_KNOWN;

@@ -35,7 +35,7 @@ use nix::{
 /// Number of parallel runs; each mostly waits.
 const AT_ONCE: usize = 4;
 /// An upper limit for the number of points in a run.
-const MOST_POINTS: u32 = 600;
+const MAX_POINTS: u32 = 600;
 const HAND_OVER: &str = "--hand-over";
 /// Kernel settings that the daemon changes, with the values to restore.
 const SETTINGS: [(&str, &str); 3] =
@@ -228,7 +228,7 @@ fn kill_at_every(step: u32, case: Case, at_once: usize) -> Result<u32> {
                     let number = next.fetch_add(step, Ordering::Relaxed);
                     match Bench::new(case).and_then(|bench| bench.is_killed_at(number)) {
                         Ok(true) => drop(killed.fetch_add(1, Ordering::Relaxed)),
-                        Ok(false) => return next.store(MOST_POINTS, Ordering::Relaxed),
+                        Ok(false) => return next.store(MAX_POINTS, Ordering::Relaxed),
                         Err(error) => {
                             problems
                                 .lock()
@@ -236,7 +236,7 @@ fn kill_at_every(step: u32, case: Case, at_once: usize) -> Result<u32> {
                                 .insert(number, format!("{error:#}"));
                         }
                     }
-                    if number > MOST_POINTS {
+                    if number > MAX_POINTS {
                         return;
                     }
                 }

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use lab::{
     fixtures::{drop_table, extension, ipv4, ipv6, table},
     frame::{ACK, Built, Frame, LINUX_SYN_OPTIONS, PSH, RST},
-    guard::Guard,
+    loaded::LoadedDatapath,
 };
 use tcpguard::{config::Hook, explain::Bytes};
 use tcpguard_common::{
@@ -25,7 +25,7 @@ use tcpguard_common::{
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 /// The shortest frame that the kernel accepts for a test run.
-const SHORTEST: usize = 14;
+const MIN_FRAME: usize = 14;
 
 fn runtime() -> tokio::runtime::Runtime {
     // The ring buffer registers with tokio.
@@ -37,7 +37,7 @@ fn every_shape_has_its_counter() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
     for hook in [Hook::Xdp, Hook::Tc] {
-        let guard = Guard::load_at(hook)?;
+        let guard = LoadedDatapath::load_at(hook)?;
         for (name, frame, counter) in table() {
             let counted = guard.run(&frame)?;
             ensure!(counted == [(Counter::Packets, 1), (counter, 1)], "{name}, {hook:?}: {counted:?}");
@@ -79,8 +79,8 @@ fn every_sound_frame_cut_within_its_headers_is_truncated() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
     for (name, frame, header_end) in sound_frames() {
-        let guard = Guard::load()?;
-        for length in SHORTEST..frame.bytes.len() {
+        let guard = LoadedDatapath::load()?;
+        for length in MIN_FRAME..frame.bytes.len() {
             let counted = guard.run(&frame.bytes[..length])?;
             let is_truncated = counted == [(Counter::Packets, 1), (Counter::Truncated, 1)];
             ensure!(is_truncated == (length < header_end), "{name} cut to {length} of {header_end}: {counted:?}");
@@ -93,9 +93,9 @@ fn every_sound_frame_cut_within_its_headers_is_truncated() -> Result<()> {
 fn every_truncation_of_every_shape_passes() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
-    let guard = Guard::load()?;
+    let guard = LoadedDatapath::load()?;
     for (name, frame, _) in table() {
-        for length in SHORTEST..frame.len() {
+        for length in MIN_FRAME..frame.len() {
             let truncated = &frame[..length];
             let expected = match parse(&Bytes(truncated)) {
                 Ok(segment) => Counter::from(segment.flags.kind()),
@@ -114,7 +114,7 @@ fn syns_are_accounted_to_their_source() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
     for (family, mut frame) in [("IPv4", ipv4()), ("IPv6", ipv6())] {
-        let guard = Guard::load()?;
+        let guard = LoadedDatapath::load()?;
         let source = frame.source.into();
         for port in 0..3 {
             frame.source_port = 2000 + port;
@@ -148,7 +148,7 @@ fn syns_are_accounted_to_their_source() -> Result<()> {
 fn a_tagged_or_extended_syn_is_the_same_syn() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
-    let guard = Guard::load()?;
+    let guard = LoadedDatapath::load()?;
     let shapes = [
         ipv4(),
         Frame { tags: vec![0x8100], ..ipv4() },
@@ -179,16 +179,16 @@ fn every_reason_to_drop_drops_and_is_counted() -> Result<()> {
     for (hook, (family, plain)) in
         [Hook::Xdp, Hook::Tc].into_iter().flat_map(|hook| families.clone().map(|of| (hook, of)))
     {
-        let mut guard = Guard::load_at(hook)?;
+        let mut guard = LoadedDatapath::load_at(hook)?;
         for (name, frame, reason) in drop_table(family, &plain) {
             // Without flags the frame passes. Without the flag DROP, it is counted as one that would be dropped.
-            guard.give_leave(0)?;
+            guard.grant_lease(0)?;
             let counted = guard.run(&frame)?;
             ensure!(!counted.iter().any(|(counter, _)| *counter == reason.would_counter()), "{name}: {counted:?}");
-            guard.give_leave(flag::DROP_PAYLOAD | flag::LIMIT)?;
+            guard.grant_lease(flag::DROP_PAYLOAD | flag::LIMIT)?;
             let counted = guard.run(&frame)?;
             ensure!(counted.contains(&(reason.would_counter(), 1)), "{name}: {counted:?}");
-            guard.give_leave(flag::DROP_PAYLOAD | flag::LIMIT | flag::DROP)?;
+            guard.grant_lease(flag::DROP_PAYLOAD | flag::LIMIT | flag::DROP)?;
             let counted = guard.run_to(XDP_DROP, &frame)?;
             ensure!(counted.contains(&(reason.counter(), 1)), "{name}: {counted:?}");
         }
@@ -201,10 +201,10 @@ fn whoever_is_listed_or_blocked_is_dropped_and_allowed_goes_before_all() -> Resu
     let _runtime = runtime();
     let _entered = _runtime.enter();
     for (plain, network) in [(ipv4(), (ipv4().source, 96 + 24)), (ipv6(), (ipv6().source, 64))] {
-        let mut guard = Guard::load()?;
+        let mut guard = LoadedDatapath::load()?;
         let (source, syn) = (plain.source.into(), plain.build().bytes);
         let ack = plain.clone().flags(ACK).build().bytes;
-        guard.give_leave(flag::DROP | flag::LIMIT | flag::RULES)?;
+        guard.grant_lease(flag::DROP | flag::LIMIT | flag::RULES)?;
         guard.datapath.block(source, FOREVER)?;
         let blocked = guard.run_to(XDP_DROP, &syn)?;
         ensure!(blocked.contains(&(Counter::DropBlocked, 1)), "{blocked:?}");
@@ -243,8 +243,8 @@ fn whoever_is_listed_or_blocked_is_dropped_and_allowed_goes_before_all() -> Resu
 fn a_blocked_network_lets_in_who_has_proved_itself() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
-    let mut guard = Guard::load()?;
-    guard.give_leave(flag::DROP | flag::LIMIT | flag::RULES)?;
+    let mut guard = LoadedDatapath::load()?;
+    guard.grant_lease(flag::DROP | flag::LIMIT | flag::RULES)?;
     let syn = ipv4().build().bytes;
     let network = tcpguard_common::address::Address::from("198.18.1.0".parse::<IpAddr>().expect("an address"));
     guard.maps.rules.set(network, 96 + 24, Rule { blocked_until: FOREVER, ..Rule::default() })?;
@@ -261,8 +261,8 @@ fn a_blocked_network_lets_in_who_has_proved_itself() -> Result<()> {
 fn a_source_is_held_to_its_rate() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
-    let mut guard = Guard::load()?;
-    guard.give_leave(flag::DROP | flag::LIMIT)?;
+    let mut guard = LoadedDatapath::load()?;
+    guard.grant_lease(flag::DROP | flag::LIMIT)?;
     let (mut passed, mut dropped) = (0, 0);
     for port in 0..3000u16 {
         let frame = Frame { source_port: 1000 + port, ..ipv4() }.build().bytes;

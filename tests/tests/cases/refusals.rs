@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Finished, Lab, Setup, build::binary, daemon::tcpguard, eventually, finish, flood::ReplyPath, http,
-    network::SERVER_INTERFACE,
+    Finished, Lab, Setup, build::binary, daemon::tcpguard, eventually, finish, http, network::SERVER_INTERFACE,
+    reply_path::ReplyPath,
 };
 
 fn message(output: &Finished) -> String {

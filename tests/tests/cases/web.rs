@@ -111,7 +111,7 @@ const ASKERS: u32 = 4;
 const CROWD_LASTS: Duration = Duration::from_secs(10);
 /// Maximum delay of a tick, in seconds.
 const LATEST_TICK: f64 = 0.1;
-const MOST_GROWTH_KIB: u64 = 32 * 1024;
+const MAX_GROWTH_KIB: u64 = 32 * 1024;
 
 #[test]
 fn a_crowd_that_looks_on_is_borne_in_a_flood() -> Result<()> {
@@ -156,7 +156,7 @@ fn a_crowd_that_looks_on_is_borne_in_a_flood() -> Result<()> {
     ensure!(answered * 10 >= wanted * 9, "only {answered} of {wanted} requests were answered in {:?}", start.elapsed());
     ensure!(heard as usize >= (FOLLOWERS - SLOW) * 8, "only {heard} messages were received");
     ensure!(delay <= LATEST_TICK, "a tick was {delay} s late");
-    ensure!(memory < before + MOST_GROWTH_KIB, "memory grew from {before} to {memory} KiB");
+    ensure!(memory < before + MAX_GROWTH_KIB, "memory grew from {before} to {memory} KiB");
     ensure!(client.share() >= 0.99, "only {:.3} of the client's connections were served", client.share());
     Ok(())
 }

@@ -39,7 +39,7 @@ use view::View;
 /// Interval of connection attempts while the daemon does not answer.
 const RETRY: Duration = Duration::from_secs(1);
 /// Capacity of the queue of updates to be shown.
-const MOST_WAITING: usize = 16;
+const MAX_WAITING: usize = 16;
 /// Number of past events requested at the start.
 const EVENTS: usize = 50;
 /// Number of sources requested, and searched by the filter: as many as the daemon keeps ready.
@@ -89,7 +89,7 @@ pub(super) fn top(config: Option<&Path>, arguments: &Arguments) -> Result<()> {
 }
 
 async fn show(terminal: &mut DefaultTerminal, socket: PathBuf, mut view: View) -> Result<()> {
-    let (tell, mut news) = mpsc::channel(MOST_WAITING);
+    let (tell, mut news) = mpsc::channel(MAX_WAITING);
     let (choose, sort) = tokio::sync::watch::channel(view.sort);
     tokio::spawn(follow(socket, tell, sort));
     let mut keys = EventStream::new();

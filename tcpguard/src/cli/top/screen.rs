@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Minimum width and height for the full screen; a smaller terminal shows only the essentials.
-const LEAST: (u16, u16) = (60, 16);
+const MIN_SIZE: (u16, u16) = (60, 16);
 /// Maximum number of ports shown.
 const PORTS: usize = 4;
 /// Number of lines for events.
@@ -26,7 +26,7 @@ const EVENTS: u16 = 6;
 pub fn draw(view: &View, frame: &mut Frame<'_>) {
     let area = frame.area();
     let Some(stats) = &view.stats else { return draw_nothing(view, frame, area) };
-    if area.width < LEAST.0 || area.height < LEAST.1 {
+    if area.width < MIN_SIZE.0 || area.height < MIN_SIZE.1 {
         return draw_essentials(view, stats, frame, area);
     }
     let attack_lines = stats.attack.as_ref().map_or(0, |attack| attack.evidence.len().min(3)) as u16;

@@ -9,9 +9,9 @@ use crate::{
 };
 
 /// Maximum number of per-second rates kept, one for each column of a very wide terminal.
-const MOST_RATES: usize = 400;
+const MAX_RATES: usize = 400;
 /// Maximum number of events kept.
-const MOST_EVENTS: usize = 100;
+const MAX_EVENTS: usize = 100;
 
 /// The state of the screen.
 pub struct View {
@@ -57,7 +57,7 @@ impl View {
         if is_next {
             self.rates.push_back(stats.rates.syn_per_second as u64);
         }
-        if self.rates.len() > MOST_RATES {
+        if self.rates.len() > MAX_RATES {
             self.rates.pop_front();
         }
         self.stats = Some(stats);
@@ -66,7 +66,7 @@ impl View {
 
     /// Replaces the rates by the daemon's history and clears the events, which are requested next.
     pub fn take_history(&mut self, history: &HistoryReport) {
-        let skipped = history.syn_per_second.len().saturating_sub(MOST_RATES);
+        let skipped = history.syn_per_second.len().saturating_sub(MAX_RATES);
         self.rates = history.syn_per_second.iter().skip(skipped).map(|rate| *rate as u64).collect();
         self.events.clear();
     }
@@ -78,7 +78,7 @@ impl View {
             return;
         }
         self.events.push_front(event);
-        self.events.truncate(MOST_EVENTS);
+        self.events.truncate(MAX_EVENTS);
     }
 
     /// Returns the sources that match the filter, in sort order.

@@ -20,7 +20,7 @@ const BLOCKS_NEED: Duration = Duration::from_secs(2);
 /// A port is challenged only if it receives at least this share of all unanswered SYNs,
 const PRESSED_SHARE: f64 = 0.05;
 /// and at least this many per second.
-const LEAST_PRESSURE: f64 = 8.0;
+const MIN_PRESSURE: f64 = 8.0;
 
 /// Selects ports and remembers the selection.
 #[derive(Default)]
@@ -70,7 +70,7 @@ impl Choice {
         let all: f64 = rates.values().map(|rate| rate.asked).sum();
         for (port, rate) in rates.iter().filter(|(port, _)| open.contains(port)) {
             let scope = scope_of(services, *port);
-            let is_pressed = rate.asked >= LEAST_PRESSURE && rate.asked >= PRESSED_SHARE * all;
+            let is_pressed = rate.asked >= MIN_PRESSURE && rate.asked >= PRESSED_SHARE * all;
             if is_pressed
                 && phase_of(state, scope) == Phase::Attack
                 && is_beyond_blocks(state, scope, rate, max_half_open(scope), at)

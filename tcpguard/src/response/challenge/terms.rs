@@ -20,13 +20,13 @@ const IPV4_HEADERS: u32 = 40;
 /// Bytes of the IPv6 and TCP headers, without options.
 const IPV6_HEADERS: u32 = 60;
 /// The lowest MSS offered.
-const LEAST_MSS: u16 = 536;
+const MIN_MSS: u16 = 536;
 /// The MTU of Ethernet, used if no interface reports one.
 const USUAL_MTU: u32 = 1500;
 /// The default receive buffer in `net.ipv4.tcp_rmem`.
 const USUAL_BUFFER: u32 = 131_072;
 /// The largest window scale (RFC 7323, section 2.3).
-const LARGEST_SCALE: u32 = 14;
+const MAX_SCALE: u32 = 14;
 
 /// The kernel settings that determine a connection's options.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl KernelFacts {
 
     /// Returns the scale that the kernel chooses for a listener with the usual buffer (`tcp_select_initial_window`).
     fn window_scale(&self) -> u8 {
-        self.largest_buffer.checked_ilog2().unwrap_or(0).saturating_sub(15).min(LARGEST_SCALE) as u8
+        self.largest_buffer.checked_ilog2().unwrap_or(0).saturating_sub(15).min(MAX_SCALE) as u8
     }
 }
 
@@ -124,7 +124,7 @@ fn general_terms(facts: &KernelFacts, mtu: u32) -> PortChallenge {
     set(facts.sack, port_flag::SACK);
     set(facts.window_scaling, port_flag::WINDOW_SCALING);
     set(facts.ecn, port_flag::ECN);
-    let mss = |headers: u32| u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX).max(LEAST_MSS);
+    let mss = |headers: u32| u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX).max(MIN_MSS);
     PortChallenge {
         flags,
         most_mss_ipv4: mss(IPV4_HEADERS),

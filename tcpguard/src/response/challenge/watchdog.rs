@@ -10,13 +10,13 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::monitor::PortSnapshot;
 
 /// How many cookies must be returned without a completed handshake.
-const LEAST_RETURNED: u64 = 6;
+const MIN_RETURNED: u64 = 6;
 /// How many connections would have to be expected for none to be significant (probability e⁻¹²).
 const EXPECTED: f64 = 12.0;
 /// The shortest time without a completed handshake that counts: a client retransmits after a second.
-const LEAST_SILENCE: Duration = Duration::from_millis(1500);
+const MIN_SILENCE: Duration = Duration::from_millis(1500);
 /// Fewer challenges than this are not significant.
-const LEAST_CHALLENGES: u64 = 16;
+const MIN_CHALLENGES: u64 = 16;
 /// How long a port is not challenged before it is tried again.
 const LEFT_ALONE: Duration = Duration::from_secs(120);
 /// How many SYNs outside attacks, to a port where no handshake ever completed, show that its handshakes complete
@@ -157,11 +157,11 @@ impl Port {
     fn problem(&self, family: Family, at: Duration) -> Option<String> {
         let silent = self.silent[family as usize]?;
         let silence = at.saturating_sub(silent.since);
-        if silence < LEAST_SILENCE {
+        if silence < MIN_SILENCE {
             return None;
         }
         let returned = self.last.returned[family as usize].saturating_sub(silent.returned);
-        if returned >= LEAST_RETURNED {
+        if returned >= MIN_RETURNED {
             return Some(format!(
                 "{returned} cookies were returned over {} in {:.1} s and no handshake completed: a redirection, a \
                  firewall or another network namespace is in the path",
@@ -178,7 +178,7 @@ impl Port {
         let silence = at.saturating_sub(ipv4.since.max(ipv6.since));
         let sent = self.last.challenged.saturating_sub(ipv4.challenged.max(ipv6.challenged));
         let expected = self.usual * silence.as_secs_f64();
-        (silence >= LEAST_SILENCE && sent >= LEAST_CHALLENGES && expected >= EXPECTED).then(|| {
+        (silence >= MIN_SILENCE && sent >= MIN_CHALLENGES && expected >= EXPECTED).then(|| {
             format!(
                 "{sent} challenges were sent in {:.1} s and no handshake completed, although {:.1} sources per second \
                  completed one before: a redirection, a firewall or another network namespace is in the path",
@@ -235,7 +235,7 @@ mod tests {
     fn cookies_that_come_back_for_nothing_need_no_history() {
         let mut watch = Watch::new();
         assert_eq!(watch.run(10, 0, 100), None);
-        watch.port.returned[0] += LEAST_RETURNED;
+        watch.port.returned[0] += MIN_RETURNED;
         let reason = watch.run(20, 0, 100).expect("they lead to nothing");
         assert!(reason.contains("were returned over IPv4"), "{reason}");
         assert!(watch.dog.left_alone(80, Family::Ipv6).is_none(), "the other family may work");

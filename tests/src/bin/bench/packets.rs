@@ -15,7 +15,7 @@ use lab::{
     FloodSpec, Sources,
     client::connect_from_port,
     flood, frame,
-    guard::challenge_terms,
+    loaded::challenge_terms,
     namespace::Namespace,
     network::{SERVER_IPV4, SERVER_IPV6},
 };

@@ -21,7 +21,7 @@ pub struct InterfaceStatus {
     pub mtu: Option<u32>,
 }
 
-pub(super) struct Guard {
+pub(super) struct GuardedInterface {
     /// The name the interface was selected by.
     wanted: String,
     /// The current name.
@@ -48,7 +48,7 @@ enum State {
     Gone,
 }
 
-impl Guard {
+impl GuardedInterface {
     pub fn chosen(name: &str, link: Link) -> Self {
         Self { wanted: name.to_owned(), name: name.to_owned(), master: link.master, state: State::Chosen(link) }
     }

@@ -17,7 +17,7 @@ use crate::{
 const XDP_PASS: u32 = 2;
 
 /// The datapath and its maps, loaded for one test.
-pub struct Guard {
+pub struct LoadedDatapath {
     /// The BPF programs.
     pub datapath: Datapath,
     /// The maps of the programs.
@@ -25,7 +25,7 @@ pub struct Guard {
     _machine: Option<Arc<MachineLock>>,
 }
 
-impl Guard {
+impl LoadedDatapath {
     /// Loads the datapath for XDP. Requires a tokio runtime, which the ring buffer registers with.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Guard {
     ///
     /// # Errors
     /// Returns an error if the map cannot be written.
-    pub fn give_leave(&mut self, flags: u64) -> Result<()> {
+    pub fn grant_lease(&mut self, flags: u64) -> Result<()> {
         let terms = tcpguard::response::source_limits(&Config::default(), self.datapath.ticks_per_second);
         self.maps.lease.grant(&Lease { valid_until: u64::MAX, flags, generation: 1, ..terms })?;
         Ok(())
