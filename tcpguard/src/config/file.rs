@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use super::sections::{ChallengeFile, KernelFile, LimitsFile, SourceFile, ThresholdsFile};
 use crate::network::{self, NotANetwork};
 
 /// The XDP mode in which the program is attached.
@@ -95,37 +96,6 @@ pub(super) struct ConfigFile {
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct ThresholdsFile {
-    pub max_half_open: Option<Spanned<u32>>,
-    pub max_half_open_retried: Option<Spanned<u32>>,
-    pub max_ports_exhausted: Option<u32>,
-    pub leave_ratio: Option<Spanned<f64>>,
-    pub hold: Option<Spanned<Period>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct SourceFile {
-    pub max_half_open: Option<Spanned<u32>>,
-    pub syn_per_second: Option<Spanned<u32>>,
-    pub block_for: Option<Spanned<Period>>,
-    pub block_max: Option<Spanned<Period>>,
-    pub prefix_v4: Option<Spanned<u8>>,
-    pub prefix_v6: Option<Spanned<u8>>,
-    pub prefix_max_half_open: Option<Spanned<u32>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct ChallengeFile {
-    pub mode: Option<ChallengeMode>,
-    pub method: Option<ChallengeMethod>,
-    pub proven_for: Option<Spanned<Period>>,
-    pub syn_per_second: Option<Spanned<u32>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
 pub(super) struct ListsFile {
     pub allow: Vec<Network>,
     pub deny: Vec<Spanned<Network>>,
@@ -146,19 +116,6 @@ pub(super) struct ListenFile {
     pub http: Option<Spanned<SocketAddr>>,
     pub hosts: Vec<Spanned<String>>,
     pub socket: Option<Spanned<PathBuf>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct LimitsFile {
-    pub max_sources: Option<Spanned<u32>>,
-    pub heartbeat_timeout: Option<Spanned<Period>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct KernelFile {
-    pub tune_backlog: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]

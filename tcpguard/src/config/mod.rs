@@ -3,6 +3,7 @@
 mod change;
 mod error;
 mod file;
+mod sections;
 mod validate;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -14,6 +15,7 @@ use serde::Serialize;
 pub use change::{Change, TakesEffect};
 pub use error::ConfigError;
 pub use file::{ChallengeMethod, ChallengeMode, Coexist, Hook, OnExit, XdpMode};
+pub use sections::{Challenge, Kernel, Limits, SourceLimits, Thresholds};
 
 /// A validated configuration. It serialises to TOML that parses back to the same configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
@@ -61,64 +63,6 @@ pub struct Config {
     pub services: Vec<Service>,
 }
 
-/// Host-wide thresholds, named after Windows' `TcpMaxHalfOpen` family. The host is under attack when a value is above
-/// its threshold; at the threshold nothing happens.
-#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
-pub struct Thresholds {
-    /// Half-open handshakes; the host is under attack above this value. 1 to 10,000,000.
-    pub max_half_open: u32,
-    /// Half-open handshakes whose SYN-ACK was retransmitted. 1 to 10,000,000, at most `max_half_open`; the default is
-    /// lowered to `max_half_open` where that is smaller.
-    pub max_half_open_retried: u32,
-    /// Connection requests per second that the kernel drops because a queue is full; the host is under attack above
-    /// this value.
-    pub max_ports_exhausted: u32,
-    /// Fraction of each threshold that every value must stay below for `hold` before the attack is over. 0.1 to 1.0.
-    pub leave_ratio: f64,
-    /// Time that every value must stay below `leave_ratio` of its threshold. 1 s to 24 h.
-    #[serde(with = "humantime_serde")]
-    pub hold: Duration,
-}
-
-/// Limits for one source, or for the sources of one prefix.
-#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
-pub struct SourceLimits {
-    /// Half-open handshakes of one source; during an attack the source is blocked above this value. 1 to 10,000,000.
-    pub max_half_open: u32,
-    /// SYNs per second of one source; SYNs above this rate are dropped, even without an attack. SYNs whose handshake
-    /// completes do not count. 1 to 100,000,000.
-    pub syn_per_second: u32,
-    /// Duration of a source's first block; each repeated block lasts twice as long. 1 s to 366 days.
-    #[serde(with = "humantime_serde")]
-    pub block_for: Duration,
-    /// Maximum duration of a block. 1 s to 366 days, at least `block_for`.
-    #[serde(with = "humantime_serde")]
-    pub block_max: Duration,
-    /// Length of the prefixes that IPv4 sources are accounted under. 8 to 32.
-    pub prefix_v4: u8,
-    /// Length of the prefixes that IPv6 sources are accounted under. 16 to 128.
-    pub prefix_v6: u8,
-    /// Half-open handshakes of one prefix; during an attack the prefix is blocked above this value. 1 to 10,000,000.
-    pub prefix_max_half_open: u32,
-}
-
-/// How SYNs of unproven sources are challenged.
-#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
-pub struct Challenge {
-    /// When SYNs are challenged: `auto` (during attacks that blocks cannot stop), `always` or `never`. Requires
-    /// `syn_attack_protect = 2`.
-    pub mode: ChallengeMode,
-    /// Challenge method: `cookie` (the datapath answers with a SYN cookie, on kernels that can generate one) or
-    /// `retransmit` (the first SYN is dropped, because a TCP client retransmits it).
-    pub method: ChallengeMethod,
-    /// Time a source stays proven after it completed a handshake. 1 s to 24 h.
-    #[serde(with = "humantime_serde")]
-    pub proven_for: Duration,
-    /// SYNs per second from unproven sources to one port; above this rate the datapath challenges the port on its own,
-    /// before the daemon's next tick. Up to 100,000,000; 0 disables this.
-    pub syn_per_second: u32,
-}
-
 /// The allow and deny lists.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Lists {
@@ -160,23 +104,6 @@ pub struct Listen {
     /// Absolute path of the Unix socket, at most 107 bytes. Its mode is 0660: every user who can open it can change the
     /// lists.
     pub socket: PathBuf,
-}
-
-/// Resource limits and timeouts of the daemon.
-#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
-pub struct Limits {
-    /// Maximum number of entries in the source table, about 200 bytes each. 1,024 to 16,777,216.
-    pub max_sources: u32,
-    /// Time after the daemon's last heartbeat when the lease expires and the datapath passes every packet. 1 s to 24 h.
-    #[serde(with = "humantime_serde")]
-    pub heartbeat_timeout: Duration,
-}
-
-/// Changes to kernel settings during an attack.
-#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
-pub struct Kernel {
-    /// Whether to raise `somaxconn` and `tcp_max_syn_backlog` to the advised values during an attack.
-    pub tune_backlog: bool,
 }
 
 /// State that survives restarts.
@@ -222,28 +149,9 @@ impl Default for Config {
             coexist: Coexist::Refuse,
             syn_attack_protect: 2,
             on_exit: OnExit::Detach,
-            thresholds: Thresholds {
-                max_half_open: 500,
-                max_half_open_retried: 400,
-                max_ports_exhausted: 5,
-                leave_ratio: 0.8,
-                hold: Duration::from_secs(10),
-            },
-            source: SourceLimits {
-                max_half_open: 64,
-                syn_per_second: 2000,
-                block_for: Duration::from_secs(60),
-                block_max: Duration::from_secs(3600),
-                prefix_v4: 24,
-                prefix_v6: 64,
-                prefix_max_half_open: 512,
-            },
-            challenge: Challenge {
-                mode: ChallengeMode::Auto,
-                method: ChallengeMethod::Cookie,
-                proven_for: Duration::from_secs(600),
-                syn_per_second: 50_000,
-            },
+            thresholds: Thresholds::default(),
+            source: SourceLimits::default(),
+            challenge: Challenge::default(),
             lists: Lists { allow: Vec::new(), deny: Vec::new(), deny_files: Vec::new(), keep_ssh: true },
             services: Vec::new(),
             listen: Listen {
@@ -251,8 +159,8 @@ impl Default for Config {
                 hosts: Vec::new(),
                 socket: PathBuf::from("/run/tcpguard/tcpguard.sock"),
             },
-            limits: Limits { max_sources: 262_144, heartbeat_timeout: Duration::from_secs(5) },
-            kernel: Kernel { tune_backlog: false },
+            limits: Limits::default(),
+            kernel: Kernel::default(),
             pins: Pins { path: PathBuf::from("/sys/fs/bpf/tcpguard") },
             store: Store { path: PathBuf::from("/var/lib/tcpguard/tcpguard.sqlite") },
             notify: Notify {

@@ -1,8 +1,6 @@
 //! Validation of a parsed configuration file.
 
 use std::{
-    fmt::Display,
-    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,15 +10,9 @@ use toml::Spanned;
 use super::{
     Challenge, Config, Kernel, Limits, Listen, Lists, Notify, Pins, Service, SourceLimits, Store, Thresholds,
     error::Problem,
-    file::{
-        ChallengeFile, ConfigFile, LimitsFile, ListenFile, ListsFile, NotifyFile, Period, ServiceFile, SourceFile,
-        ThresholdsFile,
-    },
+    file::{ConfigFile, ListenFile, ListsFile, NotifyFile, ServiceFile},
+    sections::{SourceFile, ThresholdsFile, within},
 };
-
-const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(24 * 3600);
-const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Maximum length of an interface name in bytes (`IFNAMSIZ` without the terminating zero).
 const MAX_INTERFACE_NAME: usize = 15;
@@ -34,28 +26,19 @@ pub(super) fn validate(file: ConfigFile) -> Result<Config, Problem> {
         attach: file.attach.unwrap_or(defaults.attach),
         coexist: file.coexist.unwrap_or(defaults.coexist),
         xdp_mode: file.xdp_mode.unwrap_or(defaults.xdp_mode),
-        syn_attack_protect: within(file.syn_attack_protect, defaults.syn_attack_protect, 0..=2)?,
+        syn_attack_protect: within(file.syn_attack_protect, defaults.syn_attack_protect, &(0..=2))?,
         on_exit: file.on_exit.unwrap_or(defaults.on_exit),
-        thresholds: thresholds(file.thresholds, defaults.thresholds)?,
-        source: source(file.source, defaults.source)?,
-        challenge: challenge(file.challenge, defaults.challenge)?,
+        thresholds: thresholds(file.thresholds)?,
+        source: source(file.source)?,
+        challenge: Challenge::validate(file.challenge)?,
         lists: lists(file.lists, defaults.lists)?,
         services: services(file.service)?,
         listen: listen(file.listen, defaults.listen)?,
-        limits: limits(file.limits, defaults.limits)?,
-        kernel: Kernel { tune_backlog: file.kernel.tune_backlog.unwrap_or(defaults.kernel.tune_backlog) },
+        limits: Limits::validate(file.limits)?,
+        kernel: Kernel::validate(file.kernel)?,
         store: Store { path: absolute("the store", file.store.path, defaults.store.path)? },
         pins: Pins { path: absolute("the pins", file.pins.path, defaults.pins.path)? },
         notify: notify(file.notify, defaults.notify)?,
-    })
-}
-
-fn challenge(typed: ChallengeFile, defaults: Challenge) -> Result<Challenge, Problem> {
-    Ok(Challenge {
-        mode: typed.mode.unwrap_or(defaults.mode),
-        method: typed.method.unwrap_or(defaults.method),
-        proven_for: period(typed.proven_for, defaults.proven_for, SECOND..=DAY)?,
-        syn_per_second: within(typed.syn_per_second, defaults.syn_per_second, 0..=100_000_000)?,
     })
 }
 
@@ -98,15 +81,9 @@ pub(super) fn socket_problem(path: &Path) -> Option<String> {
     })
 }
 
-fn thresholds(typed: ThresholdsFile, defaults: Thresholds) -> Result<Thresholds, Problem> {
+fn thresholds(typed: ThresholdsFile) -> Result<Thresholds, Problem> {
     let retried_span = typed.max_half_open_retried.as_ref().map(Spanned::span);
-    let thresholds = Thresholds {
-        max_half_open: within(typed.max_half_open, defaults.max_half_open, 1..=10_000_000)?,
-        max_half_open_retried: within(typed.max_half_open_retried, defaults.max_half_open_retried, 1..=10_000_000)?,
-        max_ports_exhausted: typed.max_ports_exhausted.unwrap_or(defaults.max_ports_exhausted),
-        leave_ratio: within(typed.leave_ratio, defaults.leave_ratio, 0.1..=1.0)?,
-        hold: period(typed.hold, defaults.hold, SECOND..=DAY)?,
-    };
+    let thresholds = Thresholds::validate(typed)?;
     match retried_span {
         Some(span) if thresholds.max_half_open_retried > thresholds.max_half_open => Err(Problem {
             message: format!(
@@ -124,17 +101,9 @@ fn thresholds(typed: ThresholdsFile, defaults: Thresholds) -> Result<Thresholds,
     }
 }
 
-fn source(typed: SourceFile, defaults: SourceLimits) -> Result<SourceLimits, Problem> {
+fn source(typed: SourceFile) -> Result<SourceLimits, Problem> {
     let max_span = typed.block_max.as_ref().or(typed.block_for.as_ref()).map(Spanned::span);
-    let limits = SourceLimits {
-        max_half_open: within(typed.max_half_open, defaults.max_half_open, 1..=10_000_000)?,
-        syn_per_second: within(typed.syn_per_second, defaults.syn_per_second, 1..=100_000_000)?,
-        block_for: period(typed.block_for, defaults.block_for, SECOND..=YEAR)?,
-        block_max: period(typed.block_max, defaults.block_max, SECOND..=YEAR)?,
-        prefix_v4: within(typed.prefix_v4, defaults.prefix_v4, 8..=32)?,
-        prefix_v6: within(typed.prefix_v6, defaults.prefix_v6, 16..=128)?,
-        prefix_max_half_open: within(typed.prefix_max_half_open, defaults.prefix_max_half_open, 1..=10_000_000)?,
-    };
+    let limits = SourceLimits::validate(typed)?;
     match max_span {
         Some(span) if limits.block_for > limits.block_max => {
             Err(Problem { message: "block_for is longer than block_max".to_owned(), span })
@@ -194,9 +163,9 @@ fn notify(typed: NotifyFile, defaults: Notify) -> Result<Notify, Problem> {
     Ok(Notify {
         command: typed.command.map_or(defaults.command, Spanned::into_inner),
         webhook: typed.webhook.map(Spanned::into_inner),
-        timeout: period(typed.timeout, defaults.timeout, SECOND..=Duration::from_secs(60))?,
-        retries: within(typed.retries, defaults.retries, 0..=10)?,
-        most_per_hour: within(typed.most_per_hour, defaults.most_per_hour, 1..=3600)?,
+        timeout: within(typed.timeout, defaults.timeout, &(Duration::from_secs(1)..=Duration::from_secs(60)))?,
+        retries: within(typed.retries, defaults.retries, &(0..=10))?,
+        most_per_hour: within(typed.most_per_hour, defaults.most_per_hour, &(1..=3600))?,
     })
 }
 
@@ -221,7 +190,7 @@ fn service(typed: ServiceFile) -> Result<Service, Problem> {
         return Err(Problem { message: "a service needs at least one port, from 1 to 65535".to_owned(), span });
     }
     let default = Config::default().thresholds.max_half_open;
-    Ok(Service { ports, max_half_open: within(typed.max_half_open, default, 1..=10_000_000)? })
+    Ok(Service { ports, max_half_open: within(typed.max_half_open, default, &(1..=10_000_000))? })
 }
 
 fn listen(typed: ListenFile, defaults: Listen) -> Result<Listen, Problem> {
@@ -241,40 +210,4 @@ fn listen(typed: ListenFile, defaults: Listen) -> Result<Listen, Problem> {
         http: typed.http.map_or(defaults.http, Spanned::into_inner),
         socket: typed.socket.map_or(defaults.socket, Spanned::into_inner),
     })
-}
-
-fn limits(typed: LimitsFile, defaults: Limits) -> Result<Limits, Problem> {
-    Ok(Limits {
-        max_sources: within(typed.max_sources, defaults.max_sources, 1024..=16_777_216)?,
-        heartbeat_timeout: period(typed.heartbeat_timeout, defaults.heartbeat_timeout, SECOND..=DAY)?,
-    })
-}
-
-/// Returns the configured value, which must be in `range`, or the default, which is not checked.
-fn within<T: PartialOrd + Display>(
-    typed: Option<Spanned<T>>,
-    default: T,
-    range: RangeInclusive<T>,
-) -> Result<T, Problem> {
-    let Some(typed) = typed else { return Ok(default) };
-    if range.contains(typed.as_ref()) {
-        return Ok(typed.into_inner());
-    }
-    let message = format!("{} is out of range: from {} to {}", typed.as_ref(), range.start(), range.end());
-    Err(Problem { message, span: typed.span() })
-}
-
-fn period(
-    typed: Option<Spanned<Period>>,
-    default: Duration,
-    range: RangeInclusive<Duration>,
-) -> Result<Duration, Problem> {
-    let Some(typed) = typed else { return Ok(default) };
-    let duration = typed.as_ref().0;
-    if range.contains(&duration) {
-        return Ok(duration);
-    }
-    let message =
-        format!("{duration:?} is out of range: from {} to {} seconds", range.start().as_secs(), range.end().as_secs());
-    Err(Problem { message, span: typed.span() })
 }

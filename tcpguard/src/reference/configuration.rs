@@ -21,30 +21,41 @@ pub(super) fn describe() -> String {
     // Keys that are not sections come first in the file.
     let top: Vec<_> = keys.filter(|(name, _)| defaults.get(name).is_some_and(|value| !value.is_table())).collect();
     table(&mut text, top.into_iter().map(|(name, doc)| (*name, *doc)), |name| defaults.get(name).cloned());
-    let section = |text: &mut String, name: &str, doc: &str, names: &[&'static str], docs: &[&'static str]| {
+    type RangeOf = fn(&str) -> Option<String>;
+    let section = |text: &mut String, name: &str, doc: &str, names: &[&'static str], docs: &[&str], range: RangeOf| {
         writeln!(text, "\n## `[{name}]`\n\n{}\n", cell(doc)).expect("written");
         let defaults = defaults.get(name).cloned();
-        table(text, names.iter().copied().zip(docs.iter().copied()), |key| defaults.as_ref()?.get(key).cloned());
+        let docs: Vec<String> = names.iter().zip(docs).map(|(key, doc)| with_range(doc, range(key))).collect();
+        let keys = names.iter().copied().zip(docs.iter().map(String::as_str));
+        table(text, keys, |key| defaults.as_ref()?.get(key).cloned());
     };
     macro_rules! sections {
-        ($($name:literal: $section:ty,)*) => {
-            $(section(&mut text, $name, <$section>::DOCS, <$section>::FIELD_NAMES, <$section>::FIELD_DOCS);)*
+        ($($name:literal: $section:ty, $range:expr;)*) => {
+            $(section(&mut text, $name, <$section>::DOCS, <$section>::FIELD_NAMES, <$section>::FIELD_DOCS, $range);)*
         };
     }
     sections! {
-        "thresholds": Thresholds,
-        "source": SourceLimits,
-        "challenge": Challenge,
-        "lists": Lists,
-        "listen": Listen,
-        "limits": Limits,
-        "kernel": Kernel,
-        "store": Store,
-        "pins": Pins,
-        "notify": Notify,
-        "[service]": Service,
+        "thresholds": Thresholds, Thresholds::range;
+        "source": SourceLimits, SourceLimits::range;
+        "challenge": Challenge, Challenge::range;
+        "lists": Lists, |_| None;
+        "listen": Listen, |_| None;
+        "limits": Limits, Limits::range;
+        "kernel": Kernel, Kernel::range;
+        "store": Store, |_| None;
+        "pins": Pins, |_| None;
+        "notify": Notify, |_| None;
+        "[service]": Service, |_| None;
     }
     text
+}
+
+/// Returns the documentation of a key, with its range.
+fn with_range(doc: &str, range: Option<String>) -> String {
+    match range {
+        Some(range) => format!("{} {range}.", doc.trim_end()),
+        None => doc.to_owned(),
+    }
 }
 
 fn table<'a>(
