@@ -1,7 +1,7 @@
 //! The daemon as a user runs it: the binary, a configuration file, signals.
 
 use std::{
-    fmt, fs,
+    fs,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -14,6 +14,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
+use tcpguard::api::model::Stats;
 use tempfile::TempDir;
 
 use crate::{
@@ -24,9 +25,9 @@ use crate::{
     wait::eventually,
 };
 
-/// SYNs that the daemon has counted, by `/stats`; 0 where it does not say.
-pub fn syn(stats: &Value) -> u64 {
-    stats["totals"]["syn"].as_u64().unwrap_or_default()
+/// Returns the number of SYNs that the daemon has counted.
+pub const fn syn(stats: &Stats) -> u64 {
+    stats.totals.syn
 }
 
 /// How a daemon is started: lab, configuration, environment and arguments.
@@ -314,20 +315,22 @@ impl Daemon {
         serde_json::from_str(&body).with_context(|| format!("{path} is not JSON: {body}"))
     }
 
-    /// Polls `/stats` until `is_right` accepts it, and returns it.
+    /// Returns `/stats`.
     ///
     /// # Errors
-    /// Returns an error if `is_right` does not accept it in time.
-    pub fn stats_when(&self, what: &str, is_right: impl Fn(&Value) -> bool) -> Result<Value> {
-        /// Shows the value on one line.
-        struct OneLine(Value);
-        impl fmt::Debug for OneLine {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(formatter, "{}", self.0)
-            }
-        }
-        let stats = eventually(what, || self.json("/stats").map(OneLine), |stats| is_right(&stats.0))?;
-        Ok(stats.0)
+    /// Returns an error if the response is not of the typed model.
+    pub fn stats(&self) -> Result<Stats> {
+        let (status, body) = self.get("/stats")?;
+        ensure!(status == 200, "/stats: {status} {body}");
+        serde_json::from_str(&body).with_context(|| format!("/stats is not of the model: {body}"))
+    }
+
+    /// Waits until `/stats` satisfies `is_right`, and returns it.
+    ///
+    /// # Errors
+    /// Returns an error if that does not happen within ten seconds.
+    pub fn stats_when(&self, what: &str, is_right: impl Fn(&Stats) -> bool) -> Result<Stats> {
+        eventually(what, || self.stats(), |stats| is_right(stats))
     }
 
     /// Returns one source's row of `/sources`, if it is among the first thousand.

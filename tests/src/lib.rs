@@ -36,4 +36,5 @@ pub use neighbour::Neighbour;
 pub use network::Lab;
 pub use process::{Finished, finish, said};
 pub use scene::Scene;
+pub use tcpguard::api::model::Stats;
 pub use wait::eventually;

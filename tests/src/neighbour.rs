@@ -1,6 +1,9 @@
 //! Another XDP program on the server's interface, attached as other tools attach theirs. It counts frames.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
@@ -28,6 +31,7 @@ impl Neighbour {
     /// # Errors
     /// Returns an error if the kernel rejects it.
     pub fn attach(lab: &Lab, interface: &str) -> Result<Self> {
+        tcpguard::datapath::ensure_bpffs(Path::new(PIN)).context("the neighbour is pinned while it is attached")?;
         let mut ebpf = EbpfLoader::new().load(OBJECT).context("cannot load the neighbour")?;
         let program: &mut Xdp =
             ebpf.program_mut("neighbour").context("the object has no program neighbour")?.try_into()?;

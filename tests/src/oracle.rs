@@ -55,3 +55,14 @@ fn parse(line: &str) -> Option<SynRecv> {
 fn plain(address: &str) -> String {
     address.strip_prefix("[::ffff:").map_or_else(|| address.to_owned(), |rest| rest.replacen(']', "", 1))
 }
+
+/// Returns the seconds that all CPUs have spent in softirq since boot. Its resolution is one clock tick.
+///
+/// # Errors
+/// Returns an error if /proc/stat cannot be read.
+pub fn softirq_seconds() -> Result<f64> {
+    let stat = std::fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    let field = stat.lines().next().and_then(|line| line.split_whitespace().nth(7)?.parse::<f64>().ok());
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+    Ok(field.context("no softirq time in /proc/stat")? / per_second as f64)
+}

@@ -6,13 +6,17 @@ use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     panic::resume_unwind,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use tcpguard::api::model::Stats;
 
 use crate::{
     client::{Client, Connections},
@@ -140,7 +144,7 @@ impl Scene {
             let observer = scope.spawn(|| -> Result<Seen> {
                 let mut seen = Seen::default();
                 while !is_over.load(Ordering::Relaxed) {
-                    seen.note(&self.daemon.json("/stats")?);
+                    seen.note(self.daemon.stats()?);
                     thread::sleep(LOOK);
                 }
                 Ok(seen)
@@ -185,18 +189,18 @@ impl Scene {
     /// # Errors
     /// Returns an error if it takes longer or a change remains.
     pub fn back_to_calm(&self, ended: Instant) -> Result<()> {
-        let stats = self.daemon.stats_when("it is calm again", |stats| stats["state"] == "calm")?;
+        let stats = self.daemon.stats_when("it is calm again", |stats| stats.state == "calm")?;
         let took = ended.elapsed();
         ensure!(took <= HOLD + HOLD_SLACK, "calm only {took:?} after the end, with a hold of {HOLD:?}");
-        ensure!(stats["attack"].is_null(), "{}", stats["attack"]);
-        let measures = &stats["measures"];
-        ensure!(measures["challenge"]["ports"].as_array().is_some_and(Vec::is_empty), "{measures}");
+        ensure!(stats.attack.is_none(), "{:?}", stats.attack);
+        let measures = &stats.measures;
+        ensure!(measures.challenge.ports.is_empty(), "{measures:?}");
         let mut changed = vec!["net.ipv4.tcp_synack_retries", "net.core.somaxconn"];
-        if measures["challenge"]["cookies_good_for_seconds"].is_null() {
+        if measures.challenge.cookies_good_for_seconds.is_none() {
             changed.extend(COOKIE_SETTINGS.map(|(name, _)| name));
         }
-        for setting in measures["kernel_settings"].as_array().into_iter().flatten() {
-            ensure!(changed.iter().all(|name| setting["name"] != *name), "{setting} is still changed");
+        for setting in &measures.kernel_settings {
+            ensure!(changed.iter().all(|name| setting.name != *name), "{setting:?} is still changed");
         }
         let retries = self.setting("net.ipv4.tcp_synack_retries")?;
         ensure!(retries == "5", "tcp_synack_retries is {retries}");
@@ -245,33 +249,38 @@ pub struct Seen {
     /// Kernel settings that were changed, as `name=value`.
     pub settings: BTreeSet<String>,
     /// Ports of applications that were reported as slow to accept.
-    pub slow: BTreeSet<u64>,
+    pub slow: BTreeSet<u16>,
     /// The last response of `/stats`.
-    pub last: Value,
+    last: Option<Arc<Stats>>,
 }
 
 impl Seen {
-    fn note(&mut self, stats: &Value) {
-        let add = |list: &mut Vec<String>, value: &Value| {
-            let text = value.as_str().unwrap_or_default();
+    fn note(&mut self, stats: Stats) {
+        let add = |list: &mut Vec<String>, text: &str| {
             if !text.is_empty() && list.last().map(String::as_str) != Some(text) {
                 list.push(text.to_owned());
             }
         };
-        add(&mut self.states, &stats["state"]);
-        add(&mut self.kinds, &stats["attack"]["kind"]);
-        for setting in stats["measures"]["kernel_settings"].as_array().into_iter().flatten() {
-            let text = |key: &str| setting[key].as_str().unwrap_or_default().to_owned();
-            self.settings.insert(format!("{}={}", text("name"), text("value")));
+        add(&mut self.states, &stats.state);
+        add(&mut self.kinds, stats.attack.as_ref().map_or("", |attack| &attack.kind));
+        for setting in &stats.measures.kernel_settings {
+            self.settings.insert(format!("{}={}", setting.name, setting.value));
         }
-        let slow = stats["ports"].as_array().into_iter().flatten().filter(|port| port["slow_application"] == true);
-        self.slow.extend(slow.filter_map(|port| port["port"].as_u64()));
-        self.last = stats.clone();
+        self.slow.extend(stats.ports.iter().filter(|port| port.slow_application).map(|port| port.port));
+        self.last = Some(Arc::new(stats));
+    }
+
+    /// Returns the last `/stats`.
+    ///
+    /// # Errors
+    /// Returns an error if nothing was observed.
+    pub fn last(&self) -> Result<&Stats> {
+        self.last.as_deref().context("nothing was observed")
     }
 
     /// Returns the number of frames dropped for one reason, according to the last `/stats`.
     pub fn dropped(&self, reason: &str) -> u64 {
-        self.last["drops"][reason].as_u64().unwrap_or(0)
+        self.last.as_ref().and_then(|stats| stats.drops.get(reason).copied()).unwrap_or(0)
     }
 }
 

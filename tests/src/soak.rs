@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use serde_json::Value;
+use tcpguard::api::model::Stats;
 
 use crate::{
     client::Client,
@@ -90,7 +90,7 @@ pub fn settings_come_back(scene: &mut Scene) -> Result<()> {
         ensure!(Instant::now() < deadline, "the settings for cookies were not restored within {COOKIES_EXPIRE:?}");
         sleep(Duration::from_millis(500));
     }
-    let is_undone = |stats: &Value| stats["measures"]["kernel_settings"].as_array().is_some_and(Vec::is_empty);
+    let is_undone = |stats: &Stats| stats.measures.kernel_settings.is_empty();
     scene.daemon.stats_when("no kernel setting is changed", is_undone)?;
     scene.ssh_session_lives()?;
     scene.lab.add_client_address(LAST_CLIENT.into())?;
@@ -103,15 +103,11 @@ pub fn settings_come_back(scene: &mut Scene) -> Result<()> {
 /// Returns an error if a packet is missing or counted twice.
 pub fn adds_up(scene: &Scene, sent: u64) -> Result<()> {
     let from_client = scene.syns_of_clients()?;
-    let number = |value: &Value| value.as_u64().unwrap_or(0);
-    let is_settled = |stats: &Value| number(&stats["totals"]["syn"]) >= sent + from_client;
+    let is_settled = |stats: &Stats| stats.totals.syn >= sent + from_client;
     let stats = scene.daemon.stats_when("all SYNs are counted", is_settled)?;
-    let totals = &stats["totals"];
-    ensure!(
-        number(&totals["syn"]) == sent + from_client,
-        "{sent} SYNs by the flood, {from_client} by clients: {totals}"
-    );
-    let sum = number(&totals["passed"]) + number(&totals["dropped"]) + number(&totals["challenged"]);
-    ensure!(sum == number(&totals["packets"]), "{totals}");
+    let totals = &stats.totals;
+    ensure!(totals.syn == sent + from_client, "{sent} SYNs by the flood, {from_client} by clients: {totals:?}");
+    let sum = totals.passed + totals.dropped + totals.challenged;
+    ensure!(sum == totals.packets, "{totals:?}");
     Ok(())
 }

@@ -61,3 +61,92 @@ pub const CARRIED_MAPS: [CarriedMap; 16] = [
     carried(map::ADMISSION, 1, "the load that admission is based on"),
     carried(map::ALLOWANCE, 1, "the allowance of new entries"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use quote::ToTokens;
+    use syn::Item;
+
+    use super::*;
+    use crate::abi::counters::Counter;
+
+    /// The layout of each map that is carried over: the name of the map, its version, the files that define its entries,
+    /// and the fingerprint of what they define.
+    const RECORDED: [(&str, u32, &[&str], u64); 16] = [
+        (map::INSTANCE, 1, &[include_str!("takeover.rs")], 0x7ad7_1dc4_1fe3_7974),
+        (map::COUNTS, 2, &[], 0x8591_570f_78c6_a33d),
+        (
+            map::SOURCES,
+            1,
+            &[include_str!("../tracking/source.rs"), include_str!("../tracking/half_open.rs")],
+            0x626a_c2d9_03b9_49d5,
+        ),
+        (map::KNOWN_SOURCES, 1, &[include_str!("../tracking/filter.rs")], 0x8bd4_4917_0b38_c975),
+        (map::PREFIXES, 1, &[include_str!("../tracking/prefix.rs")], 0x93ed_162d_a595_ccd1),
+        (map::DISTINCT, 1, &[include_str!("../tracking/distinct.rs")], 0x9222_a0ef_ed86_c025),
+        (
+            map::SYN_BY_PORT,
+            1,
+            &[include_str!("port.rs"), include_str!("../challenge/port_load.rs")],
+            0x7c22_ac68_57f0_5057,
+        ),
+        (map::HANDSHAKES_BY_PORT, 1, &[include_str!("port.rs")], 0x5b32_536d_ace1_7239),
+        (map::LISTENER_CHANGES, 1, &[], 0xcbf2_9ce4_8422_2325),
+        (map::PORT_LOADS, 1, &[include_str!("../challenge/port_load.rs")], 0x3adc_a777_631f_7b03),
+        (map::HANDSHAKES, 1, &[include_str!("../tracking/handshake.rs")], 0x93ff_8d5e_24a1_a8c6),
+        (map::FIRST_SYNS, 1, &[include_str!("../challenge/first_syn.rs")], 0xb454_a3b6_0eca_311f),
+        (map::RETURNED_COOKIES, 1, &[include_str!("../challenge/returned_cookie.rs")], 0xa751_7737_d9c8_78aa),
+        (map::SKETCH, 1, &[include_str!("../tracking/sketch.rs")], 0x4322_4e86_6e5e_baee),
+        (map::ADMISSION, 1, &[include_str!("../tracking/admission.rs")], 0x0b4d_eff6_96d7_84d5),
+        (map::ALLOWANCE, 1, &[include_str!("../tracking/admission.rs")], 0x0b4d_eff6_96d7_84d5),
+    ];
+
+    /// Returns a fingerprint of the constants, types and structures of these files, without comments, and of the order of
+    /// the counters where there are none.
+    fn fingerprint(map: &str, files: &[&str]) -> u64 {
+        let mut definitions = String::new();
+        for file in files {
+            for item in syn::parse_file(file).expect("it compiles").items {
+                let item = match item {
+                    // The list of maps is no layout.
+                    Item::Const(item) if item.ident == "CARRIED_MAPS" => continue,
+                    Item::Const(mut item) => {
+                        item.attrs.clear();
+                        item.into_token_stream()
+                    }
+                    Item::Type(mut item) => {
+                        item.attrs.clear();
+                        item.into_token_stream()
+                    }
+                    Item::Struct(mut item) => {
+                        item.attrs.clear();
+                        item.fields.iter_mut().for_each(|field| field.attrs.clear());
+                        item.into_token_stream()
+                    }
+                    _ => continue,
+                };
+                definitions.push_str(&item.to_string());
+            }
+        }
+        if map == map::COUNTS {
+            definitions = Counter::ALL.iter().map(|counter| counter.name()).collect::<Vec<_>>().join(" ");
+        }
+        // FNV-1a: unlike the standard library's hasher it is the same for every version of Rust.
+        definitions
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    }
+
+    #[test]
+    fn a_layout_that_changes_raises_its_version() {
+        for (carried, (map, version, files, recorded)) in CARRIED_MAPS.iter().zip(RECORDED) {
+            assert_eq!((carried.map, carried.version), (map, version), "record the version in this test as well");
+            let found = fingerprint(map, files);
+            assert!(
+                found == recorded,
+                "what defines the entries of {map} has changed: raise the version in CARRIED_MAPS if an entry of the same \
+                 size has another meaning now, and record {found:#018x} in this test"
+            );
+        }
+    }
+}

@@ -55,7 +55,8 @@ pub fn admit<'a>(
     if insert(source, now) {
         sketch::note_admission(is_challenged);
     }
-    debug!(context, "new source {:i}, SYN to port {}", source.address.octets(), segment.destination_port);
+    // The target is documented (docs/commands.md).
+    debug!(context, target: "tcpguard::accounts", "new source {:i}, SYN to port {}", source.address.octets(), segment.destination_port);
     let entry = sources::find(source)?;
     entry.tokens = entry.tokens.saturating_sub(rate.map_or(0, |rate| rate.per_syn));
     sources::count(&mut entry.syn);

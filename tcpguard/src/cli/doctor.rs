@@ -24,7 +24,7 @@ pub(super) fn doctor(config: Option<&Path>, asking: &Asking) -> Result<ExitCode>
     let daemon = match client::presence(&socket) {
         Presence::Listens => match client::request(&socket, Method::GET, "/stats", None) {
             Ok(stats) => Daemon::Answers(Box::new(stats)),
-            Err(error) => Daemon::Unwell(format!("{error:#}")),
+            Err(error) => Daemon::Unwell(super::sentence(&error)),
         },
         Presence::Absent => Daemon::Absent,
         Presence::Forbidden => Daemon::Forbidden,

@@ -130,7 +130,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tcpguard: {error:#}");
+            eprintln!("tcpguard: {}", sentence(&error));
             let is_unsound = |refused: &client::Refused| refused.status == StatusCode::UNPROCESSABLE_ENTITY;
             let is_usage = error.is::<ConfigError>()
                 || error.is::<Usage>()
@@ -138,6 +138,15 @@ pub fn main() -> ExitCode {
             ExitCode::from(if is_usage { BAD_USAGE } else { FAILED })
         }
     }
+}
+
+/// Returns the error and its sources on one line, each once: many errors already state their source.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |said, cause| match cause.to_string() {
+        cause if said.contains(&cause) => said,
+        cause if said.is_empty() => cause,
+        cause => format!("{said}: {cause}"),
+    })
 }
 
 fn usage(error: &clap::Error) -> ExitCode {

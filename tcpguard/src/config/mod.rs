@@ -1,6 +1,7 @@
 //! Configuration: [`file`] holds the file's contents as deserialised, [`Config`] the validated result.
 
 mod change;
+mod choices;
 mod error;
 mod file;
 mod sections;
@@ -13,8 +14,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use change::{Change, TakesEffect};
+pub use choices::{ChallengeMethod, ChallengeMode, Coexist, Hook, OnExit, XdpMode};
 pub use error::ConfigError;
-pub use file::{ChallengeMethod, ChallengeMode, Coexist, Hook, OnExit, XdpMode};
 pub use sections::{Challenge, Kernel, Limits, SourceLimits, Thresholds};
 
 /// A validated configuration. It serialises to TOML that parses back to the same configuration.

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::Spanned;
 
 use super::{
+    choices::{ChallengeMethod, ChallengeMode, Period},
     error::Problem,
-    file::{ChallengeMethod, ChallengeMode, Period},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -198,7 +198,14 @@ bounded_numbers!(u8, u32, f64);
 
 impl Bounded for Duration {
     fn bound(&self) -> String {
-        humantime_serde::re::humantime::format_duration(*self).to_string()
+        const HOUR: u64 = 60 * 60;
+        const DAY: u64 = 24 * HOUR;
+        match self.as_secs() {
+            seconds if seconds > DAY && seconds % DAY == 0 => format!("{} days", seconds / DAY),
+            seconds if seconds >= HOUR && seconds % HOUR == 0 => format!("{} h", seconds / HOUR),
+            seconds if seconds >= 60 && seconds % 60 == 0 => format!("{} min", seconds / 60),
+            seconds => format!("{seconds} s"),
+        }
     }
 
     fn out_of_range(&self, range: &RangeInclusive<Self>) -> String {

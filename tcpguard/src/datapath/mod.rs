@@ -51,8 +51,8 @@ pub use maps::LiveState;
 pub use maps::Maps;
 pub use network_namespace::network_namespace_cookie;
 pub use options::DatapathOptions;
-pub use pins::{PinError, Pins};
-pub use run_time::ProgramCost;
+pub use pins::{PinError, Pins, ensure_bpffs};
+pub use run_time::{ProgramCost, VerifierCost};
 pub use twin::Twin;
 
 use crate::{config::Hook, fault};

@@ -10,7 +10,7 @@ use aya::programs::Program;
 use tcpguard_common::abi::names::program;
 use tracing::debug;
 
-use super::Datapath;
+use super::{Datapath, DatapathError};
 
 /// The cost of one program while statistics were enabled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,43 @@ impl Datapath {
         // Programs that this kernel cannot use are not loaded.
         let costs = costs.filter_map(|(name, program)| cost_of(name, program).transpose());
         costs.collect::<io::Result<_>>().inspect_err(|error| debug!("program run times are unavailable: {error}")).ok()
+    }
+}
+
+/// How much work the verifier had with a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerifierCost {
+    /// The name of the program.
+    pub name: &'static str,
+    /// Instructions that the verifier processed on all paths through the program (at most a million).
+    pub verified: u32,
+    /// Bytes of the program as the verifier rewrote it.
+    pub bytes: u32,
+}
+
+impl Datapath {
+    /// Returns the verifier's work for each loaded program. A kernel before 5.16 does not report it.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel does not describe a program.
+    pub fn verifier_costs(&self) -> Result<Vec<VerifierCost>, DatapathError> {
+        let all = [
+            program::PACKET,
+            program::ANSWER_SYN,
+            program::HANDSHAKE_COMPLETED,
+            program::SYN_ACK_RETRIED,
+            program::CLOCK,
+            program::BLOCK_SOURCE,
+            program::PRIME_LISTENER,
+        ];
+        let loaded = all.into_iter().filter_map(|name| Some((name, self.ebpf.program(name)?)));
+        let loaded = loaded.filter(|(_, program)| program.fd().is_ok());
+        let costs = loaded.map(|(name, program)| {
+            let info = program.info().map_err(DatapathError::program(name))?;
+            let verified = info.verified_instruction_count().unwrap_or(0);
+            Ok(VerifierCost { name, verified, bytes: info.size_translated().unwrap_or(0) })
+        });
+        costs.collect()
     }
 }
 

@@ -206,9 +206,9 @@ fn name(half_open: u64, few: &[&SourceReading], prefixes: &[PrefixReading], dist
         }
         Kind::Prefix => format!("{} prefixes have {:.0} % of the half-open handshakes", prefixes.len(), percent(kind)),
         Kind::Spoofed => format!(
-            "{:.0} % of the half-open handshakes are of sources that do not stand out; about {distinct_sources:.0} \
-             sources per second",
-            percent(kind)
+            "{:.0} % of the half-open handshakes are of sources that do not stand out{}",
+            percent(kind),
+            sources_per_second(distinct_sources)
         ),
         Kind::Mixed => format!(
             "half-open handshakes: few sources {:.0} %, scanning sources {:.0} %, prefixes {:.0} %, others {:.0} %",
@@ -233,5 +233,14 @@ fn name_by_kernel(observation: &Observation) -> (Kind, String) {
         Spread::Empty | Spread::TooFew { .. } if observation.distinct_sources > FEW as f64 => Kind::Spoofed,
         Spread::Empty | Spread::TooFew { .. } => Kind::Concentrated,
     };
-    (kind, format!("half open in the kernel: {spread}; {:.0} sources per second", observation.distinct_sources))
+    (kind, format!("half open in the kernel: {spread}{}", sources_per_second(observation.distinct_sources)))
+}
+
+/// Returns the number of distinct sources, to be appended. It is estimated over a whole second: in the first second of an
+/// attack it is not known yet, and left out.
+fn sources_per_second(distinct_sources: f64) -> String {
+    if distinct_sources.round() < 1.0 {
+        return String::new();
+    }
+    format!("; about {distinct_sources:.0} sources per second")
 }

@@ -23,7 +23,7 @@ pub(super) fn describe() -> String {
     table(&mut text, top.into_iter().map(|(name, doc)| (*name, *doc)), |name| defaults.get(name).cloned());
     type RangeOf = fn(&str) -> Option<String>;
     let section = |text: &mut String, name: &str, doc: &str, names: &[&'static str], docs: &[&str], range: RangeOf| {
-        writeln!(text, "\n## `[{name}]`\n\n{}\n", cell(doc)).expect("written");
+        writeln!(text, "\n## `[{name}]`\n\n{}", cell(doc)).expect("written");
         let defaults = defaults.get(name).cloned();
         let docs: Vec<String> = names.iter().zip(docs).map(|(key, doc)| with_range(doc, range(key))).collect();
         let keys = names.iter().copied().zip(docs.iter().map(String::as_str));

@@ -27,6 +27,6 @@ fn record(file: &Path, sources: Sources) -> Result<()> {
     thread::sleep(Duration::from_secs(2));
     let mut flood = Flood::new(&lab, &FloodSpec::syn(sources, 80))?;
     flood.during(20_000, || Client::new(&lab).run(WEB, 20, Duration::from_secs(6), || true).map(drop))?;
-    daemon.stats_when("it is calm again", |stats| stats["state"] == "calm")?;
+    daemon.stats_when("it is calm again", |stats| stats.state == "calm")?;
     daemon.end(Signal::SIGTERM).map(drop)
 }

@@ -24,15 +24,15 @@ fn at_tc() -> Result<()> {
     lab.receive_without_daemon()?;
     let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\nattach = \"tc\"");
     let mut daemon = Setup::new(&lab)?.config(&config).start()?;
-    println!("interfaces: {}", daemon.json("/stats")?["interfaces"]);
+    println!("interfaces: {:?}", daemon.stats()?.interfaces);
     let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.1.1".parse()?, 5), 80))?;
     flood.send(20)?;
     Client::new(&lab).connect((SERVER_IPV4, 80).into())?;
-    daemon.stats_when("everything is counted", |stats| stats["totals"]["syn"] == 21)?;
+    daemon.stats_when("everything is counted", |stats| stats.totals.syn == 21)?;
     // After a crash the next daemon takes over, and detaches everything when it ends.
     daemon.restart(Signal::SIGKILL)?;
     flood.send(20)?;
-    daemon.stats_when("the SYNs since the restart are counted", |stats| stats["totals"]["syn"] == 41)?;
+    daemon.stats_when("the SYNs since the restart are counted", |stats| stats.totals.syn == 41)?;
     let status = daemon.end(Signal::SIGTERM)?;
     ensure!(status.success(), "{status}: {}", daemon.log()?);
     let left = loaded_programs().filter_map(Result::ok).filter(|program| program.name_as_str() == Some("tcpguard"));
@@ -44,12 +44,12 @@ fn at_xdp() -> Result<()> {
     let lab = Lab::new()?;
     let _listeners = [listen(&lab.server, SERVER_IPV4.into(), 80)?, listen(&lab.server, SERVER_IPV6.into(), 80)?];
     let mut daemon = Setup::new(&lab)?.start()?;
-    let stats = daemon.json("/stats")?;
-    println!("interfaces: {}", stats["interfaces"]);
-    println!("features: {}", stats["features"]);
-    ensure!(stats["interfaces"][0]["xdp_mode"] == "native", "XDP is not native on veth");
+    let stats = daemon.stats()?;
+    println!("interfaces: {:?}", stats.interfaces);
+    println!("features: {:?}", stats.features);
+    ensure!(stats.interfaces[0].xdp_mode == "native", "XDP is not native on veth");
     for feature in ["completions", "retries"] {
-        ensure!(stats["features"][feature]["available"] == true, "{feature} are not available on this kernel");
+        ensure!(stats.features[feature].available, "{feature} are not available on this kernel");
     }
     let families: [(&str, IpAddr); 2] = [("198.18.1.1", SERVER_IPV4.into()), ("2001:db8:1::1", SERVER_IPV6.into())];
     for (first, server) in families {
@@ -59,14 +59,14 @@ fn at_xdp() -> Result<()> {
         }
     }
     let stats = daemon.stats_when("everything is counted", |stats| {
-        stats["totals"]["syn"] == 46
-            && stats["totals"]["completed"] == 6
-            && stats["half_open"]["datapath"] == 40
-            && stats["half_open"]["kernel"] == 40
+        stats.totals.syn == 46
+            && stats.totals.completed == 6
+            && stats.half_open.datapath == 40
+            && stats.half_open.kernel == 40
     })?;
-    println!("totals: {}", stats["totals"]);
+    println!("totals: {:?}", stats.totals);
     daemon.stats_when("SYN-ACK retransmits are counted", |stats| {
-        stats["half_open"]["kernel_retried"] == 40 && stats["totals"]["retried"].as_u64() >= Some(40)
+        stats.half_open.kernel_retried == 40 && stats.totals.retried >= 40
     })?;
     let status = daemon.end(Signal::SIGTERM)?;
     ensure!(status.success(), "{status}: {}", daemon.log()?);

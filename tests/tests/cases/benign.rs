@@ -20,9 +20,9 @@ const RUN: Duration = Duration::from_secs(5);
 
 /// Checks what every row must show.
 fn check(scene: &mut Scene, seen: &Seen) -> Result<()> {
-    ensure!(seen.states == ["calm"], "{:?}: {}", seen.states, seen.last["attack"]);
-    let stats = scene.daemon.json("/stats")?;
-    ensure!(stats["totals"]["dropped"] == 0, "{}", stats["drops"]);
+    ensure!(seen.states == ["calm"], "{:?}: {:?}", seen.states, seen.last()?.attack);
+    let stats = scene.daemon.stats()?;
+    ensure!(stats.totals.dropped == 0, "{:?}", stats.drops);
     ensure!(scene.blocked()?.is_empty(), "{:?}", scene.blocked()?);
     for kind in ["attack_started", "source_blocked", "prefix_blocked", "kernel_setting_changed", "first_drop"] {
         let events = scene.events(kind)?;
@@ -120,9 +120,9 @@ fn a_client_on_a_lossy_path() -> Result<()> {
         }
         Ok(())
     })?;
-    let stats = scene.daemon.json("/stats")?;
-    ensure!(stats["half_open"]["datapath"] == 60, "{}", stats["half_open"]);
-    ensure!(stats["totals"]["syn_repeated"] == 540, "{}", stats["totals"]);
+    let stats = scene.daemon.stats()?;
+    ensure!(stats.half_open.datapath == 60, "{:?}", stats.half_open);
+    ensure!(stats.totals.syn_repeated == 540, "{:?}", stats.totals);
     check(&mut scene, &seen)
 }
 
@@ -150,8 +150,8 @@ fn a_slow_application_is_told_of_and_is_no_attack() -> Result<()> {
         });
         Ok(())
     })?;
-    ensure!(seen.slow.contains(&8080), "port 8080 was not reported as slow: {}", seen.last["ports"]);
-    ensure!(seen.last["refused"].as_u64() > Some(5), "nothing was refused: {}", seen.last["tcp_ext"]);
+    ensure!(seen.slow.contains(&8080), "port 8080 was not reported as slow: {:?}", seen.last()?.ports);
+    ensure!(seen.last()?.refused > 5, "nothing was refused: {:?}", seen.last()?.tcp_ext);
     let told = scene.events("slow_application")?;
     ensure!(told.iter().any(|event| event["subject"] == "8080"), "{told:?}");
     check(&mut scene, &seen)
@@ -175,7 +175,7 @@ fn a_restart_of_nginx_under_load() -> Result<()> {
         })
     })?;
     ensure!(clients.share() < 1.0, "all connections were served although nginx was stopped");
-    ensure!(seen.last["totals"]["syn_closed"].as_u64() > Some(500), "{}", seen.last["totals"]);
+    ensure!(seen.last()?.totals.syn_closed > 500, "{:?}", seen.last()?.totals);
     check(&mut scene, &seen)
 }
 
@@ -193,7 +193,7 @@ fn idle_half_open_handshakes_within_the_thresholds() -> Result<()> {
         thread::sleep(Duration::from_secs(4));
         Ok(())
     })?;
-    ensure!(seen.last["half_open"]["kernel_retried"] == 300, "{}", seen.last["half_open"]);
+    ensure!(seen.last()?.half_open.kernel_retried == 300, "{:?}", seen.last()?.half_open);
     check(&mut scene, &seen)
 }
 
@@ -213,8 +213,8 @@ fn health_checks_that_reset_after_the_syn_ack() -> Result<()> {
     })?;
     eventually(
         "every handshake was reset",
-        || scene.daemon.json("/stats"),
-        |stats| stats["totals"]["handshakes_reset"] == 1000 && stats["half_open"]["datapath"] == 0,
+        || scene.daemon.stats(),
+        |stats| stats.totals.handshakes_reset == 1000 && stats.half_open.datapath == 0,
     )?;
     check(&mut scene, &seen)
 }

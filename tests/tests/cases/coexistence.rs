@@ -28,8 +28,8 @@ fn what_passes_is_handed_on_and_the_place_given_back() -> Result<()> {
     let neighbour = Neighbour::attach(&lab, SERVER_INTERFACE)?;
     let mut daemon = chaining(&lab)?.start()?;
     ensure!(program_on(&lab, SERVER_INTERFACE)? != Some(neighbour.id), "tcpguard does not run before the neighbour");
-    let stats = daemon.json("/stats")?;
-    ensure!(stats["interfaces"][0]["reason"].to_string().contains("neighbour"), "{}", stats["interfaces"]);
+    let stats = daemon.stats()?;
+    ensure!(stats.interfaces[0].reason.clone().unwrap_or_default().contains("neighbour"), "{:?}", stats.interfaces);
 
     let before = neighbour.seen()?;
     Client::new(&lab).fetch(WEB)?;
@@ -38,7 +38,7 @@ fn what_passes_is_handed_on_and_the_place_given_back() -> Result<()> {
     ensure!(daemon.tcpguard(&["block", "198.18.1.1"])?.status.success());
     Flood::new(&lab, &FloodSpec::one_source(80))?.send(50)?;
     let stats = daemon.stats_when("all SYNs are counted", |stats| syn(stats) == 51)?;
-    ensure!(stats["drops"]["denied"] == 50, "{}", stats["drops"]);
+    ensure!(stats.drops["denied"] == 50, "{:?}", stats.drops);
     ensure!(neighbour.seen()? < after_client + 50, "dropped packets reached the neighbour");
 
     daemon.end(Signal::SIGTERM)?;
@@ -107,16 +107,15 @@ fn what_a_link_holds_cannot_be_displaced_and_tc_guards_beside_it() -> Result<()>
     ensure!(program_on(&lab, SERVER_INTERFACE)? == before, "the other program was replaced");
 
     let mut daemon = at_tc(&lab)?.start()?;
-    let stats = daemon.json("/stats")?;
-    ensure!(stats["interfaces"][0]["xdp_mode"] == "tc", "{}", stats["interfaces"]);
+    let stats = daemon.stats()?;
+    ensure!(stats.interfaces[0].xdp_mode == "tc", "{:?}", stats.interfaces);
     Client::new(&lab).fetch(WEB)?;
     ensure!(daemon.tcpguard(&["block", "198.18.1.1"])?.status.success());
     Flood::new(&lab, &FloodSpec::one_source(80))?.send(50)?;
-    daemon.stats_when("SYNs are counted and dropped", |stats| syn(stats) == 51 && stats["drops"]["denied"] == 50)?;
+    daemon.stats_when("SYNs are counted and dropped", |stats| syn(stats) == 51 && stats.drops["denied"] == 50)?;
     daemon.restart(Signal::SIGKILL)?;
     Flood::new(&lab, &FloodSpec::one_source(80))?.send(50)?;
-    daemon
-        .stats_when("SYNs are dropped after a crash", |stats| syn(stats) == 101 && stats["drops"]["denied"] == 100)?;
+    daemon.stats_when("SYNs are dropped after a crash", |stats| syn(stats) == 101 && stats.drops["denied"] == 100)?;
     daemon.end(Signal::SIGTERM)?;
     ensure!(program_on(&lab, SERVER_INTERFACE)? == before, "the other program was replaced");
     Flood::new(&lab, &FloodSpec::one_source(80))?.send(5)?;
@@ -140,13 +139,13 @@ fn at_tc_a_spoofed_flood_is_answered_with_cookies_too() -> Result<()> {
     let spec = FloodSpec::syn(Sources::RANDOM_IPV4, 80);
     let mut flood = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &spec)?;
     let client = flood.during(20_000, || {
-        daemon.stats_when("cookies are sent", |stats| stats["totals"]["challenged"].as_u64() > Some(1000))?;
+        daemon.stats_when("cookies are sent", |stats| stats.totals.challenged > 1000)?;
         Client::new(&lab).run(WEB, 50, Duration::from_secs(2), || true)
     })?;
     ensure!(client.served() == client.tried, "{} of {} connections were served", client.served(), client.tried);
     let sent = flood.delivered()? + oracle::syns_sent(&lab.client)?;
     let stats = daemon.stats_when("every SYN is counted", |stats| syn(stats) == sent)?;
-    ensure!(stats["totals"]["completed"] == client.tried, "{}", stats["totals"]);
+    ensure!(stats.totals.completed == u64::from(client.tried), "{:?}", stats.totals);
     cookies_were_brought_back(&daemon)
 }
 

@@ -19,7 +19,7 @@ fn they_show_what_the_daemon_knows() -> Result<()> {
     Client::new(&lab).fetch((SERVER_IPV4, 80).into())?;
     Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.1.1".parse()?, 300), 80))?.send(300)?;
     daemon.stats_when("everything is counted", |stats| {
-        stats["half_open"]["kernel"] == 300 && stats["half_open"]["datapath"] == 300
+        stats.half_open.kernel == 300 && stats.half_open.datapath == 300
     })?;
     let run = |arguments: &[&str]| -> Result<String> {
         let output = tcpguard(arguments, &daemon.socket())?;

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "constants of the test, which always parse")]
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::{IpAddr, TcpListener, TcpStream},
     time::Duration,
@@ -11,13 +12,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
+    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, Stats,
     frame::{ACK, FIN, Frame, PSH, RST},
     network::SERVER_IPV4,
     server,
     wire::{Wire, completion, linux_syn},
 };
-use serde_json::Value;
 
 const PORT: u16 = 443;
 const ALWAYS: &str = "interfaces = [\"lab-server\"]\n[challenge]\nmode = \"always\"\n";
@@ -45,9 +45,9 @@ impl Bench {
         let bench = Self { lab, daemon, listener, wire };
         bench.daemon.stats_when("the port is challenged", |stats| challenged_by(stats) == Some("cookie"))?;
         drop(bench.connect()?);
-        bench
-            .daemon
-            .stats_when("the port is guarded", |stats| stats["measures"]["challenge"]["ports"][0]["guarded"] == true)?;
+        bench.daemon.stats_when("the port is guarded", |stats| {
+            stats.measures.challenge.ports.first().is_some_and(|port| port.guarded == true)
+        })?;
         Ok(bench)
     }
 
@@ -67,19 +67,15 @@ impl Bench {
         std::iter::from_fn(|| self.listener.accept().ok()).count()
     }
 
-    fn drops(&self) -> Result<Value> {
+    fn drops(&self) -> Result<BTreeMap<String, u64>> {
         // The daemon reads the counters with each tick.
         std::thread::sleep(Duration::from_millis(250));
-        Ok(self.daemon.json("/stats")?["drops"].clone())
+        Ok(self.daemon.stats()?.drops)
     }
 }
 
-fn challenged_by(stats: &Value) -> Option<&str> {
-    stats["measures"]["challenge"]["ports"][0]["method"].as_str()
-}
-
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or(0)
+fn challenged_by(stats: &Stats) -> Option<&str> {
+    stats.measures.challenge.ports.first().map(|port| port.method.as_str())
 }
 
 #[test]
@@ -105,8 +101,8 @@ fn only_the_right_cookie_makes_a_connection_and_only_once() -> Result<()> {
         ensure!(bench.accept_all() == 0, "{name} made a connection");
     }
     let after = bench.drops()?;
-    let dropped = number(&after["stray_ack"]) - number(&before["stray_ack"]);
-    ensure!(dropped == wrong.len() as u64, "{dropped} of {} segments were dropped: {after}", wrong.len());
+    let dropped = after["stray_ack"] - before["stray_ack"];
+    ensure!(dropped == wrong.len() as u64, "{dropped} of {} segments were dropped: {after:?}", wrong.len());
     bench.wire.send(&right)?;
     ensure!(bench.accept_all() == 1, "the right cookie made no connection");
     Ok(())
@@ -117,9 +113,7 @@ fn a_cookie_for_another_port_makes_no_connection() -> Result<()> {
     let bench = Bench::new()?;
     let other = server::listen(&bench.lab.server, SERVER_IPV4.into(), 444)?;
     other.set_nonblocking(true).context("cannot make the listener non-blocking")?;
-    bench.daemon.stats_when("both ports are challenged", |stats| {
-        stats["measures"]["challenge"]["ports"].as_array().is_some_and(|ports| ports.len() == 2)
-    })?;
+    bench.daemon.stats_when("both ports are challenged", |stats| stats.measures.challenge.ports.len() == 2)?;
     let syn = linux_syn(address("198.18.20.1"), SERVER_IPV4.into(), PORT);
     let answer = bench.wire.ask(&syn)?;
     bench.wire.send(&Frame { destination_port: 444, ..completion(&syn, &answer) })?;
@@ -144,8 +138,8 @@ fn a_replayed_segment_makes_no_second_connection() -> Result<()> {
         ensure!(bench.accept_all() == 0, "the replayed segment made a connection");
     }
     let after = bench.drops()?;
-    let dropped = |reason: &str| number(&after[reason]) - number(&before[reason]);
-    ensure!(dropped("spent_cookie") + dropped("stray_ack") == 3 || dropped("spent_cookie") == 3, "{after}");
+    let dropped = |reason: &str| after[reason] - before[reason];
+    ensure!(dropped("spent_cookie") + dropped("stray_ack") == 3 || dropped("spent_cookie") == 3, "{after:?}");
     Ok(())
 }
 
@@ -156,19 +150,19 @@ fn floods_of_segments_without_a_connection_are_dropped_to_the_last() -> Result<(
     for (reason, flags) in [("stray_ack", ACK), ("stray_ack", ACK | PSH), ("stray_fin", FIN | ACK), ("stray_rst", RST)]
     {
         let spec = FloodSpec { flags, tcp_options: Vec::new(), ..FloodSpec::syn(Sources::RANDOM_IPV4, PORT) };
-        let before = bench.daemon.json("/stats")?;
+        let before = bench.daemon.stats()?;
         let sent = Flood::new(&bench.lab, &spec)?.send_at(100_000, Duration::from_millis(500))?;
-        let expected = number(&before["drops"][reason]) + sent;
-        bench.daemon.stats_when(reason, |stats| number(&stats["drops"][reason]) == expected)?;
+        let expected = before.drops[reason] + sent;
+        bench.daemon.stats_when(reason, |stats| stats.drops[reason] == expected)?;
         // An established connection is not affected.
         client.write_all(b"alive").context("cannot write to the connection")?;
         server.read_exact(&mut [0; 5]).context("nothing arrives over the connection")?;
         drop(bench.connect()?);
     }
     ensure!(bench.accept_all() == 0, "a flood made a connection");
-    let totals = bench.daemon.json("/stats")?["totals"].clone();
-    let sum = number(&totals["passed"]) + number(&totals["dropped"]) + number(&totals["challenged"]);
-    ensure!(sum == number(&totals["packets"]), "{totals}");
+    let totals = bench.daemon.stats()?.totals;
+    let sum = totals.passed + totals.dropped + totals.challenged;
+    ensure!(sum == totals.packets, "{totals:?}");
     Ok(())
 }
 

@@ -13,7 +13,6 @@ use lab::{
     Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, eventually, frame, oracle,
     server::{self, Nginx},
 };
-use serde_json::Value;
 
 const SOURCES: u64 = 20;
 const SYNS_PER_SOURCE: u64 = 10;
@@ -47,10 +46,6 @@ fn start(lab: &Lab) -> Result<(Nginx, Daemon)> {
     Ok((nginx, Setup::new(lab)?.start()?))
 }
 
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or(u64::MAX)
-}
-
 fn counts_are_exact(family: &Family) -> Result<()> {
     let lab = Lab::new()?;
     let (_nginx, daemon) = start(&lab)?;
@@ -72,20 +67,18 @@ fn counts_are_exact(family: &Family) -> Result<()> {
     let syns = half_open + syns_of_clients.values().sum::<u64>();
 
     let stats = daemon.stats_when("all SYNs and completions are counted", |stats| {
-        stats["totals"]["syn"] == syns
-            && stats["totals"]["completed"] == completed
-            && stats["half_open"]["datapath"] == half_open
-            && stats["half_open"]["kernel"] == half_open
-            && stats["ports"]
-                .as_array()
-                .is_some_and(|ports| ports.iter().any(|port| port["port"] == 80 && port["syn"] == syns))
+        stats.totals.syn == syns
+            && stats.totals.completed == completed
+            && stats.half_open.datapath == half_open
+            && stats.half_open.kernel == half_open
+            && stats.ports.iter().any(|port| port.port == 80 && port.syn == syns)
     })?;
-    ensure!(stats["totals"]["packets"] == stats["totals"]["passed"], "packets were dropped: {stats}");
+    ensure!(stats.totals.packets == stats.totals.passed, "packets were dropped: {stats:?}");
     ensure!(
-        stats["totals"]["syn_repeated"] == syns - half_open - completed,
-        "the retransmits of clients were not counted: {stats}"
+        stats.totals.syn_repeated == syns - half_open - completed,
+        "the retransmits of clients were not counted: {stats:?}"
     );
-    ensure!(stats["tracking"]["syn_untracked"] == 0, "a source has no entry: {stats}");
+    ensure!(stats.tracking.syn_untracked == 0, "a source has no entry: {stats:?}");
 
     let sources = daemon.json("/sources?limit=100")?;
     let rows = sources.as_array().expect("an array");
@@ -97,18 +90,17 @@ fn counts_are_exact(family: &Family) -> Result<()> {
             None => (SYNS_PER_SOURCE, 0, SYNS_PER_SOURCE, false),
         };
         let counted = (
-            number(&row["syn"]),
-            number(&row["completed"]),
-            number(&row["half_open"]),
+            row["syn"].as_u64().unwrap_or_default(),
+            row["completed"].as_u64().unwrap_or_default(),
+            row["half_open"].as_u64().unwrap_or_default(),
             row["proven"].as_bool().unwrap_or_default(),
         );
         ensure!(counted == expected, "{row}: expected {expected:?}");
     }
 
-    let port = &stats["ports"].as_array().expect("an array").iter().find(|port| port["port"] == 80);
-    let port = port.expect("nginx listens on port 80");
-    ensure!(port["syn"] == syns && port["completed"] == completed, "{port}");
-    ensure!(port["half_open"] == half_open && number(&port["backlog"]) > 0, "{port}");
+    let port = stats.ports.iter().find(|port| port.port == 80).expect("nginx listens on port 80");
+    ensure!(port.syn == syns && port.completed == completed, "{port:?}");
+    ensure!(port.half_open == half_open && port.backlog > 0, "{port:?}");
 
     network_is_accounted(&daemon, half_open)?;
     kernel_rows_are_those_of_ss(&lab, &daemon, half_open)
@@ -117,11 +109,7 @@ fn counts_are_exact(family: &Family) -> Result<()> {
 /// Checks the account of the flood's network, which is exact: the first network keeps a cell even if others hash to it.
 fn network_is_accounted(daemon: &Daemon, half_open: u64) -> Result<()> {
     daemon.stats_when("the flood's network has an account", |stats| {
-        stats["prefixes"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .any(|prefix| prefix["syn"] == half_open && prefix["ended"] == 0)
+        stats.prefixes.iter().any(|prefix| prefix.syn == half_open && prefix.ended == 0)
     })?;
     Ok(())
 }
@@ -131,7 +119,7 @@ fn kernel_rows_are_those_of_ss(lab: &Lab, daemon: &Daemon, half_open: u64) -> Re
     let look = || -> Result<_> {
         let before = oracle::syn_recv(&lab.server)?;
         let report = daemon.json("/half-open")?;
-        let stats = daemon.json("/stats")?;
+        let stats = daemon.stats()?;
         Ok((before, report, stats, oracle::syn_recv(&lab.server)?))
     };
     let all_retried = |rows: &[oracle::SynRecv]| rows.len() as u64 == half_open && rows.iter().all(|row| row.2 > 0);
@@ -141,7 +129,7 @@ fn kernel_rows_are_those_of_ss(lab: &Lab, daemon: &Daemon, half_open: u64) -> Re
         seen.0 == seen.3
             && all_retried(&seen.0)
             && seen.1["retried"] == half_open
-            && seen.2["half_open"]["kernel_retried"] == half_open
+            && seen.2.half_open.kernel_retried == half_open
     })?;
     let mut rows: Vec<oracle::SynRecv> = report["rows"]
         .as_array()
@@ -149,7 +137,7 @@ fn kernel_rows_are_those_of_ss(lab: &Lab, daemon: &Daemon, half_open: u64) -> Re
         .iter()
         .map(|row| {
             let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-            (text("local"), text("remote"), number(&row["retransmits"]) as u8)
+            (text("local"), text("remote"), row["retransmits"].as_u64().unwrap_or_default() as u8)
         })
         .collect();
     rows.sort();
@@ -157,9 +145,9 @@ fn kernel_rows_are_those_of_ss(lab: &Lab, daemon: &Daemon, half_open: u64) -> Re
     ensure!(report["total"] == half_open && report["retried"] == half_open, "{report}");
     let by_source: u64 = {
         let sources = daemon.json("/sources?limit=100")?;
-        sources.as_array().into_iter().flatten().map(|row| number(&row["retried"])).sum()
+        sources.as_array().into_iter().flatten().filter_map(|row| row["retried"].as_u64()).sum()
     };
-    ensure!(by_source >= half_open, "only {by_source} retransmitted SYN-ACKs by source: {stats}");
+    ensure!(by_source >= half_open, "only {by_source} retransmitted SYN-ACKs by source: {stats:?}");
     Ok(())
 }
 
@@ -182,10 +170,8 @@ fn ends_of_handshakes_are_accounted_to_their_network() -> Result<()> {
             Client::new(&lab).fetch(family.server)?;
         }
         daemon.stats_when("seven handshakes began and seven ended", |stats| {
-            let prefixes = stats["prefixes"].as_array();
-            prefixes.is_some_and(|rows| {
-                rows.len() == 1 && rows[0]["prefix"] == network && rows[0]["syn"] == 7 && rows[0]["ended"] == 7
-            })
+            let rows = &stats.prefixes;
+            rows.len() == 1 && rows[0].prefix.to_string() == network && rows[0].syn == 7 && rows[0].ended == 7
         })?;
     }
     Ok(())
@@ -205,16 +191,16 @@ fn a_dual_stack_listener_completes_handshakes_of_both_families() -> Result<()> {
         Flood::new(&lab, &FloodSpec::syn(Sources::InTurn(family.first_source, 2), 81))?.send(10)?;
     }
     daemon.stats_when("both families are counted", |stats| {
-        stats["totals"]["completed"] == 6
-            && stats["half_open"]["datapath"] == 20
-            && stats["half_open"]["kernel"] == 20
-            && stats["half_open"]["kernel_retried"] == 20
+        stats.totals.completed == 6
+            && stats.half_open.datapath == 20
+            && stats.half_open.kernel == 20
+            && stats.half_open.kernel_retried == 20
     })?;
     for (client, half_open) in [("198.18.0.2", "198.18.1.1"), ("2001:db8::2", "2001:db8:1::1")] {
         let row = daemon.source(client)?.expect("it has an entry");
         ensure!(row["syn"] == 3 && row["completed"] == 3 && row["half_open"] == 0, "{row}");
         let row = daemon.source(half_open)?.expect("it has an entry");
-        ensure!(row["syn"] == 5 && row["half_open"] == 5 && number(&row["retried"]) >= 5, "{row}");
+        ensure!(row["syn"] == 5 && row["half_open"] == 5 && row["retried"].as_u64() >= Some(5), "{row}");
     }
     let report = daemon.json("/half-open?port=81")?;
     ensure!(report["rows"].as_array().is_some_and(|rows| rows.len() == 20), "{report}");
@@ -232,9 +218,7 @@ fn a_reset_ends_a_half_open_handshake() -> Result<()> {
         lab.add_client_address(client)?;
         Flood::new(&lab, &FloodSpec::syn(Sources::InTurn(client, 1), 80))?.send(8)?;
         daemon.stats_when("every handshake was reset", |stats| {
-            stats["totals"]["handshakes_reset"] == 8
-                && stats["half_open"]["datapath"] == 0
-                && stats["half_open"]["kernel"] == 0
+            stats.totals.handshakes_reset == 8 && stats.half_open.datapath == 0 && stats.half_open.kernel == 0
         })?;
         let row = daemon.source(&client.to_string())?.expect("it has an entry");
         ensure!(row["syn"] == 8 && row["resets"] == 8 && row["half_open"] == 0, "{row}");
@@ -259,13 +243,13 @@ fn a_reset_of_an_open_connection_is_no_reset_of_a_handshake() -> Result<()> {
     resets.sequence = 77;
     Flood::new(&lab, &resets)?.send(3)?;
     daemon.stats_when("RSTs with a wrong sequence number are counted, and end no handshake", |stats| {
-        stats["totals"]["rst"] == 3 && stats["half_open"]["datapath"] == 3 && stats["half_open"]["kernel"] == 3
+        stats.totals.rst == 3 && stats.half_open.datapath == 3 && stats.half_open.kernel == 3
     })?;
     // RSTs with the right sequence number end the handshakes, for the kernel and for the datapath.
     resets.sequence = half_open.sequence + 1;
     Flood::new(&lab, &resets)?.send(3)?;
     daemon.stats_when("RSTs with the right sequence number end the handshakes", |stats| {
-        stats["totals"]["rst"] == 6 && stats["half_open"]["datapath"] == 0 && stats["half_open"]["kernel"] == 0
+        stats.totals.rst == 6 && stats.half_open.datapath == 0 && stats.half_open.kernel == 0
     })?;
     Ok(())
 }
@@ -280,10 +264,10 @@ fn a_syn_that_is_sent_again_is_no_new_handshake() -> Result<()> {
             Flood::new(&lab, &spec)?.send(40)?;
         }
         daemon.stats_when("each SYN is counted, and each handshake once", |stats| {
-            stats["totals"]["syn"] == 120
-                && stats["totals"]["syn_repeated"] == 80
-                && stats["half_open"]["datapath"] == 40
-                && stats["half_open"]["kernel"] == 40
+            stats.totals.syn == 120
+                && stats.totals.syn_repeated == 80
+                && stats.half_open.datapath == 40
+                && stats.half_open.kernel == 40
         })?;
     }
     Ok(())
@@ -313,15 +297,12 @@ fn every_kind_of_frame_is_counted_as_what_it_is() -> Result<()> {
         Flood::new(&lab, &spec).and_then(|mut flood| flood.send(100)).map_err(|error| error.context(what))?;
     }
     let stats = daemon.stats_when("every frame is counted", |stats| {
-        let totals = &stats["totals"];
-        ["syn", "syn_ack", "ack", "rst", "bad_flags"].iter().map(|key| number(&totals[key])).sum::<u64>() >= 1000
+        let totals = &stats.totals;
+        totals.syn + totals.syn_ack + totals.ack + totals.rst + totals.bad_flags >= 1000
     })?;
-    let totals = &stats["totals"];
-    for (counter, expected) in
-        [("syn", 500), ("syn_with_payload", 100), ("ack", 100), ("syn_ack", 100), ("rst", 100), ("bad_flags", 200)]
-    {
-        ensure!(totals[counter] == expected, "{counter}: {totals}");
-    }
-    ensure!(totals["syn_repeated"] == 0, "{totals}");
+    let totals = &stats.totals;
+    ensure!(totals.syn == 500 && totals.syn_with_payload == 100, "{totals:?}");
+    ensure!(totals.ack == 100 && totals.syn_ack == 100 && totals.rst == 100, "{totals:?}");
+    ensure!(totals.bad_flags == 200 && totals.syn_repeated == 0, "{totals:?}");
     Ok(())
 }

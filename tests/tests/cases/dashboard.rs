@@ -87,19 +87,22 @@ fn numbers_are_those_of_stats() -> Result<()> {
     let daemon = Setup::new(&lab)?.start()?;
     let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.66.1".parse()?, 3), 80))?;
     flood.send(150)?;
-    let stats = daemon.stats_when("all SYNs are counted", |stats| stats["totals"]["syn"] == 150)?;
+    let stats = daemon.stats_when("all SYNs are counted", |stats| stats.totals.syn == 150)?;
     let mut browser = open(&lab, DESKTOP)?;
-    for (tile, key) in
-        [("syn", "syn"), ("completed", "completed"), ("dropped", "dropped"), ("challenged", "challenged")]
-    {
+    let totals = &stats.totals;
+    for (tile, count) in [
+        ("syn", totals.syn),
+        ("completed", totals.completed),
+        ("dropped", totals.dropped),
+        ("challenged", totals.challenged),
+    ] {
         let shown = browser.text(&format!(".tile.{tile}"))?;
-        let count = stats["totals"][key].as_u64().context("the count is not a number")?;
         ensure!(shown.contains(&grouped(count)), "{tile}: {count} is not in {shown:?}");
     }
-    let half_open = &daemon.json("/stats")?["half_open"];
+    let half_open = &daemon.stats()?.half_open;
     let shown = browser.text(".tile.half-open")?;
-    for side in ["kernel", "datapath"] {
-        let count = grouped(half_open[side].as_u64().context("the count is not a number")?);
+    for (side, count) in [("kernel", half_open.kernel), ("datapath", half_open.datapath)] {
+        let count = grouped(count);
         ensure!(shown.contains(&format!("{side} {count}")), "{side} {count} is not in {shown:?}");
     }
     let rows = browser.texts("#sources tbody tr")?;

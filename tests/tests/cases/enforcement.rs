@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lab::{Flood, FloodSpec, Lab, Scene, Setup, Sources, eventually, server};
+use lab::{Flood, FloodSpec, Lab, Scene, Setup, Sources, Stats, eventually, server};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -22,8 +22,8 @@ fn many_sources(port: u16) -> FloodSpec {
 }
 
 /// Returns the evidence of the current attack.
-fn evidence(stats: &Value) -> String {
-    stats["attack"]["evidence"].to_string()
+fn evidence(stats: &Stats) -> String {
+    stats.attack.as_ref().map(|attack| attack.evidence.join("; ")).unwrap_or_default()
 }
 
 /// Sends `count` frames in portions that fit into every queue on the path.
@@ -40,7 +40,7 @@ fn still_calm(scene: &Scene) -> Result<()> {
         thread::sleep(Duration::from_millis(500));
         Ok(())
     })?;
-    ensure!(seen.states == ["calm"], "{:?}: {}", seen.states, seen.last["attack"]);
+    ensure!(seen.states == ["calm"], "{:?}: {:?}", seen.states, seen.last()?.attack);
     Ok(())
 }
 
@@ -50,10 +50,10 @@ fn half_open_by_the_datapath_at_the_threshold_and_one_more() -> Result<()> {
     let scene = Scene::new("")?;
     let mut flood = scene.flood(&many_sources(9))?;
     send(&mut flood, 500)?;
-    scene.daemon.stats_when("500 handshakes are half-open", |stats| stats["half_open"]["datapath"] == 500)?;
+    scene.daemon.stats_when("500 handshakes are half-open", |stats| stats.half_open.datapath == 500)?;
     still_calm(&scene)?;
     flood.send(1)?;
-    let stats = scene.daemon.stats_when("the state is attack", |stats| stats["state"] == "attack")?;
+    let stats = scene.daemon.stats_when("the state is attack", |stats| stats.state == "attack")?;
     ensure!(evidence(&stats).contains("501 handshakes half open by the datapath"), "{}", evidence(&stats));
     Ok(())
 }
@@ -69,12 +69,12 @@ fn half_open_in_the_kernel_at_the_threshold_and_one_more() -> Result<()> {
     lab.receive_without_daemon()?;
     let mut flood = Flood::new(&lab, &many_sources(80))?;
     send(&mut flood, 50)?;
-    daemon.stats_when("50 handshakes are half-open", |stats| stats["half_open"]["kernel"] == 50)?;
+    daemon.stats_when("50 handshakes are half-open", |stats| stats.half_open.kernel == 50)?;
     thread::sleep(Duration::from_millis(300));
-    let stats = daemon.json("/stats")?;
-    ensure!(stats["state"] == "calm" && stats["half_open"]["datapath"] == 0, "{}", stats["attack"]);
+    let stats = daemon.stats()?;
+    ensure!(stats.state == "calm" && stats.half_open.datapath == 0, "{:?}", stats.attack);
     flood.send(1)?;
-    let stats = daemon.stats_when("the state is attack", |stats| stats["state"] == "attack")?;
+    let stats = daemon.stats_when("the state is attack", |stats| stats.state == "attack")?;
     ensure!(evidence(&stats).contains("51 handshakes half open in the kernel"), "{}", evidence(&stats));
     Ok(())
 }
@@ -84,10 +84,10 @@ fn retried_at_the_threshold_and_one_more() -> Result<()> {
     let scene = Scene::new("[thresholds]\nmax_half_open_retried = 40\nhold = \"2s\"")?;
     let mut flood = scene.flood(&many_sources(80))?;
     flood.send(40)?;
-    scene.daemon.stats_when("40 handshakes are retried", |stats| stats["half_open"]["kernel_retried"] == 40)?;
+    scene.daemon.stats_when("40 handshakes are retried", |stats| stats.half_open.kernel_retried == 40)?;
     still_calm(&scene)?;
     flood.send(1)?;
-    let stats = scene.daemon.stats_when("the state is attack", |stats| stats["state"] == "attack")?;
+    let stats = scene.daemon.stats_when("the state is attack", |stats| stats.state == "attack")?;
     ensure!(evidence(&stats).contains("41 half-open handshakes whose SYN-ACK was sent again"), "{}", evidence(&stats));
     Ok(())
 }
@@ -100,7 +100,7 @@ fn refused_at_the_threshold_and_one_more() -> Result<()> {
     lab.server.sysctl("net.core.somaxconn", "16")?;
     let _listener = server::listen(&lab.server, SERVER.into(), 80)?;
     let daemon = Setup::new(&lab)?.start()?;
-    let refused = || -> Result<u64> { Ok(daemon.json("/stats")?["refused"].as_u64().unwrap_or(0)) };
+    let refused = || -> Result<u64> { Ok(daemon.stats()?.refused) };
     let mut flood = Flood::new(&lab, &many_sources(80))?;
     while refused()? == 0 {
         flood.send(1)?;
@@ -111,13 +111,13 @@ fn refused_at_the_threshold_and_one_more() -> Result<()> {
     flood.send(5)?;
     eventually("five more requests are refused", refused, |refused| *refused == 6)?;
     thread::sleep(Duration::from_millis(300));
-    ensure!(daemon.json("/stats")?["state"] == "calm", "{}", daemon.json("/stats")?["attack"]);
+    ensure!(daemon.stats()?.state == "calm", "{:?}", daemon.stats()?.attack);
     thread::sleep(Duration::from_millis(1300));
     flood.send(6)?;
-    let stats = daemon.stats_when("the state is attack", |stats| stats["state"] == "attack")?;
+    let stats = daemon.stats_when("the state is attack", |stats| stats.state == "attack")?;
     ensure!(evidence(&stats).contains("6 connection requests refused"), "{}", evidence(&stats));
     // Cookies are enabled for the duration of the attack.
-    let settings = stats["measures"]["kernel_settings"].to_string();
+    let settings = format!("{:?}", stats.measures.kernel_settings);
     ensure!(settings.contains("tcp_syncookies"), "{settings}");
     Ok(())
 }
@@ -128,14 +128,13 @@ fn a_service_has_a_threshold_of_its_own() -> Result<()> {
         Scene::new("[[service]]\nports = [80]\nmax_half_open = 100\n[[service]]\nports = [9]\nmax_half_open = 2000")?;
     let mut elsewhere = scene.flood(&many_sources(9))?;
     send(&mut elsewhere, 700)?;
-    scene.daemon.stats_when("700 handshakes are half-open", |stats| stats["half_open"]["datapath"] == 700)?;
+    scene.daemon.stats_when("700 handshakes are half-open", |stats| stats.half_open.datapath == 700)?;
     still_calm(&scene)?;
     let mut flood = scene.flood(&many_sources(80))?;
     send(&mut flood, 101)?;
-    let stats = scene.daemon.stats_when("the state is attack", |stats| stats["state"] == "attack")?;
+    let stats = scene.daemon.stats_when("the state is attack", |stats| stats.state == "attack")?;
     ensure!(evidence(&stats).contains("service 80: 101 handshakes half open"), "{}", evidence(&stats));
-    let states: Vec<&Value> =
-        stats["services"].as_array().into_iter().flatten().map(|service| &service["state"]).collect();
+    let states: Vec<&str> = stats.services.iter().map(|service| service.state.as_str()).collect();
     ensure!(states == ["attack", "calm"], "{states:?}");
     Ok(())
 }
@@ -160,7 +159,7 @@ fn the_first_drop_comes_within_300_ms() -> Result<()> {
             if let Some(event) = found {
                 break seconds(&event["time"]);
             }
-            ensure!(seconds_now() - exceeded < 5.0, "nothing was dropped: {}", daemon.json("/stats")?["attack"]);
+            ensure!(seconds_now() - exceeded < 5.0, "nothing was dropped: {:?}", daemon.stats()?.attack);
         };
         times.push(first_drop.context("the event has no time")? - exceeded);
     }
@@ -189,9 +188,9 @@ fn watching_only_changes_nothing_and_tells_what_it_would() -> Result<()> {
     let attack = scene.attack(&FloodSpec::one_source(80), 50_000, Duration::from_secs(2))?;
     ensure!(attack.seen.states.contains(&"attack".to_owned()), "{:?}", attack.seen.states);
     let stats = scene.daemon.stats_when("SYNs that would have been dropped are counted", |stats| {
-        stats["would_drop"]["denied"] == 7 && stats["would_drop"]["blocked"].as_u64() > Some(10_000)
+        stats.would_drop["denied"] == 7 && stats.would_drop["blocked"] > 10_000
     })?;
-    ensure!(stats["totals"]["dropped"] == 0, "{}", stats["drops"]);
+    ensure!(stats.totals.dropped == 0, "{:?}", stats.drops);
     ensure!(attack.seen.settings.is_empty(), "{:?}", attack.seen.settings);
     ensure!(scene.setting("net.ipv4.tcp_synack_retries")? == "5", "a kernel setting was changed");
     for kind in ["source_blocked", "kernel_setting_changed"] {
@@ -208,7 +207,7 @@ fn level_1_changes_kernel_settings_and_drops_nothing() -> Result<()> {
     let scene = Scene::new("syn_attack_protect = 1")?;
     let attack = scene.attack(&FloodSpec::one_source(80), 20_000, Duration::from_secs(2))?;
     ensure!(attack.seen.settings.contains("net.ipv4.tcp_synack_retries=1"), "{:?}", attack.seen.settings);
-    ensure!(attack.seen.last["totals"]["dropped"] == 0, "{}", attack.seen.last["drops"]);
+    ensure!(attack.seen.last()?.totals.dropped == 0, "{:?}", attack.seen.last()?.drops);
     scene.back_to_calm(attack.ended)
 }
 
@@ -297,7 +296,7 @@ fn a_killed_daemon_s_settings_come_back_and_protection_resumes() -> Result<()> {
         ensure!(started.elapsed() < Duration::from_secs(2), "protection resumed after {:?}", started.elapsed());
         Ok(daemon)
     })?;
-    daemon.stats_when("the state is calm", |stats| stats["state"] == "calm")?;
+    daemon.stats_when("the state is calm", |stats| stats.state == "calm")?;
     ensure!(retries()? == "4", "{}", retries()?);
     // The events from before the kill are kept.
     let events = daemon.json("/events?limit=1000")?;
@@ -312,7 +311,7 @@ fn settings_come_back_when_the_daemon_ends() -> Result<()> {
     let mut flood = scene.flood(&FloodSpec::one_source(80))?;
     flood.send_at(50_000, Duration::from_millis(500))?;
     scene.daemon.stats_when("the setting is changed", |stats| {
-        stats["measures"]["kernel_settings"].to_string().contains("tcp_synack_retries")
+        stats.measures.kernel_settings.iter().any(|setting| setting.name.contains("tcp_synack_retries"))
     })?;
     scene.daemon.end(Signal::SIGTERM)?;
     let retries = scene.setting("net.ipv4.tcp_synack_retries")?;
@@ -326,7 +325,7 @@ fn a_repeat_is_blocked_for_twice_as_long() -> Result<()> {
     let mut flood = scene.flood(&FloodSpec::one_source(80))?;
     flood.during(20_000, || {
         let lasts = |times: u64| {
-            scene.daemon.stats_when("the state is attack", |stats| stats["state"] == "attack").and_then(|_| {
+            scene.daemon.stats_when("the state is attack", |stats| stats.state == "attack").and_then(|_| {
                 eventually(
                     "the block is repeated",
                     || scene.events("source_blocked"),
@@ -360,14 +359,13 @@ fn every_kind_of_drop_is_counted_exactly() -> Result<()> {
         ("port_zero", FloodSpec::syn(from("2001:db8:51::1"), 0)),
     ];
     for (reason, spec) in cases {
-        let before = scene.daemon.json("/stats")?["drops"][reason].as_u64().unwrap_or(0);
+        let before = scene.daemon.stats()?.drops[reason];
         scene.flood(&spec)?.send(40)?;
-        scene.daemon.stats_when(reason, |stats| stats["drops"][reason] == before + 40)?;
+        scene.daemon.stats_when(reason, |stats| stats.drops[reason] == before + 40)?;
     }
-    let stats = scene.daemon.json("/stats")?;
-    let totals = &stats["totals"];
-    let number = |key: &str| totals[key].as_u64().unwrap_or(0);
-    ensure!(number("dropped") == 280 && number("packets") == number("passed") + 280, "{totals}");
-    ensure!(number("bad_flags") == 120 && number("syn") == 160, "{totals}");
+    let stats = scene.daemon.stats()?;
+    let totals = &stats.totals;
+    ensure!(totals.dropped == 280 && totals.packets == totals.passed + 280, "{totals:?}");
+    ensure!(totals.bad_flags == 120 && totals.syn == 160, "{totals:?}");
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{fs::File, io::Write, net::IpAddr};
 
 use anyhow::{Result, ensure};
 use lab::{
-    Client, Daemon, Finished, Flood, FloodSpec, Lab, Setup, Sources,
+    Client, Daemon, Finished, Flood, FloodSpec, Lab, Setup, Sources, Stats,
     daemon::tcpguard,
     finish,
     fixtures::{drop_table, ipv4, ipv6, table},
@@ -153,13 +153,16 @@ fn command(daemon: &Daemon, arguments: &[&str]) -> Result<String> {
 
 /// Checks how a SYN from `source` is explained, and that the explanation changes no counter.
 fn expect(daemon: &Daemon, source: &str, (stage, verdict, word): (&str, &str, &str)) -> Result<()> {
-    let before = daemon.json("/stats")?;
+    let before = daemon.stats()?;
     let explained = explain(daemon, &[&format!("{source}:4000"), &format!("{SERVER_IPV4}:80")])?;
     ensure!(explained["stage"] == stage && explained["verdict"] == verdict, "{source}: {explained}");
     ensure!(explained["reason"].as_str().is_some_and(|reason| reason.contains(word)), "{source}: {explained}");
-    let after = daemon.json("/stats")?;
-    for what in ["totals", "drops", "would_drop"] {
-        let (before, after) = (of_tcp(&before[what]), of_tcp(&after[what]));
+    let after = daemon.stats()?;
+    let counts = |stats: &Stats| {
+        let json = serde_json::to_value(stats)?;
+        anyhow::Ok(["totals", "drops", "would_drop"].map(|what| of_tcp(&json[what])))
+    };
+    for (before, after) in counts(&before)?.into_iter().zip(counts(&after)?) {
         ensure!(before == after, "{source}: the explanation was counted: {before} {after}");
     }
     Ok(())
@@ -182,7 +185,7 @@ fn a_daemon_says_what_it_would_do_and_why() -> Result<()> {
     Client::new(&lab).fetch((SERVER_IPV4, 80).into())?;
     command(&daemon, &["block", "198.18.50.0/24", "--reason", "they scan"])?;
     command(&daemon, &["allow", "198.18.50.7"])?;
-    let quiet = |stats: &Value| stats["totals"]["completed"] == 1;
+    let quiet = |stats: &Stats| stats.totals.completed == 1;
     daemon.stats_when("the client's handshake is counted", quiet)?;
     let client = CLIENT_IPV4.to_string();
     expect(&daemon, "198.18.60.1", ("account", "pass", "nothing was remembered"))?;
@@ -204,10 +207,8 @@ fn a_daemon_says_what_it_would_do_and_why() -> Result<()> {
     let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.66.1".parse()?, 3), 80))?;
     flood.send(3000)?;
     daemon.stats_when("the sources are blocked, and all their SYNs are counted", |stats| {
-        let totals = |name: &str| stats["totals"][name].as_u64().unwrap_or_default();
-        stats["measures"]["blocks"].as_u64() >= Some(3)
-            && totals("syn") == 1 + 3000
-            && totals("packets") == totals("passed") + totals("dropped")
+        let totals = &stats.totals;
+        stats.measures.blocks >= 3 && totals.syn == 1 + 3000 && totals.packets == totals.passed + totals.dropped
     })?;
     expect(&daemon, "198.18.66.1", ("block", "drop", "its source is blocked until"))?;
     let why = command(&daemon, &["why", "198.18.66.1"])?;
@@ -226,15 +227,11 @@ fn strangers_are_told_to_be_challenged() -> Result<()> {
     let config = "interfaces = [\"lab-server\"]\n[challenge]\nmode = \"always\"\n";
     let daemon = Setup::new(&lab)?.config(config).start()?;
     daemon.stats_when("port 80 is challenged", |stats| {
-        stats["ports"].as_array().is_some() && {
-            stats["measures"]["challenge"]["ports"]
-                .as_array()
-                .is_some_and(|ports| ports.iter().any(|port| port["port"] == 80))
-        }
+        stats.measures.challenge.ports.iter().any(|port| port.port == 80)
     })?;
     expect(&daemon, "198.18.60.1", ("challenge", "answer", "answered with a cookie: port 80"))?;
     Client::new(&lab).fetch((SERVER_IPV4, 80).into())?;
-    daemon.stats_when("the client's handshake is counted", |stats| stats["totals"]["completed"] == 1)?;
+    daemon.stats_when("the client's handshake is counted", |stats| stats.totals.completed == 1)?;
     expect(&daemon, &CLIENT_IPV4.to_string(), ("account", "pass", "proven until"))?;
     let stray = explain(&daemon, &["198.18.60.1:4000", "198.18.0.1:80", "--segment", "ack"])?;
     ensure!(stray["stage"] == "guard" && stray["verdict"] == "drop", "{stray}");

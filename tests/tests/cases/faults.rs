@@ -104,11 +104,9 @@ fn a_disk_that_is_read_only_or_full_costs_the_memory_of_it_and_nothing_else() ->
         fs::create_dir(&folder)?;
         let daemon = setup.after(&format!("mount -t tmpfs -o {options} none {}", folder.display())).start()?;
         ensure!(daemon.tcpguard(&["block", "198.18.1.1"])?.status.success(), "{options}: the command failed");
-        let before = syn(&daemon.json("/stats")?);
+        let before = syn(&daemon.stats()?);
         Flood::new(&lab, &FloodSpec::one_source(9))?.send(20)?;
-        daemon.stats_when("the SYNs are dropped", |stats| {
-            syn(stats) == before + 20 && stats["drops"]["denied"].as_u64() >= Some(20)
-        })?;
+        daemon.stats_when("the SYNs are dropped", |stats| syn(stats) == before + 20 && stats.drops["denied"] >= 20)?;
         eventually("the fault is reported", || daemon.log(), |log| log.contains(sentence))?;
         drop(daemon);
         // Remove the pins that outlive the daemon, so that the next round starts afresh.
@@ -135,7 +133,9 @@ fn a_clock_that_is_set_back_a_day_is_told_of_and_harms_nothing() -> Result<()> {
     for _ in 0..3 {
         flood.send(40)?;
     }
-    daemon.stats_when("the source is blocked", |stats| stats["sources"][0]["blocked_until"].is_string())?;
+    daemon.stats_when("the source is blocked", |stats| {
+        stats.sources.first().is_some_and(|source| source.blocked_until.is_some())
+    })?;
     ensure!(daemon.tcpguard(&["block", "203.0.113.1", "--for", "1h"])?.status.success());
     fs::write(&clock, "-1d")?;
     eventually(
@@ -143,9 +143,9 @@ fn a_clock_that_is_set_back_a_day_is_told_of_and_harms_nothing() -> Result<()> {
         || daemon.json("/events?limit=100").map(|events| events.to_string()),
         |events| events.contains("clock_jumped") && events.contains("the clock was set back by 24h"),
     )?;
-    let dropped = daemon.json("/stats")?["drops"]["blocked"].as_u64().context("drops.blocked is not a number")?;
+    let dropped = daemon.stats()?.drops["blocked"];
     flood.send(10)?;
-    daemon.stats_when("the block remains in force", |stats| stats["drops"]["blocked"] == dropped + 10)?;
+    daemon.stats_when("the block remains in force", |stats| stats.drops["blocked"] == dropped + 10)?;
     // After a restart too, and the entries do not last a day longer.
     daemon.restart(Signal::SIGKILL)?;
     let lists = daemon.json("/lists")?;
@@ -166,9 +166,7 @@ fn an_interface_renamed_or_down_for_a_while_stays_guarded() -> Result<()> {
     let counts = |name: &str, expected: u64| {
         Client::new(&lab).fetch(WEB)?;
         daemon.stats_when("the SYN is counted", |stats| {
-            syn(stats) == expected
-                && stats["interfaces"][0]["name"] == name
-                && stats["interfaces"][0]["xdp_mode"] == "native"
+            syn(stats) == expected && stats.interfaces[0].name == name && stats.interfaces[0].xdp_mode == "native"
         })
     };
     counts(SERVER_INTERFACE, 1)?;
@@ -200,15 +198,15 @@ fn an_mtu_over_the_native_limit_is_refused_while_it_is_native_and_falls_back_at_
         lab.server.ip("link set wide-peer mtu 9000").is_err(),
         "the driver accepted an MTU that is too large for native XDP"
     );
-    ensure!(daemon.json("/stats")?["interfaces"][0]["xdp_mode"] == "native", "the XDP mode was changed");
+    ensure!(daemon.stats()?.interfaces[0].xdp_mode == "native", "the XDP mode was changed");
     daemon.end(Signal::SIGTERM)?;
     for interface in ["wide", "wide-peer"] {
         lab.server.ip(&format!("link set {interface} mtu 9000"))?;
     }
     let daemon = Setup::new(&lab)?.config(config).start()?;
-    let stats = daemon.json("/stats")?;
-    ensure!(stats["interfaces"][0]["xdp_mode"] == "generic", "{}", stats["interfaces"]);
-    ensure!(stats["interfaces"][0]["reason"].is_string(), "there is no reason: {}", stats["interfaces"]);
+    let stats = daemon.stats()?;
+    ensure!(stats.interfaces[0].xdp_mode == "generic", "{:?}", stats.interfaces);
+    ensure!(stats.interfaces[0].reason.is_some(), "there is no reason: {:?}", stats.interfaces);
     ensure!(daemon.log()?.contains("wide: no native XDP ("), "{}", daemon.log()?);
     Ok(())
 }

@@ -182,7 +182,7 @@ impl Bench {
         for _ in 0..3 {
             flood.send(40)?;
         }
-        daemon.stats_when("the state is attack", |stats| stats["state"] == "attack")?;
+        daemon.stats_when("the state is attack", |stats| stats.state == "attack")?;
         daemon.end(Signal::SIGKILL)?;
         Ok(daemon.into_setup())
     }
@@ -193,7 +193,7 @@ impl Bench {
         Client::new(&self.lab)
             .connect((SERVER_IPV4, 80).into())
             .context("the host is unreachable after the restart")?;
-        daemon.stats_when("the state is calm", |stats| stats["state"] == "calm" && stats["attack"].is_null())?;
+        daemon.stats_when("the state is calm", |stats| stats.state == "calm" && stats.attack.is_none())?;
         let lists = daemon.json("/lists")?.to_string();
         ensure!(lists.contains("203.0.113.2") || !is_allowed, "an acknowledged list entry is missing: {lists}");
         let status = daemon.end(Signal::SIGTERM)?;

@@ -71,7 +71,7 @@ fn after_kill_9_the_next_start_works_and_nothing_old_is_left() -> Result<()> {
     let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\n[listen]\nsocket = \"{}\"\n", socket.display());
     let second = Setup::new(&lab)?.whole_config(&config).listening_on(&socket).start()?;
     Client::new(&lab).fetch((SERVER_IPV4, 80).into())?;
-    second.stats_when("the new daemon continues the count", |stats| stats["totals"]["syn"] == 2)?;
+    second.stats_when("the new daemon continues the count", |stats| stats.totals.syn == 2)?;
     second.end_for_restart(Signal::SIGTERM)?;
     std::fs::remove_dir_all(socket.parent().expect("a directory")).ok();
     nothing_is_left(&lab, &before)
@@ -86,17 +86,17 @@ fn an_interface_that_goes_is_reported_and_guarded_again_when_it_returns() -> Res
     let setup = Setup::new(&lab)?.config(&format!("interfaces = [\"{SERVER_INTERFACE}\", \"other\"]"));
     let daemon = setup.start()?;
     lab.unplug()?;
-    let stats = daemon
-        .stats_when("the interface is shown as detached", |stats| stats["interfaces"][0]["xdp_mode"] == "detached")?;
-    ensure!(stats["interfaces"][0]["reason"] == "the interface is gone", "{}", stats["interfaces"]);
-    ensure!(stats["interfaces"][1]["xdp_mode"] == "native", "{}", stats["interfaces"]);
+    let stats =
+        daemon.stats_when("the interface is shown as detached", |stats| stats.interfaces[0].xdp_mode == "detached")?;
+    ensure!(stats.interfaces[0].reason.as_deref() == Some("the interface is gone"), "{:?}", stats.interfaces);
+    ensure!(stats.interfaces[1].xdp_mode == "native", "{:?}", stats.interfaces);
     ensure!(daemon.log()?.contains("interface lab-server is gone"), "{}", daemon.log()?);
     ensure!(daemon.get("/readyz")?.0 == 200, "the daemon is not ready although the other interface is guarded");
 
     lab.plug_in()?;
-    daemon.stats_when("the interface is guarded again", |stats| stats["interfaces"][0]["xdp_mode"] == "native")?;
+    daemon.stats_when("the interface is guarded again", |stats| stats.interfaces[0].xdp_mode == "native")?;
     Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.1.1".parse()?, 1), 80))?.send(7)?;
-    daemon.stats_when("the count continues", |stats| stats["totals"]["syn"] == 7)?;
+    daemon.stats_when("the count continues", |stats| stats.totals.syn == 7)?;
     Ok(())
 }
 
@@ -117,9 +117,9 @@ fn generic_mode_is_a_fallback_with_its_reason() -> Result<()> {
     lab.server.ip("link add br0 type bridge")?;
     lab.server.ip("link set br0 up")?;
     let daemon = Setup::new(&lab)?.config("interfaces = [\"br0\"]").start()?;
-    let stats = daemon.json("/stats")?;
-    ensure!(stats["interfaces"][0]["xdp_mode"] == "generic", "{}", stats["interfaces"]);
-    ensure!(stats["interfaces"][0]["reason"].is_string(), "{}", stats["interfaces"]);
+    let stats = daemon.stats()?;
+    ensure!(stats.interfaces[0].xdp_mode == "generic", "{:?}", stats.interfaces);
+    ensure!(stats.interfaces[0].reason.is_some(), "{:?}", stats.interfaces);
     ensure!(daemon.log()?.contains("no native XDP"), "{}", daemon.log()?);
     Ok(())
 }
@@ -134,7 +134,7 @@ fn generic_mode_counts_the_same() -> Result<()> {
         Client::new(&lab).fetch((SERVER_IPV4, 80).into())?;
     }
     daemon.stats_when("five connections are counted", |stats| {
-        stats["totals"]["syn"] == 5 && stats["totals"]["completed"] == 5 && stats["half_open"]["datapath"] == 0
+        stats.totals.syn == 5 && stats.totals.completed == 5 && stats.half_open.datapath == 0
     })?;
     Ok(())
 }
@@ -144,8 +144,8 @@ fn the_default_route_tells_which_interface_to_guard() -> Result<()> {
     let lab = Lab::new()?;
     lab.server.ip("route add default via 198.18.0.2")?;
     let daemon = Setup::new(&lab)?.config("").start()?;
-    let stats = daemon.json("/stats")?;
-    ensure!(stats["interfaces"][0]["name"] == SERVER_INTERFACE, "{}", stats["interfaces"]);
+    let stats = daemon.stats()?;
+    ensure!(stats.interfaces[0].name == SERVER_INTERFACE, "{:?}", stats.interfaces);
     Ok(())
 }
 
@@ -157,12 +157,13 @@ fn what_the_kernel_lacks_is_left_out_and_reported() -> Result<()> {
     for _ in 0..3 {
         Client::new(&lab).fetch((SERVER_IPV4, 80).into())?;
     }
-    let stats = daemon.stats_when("SYNs are counted nevertheless", |stats| stats["totals"]["syn"] == 3)?;
-    ensure!(stats["totals"]["completed"] == 0, "{}", stats["totals"]);
+    let stats = daemon.stats_when("SYNs are counted nevertheless", |stats| stats.totals.syn == 3)?;
+    ensure!(stats.totals.completed == 0, "{:?}", stats.totals);
     for feature in ["completions", "retries"] {
-        let feature = &stats["features"][feature];
-        ensure!(feature["available"] == false, "{feature}");
-        ensure!(feature["reason"].as_str().is_some_and(|reason| reason.contains("CONFIG_DEBUG_INFO_BTF")), "{feature}");
+        let feature = &stats.features[feature];
+        ensure!(!feature.available, "{feature:?}");
+        let reason = feature.reason.as_deref().unwrap_or_default();
+        ensure!(reason.contains("CONFIG_DEBUG_INFO_BTF"), "{feature:?}");
     }
     ensure!(daemon.log()?.contains("completed handshakes are not seen on this kernel"), "{}", daemon.log()?);
     Ok(())

@@ -359,7 +359,7 @@ fn what_is_answered_for_holds_for_the_next_packet() -> Result<()> {
     }
     daemon
         .stats_when("only SYNs sent while the source was listed are dropped", |stats| {
-            stats["totals"]["syn"] == ROUNDS * 8 && stats["drops"]["denied"] == ROUNDS * 5
+            stats.totals.syn == ROUNDS * 8 && stats.drops["denied"] == ROUNDS * 5
         })
         .map(drop)
 }

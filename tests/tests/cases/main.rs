@@ -13,6 +13,7 @@ mod enforcement;
 mod explain;
 mod faults;
 mod hostile;
+mod instruction_counts;
 mod killpoints;
 mod lifecycle;
 mod lists;

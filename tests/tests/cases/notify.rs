@@ -119,8 +119,8 @@ fn who_hangs_or_fails_holds_nobody_up() -> Result<()> {
         failures.iter().any(|message| message.contains("webhook of [notify]") && message.contains("longer than")),
         "{failures:?}"
     );
-    let stats = daemon.json("/stats")?;
-    let delay = stats["cost"]["longest_tick_delay_seconds"].as_f64().context("no longest_tick_delay_seconds")?;
+    let stats = daemon.stats()?;
+    let delay = stats.cost.longest_tick_delay_seconds;
     ensure!(delay < 0.1, "a tick was {delay} s late");
     thread::sleep(Duration::from_secs(5).saturating_sub(start.elapsed()));
     ensure!(!leftover.exists(), "a process that the command started outlived it");

@@ -20,8 +20,8 @@ fn settings_for_cookies_come_back_by_themselves() -> Result<()> {
     // Without a client: clients of labs in parallel have the same address, and every daemon of the machine sees their
     // handshakes.
     scene.flood(&FloodSpec::syn(Sources::RANDOM_IPV4, WEB.port()))?.send_at(100_000, Duration::from_secs(3))?;
-    let totals = &scene.daemon.json("/stats")?["totals"];
-    ensure!(totals["challenged"].as_u64() > Some(0), "{totals}");
+    let totals = &scene.daemon.stats()?.totals;
+    ensure!(totals.challenged > 0, "{totals:?}");
     ensure!(!scene.has_cookie_settings_back()?, "cookies were sent, but the settings that they need were not changed");
     settings_come_back(&mut scene)
 }
@@ -62,7 +62,7 @@ fn an_interface_that_is_down_for_a_minute_stays_guarded() -> Result<()> {
     let counts = |expected: u64| {
         Flood::new(&lab, &FloodSpec::one_source(80))?.send(50)?;
         daemon.stats_when("the SYNs are counted", |stats| {
-            syn(stats) == expected && stats["state"] == "calm" && stats["interfaces"][0]["xdp_mode"] == "native"
+            syn(stats) == expected && stats.state == "calm" && stats.interfaces[0].xdp_mode == "native"
         })
     };
     counts(50)?;

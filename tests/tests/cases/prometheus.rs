@@ -99,11 +99,14 @@ fn programs_are_measured_where_the_kernel_does_so() -> Result<()> {
     // Enables measuring while this is open, regardless of the machine's setting.
     let _measuring = enable_stats(Stats::RunTime).context("the kernel cannot measure the run time of programs")?;
     Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.66.1".parse()?, 3), 80))?.send(150)?;
-    let runs = |stats: &Value| stats["cost"]["programs"][0]["runs"].as_u64().unwrap_or(0);
+    let runs = |stats: &lab::Stats| {
+        stats.cost.programs.as_ref().and_then(|programs| programs.first()).map_or(0, |program| program.runs)
+    };
     let stats = daemon.stats_when("the program's runs are counted", |stats| runs(stats) >= 150)?;
-    let program = &stats["cost"]["programs"][0];
-    let seconds = program["run_seconds"].as_f64().context("run_seconds is not a number")?;
-    ensure!(program["name"] == "tcpguard" && seconds > 0.0 && seconds < 0.1, "{program}");
+    let programs = stats.cost.programs.unwrap_or_default();
+    let program = programs.first().context("no program is measured")?;
+    let seconds = program.run_seconds;
+    ensure!(program.name == "tcpguard" && seconds > 0.0 && seconds < 0.1, "{program:?}");
     let (_, metrics) = daemon.get("/metrics")?;
     let line = metrics.lines().find(|line| line.starts_with("tcpguard_program_runs_total{program=\"tcpguard\"}"));
     ensure!(line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()) >= Some(150.0), "{line:?}");
@@ -240,12 +243,13 @@ fn compare(prometheus: &Prometheus, rate: &str, sent: f64) -> Result<()> {
 
 /// Checks that without traffic, the values in Prometheus are those of `/stats`.
 fn agrees(prometheus: &Prometheus, daemon: &Daemon) -> Result<()> {
-    for (metric, key) in [
-        ("tcpguard_syn_total", "syn"),
-        ("tcpguard_dropped_total", "dropped"),
-        ("tcpguard_completed_total", "completed"),
+    let totals = daemon.stats()?.totals;
+    for (metric, said) in [
+        ("tcpguard_syn_total", totals.syn),
+        ("tcpguard_dropped_total", totals.dropped),
+        ("tcpguard_completed_total", totals.completed),
     ] {
-        let said = daemon.json("/stats")?["totals"][key].as_f64();
+        let said = Some(said as f64);
         eventually(metric, || prometheus.value(metric), |value| *value == said)?;
     }
     Ok(())

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Client, Flood, FloodSpec, Lab, Scene, Setup, Sources, eventually,
+    Client, Flood, FloodSpec, Lab, Scene, Setup, Sources, Stats, eventually,
     namespace::Namespace,
     network::{CLIENT_INTERFACE, CLIENT_IPV4, SERVER_INTERFACE, SERVER_IPV4},
     scene::{Crowd, WEB},
@@ -19,7 +19,6 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::Value;
 
 /// The address of a server in a separate namespace, behind the host.
 const BEHIND: Ipv4Addr = Ipv4Addr::new(198, 18, 100, 2);
@@ -28,10 +27,6 @@ const PUBLISHED: u16 = 8080;
 
 fn random(port: u16) -> FloodSpec {
     FloodSpec::syn(Sources::RANDOM_IPV4, port)
-}
-
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or(0)
 }
 
 /// Creates a namespace behind the host, which forwards to it.
@@ -64,13 +59,12 @@ fn publish(lab: &Lab) -> Result<()> {
     )
 }
 
-fn is_challenged(stats: &Value, port: u16) -> bool {
-    let ports = stats["measures"]["challenge"]["ports"].as_array().cloned().unwrap_or_default();
-    ports.iter().any(|challenged| challenged["port"] == port)
+fn is_challenged(stats: &Stats, port: u16) -> bool {
+    stats.measures.challenge.ports.iter().any(|challenged| challenged.port == port)
 }
 
-fn left_alone(stats: &Value) -> &Value {
-    &stats["measures"]["challenge"]["left_alone"]
+fn left_alone(stats: &Stats) -> String {
+    format!("{:?}", stats.measures.challenge.left_alone)
 }
 
 #[test]
@@ -95,8 +89,8 @@ fn a_published_port_and_a_host_behind_stay_reachable() -> Result<()> {
                 client.fetch(server).with_context(|| format!("{server} is not reachable"))?;
             }
         }
-        let stats = scene.daemon.json("/stats")?;
-        ensure!(!is_challenged(&stats, PUBLISHED), "{}", stats["measures"]["challenge"]);
+        let stats = scene.daemon.stats()?;
+        ensure!(!is_challenged(&stats, PUBLISHED), "{:?}", stats.measures.challenge);
         Ok(())
     })
 }
@@ -121,10 +115,8 @@ fn a_published_port_that_a_proxy_listens_on_too_is_left_alone() -> Result<()> {
     }
     let mut flood = scene.flood(&random(PUBLISHED))?;
     flood.during(20_000, || {
-        let stats = scene
-            .daemon
-            .stats_when("it is left alone", |stats| left_alone(stats).to_string().contains("redirected"))?;
-        ensure!(!is_challenged(&stats, PUBLISHED), "{}", stats["measures"]["challenge"]);
+        let stats = scene.daemon.stats_when("it is left alone", |stats| left_alone(stats).contains("redirected"))?;
+        ensure!(!is_challenged(&stats, PUBLISHED), "{:?}", stats.measures.challenge);
         for _ in 0..20 {
             client.fetch(published).context("the published port is not reachable")?;
         }
@@ -152,7 +144,7 @@ fn challenges_that_lead_to_nothing_are_ended() -> Result<()> {
     flood.during(20_000, || {
         scene.daemon.stats_when("the port is challenged", |stats| is_challenged(stats, 80))?;
         scene.daemon.stats_when("the watchdog ends the challenge", |stats| {
-            left_alone(stats).to_string().contains("no handshake completed") && !is_challenged(stats, 80)
+            left_alone(stats).contains("no handshake completed") && !is_challenged(stats, 80)
         })?;
         let told = scene.events("challenge_ended")?;
         ensure!(told.iter().any(|event| event["message"].to_string().contains("firewall")), "{told:?}");
@@ -193,9 +185,10 @@ fn where_a_setting_is_locked_first_syns_are_dropped_and_it_is_said() -> Result<(
     let mut flood = Flood::new(&lab, &random(80))?;
     Client::new(&lab).fetch(WEB)?;
     flood.during(20_000, || {
-        let stats = daemon.stats_when("first SYNs are dropped", |stats| number(&stats["drops"]["first_syn"]) > 1000)?;
-        let challenge = &stats["measures"]["challenge"];
-        ensure!(challenge["no_cookies"].to_string().contains("tcp_syncookies"), "{challenge}");
+        let stats = daemon.stats_when("first SYNs are dropped", |stats| stats.drops["first_syn"] > 1000)?;
+        let challenge = &stats.measures.challenge;
+        let no_cookies = challenge.no_cookies.as_deref().unwrap_or_default();
+        ensure!(no_cookies.contains("tcp_syncookies"), "{challenge:?}");
         // A proven source passes.
         Client::new(&lab).fetch(WEB).map(drop)
     })?;
@@ -220,8 +213,8 @@ fn first_syns_are_dropped_where_that_is_the_method() -> Result<()> {
         ensure!(unknown < Duration::from_millis(1600), "an unproven source waited for {unknown:?}");
         Ok(())
     })?;
-    let stats = scene.daemon.json("/stats")?;
-    ensure!(number(&stats["drops"]["first_syn"]) > 50_000 && stats["totals"]["challenged"] == 0, "{}", stats["drops"]);
+    let stats = scene.daemon.stats()?;
+    ensure!(stats.drops["first_syn"] > 50_000 && stats.totals.challenged == 0, "{:?}", stats.drops);
     let kept = scene.setting("net.ipv4.tcp_timestamps")?;
     ensure!(kept == "1", "tcp_timestamps is {kept}");
     Ok(())
@@ -237,8 +230,8 @@ fn the_datapath_challenges_by_itself_before_the_daemon_does() -> Result<()> {
     let sent = flood.send_at(100_000, Duration::from_secs(2));
     kill(process, Signal::SIGCONT).context("cannot continue the daemon")?;
     let sent = sent?;
-    let stats = scene.daemon.stats_when("all SYNs are counted", |stats| number(&stats["totals"]["syn"]) > sent)?;
-    let dropped = number(&stats["drops"]["first_syn"]);
+    let stats = scene.daemon.stats_when("all SYNs are counted", |stats| stats.totals.syn > sent)?;
+    let dropped = stats.drops["first_syn"];
     ensure!(dropped > sent * 8 / 10, "only {dropped} of {sent} SYNs were challenged");
     let told = eventually("the event is reported", || scene.events("challenge_triggered"), |told| !told.is_empty())?;
     ensure!(told.len() == 1 && told[0]["message"].to_string().contains("port 80"), "{told:?}");
@@ -249,8 +242,8 @@ fn the_datapath_challenges_by_itself_before_the_daemon_does() -> Result<()> {
 fn never_is_never() -> Result<()> {
     let scene = Scene::new("[challenge]\nmode = \"never\"")?;
     let attack = scene.attack(&random(80), 100_000, Duration::from_secs(2))?;
-    let stats = scene.daemon.json("/stats")?;
-    ensure!(stats["totals"]["challenged"] == 0 && stats["drops"]["first_syn"] == 0, "{}", stats["drops"]);
+    let stats = scene.daemon.stats()?;
+    ensure!(stats.totals.challenged == 0 && stats.drops["first_syn"] == 0, "{:?}", stats.drops);
     ensure!(attack.seen.kinds.last().map(String::as_str) == Some("spoofed"), "{:?}", attack.seen.kinds);
     ensure!(scene.setting("net.ipv4.tcp_timestamps")? == "1", "timestamps were changed");
     Ok(())

@@ -123,7 +123,7 @@ fn a_socket_that_cannot_be_made_is_named() -> Result<()> {
     };
     refuses(&lab, &setup(&beneath_a_file)?, 1, &["cannot make the socket", "listen.socket"])?;
     // A file that is not a socket is not removed.
-    refuses(&lab, &setup(file.path())?, 1, &["something else is there"])?;
+    refuses(&lab, &setup(file.path())?, 1, &["it exists and is not a socket"])?;
     ensure!(file.path().exists(), "the file was removed");
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, eventually, finish,
+    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, Stats, eventually, finish,
     neighbour::program_on,
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE},
     oracle, said,
@@ -15,7 +15,6 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::Value;
 
 fn config(rest: &str) -> String {
     format!("interfaces = [\"{SERVER_INTERFACE}\"]\n{rest}")
@@ -41,7 +40,7 @@ fn what_is_different_is_shown_and_taken_up_and_the_rest_stays() -> Result<()> {
     ensure!(daemon.tcpguard(&["block", "203.0.113.9"])?.status.success());
     let mut flood = Flood::new(&lab, &FloodSpec::one_source(9))?;
     flood.send(30)?;
-    daemon.stats_when("the SYNs are counted", |stats| stats["totals"]["syn"] == 30)?;
+    daemon.stats_when("the SYNs are counted", |stats| stats.totals.syn == 30)?;
     ensure!(reload(&mut daemon, &config("[thresholds]\nmax_half_open = 40"))?.contains("nothing is different"));
 
     let other = "[thresholds]\nmax_half_open = 20\n[source]\nmax_half_open = 10\nblock_for = \"2m\"\n[limits]\nmax_sources \
@@ -55,10 +54,12 @@ fn what_is_different_is_shown_and_taken_up_and_the_rest_stays() -> Result<()> {
         ensure!(told.contains(line), "{line}: {told}");
     }
     // The handshakes that are already half-open exceed the new threshold.
-    let stats = daemon.stats_when("the state is attack", |stats| stats["state"] == "attack")?;
-    ensure!(stats["thresholds"]["max_half_open"] == 20 && stats["totals"]["syn"] == 30, "{}", stats["thresholds"]);
-    let stats = daemon.stats_when("the source is blocked", |stats| stats["sources"][0]["blocked_until"].is_string())?;
-    ensure!(stats["measures"].is_object() && program(&lab)? == before, "the program was replaced");
+    let stats = daemon.stats_when("the state is attack", |stats| stats.state == "attack")?;
+    ensure!(stats.thresholds.max_half_open == 20 && stats.totals.syn == 30, "{:?}", stats.thresholds);
+    daemon.stats_when("the source is blocked", |stats| {
+        stats.sources.first().is_some_and(|source| source.blocked_until.is_some())
+    })?;
+    ensure!(program(&lab)? == before, "the program was replaced");
     let lists = daemon.json("/lists")?;
     let denied = lists["deny"].to_string();
     ensure!(denied.contains("203.0.113.9") && denied.contains("192.0.2.0/24"), "{denied}");
@@ -92,7 +93,7 @@ fn what_is_not_sound_changes_nothing() -> Result<()> {
     // Not by a signal either.
     kill(Pid::from_raw(daemon.id() as i32), Signal::SIGHUP).context("no signal")?;
     eventually("it says so", || daemon.log(), |log| log.contains("nothing was changed: there is no interface"))?;
-    ensure!(daemon.json("/stats")?["syn_attack_protect"] == 2, "nothing was changed");
+    ensure!(daemon.stats()?.syn_attack_protect == 2, "nothing was changed");
     Ok(())
 }
 
@@ -105,7 +106,7 @@ fn a_signal_does_it_too_for_services_lists_and_notifications() -> Result<()> {
     let mut daemon = setup.config(&config("[[service]]\nports = [80]\nmax_half_open = 5000")).start()?;
     let mut flood = Flood::new(&lab, &FloodSpec::one_source(443))?;
     flood.send(20)?;
-    daemon.stats_when("the SYNs are counted", |stats| stats["totals"]["syn"] == 20)?;
+    daemon.stats_when("the SYNs are counted", |stats| stats.totals.syn == 20)?;
     let command = format!("[\"/bin/sh\", \"-c\", \"cat >> {}\"]", told.display());
     let other = format!(
         "[lists]\ndeny_files = [\"{}\"]\n[notify]\ncommand = {command}\n[[service]]\nports = [80]\nmax_half_open = 4000\n\
@@ -116,10 +117,10 @@ fn a_signal_does_it_too_for_services_lists_and_notifications() -> Result<()> {
     kill(Pid::from_raw(daemon.id() as i32), Signal::SIGHUP).context("cannot signal the daemon")?;
     let denied = |daemon: &Daemon| daemon.json("/lists").map(|lists| lists["deny"].to_string());
     eventually("the file is read", || denied(&daemon), |denied| denied.contains("198.51.100.0/24"))?;
-    let stats = daemon.json("/stats")?;
-    ensure!(stats["state"] == "calm", "a new service is judged by SYNs from before the reload: {}", stats["attack"]);
+    let stats = daemon.stats()?;
+    ensure!(stats.state == "calm", "a new service is judged by SYNs from before the reload: {:?}", stats.attack);
     flood.send(30)?;
-    daemon.stats_when("the new threshold is exceeded", |stats| stats["state"] == "attack")?;
+    daemon.stats_when("the new threshold is exceeded", |stats| stats.state == "attack")?;
     eventually(
         "the command of the new configuration is run",
         || Ok(std::fs::read_to_string(&told).unwrap_or_default()),
@@ -136,18 +137,16 @@ fn interfaces_are_taken_in_and_let_go() -> Result<()> {
     let lab = Lab::new()?;
     lab.lay_second_cable()?;
     let mut daemon = Setup::new(&lab)?.config(&config("")).start()?;
-    let names = |stats: &Value| -> Vec<String> {
-        let interfaces = stats["interfaces"].as_array().into_iter().flatten();
-        interfaces.filter_map(|interface| interface["name"].as_str()).map(str::to_owned).collect()
-    };
+    let names =
+        |stats: &Stats| -> Vec<String> { stats.interfaces.iter().map(|interface| interface.name.clone()).collect() };
     let both = format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]");
     reload(&mut daemon, &both)?;
     daemon.stats_when("both interfaces are guarded", |stats| {
-        names(stats) == [SERVER_INTERFACE, SECOND_SERVER_INTERFACE] && stats["interfaces"][1]["xdp_mode"] == "native"
+        names(stats) == [SERVER_INTERFACE, SECOND_SERVER_INTERFACE] && stats.interfaces[1].xdp_mode == "native"
     })?;
     let mut flood = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &FloodSpec::one_source(9))?;
     flood.send(5)?;
-    daemon.stats_when("SYNs on the second interface are counted", |stats| stats["totals"]["syn"] == 5)?;
+    daemon.stats_when("SYNs on the second interface are counted", |stats| stats.totals.syn == 5)?;
     reload(&mut daemon, &config(""))?;
     daemon.stats_when("the second interface is no longer guarded", |stats| names(stats) == [SERVER_INTERFACE])?;
     let output = lab.server.command("ip").args(["-d", "link", "show", SECOND_SERVER_INTERFACE]).output()?;
@@ -164,10 +163,10 @@ fn what_matches_a_pattern_is_guarded_as_it_appears() -> Result<()> {
             lab.server.ip(&format!("link add {name} type veth peer name peer-{name}"))?;
             lab.server.ip(&format!("link set {name} up"))?;
         }
-        let shown = |stats: &Value| stats["interfaces"].to_string();
+        let shown = |stats: &Stats| format!("{:?}", stats.interfaces);
         daemon.stats_when("both interfaces are guarded", |stats| {
             let shown = shown(stats);
-            stats["interfaces"].as_array().is_some_and(|all| all.len() == 3)
+            stats.interfaces.len() == 3
                 && shown.contains("pod1")
                 && shown.contains("pod2")
                 && shown.matches("native").count() == 3
@@ -182,9 +181,7 @@ fn what_matches_a_pattern_is_guarded_as_it_appears() -> Result<()> {
         for name in ["pod1", "pod2", "other1", "pod-bridge"] {
             lab.server.ip(&format!("link del {name}"))?;
         }
-        daemon.stats_when("the deleted interfaces are removed", |stats| {
-            stats["interfaces"].as_array().is_some_and(|all| all.len() == 1)
-        })?;
+        daemon.stats_when("the deleted interfaces are removed", |stats| stats.interfaces.len() == 1)?;
         ensure!(daemon.get("/readyz")?.0 == 200, "round {round}");
     }
     Ok(())
@@ -214,5 +211,5 @@ fn reloads_under_flood_lose_no_syn_and_no_client() -> Result<()> {
     })?;
     ensure!(client.served() == client.tried, "{} of {} connections were served", client.served(), client.tried);
     let sent = flood.delivered()? + oracle::syns_sent(&lab.client)?;
-    daemon.stats_when("every SYN is counted", |stats| stats["totals"]["syn"] == sent).map(drop)
+    daemon.stats_when("every SYN is counted", |stats| stats.totals.syn == sent).map(drop)
 }

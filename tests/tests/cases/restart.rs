@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Client, Connections, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
+    Client, Connections, Daemon, Flood, FloodSpec, Lab, Setup, Sources, Stats,
     daemon::syn,
     eventually,
     neighbour::has_xdp,
@@ -25,7 +25,6 @@ use nix::{
     fcntl::{Flock, FlockArg},
     sys::signal::Signal,
 };
-use serde_json::Value;
 
 const PINS: &str = "/sys/fs/bpf/tcpguard";
 
@@ -59,11 +58,11 @@ fn under_flood_no_syn_is_uncounted_and_no_client_fails() -> Result<()> {
             thread::sleep(Duration::from_secs(2));
             for signal in [Signal::SIGTERM, Signal::SIGKILL] {
                 daemon.restart(signal)?;
-                let stats = daemon.json("/stats")?;
+                let stats = daemon.stats()?;
                 ensure!(
-                    stats["state"] == "attack",
+                    stats.state == "attack",
                     "after {signal} the attack was not taken over: the state is {}",
-                    stats["state"]
+                    stats.state
                 );
                 thread::sleep(Duration::from_secs(2));
             }
@@ -82,8 +81,8 @@ fn under_flood_no_syn_is_uncounted_and_no_client_fails() -> Result<()> {
     );
     let sent = flood.delivered()? + oracle::syns_sent(&lab.client)?;
     daemon.stats_when("every SYN of all three daemons is counted", |stats| syn(stats) == sent)?;
-    let stats = daemon.stats_when("the attack is over", |stats| stats["state"] == "calm")?;
-    ensure!(stats["totals"]["completed"] == client.tried, "{}: {}", client.tried, stats["totals"]);
+    let stats = daemon.stats_when("the attack is over", |stats| stats.state == "calm")?;
+    ensure!(stats.totals.completed == u64::from(client.tried), "{}: {:?}", client.tried, stats.totals);
     let kinds = kinds(&daemon)?;
     let count = |kind: &str| kinds.iter().filter(|found| *found == kind).count();
     ensure!(
@@ -111,22 +110,22 @@ fn blocks_lists_and_counters_survive_a_crash() -> Result<()> {
     for _ in 0..12 {
         flood.send(50)?;
     }
-    let blocked = |stats: &Value| stats["sources"][0]["blocked_until"].is_string();
+    let blocked = |stats: &Stats| stats.sources.first().is_some_and(|source| source.blocked_until.is_some());
     let before = daemon.stats_when("the source is blocked", blocked)?;
     daemon.restart(Signal::SIGKILL)?;
     let stats = daemon.stats_when("all SYNs are still counted", |stats| syn(stats) == 600)?;
-    let until = |stats: &Value| stats["sources"][0]["blocked_until"].as_str().map(|text| text[..18].to_owned());
-    ensure!(until(&stats) == until(&before), "{} {}", stats["sources"][0], before["sources"][0]);
+    let until = |stats: &Stats| stats.sources[0].blocked_until.map(|until| until.to_string()[..18].to_owned());
+    ensure!(until(&stats) == until(&before), "{:?} {:?}", stats.sources[0], before.sources[0]);
     let lists = daemon.json("/lists")?;
     ensure!(lists["deny"][0]["network"] == "203.0.113.0/24" && lists["deny"][0]["reason"] == "a guest", "{lists}");
     ensure!(lists["deny"][0]["expires"].is_string() && lists["deny"][1].is_null(), "{lists}");
     ensure!(lists["allow"][0]["network"] == "192.0.2.7", "{lists}");
     ensure!(lists["blocks"][0]["network"] == "198.18.1.1", "{lists}");
     // The block remains in force, and is not repeated for SYNs from before the restart.
-    let dropped = stats["totals"]["dropped"].as_u64().context("totals.dropped is not a number")?;
+    let dropped = stats.totals.dropped;
     flood.send(10)?;
-    let stats = daemon.stats_when("its SYNs are still dropped", |stats| stats["totals"]["dropped"] == dropped + 10)?;
-    ensure!(stats["sources"][0]["completed"] == 0, "{}", stats["sources"][0]);
+    let stats = daemon.stats_when("its SYNs are still dropped", |stats| stats.totals.dropped == dropped + 10)?;
+    ensure!(stats.sources[0].completed == 0, "{:?}", stats.sources[0]);
     Ok(())
 }
 
@@ -145,8 +144,8 @@ fn kept_it_counts_and_lets_everything_in_until_it_is_detached() -> Result<()> {
     Client::new(&lab).fetch(WEB)?;
     daemon.start_again()?;
     let stats = daemon.stats_when("SYNs are counted that arrived without a daemon", |stats| syn(stats) == 6)?;
-    ensure!(stats["totals"]["dropped"] == 0, "{}", stats["totals"]);
-    ensure!(stats["totals"]["completed"] == 1, "{}", stats["totals"]);
+    ensure!(stats.totals.dropped == 0, "{:?}", stats.totals);
+    ensure!(stats.totals.completed == 1, "{:?}", stats.totals);
 
     let refused = daemon.tcpguard(&["detach"])?;
     ensure!(refused.status.code() == Some(1), "a daemon runs: {refused}");
@@ -199,8 +198,8 @@ fn settings_come_back_though_the_next_daemon_has_other_paths() -> Result<()> {
     let mut next = Setup::new(&lab)?.start()?;
     // The setting stays changed until the cookies sent before expire.
     next.stats_when("the daemon knows the original value", |stats| {
-        let changed = stats["measures"]["kernel_settings"].as_array();
-        changed.into_iter().flatten().any(|setting| setting["name"] == COOKIES && setting["original"] == "1")
+        let changed = &stats.measures.kernel_settings;
+        changed.iter().any(|setting| setting.name == COOKIES && setting.original == "1")
     })?;
     next.end(Signal::SIGTERM)?;
     ensure!(lab.server.setting(COOKIES)? == "1", "the setting was not restored: {}", next.log()?);
@@ -254,17 +253,15 @@ fn what_does_not_fit_is_dropped_and_said() -> Result<()> {
     daemon.set_config(&larger)?;
     daemon.restart(Signal::SIGKILL)?;
     let stats = daemon.stats_when("the counters were taken over", |stats| syn(stats) == 20)?;
-    ensure!(
-        stats["sources"][0].is_null(),
-        "the source table was taken over in spite of another size: {}",
-        stats["sources"]
-    );
+    ensure!(stats.sources.is_empty(), "the source table was taken over in spite of another size: {:?}", stats.sources);
     let log = daemon.log()?;
     for lost in ["what is known of each source", "the accounts of networks"] {
         ensure!(log.contains(lost), "{lost}: {log}");
     }
     Flood::new(&lab, &FloodSpec::one_source(9))?.send(5)?;
-    daemon.stats_when("new SYNs are counted", |stats| syn(stats) == 25 && stats["sources"][0]["syn"] == 5)?;
+    daemon.stats_when("new SYNs are counted", |stats| {
+        syn(stats) == 25 && stats.sources.first().is_some_and(|source| source.syn == 5)
+    })?;
     Ok(())
 }
 

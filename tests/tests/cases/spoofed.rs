@@ -9,14 +9,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Client, Flood, FloodSpec, Lab, Scene, Setup, Sources,
+    Client, Flood, FloodSpec, Lab, Scene, Setup, Sources, Stats,
     network::{SERVER_IPV4, SERVER_IPV6},
     scene::{Attack, WEB},
     server::{self, Nginx},
     soak::adds_up,
 };
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 const FLOOD: Duration = Duration::from_secs(4);
 
@@ -24,15 +23,11 @@ fn random_ipv4() -> FloodSpec {
     FloodSpec::syn(Sources::RANDOM_IPV4, WEB.port())
 }
 
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or(0)
-}
-
 fn check(scene: &mut Scene, attack: &Attack, least_served: f64) -> Result<()> {
-    let challenge = &attack.seen.last["measures"]["challenge"];
-    ensure!(challenge["ports"][0]["method"] == "cookie", "{challenge}");
-    ensure!(number(&challenge["failed"]) == 0, "{challenge}");
-    let challenged = number(&attack.seen.last["totals"]["challenged"]);
+    let challenge = &attack.seen.last()?.measures.challenge;
+    ensure!(challenge.ports.first().is_some_and(|port| port.method == "cookie"), "{challenge:?}");
+    ensure!(challenge.failed == 0, "{challenge:?}");
+    let challenged = attack.seen.last()?.totals.challenged;
     ensure!(challenged > attack.sent * 8 / 10, "only {challenged} of {} SYNs were challenged", attack.sent);
     let share = attack.client.share();
     ensure!(share >= least_served, "{share:.4} of {} connections were served", attack.client.tried);
@@ -84,14 +79,13 @@ fn strangers_are_served_while_it_lasts() -> Result<()> {
         served.served(),
         served.tried
     );
-    let returned = number(&scene.daemon.json("/stats")?["measures"]["challenge"]["cookies_returned"]);
+    let returned = scene.daemon.stats()?.measures.challenge.cookies_returned;
     ensure!(returned >= 150, "only {returned} cookies were returned");
     Ok(())
 }
 
-fn is_challenged(stats: &Value, port: u16) -> bool {
-    let ports = stats["measures"]["challenge"]["ports"].as_array().cloned().unwrap_or_default();
-    ports.iter().any(|challenged| challenged["port"] == port && challenged["method"] == "cookie")
+fn is_challenged(stats: &Stats, port: u16) -> bool {
+    stats.measures.challenge.ports.iter().any(|challenged| challenged.port == port && challenged.method == "cookie")
 }
 
 /// Checks that a client is served within two seconds.

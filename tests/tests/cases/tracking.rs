@@ -39,17 +39,15 @@ fn a_real_source_stands_out(source: &str, random: Sources) -> Result<()> {
         let sent = flood.join().unwrap_or_else(|panic| resume_unwind(panic))?;
         result?;
         ensure!(sent > 0, "there was no flood");
-        let stats = daemon.json("/stats")?;
-        let untracked = stats["tracking"]["syn_untracked"].as_u64().unwrap_or(0);
+        let stats = daemon.stats()?;
+        let untracked = stats.tracking.syn_untracked;
         ensure!(untracked > sent / 4, "only {untracked} of the flood's {sent} SYNs were not tracked");
         Ok(())
     })
 }
 
 fn watch_source(lab: &Lab, daemon: &lab::Daemon, source: &str) -> Result<()> {
-    daemon.stats_when("the flood's SYNs are not tracked", |stats| {
-        stats["tracking"]["syn_untracked"].as_u64().unwrap_or(0) > 50_000
-    })?;
+    daemon.stats_when("the flood's SYNs are not tracked", |stats| stats.tracking.syn_untracked > 50_000)?;
     // The source uses the second cable, so that its SYNs arrive.
     let spec = FloodSpec::syn(Sources::InTurn(source.parse::<IpAddr>()?, 1), 9);
     let mut real = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &spec)?;
@@ -98,9 +96,7 @@ fn who_completes_a_handshake_gets_an_entry_even_when_the_table_is_closed() -> Re
             )
         });
         let result = (|| {
-            daemon.stats_when("the table is closed", |stats| {
-                stats["tracking"]["syn_untracked"].as_u64().unwrap_or(0) > 100_000
-            })?;
+            daemon.stats_when("the table is closed", |stats| stats.tracking.syn_untracked > 100_000)?;
             let mut completed = 0;
             for n in 1..=20u16 {
                 for (client, server) in [
@@ -113,7 +109,7 @@ fn who_completes_a_handshake_gets_an_entry_even_when_the_table_is_closed() -> Re
                 }
             }
             daemon.stats_when("every completion is counted", |stats| {
-                stats["totals"]["completed"] == completed && stats["tracking"]["completed_untracked"].as_u64() > Some(0)
+                stats.totals.completed == completed && stats.tracking.completed_untracked > 0
             })
         })();
         is_over.store(true, Ordering::Relaxed);
@@ -135,7 +131,7 @@ fn distinct_sources_are_estimated() -> Result<()> {
         let result = daemon.stats_when("about 5,000 distinct sources per second are estimated", |stats| {
             // Each source sends ten times per second, so a period (1.02 s here) contains all of them: 4,882 per second,
             // with an error of 3.3 %.
-            let rate = stats["rates"]["distinct_sources_per_second"].as_f64().unwrap_or(0.0);
+            let rate = stats.rates.distinct_sources_per_second;
             (4500.0..5500.0).contains(&rate)
         });
         is_over.store(true, Ordering::Relaxed);

@@ -133,7 +133,7 @@ fn a_crowd_that_looks_on_is_borne_in_a_flood() -> Result<()> {
         let flood =
             scope.spawn(move || scene.flood(&FloodSpec::syn(Sources::RANDOM_IPV4, 80))?.send_at(400_000, CROWD_LASTS));
         let client = client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        let (stats, memory) = (scene.daemon.json("/stats")?, scene.daemon.resident_kib()?);
+        let (stats, memory) = (scene.daemon.stats()?, scene.daemon.resident_kib()?);
         is_over.store(true, Ordering::Relaxed);
         flood.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         for asker in heavy {
@@ -148,7 +148,7 @@ fn a_crowd_that_looks_on_is_borne_in_a_flood() -> Result<()> {
     })?;
     let wanted = REQUESTS_PER_SECOND * CROWD_LASTS.as_secs() as u32;
     let (answered, heard) = (answered.into_inner(), heard.into_inner());
-    let delay = stats["cost"]["longest_tick_delay_seconds"].as_f64().context("no longest_tick_delay_seconds")?;
+    let delay = stats.cost.longest_tick_delay_seconds;
     println!(
         "{answered} responses, {heard} messages, ticks up to {delay:.3} s late, memory {before} to {memory} KiB, client {:.3}",
         client.share()

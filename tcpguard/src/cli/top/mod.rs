@@ -131,7 +131,7 @@ async fn follow(socket: PathBuf, tell: mpsc::Sender<News>, sort: tokio::sync::wa
     while !tell.is_closed() {
         if let Err(error) = follow_once(&socket, &tell, &sort).await {
             // Sending fails only if the receiver is gone, which ends the loop.
-            tell.send(News::Lost(format!("{error:#}"))).await.ok();
+            tell.send(News::Lost(super::sentence(&error))).await.ok();
         }
         sleep(RETRY).await;
     }

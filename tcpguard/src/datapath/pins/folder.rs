@@ -147,8 +147,11 @@ impl Folder {
     }
 }
 
-/// Mounts bpffs at its conventional mount point if necessary. systemd mounts it on its hosts.
-fn ensure_bpffs(root: &Path) -> Result<(), PinError> {
+/// Mounts bpffs at its conventional mount point if `root` needs it. systemd mounts it on its hosts.
+///
+/// # Errors
+/// Returns an error if it cannot be mounted, or `root` is on another file system.
+pub fn ensure_bpffs(root: &Path) -> Result<(), PinError> {
     let is_bpffs = |path: &Path| {
         let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path);
         statfs(existing).is_ok_and(|status| status.filesystem_type() == BPF_FS_MAGIC)

@@ -27,8 +27,8 @@ use tcpguard_common::abi::takeover::CarriedMap;
 use tracing::{debug, info, warn};
 
 use crate::fault;
-pub use folder::PinError;
 use folder::{Folder, PREFIX, StartLock};
+pub use folder::{PinError, ensure_bpffs};
 pub(super) use maps::{Expected, TakenOver, read_instance};
 pub(super) use name::LinkName;
 use name::{LINKS, MAPS, NEW, NEXT, OF, outlasts_pin};

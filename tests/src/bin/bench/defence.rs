@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use lab::{
     Client, Connections, Flood, FloodSpec, Lab, Setup, Sources, eventually,
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE},
+    oracle,
     scene::WEB,
     server::Nginx,
 };
@@ -71,18 +72,18 @@ fn measure(effort: &Effort, defend: Defend) -> Result<Run> {
     let mut flood = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &spec)?;
     // The first second, in which the attack is detected, is not measured.
     flood.send_at(RATE, Duration::from_secs(1))?;
-    let before = softirq_seconds()?;
+    let before = oracle::softirq_seconds()?;
     let sent = flood.send_at(FULL_SPEED, effort.flood / 4)?;
-    let softirq_at_full_speed = (softirq_seconds()? - before) / (sent as f64 / 1e6);
+    let softirq_at_full_speed = (oracle::softirq_seconds()? - before) / (sent as f64 / 1e6);
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let client = scope.spawn(|| {
             let goes_on = || !is_over.load(Ordering::Relaxed);
             Client::new(&lab).run(WEB, CLIENT_RATE, effort.flood * 2, goes_on)
         });
-        let before = softirq_seconds()?;
+        let before = oracle::softirq_seconds()?;
         let sent = flood.send_at(RATE, effort.flood);
-        let softirq = softirq_seconds()? - before;
+        let softirq = oracle::softirq_seconds()? - before;
         is_over.store(true, Ordering::Relaxed);
         let client = client.join().unwrap_or_else(|panic| resume_unwind(panic))?;
         Ok(Run { softirq: softirq / (sent? as f64 / 1e6), softirq_at_full_speed, client })
@@ -120,12 +121,4 @@ fn filter(lab: &Lab) -> Result<Defence> {
     };
     eventually("xdp-filter is attached (Debian package: xdp-tools)", is_attached, |attached| *attached)?;
     Ok(Box::new(shell))
-}
-
-/// Returns the seconds that all CPUs have spent in softirq since boot.
-pub fn softirq_seconds() -> Result<f64> {
-    let stat = std::fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
-    let field = stat.lines().next().and_then(|line| line.split_whitespace().nth(7)?.parse::<f64>().ok());
-    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
-    Ok(field.context("no softirq time in /proc/stat")? / per_second as f64)
 }

@@ -13,13 +13,14 @@ use anyhow::{Context, Result, ensure};
 use lab::{
     Client, Connections, Flood, FloodSpec, Lab, Sources,
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_IPV6},
+    oracle,
     scene::WEB,
     server::Nginx,
 };
 
 use super::{
     Effort,
-    defence::{Defence, guard, softirq_seconds},
+    defence::{Defence, guard},
 };
 
 const CLIENT_RATE: u32 = 100;
@@ -85,9 +86,9 @@ fn measure(
         });
         // The client's results include the first second, in which the attack is detected; the softirq time does not.
         let result = flood.send_at(rate, Duration::from_secs(1)).and_then(|_| {
-            let before = softirq_seconds()?;
+            let before = oracle::softirq_seconds()?;
             let sent = flood.send_at(rate, effort.flood)?;
-            Ok((softirq_seconds()? - before) / (sent as f64 / 1e6))
+            Ok((oracle::softirq_seconds()? - before) / (sent as f64 / 1e6))
         });
         is_over.store(true, Ordering::Relaxed);
         let client = client.join().unwrap_or_else(|panic| resume_unwind(panic))?;

@@ -32,7 +32,7 @@ impl Host {
         let daemon = Setup::new(&lab)?.config(&config).start()?;
         if mode == "always" {
             daemon.stats_when("the port is challenged", |stats| {
-                stats["measures"]["challenge"]["ports"][0]["method"] == "cookie"
+                stats.measures.challenge.ports.first().is_some_and(|port| port.method == "cookie")
             })?;
         }
         Ok(Self { lab, listener, daemon })
@@ -77,7 +77,7 @@ pub fn compare(effort: &Effort) -> Result<()> {
     }
     // The daemon reads the counters with each tick.
     by_cookie.daemon.stats_when("every connection was established through a cookie", |stats| {
-        stats["totals"]["challenged"].as_u64().is_some_and(|cookies| cookies >= effort.rounds as u64)
+        stats.totals.challenged >= effort.rounds as u64
     })?;
     println!(
         "\n{} MB over a connection established through a cookie, compared with a normal one",
