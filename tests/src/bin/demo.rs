@@ -10,14 +10,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use lab::{
-    Client, Connections, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
+    Client, Connections, Daemon, Flood, FloodSpec, Lab, Setup, Sources, Stats,
     bridge::Bridge,
     daemon::tcpguard,
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE, SERVER_IPV4},
     oracle,
     server::Nginx,
 };
-use serde_json::Value;
 
 const CLIENT_RATE: u32 = 100;
 const FLOOD_RATE: u32 = 100_000;
@@ -50,8 +49,8 @@ fn main() -> Result<()> {
     let few = few_sources(&lab, &daemon)?;
     let random = random_sources(&lab, &daemon)?;
     drop((dashboard, daemon));
-    let unguarded = flood_without_tcpguard(&lab)?;
-    conclude(&[calm, few, random, unguarded]);
+    let [kernel, without_cookies] = floods_without_tcpguard(&lab)?;
+    conclude(&[calm, few, random, kernel, without_cookies]);
     Ok(())
 }
 
@@ -70,6 +69,8 @@ fn dashboard(lab: &Lab) -> Result<Option<(SocketAddr, Bridge)>> {
 struct Phase {
     name: &'static str,
     sent: u64,
+    /// See [`Attack::softirq`]; `None` if it was not measured.
+    softirq: Option<f64>,
     counted: Option<u64>,
     client: Connections,
 }
@@ -77,17 +78,18 @@ struct Phase {
 fn calm(lab: &Lab, daemon: &Daemon) -> Result<Phase> {
     headline(&format!("1. Calm: a client opens {CLIENT_RATE} connections per second"));
     let client = Client::new(lab).run(SERVER, CLIENT_RATE, PHASE, || true)?;
-    let stats = daemon
-        .stats_when("the client's handshakes are counted", |stats| stats["totals"]["completed"] == client.served())?;
+    let stats = daemon.stats_when("the client's handshakes are counted", |stats| {
+        stats.totals.completed == u64::from(client.served())
+    })?;
     say(&format!(
         "The client opened {} connections. tcpguard counted {} SYNs and {} completed handshakes; {} are half-open.",
         client.served(),
-        stats["totals"]["syn"],
-        stats["totals"]["completed"],
-        stats["half_open"]["datapath"]
+        stats.totals.syn,
+        stats.totals.completed,
+        stats.half_open.datapath
     ));
     show(daemon, &["status"])?;
-    Ok(Phase { name: "calm", sent: u64::from(client.tried), counted: stats["totals"]["syn"].as_u64(), client })
+    Ok(Phase { name: "calm", sent: u64::from(client.tried), counted: Some(stats.totals.syn), softirq: None, client })
 }
 
 fn half_open(lab: &Lab, daemon: &Daemon) -> Result<()> {
@@ -96,11 +98,11 @@ fn half_open(lab: &Lab, daemon: &Daemon) -> Result<()> {
         Flood::new(lab, &FloodSpec::syn(Sources::InTurn(source.parse()?, 1), 80))?.send(syns)?;
     }
     let stats = daemon.stats_when("all SYNs are counted, by the datapath and by the kernel", |stats| {
-        stats["half_open"]["datapath"] == 210 && stats["half_open"]["kernel"] == 210
+        stats.half_open.datapath == 210 && stats.half_open.kernel == 210
     })?;
     say(&format!(
         "210 handshakes were started and stay half-open. The kernel has {} requests in SYN_RECV; tcpguard counts {}.",
-        stats["half_open"]["kernel"], stats["half_open"]["datapath"]
+        stats.half_open.kernel, stats.half_open.datapath
     ));
     say("The sources, with the client, whose handshakes complete, for comparison:");
     show(daemon, &["sources", "--sort", "half-open"])?;
@@ -120,64 +122,90 @@ fn ten_sources() -> FloodSpec {
 fn few_sources(lab: &Lab, daemon: &Daemon) -> Result<Phase> {
     headline(&format!("3. A flood of {FLOOD_RATE} SYNs per second from ten sources, while the client continues"));
     let (phase, during) = flood(lab, daemon, "flood from ten sources", &ten_sources())?;
-    let passed = phase.sent - dropped(&daemon.json("/stats")?);
+    let passed = phase.sent - dropped(&daemon.stats()?);
     say(&format!(
         "During the flood tcpguard reports: state {}, kind {}, {} blocks. {passed} of {} SYNs passed.",
-        during["state"].as_str().unwrap_or_default(),
-        during["attack"]["kind"].as_str().unwrap_or_default(),
-        during["measures"]["blocks"],
+        during.state,
+        kind(&during),
+        during.measures.blocks,
         phase.sent
     ));
     say("The latest events (`tcpguard events`):");
     show(daemon, &["events", "--limit", "6"])?;
     say("The attack ends when values have stayed below the thresholds for `hold`, which is three seconds here:");
-    daemon.stats_when("it is calm again", |stats| stats["state"] == "calm")?;
+    daemon.stats_when("it is calm again", |stats| stats.state == "calm")?;
     show(daemon, &["events", "--limit", "3"])?;
     Ok(phase)
 }
 
 fn random_sources(lab: &Lab, daemon: &Daemon) -> Result<Phase> {
     headline("4. The same flood from random sources, where blocking sources does not help");
-    let spec = FloodSpec::syn(Sources::RANDOM_IPV4, 80);
-    let (phase, during) = flood(lab, daemon, "flood from random sources", &spec)?;
+    let (phase, during) = flood(lab, daemon, "flood from random sources", &random())?;
     say(&format!(
         "tcpguard classifies the attack as {}: {}. It has answered {} SYNs with SYN cookies from XDP, without keeping \
          state; {} cookies were returned and became connections. Forged sources are not blocked.",
-        during["attack"]["kind"].as_str().unwrap_or_default(),
-        during["attack"]["evidence"].as_array().and_then(|evidence| evidence.last()?.as_str()).unwrap_or_default(),
-        during["totals"]["challenged"],
-        during["measures"]["challenge"]["cookies_returned"]
+        kind(&during),
+        during.attack.as_ref().and_then(|attack| attack.evidence.last()).map_or("", String::as_str),
+        during.totals.challenged,
+        during.measures.challenge.cookies_returned
     ));
     Ok(phase)
 }
 
 /// Runs a flood and the client in parallel; returns the results and `/stats` from the middle of the flood.
-fn flood(lab: &Lab, daemon: &Daemon, name: &'static str, spec: &FloodSpec) -> Result<(Phase, Value)> {
-    let before = syn_total(&daemon.json("/stats")?);
+fn flood(lab: &Lab, daemon: &Daemon, name: &'static str, spec: &FloodSpec) -> Result<(Phase, Stats)> {
+    let before = syn_total(&daemon.stats()?);
     let by_client = oracle::syns_sent(&lab.client)?;
-    let (sent, client, during) = attack(lab, spec, || daemon.json("/stats"))?;
+    let Attack { sent, softirq, client, during } = attack(lab, spec, || daemon.stats())?;
     let least = sent + u64::from(client.tried);
     let stats = daemon.stats_when("every SYN of the flood is counted", |stats| syn_total(stats) - before >= least)?;
     let counted = Some(syn_total(&stats) - before);
     // The client's SYNs, including those that its kernel retransmitted.
     let sent = sent + oracle::syns_sent(&lab.client)? - by_client;
-    Ok((Phase { name, sent, counted, client }, during.unwrap_or_default()))
+    Ok((
+        Phase { name, sent, counted, softirq: Some(softirq), client },
+        during.context("nothing was reported during the flood")?,
+    ))
 }
 
-fn flood_without_tcpguard(lab: &Lab) -> Result<Phase> {
-    headline("5. For comparison: the flood from ten sources without tcpguard");
+/// Runs the flood from random sources against the kernel alone, with and without its SYN cookies.
+fn floods_without_tcpguard(lab: &Lab) -> Result<[Phase; 2]> {
+    headline("5. For comparison: the flood from random sources without tcpguard");
     lab.receive_without_daemon()?;
-    let (sent, client, _) = attack(lab, &ten_sources(), || Ok(Value::Null))?;
+    let with_cookies = unguarded(lab, "random, kernel's cookies")?;
+    say("The kernel's own SYN cookies serve the client, at a multiple of the CPU time.");
+    lab.server.sysctl("net.ipv4.tcp_syncookies", "0")?;
+    let without = unguarded(lab, "random, tcp_syncookies = 0")?;
     say(&format!(
-        "The flood sent {sent} SYNs. The client attempted {} connections, of which {} were served.",
-        client.tried,
-        client.served()
+        "Without cookies the listener's queue is full: of {} connections {} were served.",
+        without.client.tried,
+        without.client.served()
     ));
-    Ok(Phase { name: "ten sources, unguarded", sent: sent + u64::from(client.tried), counted: None, client })
+    Ok([with_cookies, without])
+}
+
+fn unguarded(lab: &Lab, name: &'static str) -> Result<Phase> {
+    let attack = attack(lab, &random(), || Ok(()))?;
+    let sent = attack.sent + u64::from(attack.client.tried);
+    Ok(Phase { name, sent, counted: None, softirq: Some(attack.softirq), client: attack.client })
+}
+
+fn random() -> FloodSpec {
+    FloodSpec::syn(Sources::RANDOM_IPV4, 80)
+}
+
+/// A flood, and the client beside it.
+struct Attack<T> {
+    sent: u64,
+    /// Seconds that all CPUs spent in softirq, per million SYNs. This includes the generator's sending.
+    softirq: f64,
+    client: Connections,
+    during: Option<T>,
 }
 
 /// Runs a flood and the client in parallel, and calls `look` in the middle of the flood.
-fn attack(lab: &Lab, spec: &FloodSpec, look: impl Fn() -> Result<Value>) -> Result<(u64, Connections, Option<Value>)> {
+fn attack<T>(lab: &Lab, spec: &FloodSpec, look: impl Fn() -> Result<T>) -> Result<Attack<T>> {
+    let before = oracle::softirq_seconds()?;
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let client =
@@ -192,40 +220,47 @@ fn attack(lab: &Lab, spec: &FloodSpec, look: impl Fn() -> Result<Value>) -> Resu
         let during = look().ok();
         let sent = flood.join().unwrap_or_else(|panic| resume_unwind(panic))?;
         let client = client.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-        Ok((sent, client, during))
+        let softirq = (oracle::softirq_seconds()? - before) / (sent as f64 / 1e6);
+        Ok(Attack { sent, softirq, client, during })
     })
 }
 
 fn conclude(phases: &[Phase]) {
     headline("SYNs sent, SYNs counted, and the client's results");
     println!(
-        "{:<27} {:>10} {:>13} {:>14} {:>16} {:>13}",
-        "", "SYNs sent", "SYNs counted", "client served", "connect, median", "connect, 99 %"
+        "{:<27} {:>10} {:>13} {:>14} {:>16} {:>13} {:>14}",
+        "", "SYNs sent", "SYNs counted", "client served", "connect, median", "connect, 99 %", "CPU s / M SYNs"
     );
     for phase in phases {
         println!(
-            "{:<27} {:>10} {:>13} {:>12.1} % {:>13.1} ms {:>10.1} ms",
+            "{:<27} {:>10} {:>13} {:>12.1} % {:>13.1} ms {:>10.1} ms {:>14}",
             phase.name,
             phase.sent,
             phase.counted.map_or_else(|| "-".to_owned(), |counted| counted.to_string()),
             phase.client.share() * 100.0,
             milliseconds(phase.client.quantile(0.5)),
-            milliseconds(phase.client.quantile(0.99))
+            milliseconds(phase.client.quantile(0.99)),
+            phase.softirq.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.2}"))
         );
     }
-    println!("\nThe lab and its interfaces are removed when this program exits.");
+    println!("\nCPU time is what the machine spent in softirq during the flood, which includes sending it.");
+    println!("The lab and its interfaces are removed when this program exits.");
 }
 
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-fn syn_total(stats: &Value) -> u64 {
-    stats["totals"]["syn"].as_u64().unwrap_or(0)
+fn kind(stats: &Stats) -> &str {
+    stats.attack.as_ref().map_or("none", |attack| &attack.kind)
 }
 
-fn dropped(stats: &Value) -> u64 {
-    stats["totals"]["dropped"].as_u64().unwrap_or(0)
+fn syn_total(stats: &Stats) -> u64 {
+    stats.totals.syn
+}
+
+fn dropped(stats: &Stats) -> u64 {
+    stats.totals.dropped
 }
 
 fn show(daemon: &Daemon, arguments: &[&str]) -> Result<()> {
