@@ -66,3 +66,26 @@ pub fn softirq_seconds() -> Result<f64> {
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
     Ok(field.context("no softirq time in /proc/stat")? / per_second as f64)
 }
+
+/// Returns the CPU time of this process and of the kernel's softirq threads since their start, in seconds. Frames sent by
+/// this process into a veth pair are received either in the softirq that ends its system call, or in those threads: this is
+/// the cost of sending and receiving them. Unlike [`softirq_seconds`] it is measured, not sampled at clock ticks, which
+/// a generator that sends at fixed intervals can coincide with or miss.
+///
+/// # Errors
+/// Returns an error if the clock or /proc cannot be read.
+pub fn send_and_receive_seconds() -> Result<f64> {
+    let own = nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID)?;
+    let mut nanoseconds = own.tv_sec() as f64 * 1e9 + own.tv_nsec() as f64;
+    for entry in std::fs::read_dir("/proc").context("cannot read /proc")? {
+        let process = entry?.path();
+        // A process can end while the directory is read.
+        let Ok(name) = std::fs::read_to_string(process.join("comm")) else { continue };
+        if name.starts_with("ksoftirqd/") {
+            let schedule = std::fs::read_to_string(process.join("schedstat"))?;
+            let run_time = schedule.split_whitespace().next().and_then(|field| field.parse::<f64>().ok());
+            nanoseconds += run_time.context("no run time in schedstat")?;
+        }
+    }
+    Ok(nanoseconds / 1e9)
+}

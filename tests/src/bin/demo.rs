@@ -5,10 +5,10 @@ use std::{
     panic::resume_unwind,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lab::{
     Client, Connections, Daemon, Flood, FloodSpec, Lab, Setup, Sources, Stats,
     bridge::Bridge,
@@ -17,6 +17,7 @@ use lab::{
     oracle,
     server::Nginx,
 };
+use nix::sys::signal::Signal;
 
 const CLIENT_RATE: u32 = 100;
 const FLOOD_RATE: u32 = 100_000;
@@ -35,10 +36,10 @@ fn main() -> Result<()> {
     ));
     let config =
         format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]\n[thresholds]\nhold = \"3s\"");
-    let daemon = Setup::new(&lab)?.config(&config).start()?;
+    let mut daemon = Setup::new(&lab)?.config(&config).start()?;
     say("tcpguard guards the server's interfaces. To watch it from another shell:");
-    println!("    target/release/tcpguard status --socket {}", daemon.socket().display());
-    println!("    target/release/tcpguard top --socket {}", daemon.socket().display());
+    println!("    target/debug/tcpguard status --socket {}", daemon.socket().display());
+    println!("    target/debug/tcpguard top --socket {}", daemon.socket().display());
     let dashboard = dashboard(&lab)?;
     if let Some((address, _)) = &dashboard {
         println!("or in a browser, while the demo runs: http://{address}/");
@@ -48,6 +49,8 @@ fn main() -> Result<()> {
     half_open(&lab, &daemon)?;
     let few = few_sources(&lab, &daemon)?;
     let random = random_sources(&lab, &daemon)?;
+    // It is asked to end: a killed daemon's datapath stays and protects for as long as its lease lasts.
+    ensure!(daemon.end(Signal::SIGTERM)?.success(), "tcpguard failed to end");
     drop((dashboard, daemon));
     let [kernel, without_cookies] = floods_without_tcpguard(&lab)?;
     conclude(&[calm, few, random, kernel, without_cookies]);
@@ -69,9 +72,11 @@ fn dashboard(lab: &Lab) -> Result<Option<(SocketAddr, Bridge)>> {
 struct Phase {
     name: &'static str,
     sent: u64,
-    /// See [`Attack::softirq`]; `None` if it was not measured.
-    softirq: Option<f64>,
+    /// See [`Attack::cpu`]; `None` if it was not measured.
+    cpu: Option<f64>,
     counted: Option<u64>,
+    /// See [`Attack::planned`].
+    planned: u32,
     client: Connections,
 }
 
@@ -89,7 +94,14 @@ fn calm(lab: &Lab, daemon: &Daemon) -> Result<Phase> {
         stats.half_open.datapath
     ));
     show(daemon, &["status"])?;
-    Ok(Phase { name: "calm", sent: u64::from(client.tried), counted: Some(stats.totals.syn), softirq: None, client })
+    Ok(Phase {
+        name: "calm",
+        sent: u64::from(client.tried),
+        counted: Some(stats.totals.syn),
+        cpu: None,
+        planned: client.tried,
+        client,
+    })
 }
 
 fn half_open(lab: &Lab, daemon: &Daemon) -> Result<()> {
@@ -156,14 +168,14 @@ fn random_sources(lab: &Lab, daemon: &Daemon) -> Result<Phase> {
 fn flood(lab: &Lab, daemon: &Daemon, name: &'static str, spec: &FloodSpec) -> Result<(Phase, Stats)> {
     let before = syn_total(&daemon.stats()?);
     let by_client = oracle::syns_sent(&lab.client)?;
-    let Attack { sent, softirq, client, during } = attack(lab, spec, || daemon.stats())?;
+    let Attack { sent, cpu, planned, client, during } = attack(lab, spec, || daemon.stats())?;
     let least = sent + u64::from(client.tried);
     let stats = daemon.stats_when("every SYN of the flood is counted", |stats| syn_total(stats) - before >= least)?;
     let counted = Some(syn_total(&stats) - before);
     // The client's SYNs, including those that its kernel retransmitted.
     let sent = sent + oracle::syns_sent(&lab.client)? - by_client;
     Ok((
-        Phase { name, sent, counted, softirq: Some(softirq), client },
+        Phase { name, sent, counted, cpu: Some(cpu), planned, client },
         during.context("nothing was reported during the flood")?,
     ))
 }
@@ -171,23 +183,25 @@ fn flood(lab: &Lab, daemon: &Daemon, name: &'static str, spec: &FloodSpec) -> Re
 /// Runs the flood from random sources against the kernel alone, with and without its SYN cookies.
 fn floods_without_tcpguard(lab: &Lab) -> Result<[Phase; 2]> {
     headline("5. For comparison: the flood from random sources without tcpguard");
+    let links = lab.server.command("ip").args(["-details", "link"]).output()?;
+    ensure!(!String::from_utf8_lossy(&links.stdout).contains("prog/xdp"), "tcpguard's datapath is still attached");
     lab.receive_without_daemon()?;
     let with_cookies = unguarded(lab, "random, kernel's cookies")?;
-    say("The kernel's own SYN cookies serve the client, at a multiple of the CPU time.");
+    say("The kernel's own SYN cookies serve the client.");
     lab.server.sysctl("net.ipv4.tcp_syncookies", "0")?;
     let without = unguarded(lab, "random, tcp_syncookies = 0")?;
     say(&format!(
-        "Without cookies the listener's queue is full: of {} connections {} were served.",
-        without.client.tried,
+        "Without cookies the listener's queue is full: of {} connections that the client meant to open, the server served {}.",
+        without.planned,
         without.client.served()
     ));
     Ok([with_cookies, without])
 }
 
 fn unguarded(lab: &Lab, name: &'static str) -> Result<Phase> {
-    let attack = attack(lab, &random(), || Ok(()))?;
-    let sent = attack.sent + u64::from(attack.client.tried);
-    Ok(Phase { name, sent, counted: None, softirq: Some(attack.softirq), client: attack.client })
+    let Attack { sent, cpu, planned, client, .. } = attack(lab, &random(), || Ok(()))?;
+    let sent = sent + u64::from(client.tried);
+    Ok(Phase { name, sent, counted: None, cpu: Some(cpu), planned, client })
 }
 
 fn random() -> FloodSpec {
@@ -197,19 +211,26 @@ fn random() -> FloodSpec {
 /// A flood, and the client beside it.
 struct Attack<T> {
     sent: u64,
-    /// Seconds that all CPUs spent in softirq, per million SYNs. This includes the generator's sending.
-    softirq: f64,
+    /// CPU seconds per million SYNs, for sending and receiving them.
+    cpu: f64,
+    /// Connections that the client would have tried at its rate. It waits for one before it opens the next, so that it
+    /// tries fewer where it is not served.
+    planned: u32,
     client: Connections,
     during: Option<T>,
 }
 
 /// Runs a flood and the client in parallel, and calls `look` in the middle of the flood.
 fn attack<T>(lab: &Lab, spec: &FloodSpec, look: impl Fn() -> Result<T>) -> Result<Attack<T>> {
-    let before = oracle::softirq_seconds()?;
+    let before = oracle::send_and_receive_seconds()?;
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let client =
-            scope.spawn(|| Client::new(lab).run(SERVER, CLIENT_RATE, PHASE * 2, || !is_over.load(Ordering::Relaxed)));
+        let client = scope.spawn(|| {
+            let start = Instant::now();
+            let client = Client::new(lab).run(SERVER, CLIENT_RATE, PHASE * 2, || !is_over.load(Ordering::Relaxed))?;
+            let planned = (start.elapsed().as_secs_f64() * f64::from(CLIENT_RATE)) as u32;
+            anyhow::Ok((planned.max(client.tried), client))
+        });
         let flood = scope.spawn(|| -> Result<u64> {
             let sent = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, spec)
                 .and_then(|mut flood| flood.send_at(FLOOD_RATE, PHASE));
@@ -219,9 +240,9 @@ fn attack<T>(lab: &Lab, spec: &FloodSpec, look: impl Fn() -> Result<T>) -> Resul
         thread::sleep(PHASE / 2);
         let during = look().ok();
         let sent = flood.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-        let client = client.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-        let softirq = (oracle::softirq_seconds()? - before) / (sent as f64 / 1e6);
-        Ok(Attack { sent, softirq, client, during })
+        let (planned, client) = client.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        let cpu = (oracle::send_and_receive_seconds()? - before) / (sent as f64 / 1e6);
+        Ok(Attack { sent, cpu, planned, client, during })
     })
 }
 
@@ -237,13 +258,13 @@ fn conclude(phases: &[Phase]) {
             phase.name,
             phase.sent,
             phase.counted.map_or_else(|| "-".to_owned(), |counted| counted.to_string()),
-            phase.client.share() * 100.0,
+            f64::from(phase.client.served()) / f64::from(phase.planned.max(1)) * 100.0,
             milliseconds(phase.client.quantile(0.5)),
             milliseconds(phase.client.quantile(0.99)),
-            phase.softirq.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.2}"))
+            phase.cpu.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.2}"))
         );
     }
-    println!("\nCPU time is what the machine spent in softirq during the flood, which includes sending it.");
+    println!("\nCPU time is for sending and receiving the flood: the sender's part is the same in all rows.");
     println!("The lab and its interfaces are removed when this program exits.");
 }
 
