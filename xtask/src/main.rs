@@ -23,21 +23,21 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Find what the build needs; install what is missing, or say how
+    /// Find what the build needs, and install what is missing or print how
     Setup,
-    /// Build target/release/tcpguard, with the BPF programs inside
+    /// Build target/release/tcpguard, which contains the BPF programs
     Build,
-    /// Pack it: a Debian package and a tarball, in target/dist
+    /// Build a Debian package and a tarball in target/dist
     Dist(dist::Arguments),
-    /// Show the main job for real: a web server, a client, a flood and the daemon, in namespaces of their own (needs root)
+    /// Run the demonstration: a web server, a client, floods and the daemon, in network namespaces (needs root)
     Demo,
-    /// Run lab tests by name, with whatever they need built and installed (needs root)
+    /// Run lab tests by name, after building and installing what they need (needs root)
     Lab(lab::Arguments),
-    /// Run every check and test (needs root)
+    /// Run all checks, except the two longest: `faults` and `vm` (needs root)
     Test(test::Arguments),
-    /// Write the pages that are made from the code: docs/reference, and manual pages and completions into target/docs
+    /// Write generated pages: docs/reference, and manual pages and completions into target/docs
     Docs,
-    /// Ten minutes of floods in phases, with a client beside them (needs root)
+    /// Run floods in phases for ten minutes, with a client beside them (needs root)
     Soak,
     /// Measure what the datapath and the daemon cost (needs root)
     Bench {

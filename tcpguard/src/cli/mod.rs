@@ -57,7 +57,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the daemon (needs root)
+    /// Run the daemon (needs root, or three capabilities)
     Run(run::Arguments),
     /// Check the configuration and print the effective one
     Check(check::Arguments),

@@ -1,9 +1,8 @@
-//! Configuration: [`file`] holds the file's contents as deserialised, [`Config`] the validated result.
+//! Configuration: [`validate`] parses and checks the file; [`Config`] is the result.
 
 mod change;
 mod choices;
 mod error;
-mod file;
 mod sections;
 mod validate;
 
@@ -217,7 +216,8 @@ impl Config {
     /// # Errors
     /// Returns an error if `text` is not TOML, or has an unknown key or an invalid value.
     pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
-        let file: file::ConfigFile = toml::from_str(text).map_err(|error| ConfigError::syntax(name, text, &error))?;
+        let file: validate::ConfigFile =
+            toml::from_str(text).map_err(|error| ConfigError::syntax(name, text, &error))?;
         validate::validate(file).map_err(|problem| problem.at(name, text))
     }
 }

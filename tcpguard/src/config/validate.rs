@@ -1,23 +1,93 @@
-//! Validation of a parsed configuration file.
+//! The configuration file as it is typed (every key is optional, unknown keys are refused), and its validation.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
     Challenge, Config, Kernel, Limits, Listen, Lists, Notify, Pins, Service, SourceLimits, Store, Thresholds,
+    choices::{Coexist, Hook, Network, OnExit, Period, XdpMode},
     error::Problem,
-    file::{ConfigFile, ListenFile, ListsFile, NotifyFile, ServiceFile},
-    sections::{SourceFile, ThresholdsFile, within},
+    sections::{ChallengeFile, KernelFile, LimitsFile, SourceFile, ThresholdsFile, within},
 };
 
 /// Maximum length of an interface name in bytes (`IFNAMSIZ` without the terminating zero).
 const MAX_INTERFACE_NAME: usize = 15;
 /// Maximum length of a Unix socket's path in bytes (`sun_path` without the terminating zero).
 const MAX_SOCKET_PATH: usize = 107;
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ConfigFile {
+    interfaces: Option<Spanned<Vec<String>>>,
+    attach: Option<Hook>,
+    xdp_mode: Option<XdpMode>,
+    coexist: Option<Coexist>,
+    syn_attack_protect: Option<Spanned<u8>>,
+    on_exit: Option<OnExit>,
+    thresholds: ThresholdsFile,
+    source: SourceFile,
+    challenge: ChallengeFile,
+    lists: ListsFile,
+    service: Vec<ServiceFile>,
+    listen: ListenFile,
+    limits: LimitsFile,
+    kernel: KernelFile,
+    store: StoreFile,
+    pins: PinsFile,
+    notify: NotifyFile,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ListsFile {
+    allow: Vec<Network>,
+    deny: Vec<Spanned<Network>>,
+    deny_files: Vec<PathBuf>,
+    keep_ssh: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServiceFile {
+    ports: Spanned<Vec<u16>>,
+    max_half_open: Option<Spanned<u32>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ListenFile {
+    http: Option<Spanned<SocketAddr>>,
+    hosts: Vec<Spanned<String>>,
+    socket: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct StoreFile {
+    path: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct PinsFile {
+    path: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct NotifyFile {
+    command: Option<Spanned<Vec<String>>>,
+    webhook: Option<Spanned<String>>,
+    timeout: Option<Spanned<Period>>,
+    retries: Option<Spanned<u32>>,
+    most_per_hour: Option<Spanned<u32>>,
+}
 
 pub(super) fn validate(file: ConfigFile) -> Result<Config, Problem> {
     let defaults = Config::default();

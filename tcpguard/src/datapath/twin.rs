@@ -64,16 +64,16 @@ impl Twin {
         let endpoints = from.endpoints.keys().map(|endpoint| endpoint.map(|at| (at.address, at.port as u16)));
         let endpoints = endpoints.collect::<Result<_, _>>().map_err(DatapathError::map(map::ENDPOINTS))?;
         self.maps.challenges.set_endpoints(endpoints)?;
-        self.keep_word()
+        self.extend_lease()
     }
 
     /// Extends the copied lease, if it has not expired, to the lifetime of the twin.
-    fn keep_word(&mut self) -> Result<(), DatapathError> {
-        let word = self.maps.lease.read()?;
-        if word.valid_until < self.datapath.jiffies()? {
+    fn extend_lease(&mut self) -> Result<(), DatapathError> {
+        let lease = self.maps.lease.read()?;
+        if lease.valid_until < self.datapath.jiffies()? {
             return Ok(());
         }
-        self.maps.lease.grant(&Lease { valid_until: u64::MAX, ..word })
+        self.maps.lease.grant(&Lease { valid_until: u64::MAX, ..lease })
     }
 
     /// Copies the entry of a source, and the rule that applies to it.

@@ -70,9 +70,9 @@ pub(super) struct Counts<'a> {
 /// Keeps the previous counts that pressure is measured against.
 pub(super) struct PressureMeter {
     services: Vec<Service>,
-    host: Scope,
+    host: ScopeWindow,
     /// Each service, and the counts excluded from it: those of its slow ports.
-    by_service: Vec<(Scope, LeftOut)>,
+    by_service: Vec<(ScopeWindow, LeftOut)>,
     /// The counts of ports that are excluded from the host's account.
     left_out: LeftOut,
     slow: BTreeMap<u16, Instant>,
@@ -91,7 +91,7 @@ struct Sums {
 }
 
 #[derive(Default)]
-struct Scope {
+struct ScopeWindow {
     window: HandshakeWindow,
     past: VecDeque<(Instant, Sums)>,
 }
@@ -107,7 +107,7 @@ impl PressureMeter {
         Self {
             by_service: services.iter().map(|_| Default::default()).collect(),
             services,
-            host: Scope::default(),
+            host: ScopeWindow::default(),
             left_out: LeftOut::default(),
             slow: BTreeMap::new(),
         }
@@ -120,7 +120,7 @@ impl PressureMeter {
             let known = before.iter().position(|(other, _)| other.ports == service.ports);
             let scope = known.map(|place| before.swap_remove(place).1);
             self.by_service.push(scope.unwrap_or_else(|| {
-                (Scope { window: HandshakeWindow::from_now(), ..Scope::default() }, LeftOut::default())
+                (ScopeWindow { window: HandshakeWindow::from_now(), ..ScopeWindow::default() }, LeftOut::default())
             }));
             self.services.push(service);
         }
@@ -167,7 +167,7 @@ impl PressureMeter {
 
 fn measure_service(
     service: &Service,
-    (scope, left_out): &mut (Scope, LeftOut),
+    (scope, left_out): &mut (ScopeWindow, LeftOut),
     slow: &BTreeMap<u16, Instant>,
     counts: &Counts,
     now: Instant,
@@ -187,14 +187,14 @@ fn measure_service(
     scope.measure(sums, counts, |port| is_ours(port) && !slow.contains_key(&port), now)
 }
 
-impl Scope {
+impl ScopeWindow {
     fn measure(&mut self, sums: Sums, counts: &Counts, is_ours: impl Fn(u16) -> bool, now: Instant) -> Readings {
-        let (moment, moment_seconds) = self.since(now, RATE_SPAN, sums);
+        let (recent, recent_seconds) = self.since(now, RATE_SPAN, sums);
         let (second, _) = self.since(now, SECOND, sums);
         self.past.push_back((now, sums));
         self.past.retain(|(then, _)| now.duration_since(*then) <= SECOND);
-        let per_second = |count: u64| if moment_seconds > 0.0 { count as f64 / moment_seconds } else { 0.0 };
-        let unanswered = per_second(moment.attempts.saturating_sub(moment.ended)) * HANDSHAKE_LIFETIME.as_secs_f64();
+        let per_second = |count: u64| if recent_seconds > 0.0 { count as f64 / recent_seconds } else { 0.0 };
+        let unanswered = per_second(recent.attempts.saturating_sub(recent.ended)) * HANDSHAKE_LIFETIME.as_secs_f64();
         let mut half_open =
             HalfOpenCounts { datapath: self.window.count(sums.begun, sums.ended, counts.period), ..Default::default() };
         for (_, port) in counts.kernel.by_port.iter().filter(|(port, _)| is_ours(**port)) {
@@ -205,9 +205,9 @@ impl Scope {
             half_open,
             half_open_coming: (unanswered as u64).max(fresh(&counts.kernel.rows, is_ours)),
             refused: second.refused,
-            refused_coming: per_second(moment.refused) as u64,
+            refused_coming: per_second(recent.refused) as u64,
             malformed: second.malformed,
-            malformed_coming: per_second(moment.malformed) as u64,
+            malformed_coming: per_second(recent.malformed) as u64,
         }
     }
 
@@ -263,12 +263,12 @@ mod tests {
         Totals::default().with(Counter::SynTracked, syn).with(Counter::Completed, completed)
     }
 
-    struct Bench {
+    struct Fixture {
         meter: PressureMeter,
         start: Instant,
     }
 
-    impl Bench {
+    impl Fixture {
         fn new(services: Vec<Service>) -> Self {
             Self { meter: PressureMeter::new(services), start: Instant::now() }
         }
@@ -282,28 +282,28 @@ mod tests {
 
     #[test]
     fn what_comes_falls_when_a_flood_ends_and_the_count_does_not() {
-        let mut bench = Bench::new(Vec::new());
-        bench.at(0, &totals(0, 0), &[]);
+        let mut fixture = Fixture::new(Vec::new());
+        fixture.at(0, &totals(0, 0), &[]);
         for tick in 1..=10 {
-            bench.at(tick * 100, &totals(tick * 100, 0), &[]);
+            fixture.at(tick * 100, &totals(tick * 100, 0), &[]);
         }
-        let during = bench.at(1100, &totals(1100, 0), &[]).host;
+        let during = fixture.at(1100, &totals(1100, 0), &[]).host;
         assert_eq!(during.half_open.datapath, 1100);
         assert!((62_000..64_000).contains(&during.half_open_coming), "{during:?}");
         for tick in 12..=15 {
-            bench.at(tick * 100, &totals(1100, 0), &[]);
+            fixture.at(tick * 100, &totals(1100, 0), &[]);
         }
-        let after = bench.at(1600, &totals(1100, 0), &[]).host;
+        let after = fixture.at(1600, &totals(1100, 0), &[]).host;
         assert_eq!((after.half_open.datapath, after.half_open_coming), (1100, 0));
     }
 
     #[test]
     fn clients_that_complete_make_nothing_come() {
-        let mut bench = Bench::new(Vec::new());
+        let mut fixture = Fixture::new(Vec::new());
         for tick in 0..20 {
             // A round trip of two ticks.
             let begun = tick * 200;
-            let readings = bench.at(tick * 100, &totals(begun, begun.saturating_sub(400)), &[]).host;
+            let readings = fixture.at(tick * 100, &totals(begun, begun.saturating_sub(400)), &[]).host;
             if tick > 6 {
                 assert_eq!(readings.half_open_coming, 0);
             }
@@ -312,18 +312,18 @@ mod tests {
 
     #[test]
     fn services_and_slow_ports_are_not_the_host_s() {
-        let mut bench = Bench::new(vec![Service { ports: vec![443], max_half_open: 2000 }]);
+        let mut fixture = Fixture::new(vec![Service { ports: vec![443], max_half_open: 2000 }]);
         let port = |port, begun| PortSnapshot { port, syn: begun, begun, ..PortSnapshot::default() };
-        bench.at(0, &totals(0, 0), &[]);
-        let pressure = bench.at(100, &totals(600, 0), &[port(443, 500), port(80, 100)]);
+        fixture.at(0, &totals(0, 0), &[]);
+        let pressure = fixture.at(100, &totals(600, 0), &[port(443, 500), port(80, 100)]);
         assert_eq!(pressure.host.half_open.datapath, 100);
         assert_eq!(pressure.services[0].half_open.datapath, 500);
         let slow = PortSnapshot { is_full: true, ..port(80, 900) };
-        let pressure = bench.at(200, &totals(1400, 0), &[port(443, 500), slow]);
+        let pressure = fixture.at(200, &totals(1400, 0), &[port(443, 500), slow]);
         assert_eq!(pressure.host.half_open.datapath, 100);
         assert_eq!(pressure.slow_ports, [80]);
         // When it accepts again, earlier handshakes are not counted against it.
-        let pressure = bench.at(20_000, &totals(1410, 0), &[port(443, 500), port(80, 910)]);
+        let pressure = fixture.at(20_000, &totals(1410, 0), &[port(443, 500), port(80, 910)]);
         assert_eq!(pressure.host.half_open.datapath, 110);
     }
 }

@@ -72,26 +72,26 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn moment(boot: &str, monotonic: u64, wall: &str) -> PersistentTime {
+    fn at(boot: &str, monotonic: u64, wall: &str) -> PersistentTime {
         PersistentTime { boot: boot.to_owned(), monotonic, wall: wall.parse().expect("a time") }
     }
 
     #[test]
     fn within_a_boot_the_wall_clock_does_not_matter() {
-        let until = moment("a", 60_000, "2026-11-20T10:01:00Z");
+        let until = at("a", 60_000, "2026-11-20T10:01:00Z");
         for wall in ["2026-11-19T10:00:00Z", "2026-11-20T10:00:00Z", "2027-01-01T00:00:00Z"] {
-            assert_eq!(until.remaining(&moment("a", 15_000, wall), HOUR), Duration::from_secs(45));
+            assert_eq!(until.remaining(&at("a", 15_000, wall), HOUR), Duration::from_secs(45));
         }
-        assert_eq!(until.remaining(&moment("a", 61_000, "2026-11-20T10:00:00Z"), HOUR), Duration::ZERO);
-        assert_eq!(until.elapsed(&moment("a", 61_000, "2020-01-01T00:00:00Z")), Duration::from_secs(1));
+        assert_eq!(until.remaining(&at("a", 61_000, "2026-11-20T10:00:00Z"), HOUR), Duration::ZERO);
+        assert_eq!(until.elapsed(&at("a", 61_000, "2020-01-01T00:00:00Z")), Duration::from_secs(1));
     }
 
     #[test]
     fn after_a_reboot_it_does_but_never_makes_it_longer() {
-        let until = moment("a", 60_000, "2026-11-20T10:01:00Z");
-        assert_eq!(until.remaining(&moment("b", 0, "2026-11-20T10:00:30Z"), HOUR), Duration::from_secs(30));
-        assert_eq!(until.remaining(&moment("b", 0, "2026-11-19T10:00:00Z"), HOUR), HOUR);
-        assert_eq!(until.remaining(&moment("b", 0, "2026-11-20T10:02:00Z"), HOUR), Duration::ZERO);
-        assert_eq!(until.elapsed(&moment("b", 0, "2026-11-19T10:00:00Z")), Duration::ZERO);
+        let until = at("a", 60_000, "2026-11-20T10:01:00Z");
+        assert_eq!(until.remaining(&at("b", 0, "2026-11-20T10:00:30Z"), HOUR), Duration::from_secs(30));
+        assert_eq!(until.remaining(&at("b", 0, "2026-11-19T10:00:00Z"), HOUR), HOUR);
+        assert_eq!(until.remaining(&at("b", 0, "2026-11-20T10:02:00Z"), HOUR), Duration::ZERO);
+        assert_eq!(until.elapsed(&at("b", 0, "2026-11-19T10:00:00Z")), Duration::ZERO);
     }
 }

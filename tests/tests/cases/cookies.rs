@@ -24,7 +24,7 @@ const ALWAYS: &str = "interfaces = [\"lab-server\"]\n[challenge]\nmode = \"alway
 
 /// A server whose port is always challenged, and on which a handshake was completed, so that the stray filter is
 /// active.
-struct Bench {
+struct Fixture {
     lab: Lab,
     daemon: Daemon,
     listener: TcpListener,
@@ -35,20 +35,20 @@ fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-impl Bench {
+impl Fixture {
     fn new() -> Result<Self> {
         let lab = Lab::new()?;
         let listener = server::listen(&lab.server, SERVER_IPV4.into(), PORT)?;
         listener.set_nonblocking(true).context("cannot make the listener non-blocking")?;
         let daemon = Setup::new(&lab)?.config(ALWAYS).start()?;
         let wire = Wire::open(&lab.client)?;
-        let bench = Self { lab, daemon, listener, wire };
-        bench.daemon.stats_when("the port is challenged", |stats| challenged_by(stats) == Some("cookie"))?;
-        drop(bench.connect()?);
-        bench.daemon.stats_when("the port is guarded", |stats| {
+        let fixture = Self { lab, daemon, listener, wire };
+        fixture.daemon.stats_when("the port is challenged", |stats| challenged_by(stats) == Some("cookie"))?;
+        drop(fixture.connect()?);
+        fixture.daemon.stats_when("the port is guarded", |stats| {
             stats.measures.challenge.ports.first().is_some_and(|port| port.guarded == true)
         })?;
-        Ok(bench)
+        Ok(fixture)
     }
 
     /// Opens a connection and returns its client and server end.
@@ -80,11 +80,11 @@ fn challenged_by(stats: &Stats) -> Option<&str> {
 
 #[test]
 fn only_the_right_cookie_makes_a_connection_and_only_once() -> Result<()> {
-    let bench = Bench::new()?;
+    let fixture = Fixture::new()?;
     let syn = linux_syn(address("198.18.20.1"), SERVER_IPV4.into(), PORT);
-    let answer = bench.wire.ask(&syn)?;
+    let answer = fixture.wire.ask(&syn)?;
     let right = completion(&syn, &answer);
-    let before = bench.drops()?;
+    let before = fixture.drops()?;
     let wrong = [
         ("another source", Frame { source: address("198.18.20.2"), ..right.clone() }),
         ("another source port", Frame { source_port: 40_001, ..right.clone() }),
@@ -97,47 +97,47 @@ fn only_the_right_cookie_makes_a_connection_and_only_once() -> Result<()> {
         ("no cookie", Frame { acknowledgement: 0, ..right.clone() }),
     ];
     for (name, frame) in &wrong {
-        bench.wire.send(frame)?;
-        ensure!(bench.accept_all() == 0, "{name} made a connection");
+        fixture.wire.send(frame)?;
+        ensure!(fixture.accept_all() == 0, "{name} made a connection");
     }
-    let after = bench.drops()?;
+    let after = fixture.drops()?;
     let dropped = after["stray_ack"] - before["stray_ack"];
     ensure!(dropped == wrong.len() as u64, "{dropped} of {} segments were dropped: {after:?}", wrong.len());
-    bench.wire.send(&right)?;
-    ensure!(bench.accept_all() == 1, "the right cookie made no connection");
+    fixture.wire.send(&right)?;
+    ensure!(fixture.accept_all() == 1, "the right cookie made no connection");
     Ok(())
 }
 
 #[test]
 fn a_cookie_for_another_port_makes_no_connection() -> Result<()> {
-    let bench = Bench::new()?;
-    let other = server::listen(&bench.lab.server, SERVER_IPV4.into(), 444)?;
+    let fixture = Fixture::new()?;
+    let other = server::listen(&fixture.lab.server, SERVER_IPV4.into(), 444)?;
     other.set_nonblocking(true).context("cannot make the listener non-blocking")?;
-    bench.daemon.stats_when("both ports are challenged", |stats| stats.measures.challenge.ports.len() == 2)?;
+    fixture.daemon.stats_when("both ports are challenged", |stats| stats.measures.challenge.ports.len() == 2)?;
     let syn = linux_syn(address("198.18.20.1"), SERVER_IPV4.into(), PORT);
-    let answer = bench.wire.ask(&syn)?;
-    bench.wire.send(&Frame { destination_port: 444, ..completion(&syn, &answer) })?;
-    ensure!(bench.accept_all() == 0 && other.accept().is_err(), "the cookie made a connection on another port");
+    let answer = fixture.wire.ask(&syn)?;
+    fixture.wire.send(&Frame { destination_port: 444, ..completion(&syn, &answer) })?;
+    ensure!(fixture.accept_all() == 0 && other.accept().is_err(), "the cookie made a connection on another port");
     Ok(())
 }
 
 #[test]
 fn a_replayed_segment_makes_no_second_connection() -> Result<()> {
-    let bench = Bench::new()?;
+    let fixture = Fixture::new()?;
     let syn = linux_syn(address("198.18.20.1"), SERVER_IPV4.into(), PORT);
-    let right = completion(&syn, &bench.wire.ask(&syn)?);
-    bench.wire.send(&right)?;
-    ensure!(bench.accept_all() == 1, "the cookie made no connection");
+    let right = completion(&syn, &fixture.wire.ask(&syn)?);
+    fixture.wire.send(&right)?;
+    ensure!(fixture.accept_all() == 1, "the cookie made no connection");
     // Make sure that the connection is gone: the server may have reset it when it was dropped; otherwise the client
     // does.
-    bench.wire.send(&Frame { flags: RST, tcp_options: Vec::new(), ..right.clone() })?;
+    fixture.wire.send(&Frame { flags: RST, tcp_options: Vec::new(), ..right.clone() })?;
     std::thread::sleep(Duration::from_millis(200));
-    let before = bench.drops()?;
+    let before = fixture.drops()?;
     for _ in 0..3 {
-        bench.wire.send(&right)?;
-        ensure!(bench.accept_all() == 0, "the replayed segment made a connection");
+        fixture.wire.send(&right)?;
+        ensure!(fixture.accept_all() == 0, "the replayed segment made a connection");
     }
-    let after = bench.drops()?;
+    let after = fixture.drops()?;
     let dropped = |reason: &str| after[reason] - before[reason];
     ensure!(dropped("spent_cookie") + dropped("stray_ack") == 3 || dropped("spent_cookie") == 3, "{after:?}");
     Ok(())
@@ -145,22 +145,22 @@ fn a_replayed_segment_makes_no_second_connection() -> Result<()> {
 
 #[test]
 fn floods_of_segments_without_a_connection_are_dropped_to_the_last() -> Result<()> {
-    let bench = Bench::new()?;
-    let (mut client, mut server) = bench.connect()?;
+    let fixture = Fixture::new()?;
+    let (mut client, mut server) = fixture.connect()?;
     for (reason, flags) in [("stray_ack", ACK), ("stray_ack", ACK | PSH), ("stray_fin", FIN | ACK), ("stray_rst", RST)]
     {
         let spec = FloodSpec { flags, tcp_options: Vec::new(), ..FloodSpec::syn(Sources::RANDOM_IPV4, PORT) };
-        let before = bench.daemon.stats()?;
-        let sent = Flood::new(&bench.lab, &spec)?.send_at(100_000, Duration::from_millis(500))?;
+        let before = fixture.daemon.stats()?;
+        let sent = Flood::new(&fixture.lab, &spec)?.send_at(100_000, Duration::from_millis(500))?;
         let expected = before.drops[reason] + sent;
-        bench.daemon.stats_when(reason, |stats| stats.drops[reason] == expected)?;
+        fixture.daemon.stats_when(reason, |stats| stats.drops[reason] == expected)?;
         // An established connection is not affected.
         client.write_all(b"alive").context("cannot write to the connection")?;
         server.read_exact(&mut [0; 5]).context("nothing arrives over the connection")?;
-        drop(bench.connect()?);
+        drop(fixture.connect()?);
     }
-    ensure!(bench.accept_all() == 0, "a flood made a connection");
-    let totals = bench.daemon.stats()?.totals;
+    ensure!(fixture.accept_all() == 0, "a flood made a connection");
+    let totals = fixture.daemon.stats()?.totals;
     let sum = totals.passed + totals.dropped + totals.challenged;
     ensure!(sum == totals.packets, "{totals:?}");
     Ok(())
@@ -168,9 +168,9 @@ fn floods_of_segments_without_a_connection_are_dropped_to_the_last() -> Result<(
 
 #[test]
 fn guessed_cookies_make_no_connection() -> Result<()> {
-    let bench = Bench::new()?;
+    let fixture = Fixture::new()?;
     let spec = FloodSpec { flags: ACK, tcp_options: Vec::new(), ..FloodSpec::syn(Sources::RANDOM_IPV4, PORT) };
-    Flood::new(&bench.lab, &spec)?.send_at(100_000, Duration::from_secs(5))?;
-    ensure!(bench.accept_all() == 0, "a guessed cookie made a connection");
+    Flood::new(&fixture.lab, &spec)?.send_at(100_000, Duration::from_secs(5))?;
+    ensure!(fixture.accept_all() == 0, "a guessed cookie made a connection");
     Ok(())
 }

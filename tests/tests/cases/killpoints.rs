@@ -47,7 +47,7 @@ enum Case {
     /// There is nothing to take over.
     FreshStart,
     /// It takes over from a daemon that was killed.
-    AnothersEstate,
+    AfterAnotherDaemon,
     /// It runs in a chain before another XDP program.
     BeforeAnotherProgram,
     /// It is attached at traffic control.
@@ -57,7 +57,7 @@ enum Case {
 }
 
 const CASES: [Case; 5] =
-    [Case::FreshStart, Case::AnothersEstate, Case::BeforeAnotherProgram, Case::AtTrafficControl, Case::HandingOver];
+    [Case::FreshStart, Case::AfterAnotherDaemon, Case::BeforeAnotherProgram, Case::AtTrafficControl, Case::HandingOver];
 /// Distance between the points that the normal test run tests.
 const STEP: u32 = 35;
 
@@ -68,7 +68,7 @@ impl Case {
         let key = match self {
             Self::BeforeAnotherProgram => "coexist = \"chain\"",
             Self::AtTrafficControl => "attach = \"tc\"",
-            Self::FreshStart | Self::AnothersEstate | Self::HandingOver => "",
+            Self::FreshStart | Self::AfterAnotherDaemon | Self::HandingOver => "",
         };
         format!(
             "interfaces = [\"{SERVER_INTERFACE}\"]\n{key}\n[thresholds]\nmax_half_open = 20\nhold = \"1s\"\n\
@@ -77,14 +77,14 @@ impl Case {
     }
 }
 
-struct Bench {
+struct Fixture {
     lab: Lab,
     case: Case,
     neighbour: Option<Neighbour>,
     _listener: TcpListener,
 }
 
-impl Bench {
+impl Fixture {
     fn new(case: Case) -> Result<Self> {
         let lab = Lab::new()?;
         let listener = listen(&lab.server, SERVER_IPV4.into(), 80)?;
@@ -152,7 +152,7 @@ impl Bench {
     fn is_killed_at(&self, number: u32) -> Result<bool> {
         let mut setup = Setup::new(&self.lab)?.config(&self.case.config());
         match self.case {
-            Case::AnothersEstate => setup = self.after_another(setup)?,
+            Case::AfterAnotherDaemon => setup = self.after_another(setup)?,
             Case::HandingOver => setup = setup.argument(HAND_OVER),
             Case::FreshStart | Case::BeforeAnotherProgram | Case::AtTrafficControl => {}
         }
@@ -226,7 +226,7 @@ fn kill_at_every(step: u32, case: Case, at_once: usize) -> Result<u32> {
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(step, Ordering::Relaxed);
-                    match Bench::new(case).and_then(|bench| bench.is_killed_at(number)) {
+                    match Fixture::new(case).and_then(|fixture| fixture.is_killed_at(number)) {
                         Ok(true) => drop(killed.fetch_add(1, Ordering::Relaxed)),
                         Ok(false) => return next.store(MAX_POINTS, Ordering::Relaxed),
                         Err(error) => {

@@ -15,20 +15,20 @@ use lab::{
 };
 use serde_json::{Value, json};
 
-struct Bench {
+struct Fixture {
     lab: Lab,
     daemon: Daemon,
     _nginx: Nginx,
 }
 
-fn bench(config: &str) -> Result<Bench> {
+fn fixture(config: &str) -> Result<Fixture> {
     let lab = Lab::new()?;
     let nginx = Nginx::start(&lab, &[80])?;
     let daemon = Setup::new(&lab)?.config(&format!("interfaces = [\"lab-server\"]\n{config}")).start()?;
-    Ok(Bench { lab, daemon, _nginx: nginx })
+    Ok(Fixture { lab, daemon, _nginx: nginx })
 }
 
-impl Bench {
+impl Fixture {
     fn command(&self, arguments: &[&str]) -> Result<Finished> {
         tcpguard(arguments, &self.daemon.socket())
     }
@@ -74,54 +74,54 @@ fn request(method: &str, path: &str, body: &str) -> String {
 
 #[test]
 fn who_is_denied_is_not_let_in_until_allowed() -> Result<()> {
-    let bench = bench("")?;
-    bench.is_let_in(true)?;
-    let text = bench.done(&["block", "198.18.0.0/24", "--for", "1h", "--reason", "a test"])?;
+    let fixture = fixture("")?;
+    fixture.is_let_in(true)?;
+    let text = fixture.done(&["block", "198.18.0.0/24", "--for", "1h", "--reason", "a test"])?;
     ensure!(text.starts_with("198.18.0.0/24 is on the deny list until 20"), "{text}");
-    bench.is_let_in(false)?;
-    bench.done(&["allow", "198.18.0.2"])?;
-    bench.is_let_in(true)?;
-    let text = bench.done(&["lists"])?;
+    fixture.is_let_in(false)?;
+    fixture.done(&["allow", "198.18.0.2"])?;
+    fixture.is_let_in(true)?;
+    let text = fixture.done(&["lists"])?;
     ensure!(text.contains("a test") && text.contains("198.18.0.2"), "{text}");
-    bench.done(&["disallow", "198.18.0.2"])?;
-    bench.is_let_in(false)?;
-    bench.done(&["unblock", "198.18.0.0/24"])?;
-    bench.is_let_in(true)?;
-    let text = bench.done(&["lists"])?;
+    fixture.done(&["disallow", "198.18.0.2"])?;
+    fixture.is_let_in(false)?;
+    fixture.done(&["unblock", "198.18.0.0/24"])?;
+    fixture.is_let_in(true)?;
+    let text = fixture.done(&["lists"])?;
     ensure!(text == "the lists are empty, and nobody is blocked\n", "{text}");
-    let events = bench.done(&["events"])?;
+    let events = fixture.done(&["events"])?;
     ensure!(events.contains("198.18.0.0/24 was put on the deny list for 3600s: a test"), "{events}");
     Ok(())
 }
 
 #[test]
 fn an_entry_ends_when_its_time_is_over() -> Result<()> {
-    let bench = bench("")?;
-    bench.done(&["block", "198.18.0.2", "--for", "6s"])?;
-    bench.is_let_in(false)?;
-    bench.is_let_in(true)?;
-    eventually("the entry has expired", || bench.networks("deny"), Vec::is_empty).map(drop)
+    let fixture = fixture("")?;
+    fixture.done(&["block", "198.18.0.2", "--for", "6s"])?;
+    fixture.is_let_in(false)?;
+    fixture.is_let_in(true)?;
+    eventually("the entry has expired", || fixture.networks("deny"), Vec::is_empty).map(drop)
 }
 
 #[test]
 fn a_block_by_judgement_can_be_lifted() -> Result<()> {
-    let bench = bench("")?;
+    let fixture = fixture("")?;
     let source = Ipv4Addr::new(198, 18, 1, 1);
-    let mut flood = Flood::new(&bench.lab, &FloodSpec::syn(Sources::InTurn(source.into(), 1), 9))?;
+    let mut flood = Flood::new(&fixture.lab, &FloodSpec::syn(Sources::InTurn(source.into(), 1), 9))?;
     flood.send_at(20_000, Duration::from_millis(500))?;
-    eventually("the source is blocked", || bench.networks("blocks"), |blocked| *blocked == [source.to_string()])?;
-    let row = bench.daemon.source("198.18.1.1")?.context("the source has no row")?;
+    eventually("the source is blocked", || fixture.networks("blocks"), |blocked| *blocked == [source.to_string()])?;
+    let row = fixture.daemon.source("198.18.1.1")?.context("the source has no row")?;
     ensure!(row["blocked_until"].is_string(), "{row}");
-    let text = bench.done(&["unblock", "198.18.1.0/24"])?;
+    let text = fixture.done(&["unblock", "198.18.1.0/24"])?;
     ensure!(text.contains("1 blocks by judgement were lifted"), "{text}");
-    let row = bench.daemon.source("198.18.1.1")?.context("the source has no row")?;
+    let row = fixture.daemon.source("198.18.1.1")?.context("the source has no row")?;
     ensure!(row["blocked_until"].is_null(), "{row}");
     Ok(())
 }
 
 #[test]
 fn bad_input_is_refused_and_changes_nothing() -> Result<()> {
-    let bench = bench("")?;
+    let fixture = fixture("")?;
     for (arguments, reason) in [
         (&["block", "198.18.0"][..], "is not a network"),
         (&["block", "198.18.0.0/33"], "is not a network"),
@@ -133,9 +133,9 @@ fn bad_input_is_refused_and_changes_nothing() -> Result<()> {
         (&["block", "198.18.0.2", "--for", "soon"], "10m"),
         (&["block"], "required"),
     ] {
-        bench.refused(arguments, 2, reason)?;
+        fixture.refused(arguments, 2, reason)?;
     }
-    bench.refused(&["unblock", "198.18.0.2"], 1, "198.18.0.2 is not on the deny list")?;
+    fixture.refused(&["unblock", "198.18.0.2"], 1, "198.18.0.2 is not on the deny list")?;
     for (body, reason) in [
         (json!({"network": "198.18.0.0/40"}).to_string(), "is not a network"),
         (json!({"network": "198.18.0.2", "for": 0}).to_string(), "a second to 366 days"),
@@ -146,24 +146,24 @@ fn bad_input_is_refused_and_changes_nothing() -> Result<()> {
         (json!({"nonsense": 1}).to_string(), "not understood"),
         ("{".to_owned(), "not understood"),
     ] {
-        let (status, answer) = bench.send("POST", "/lists/deny", &body)?;
+        let (status, answer) = fixture.send("POST", "/lists/deny", &body)?;
         ensure!(status == 400 && answer.contains(reason), "{body}: {status} {answer}");
     }
-    let (status, answer) = bench.send("POST", "/lists/grey", r#"{"network": "198.18.0.2"}"#)?;
+    let (status, answer) = fixture.send("POST", "/lists/grey", r#"{"network": "198.18.0.2"}"#)?;
     ensure!(status == 404 && answer.contains("allow and deny"), "{status} {answer}");
-    let (status, answer) = bench.send("POST", "/lists/deny", &" ".repeat(70_000))?;
+    let (status, answer) = fixture.send("POST", "/lists/deny", &" ".repeat(70_000))?;
     ensure!(status == 413 && answer.contains("64 KiB"), "{status} {answer}");
-    let (status, answer) = bench.send("DELETE", "/lists/deny", "")?;
+    let (status, answer) = fixture.send("DELETE", "/lists/deny", "")?;
     ensure!(status == 400 && answer.contains("which network"), "{status} {answer}");
-    ensure!(bench.networks("deny")?.is_empty(), "{:?}", bench.networks("deny")?);
-    bench.is_let_in(true)
+    ensure!(fixture.networks("deny")?.is_empty(), "{:?}", fixture.networks("deny")?);
+    fixture.is_let_in(true)
 }
 
 #[test]
 fn over_tcp_one_can_only_read() -> Result<()> {
-    let bench = bench("")?;
+    let fixture = fixture("")?;
     let send = |method: &str, path: &str, body: &str| {
-        let stream = bench.lab.server.within(|| TcpStream::connect("127.0.0.1:9477").context("no TCP"))?;
+        let stream = fixture.lab.server.within(|| TcpStream::connect("127.0.0.1:9477").context("no TCP"))?;
         http::exchange(stream, request(method, path, body).as_bytes())
     };
     for (method, path, body) in [
@@ -177,24 +177,24 @@ fn over_tcp_one_can_only_read() -> Result<()> {
     }
     let (status, _) = send("GET", "/lists", "")?;
     ensure!(status == 200, "{status}");
-    ensure!(bench.networks("deny")?.is_empty(), "a list was changed");
+    ensure!(fixture.networks("deny")?.is_empty(), "a list was changed");
     Ok(())
 }
 
 #[test]
 fn everybody_is_shut_out_only_if_insisted_on_and_never_who_is_allowed() -> Result<()> {
-    let bench = bench("[lists]\nallow = [\"198.18.0.0/24\"]")?;
-    bench.done(&["block", "0.0.0.0/0", "--force"])?;
+    let fixture = fixture("[lists]\nallow = [\"198.18.0.0/24\"]")?;
+    fixture.done(&["block", "0.0.0.0/0", "--force"])?;
     std::thread::sleep(Duration::from_millis(300));
-    bench.is_let_in(true)?;
+    fixture.is_let_in(true)?;
     let outsider: IpAddr = Ipv4Addr::new(198, 18, 7, 7).into();
-    bench.lab.add_client_address(outsider)?;
+    fixture.lab.add_client_address(outsider)?;
     ensure!(
-        Client::new(&bench.lab).from(outsider).fetch((SERVER_IPV4, 80).into()).is_err(),
+        Client::new(&fixture.lab).from(outsider).fetch((SERVER_IPV4, 80).into()).is_err(),
         "a source that is not allowed was let in"
     );
     // A command cannot remove an entry of the configuration.
-    bench.refused(&["disallow", "198.18.0.0/24"], 1, "by configuration")
+    fixture.refused(&["disallow", "198.18.0.0/24"], 1, "by configuration")
 }
 
 #[test]
@@ -207,10 +207,10 @@ fn files_are_read_again_when_they_change_and_bad_lines_told_of() -> Result<()> {
     let config =
         format!("interfaces = [\"lab-server\"]\n[lists]\ndeny_files = [\"{}\", \"/no/such/file\"]", file.display());
     let daemon = setup.config(&config).start()?;
-    let bench = Bench { lab, daemon, _nginx: nginx };
+    let fixture = Fixture { lab, daemon, _nginx: nginx };
     let expected = ["198.51.0.0/16", "198.51.100.0/24", "203.0.113.0/24"];
-    eventually("the file is read", || bench.networks("deny"), |networks| *networks == expected)?;
-    let problems = bench.daemon.json("/events?limit=100")?.to_string();
+    eventually("the file is read", || fixture.networks("deny"), |networks| *networks == expected)?;
+    let problems = fixture.daemon.json("/events?limit=100")?.to_string();
     for line in [
         "deny.txt:3: \\\"nonsense\\\" is not a network",
         "deny.txt:6: 0.0.0.0/0 would shut out",
@@ -218,21 +218,21 @@ fn files_are_read_again_when_they_change_and_bad_lines_told_of() -> Result<()> {
     ] {
         ensure!(problems.contains(line), "{line}: {problems}");
     }
-    bench.is_let_in(true)?;
+    fixture.is_let_in(true)?;
     fs::write(&file, "198.18.0.2\n")?;
-    bench.is_let_in(false)?;
-    ensure!(bench.networks("deny")? == ["198.18.0.2"], "{:?}", bench.networks("deny")?);
+    fixture.is_let_in(false)?;
+    ensure!(fixture.networks("deny")? == ["198.18.0.2"], "{:?}", fixture.networks("deny")?);
     // When a file is removed, its entries remain in force.
     fs::remove_file(&file)?;
     eventually(
         "the missing file is reported",
-        || bench.daemon.json("/events?limit=100"),
+        || fixture.daemon.json("/events?limit=100"),
         |events| events.to_string().contains("what it said before holds"),
     )?;
-    ensure!(bench.networks("deny")? == ["198.18.0.2"], "{:?}", bench.networks("deny")?);
-    bench.refused(&["unblock", "198.18.0.2"], 1, "by file")?;
+    ensure!(fixture.networks("deny")? == ["198.18.0.2"], "{:?}", fixture.networks("deny")?);
+    fixture.refused(&["unblock", "198.18.0.2"], 1, "by file")?;
     fs::write(&file, "")?;
-    bench.is_let_in(true)
+    fixture.is_let_in(true)
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn two_hundred_thousand_networks_are_in_force_within_two_seconds() -> Result<()>
     fs::write(&file, "")?;
     let config = format!("interfaces = [\"lab-server\"]\n[lists]\ndeny_files = [\"{}\"]", file.display());
     let daemon = setup.config(&config).start()?;
-    let bench = Bench { lab, daemon, _nginx: nginx };
+    let fixture = Fixture { lab, daemon, _nginx: nginx };
     let mut text = String::new();
     for n in 0..199_999u32 {
         // Scattered networks of many lengths, some within others, and none of the lab's.
@@ -254,7 +254,7 @@ fn two_hundred_thousand_networks_are_in_force_within_two_seconds() -> Result<()>
     text.push_str("198.18.0.2\n");
     let start = Instant::now();
     fs::write(&file, text)?;
-    let client = Client::new(&bench.lab);
+    let client = Client::new(&fixture.lab);
     // The last line is in force when the client can no longer connect. It notices only when the attempt times out, so
     // the time before the attempt counts.
     let took = loop {
@@ -269,7 +269,7 @@ fn two_hundred_thousand_networks_are_in_force_within_two_seconds() -> Result<()>
         took < Duration::from_secs(3),
         "it took {took:?}; the limit is one second until the file is checked, plus two"
     );
-    let events = bench.daemon.json("/events?limit=100")?.to_string();
+    let events = fixture.daemon.json("/events?limit=100")?.to_string();
     ensure!(events.contains("200000 networks are denied"), "{events}");
     Ok(())
 }
@@ -278,8 +278,8 @@ fn two_hundred_thousand_networks_are_in_force_within_two_seconds() -> Result<()>
 #[ignore = "takes a minute: `cargo xtask test` runs it in parallel with the Prometheus test, which takes as long"]
 fn a_hundred_thousand_blocks_in_a_row_are_all_kept() -> Result<()> {
     share_machine();
-    let bench = bench("")?;
-    let mut stream = bench.daemon.connect()?;
+    let fixture = fixture("")?;
+    let mut stream = fixture.daemon.connect()?;
     let mut text = String::new();
     const BLOCKS: u32 = 100_000;
     // One connection, without delays between requests.
@@ -293,33 +293,33 @@ fn a_hundred_thousand_blocks_in_a_row_are_all_kept() -> Result<()> {
             Ok(())
         })??;
     }
-    ensure!(bench.networks("deny")?.len() == BLOCKS as usize, "{} are listed", bench.networks("deny")?.len());
-    let status = fs::read_to_string(format!("/proc/{}/status", bench.daemon.id()))?;
+    ensure!(fixture.networks("deny")?.len() == BLOCKS as usize, "{} are listed", fixture.networks("deny")?.len());
+    let status = fs::read_to_string(format!("/proc/{}/status", fixture.daemon.id()))?;
     let resident =
         status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in the process status")?;
     let kib: u64 = resident.trim().trim_end_matches(" kB").parse()?;
     ensure!(kib < 256 * 1024, "the daemon uses {kib} KiB of memory");
     // Many changes must not cause as many events.
-    let events = bench.daemon.json("/events?limit=10000")?;
+    let events = fixture.daemon.json("/events?limit=10000")?;
     let told = events.as_array().map_or(0, Vec::len);
     ensure!(told < 1000, "{told} events");
-    bench.is_let_in(true)
+    fixture.is_let_in(true)
 }
 
 #[test]
 fn events_can_be_followed() -> Result<()> {
     use std::io::{BufRead, BufReader};
-    let bench = bench("")?;
+    let fixture = fixture("")?;
     let mut follower = std::process::Command::new(lab::build::binary()?)
         .args(["events", "--follow", "--json", "--limit", "0", "--socket"])
-        .arg(bench.daemon.socket())
+        .arg(fixture.daemon.socket())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .context("cannot run tcpguard events --follow")?;
     let lines = BufReader::new(follower.stdout.take().context("no standard output")?).lines();
     let (told, heard) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || lines.map_while(Result::ok).all(|line| told.send(line).is_ok()));
-    bench.done(&["block", "203.0.113.9"])?;
+    fixture.done(&["block", "203.0.113.9"])?;
     let line = loop {
         let line = heard.recv_timeout(Duration::from_secs(5)).context("the event was not reported")?;
         if line.contains("203.0.113.9") {
@@ -333,14 +333,14 @@ fn events_can_be_followed() -> Result<()> {
     drop(heard);
     reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))?;
 
-    let all = bench.daemon.json("/events")?;
+    let all = fixture.daemon.json("/events")?;
     let last = all.as_array().and_then(|events| events.last()).cloned().expect("an event");
     let id = last["id"].as_u64().unwrap_or(0);
-    let since = bench.daemon.json(&format!("/events?since={}", id - 1))?;
+    let since = fixture.daemon.json(&format!("/events?since={}", id - 1))?;
     ensure!(since == json!([last]), "{since}");
-    let (status, answer) = bench.daemon.get("/events?since=yesterday")?;
+    let (status, answer) = fixture.daemon.get("/events?since=yesterday")?;
     ensure!(status == 400 && answer.contains("neither an event's id nor a time"), "{status} {answer}");
-    let (status, answer) = bench.daemon.get("/events?limit=100000")?;
+    let (status, answer) = fixture.daemon.get("/events?limit=100000")?;
     ensure!(status == 400 && answer.contains("at most"), "{status} {answer}");
     Ok(())
 }

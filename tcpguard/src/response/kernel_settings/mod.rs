@@ -292,18 +292,18 @@ fn restore(root: &Path, changed: ChangedSetting) -> Restored {
 mod tests {
     use super::*;
 
-    struct Bench {
+    struct Fixture {
         folder: tempfile::TempDir,
     }
 
-    impl Bench {
+    impl Fixture {
         fn new() -> Self {
             let folder = tempfile::tempdir().expect("a folder");
             fs::create_dir_all(folder.path().join("sys/net/ipv4")).expect("a folder");
-            let bench = Self { folder };
-            bench.set("net.ipv4.tcp_synack_retries", "5\n");
-            bench.set("net.ipv4.tcp_syncookies", "0\n");
-            bench
+            let fixture = Self { folder };
+            fixture.set("net.ipv4.tcp_synack_retries", "5\n");
+            fixture.set("net.ipv4.tcp_syncookies", "0\n");
+            fixture
         }
 
         fn root(&self) -> PathBuf {
@@ -335,29 +335,29 @@ mod tests {
 
     #[test]
     fn what_was_changed_comes_back() {
-        let bench = Bench::new();
-        let (mut settings, restored) = bench.open();
+        let fixture = Fixture::new();
+        let (mut settings, restored) = fixture.open();
         assert!(restored.is_empty());
         let changed = settings.change("net.ipv4.tcp_synack_retries", "1").expect("changed");
         assert_eq!(changed.map(|changed| changed.original).as_deref(), Some("5"));
         assert_eq!(settings.change("net.ipv4.tcp_syncookies", "0").expect("the same"), None);
-        assert_eq!(bench.get("net.ipv4.tcp_synack_retries"), "1");
+        assert_eq!(fixture.get("net.ipv4.tcp_synack_retries"), "1");
         assert_eq!(settings.restore().len(), 1);
-        assert_eq!(bench.get("net.ipv4.tcp_synack_retries"), "5");
+        assert_eq!(fixture.get("net.ipv4.tcp_synack_retries"), "5");
         assert!(!settings.journal.is_there());
     }
 
     #[test]
     fn after_a_crash_the_next_start_puts_it_back() {
-        let bench = Bench::new();
-        let (mut settings, _) = bench.open();
+        let fixture = Fixture::new();
+        let (mut settings, _) = fixture.open();
         settings.change("net.ipv4.tcp_synack_retries", "1").expect("changed");
         settings.change("net.ipv4.tcp_syncookies", "1").expect("changed");
         drop(settings);
-        let (settings, restored) = bench.open();
+        let (settings, restored) = fixture.open();
         assert_eq!(restored.len(), 2);
         assert_eq!(
-            (bench.get("net.ipv4.tcp_synack_retries"), bench.get("net.ipv4.tcp_syncookies")),
+            (fixture.get("net.ipv4.tcp_synack_retries"), fixture.get("net.ipv4.tcp_syncookies")),
             ("5".into(), "0".into())
         );
         assert!(settings.changed().is_empty());
@@ -365,42 +365,42 @@ mod tests {
 
     #[test]
     fn what_somebody_else_has_set_is_left_alone() {
-        let bench = Bench::new();
-        let (mut settings, _) = bench.open();
+        let fixture = Fixture::new();
+        let (mut settings, _) = fixture.open();
         settings.change("net.ipv4.tcp_synack_retries", "1").expect("changed");
-        bench.set("net.ipv4.tcp_synack_retries", "3");
+        fixture.set("net.ipv4.tcp_synack_retries", "3");
         assert!(matches!(settings.restore()[..], [Restored::LeftAlone(_)]));
-        assert_eq!(bench.get("net.ipv4.tcp_synack_retries"), "3");
+        assert_eq!(fixture.get("net.ipv4.tcp_synack_retries"), "3");
     }
 
     #[test]
     fn a_journal_of_another_namespace_is_not_ours() {
-        let bench = Bench::new();
-        let (mut settings, _) = bench.open();
+        let fixture = Fixture::new();
+        let (mut settings, _) = fixture.open();
         settings.change("net.ipv4.tcp_synack_retries", "1").expect("changed");
-        let (_, restored) = bench.open_in(&[""], 8, 0);
+        let (_, restored) = fixture.open_in(&[""], 8, 0);
         assert!(restored.is_empty());
-        assert_eq!(bench.get("net.ipv4.tcp_synack_retries"), "1");
+        assert_eq!(fixture.get("net.ipv4.tcp_synack_retries"), "1");
     }
 
     #[test]
     fn a_daemon_with_other_folders_finds_what_was_left() {
-        let bench = Bench::new();
+        let fixture = Fixture::new();
         let (retries, cookies) = ("net.ipv4.tcp_synack_retries", COOKIES_SETTING);
-        fs::create_dir(bench.folder.path().join("home")).expect("a folder");
+        fs::create_dir(fixture.folder.path().join("home")).expect("a folder");
         // A daemon that cannot write to the first place writes to the second; the next one reads both and writes to the
         // first.
-        let (mut settings, _) = bench.open_in(&["missing", ""], 7, 0);
+        let (mut settings, _) = fixture.open_in(&["missing", ""], 7, 0);
         settings.bring_to(&[(retries, 1), (cookies, 2)].into());
         settings.note_cookies(500);
         drop(settings);
-        let (settings, restored) = bench.open_in(&["home", ""], 7, 400);
-        assert_eq!((restored.len(), bench.get(retries)), (1, "5".into()));
+        let (settings, restored) = fixture.open_in(&["home", ""], 7, 400);
+        assert_eq!((restored.len(), fixture.get(retries)), (1, "5".into()));
         drop(settings);
-        let (settings, restored) = bench.open_in(&["home", "elsewhere"], 7, 501);
-        assert_eq!((restored.len(), bench.get(cookies)), (1, "0".into()));
+        let (settings, restored) = fixture.open_in(&["home", "elsewhere"], 7, 501);
+        assert_eq!((restored.len(), fixture.get(cookies)), (1, "0".into()));
         assert!(!settings.journal.is_there());
-        assert!(!Journal::new(&[bench.folder.path()], 7).is_there());
+        assert!(!Journal::new(&[fixture.folder.path()], 7).is_there());
     }
 
     #[test]
@@ -410,61 +410,64 @@ mod tests {
             println!("skipped: only root can give files away");
             return;
         }
-        let bench = Bench::new();
+        let fixture = Fixture::new();
         let retries = "net.ipv4.tcp_synack_retries";
         let give = |path: &Path| chown(path, Some(23_456), None).expect("given away");
-        let (mut settings, _) = bench.open();
+        let (mut settings, _) = fixture.open();
         settings.change(retries, "1").expect("changed");
-        give(&bench.folder.path().join("kernel-settings.7.json"));
-        let journal = Journal::new(&[bench.folder.path()], 7);
+        give(&fixture.folder.path().join("kernel-settings.7.json"));
+        let journal = Journal::new(&[fixture.folder.path()], 7);
         assert!(journal.read().settings.is_empty());
         // The directory belongs to the service's user, and root restores what that user changed.
-        give(bench.folder.path());
-        let (_, restored) = bench.open();
-        assert_eq!((restored.len(), bench.get(retries)), (1, "5".into()));
+        give(fixture.folder.path());
+        let (_, restored) = fixture.open();
+        assert_eq!((restored.len(), fixture.get(retries)), (1, "5".into()));
     }
 
     #[test]
     fn nothing_is_changed_that_cannot_be_written_down() {
-        let bench = Bench::new();
-        let (mut settings, _) = bench.open_in(&["missing"], 7, 0);
+        let fixture = Fixture::new();
+        let (mut settings, _) = fixture.open_in(&["missing"], 7, 0);
         assert!(matches!(settings.change("net.ipv4.tcp_synack_retries", "1"), Err(SettingError::Journal(..))));
-        assert_eq!(bench.get("net.ipv4.tcp_synack_retries"), "5");
-        let (mut settings, _) = bench.open();
+        assert_eq!(fixture.get("net.ipv4.tcp_synack_retries"), "5");
+        let (mut settings, _) = fixture.open();
         assert!(settings.change("net.ipv4.no_such_setting", "1").is_err());
         assert!(settings.changed().is_empty());
     }
 
     #[test]
     fn what_is_wanted_is_brought_about_and_taken_back() {
-        let bench = Bench::new();
-        let (mut settings, _) = bench.open();
+        let fixture = Fixture::new();
+        let (mut settings, _) = fixture.open();
         let (retries, cookies) = ("net.ipv4.tcp_synack_retries", "net.ipv4.tcp_syncookies");
         assert_eq!(settings.bring_to(&[(retries, 1), (cookies, 1)].into()).len(), 2);
         assert!(settings.bring_to(&[(retries, 1), (cookies, 1)].into()).is_empty());
         assert_eq!(settings.bring_to(&[(retries, 1), (cookies, 2)].into()).len(), 1);
-        assert_eq!((bench.get(retries), bench.get(cookies)), ("1".into(), "2".into()));
+        assert_eq!((fixture.get(retries), fixture.get(cookies)), ("1".into(), "2".into()));
         assert_eq!(settings.operators_number(cookies).ok(), Some(0));
         settings.bring_to(&[(cookies, 2)].into());
-        assert_eq!((bench.get(retries), bench.get(cookies)), ("5".into(), "2".into()));
+        assert_eq!((fixture.get(retries), fixture.get(cookies)), ("5".into(), "2".into()));
         settings.bring_to(&BTreeMap::new());
-        assert_eq!(bench.get(cookies), "0");
+        assert_eq!(fixture.get(cookies), "0");
         assert!(!settings.journal.is_there());
     }
 
     #[test]
     fn what_cookies_depend_on_outlives_a_crash_while_they_are_good() {
-        let bench = Bench::new();
-        let (mut settings, _) = bench.open();
+        let fixture = Fixture::new();
+        let (mut settings, _) = fixture.open();
         settings.bring_to(&[("net.ipv4.tcp_synack_retries", 1), (COOKIES_SETTING, 2)].into());
         settings.note_cookies(500);
         drop(settings);
-        let (settings, restored) = bench.open_when(400);
+        let (settings, restored) = fixture.open_when(400);
         assert_eq!((restored.len(), settings.cookies_until()), (1, 500));
-        assert_eq!((bench.get("net.ipv4.tcp_synack_retries"), bench.get(COOKIES_SETTING)), ("5".into(), "2".into()));
+        assert_eq!(
+            (fixture.get("net.ipv4.tcp_synack_retries"), fixture.get(COOKIES_SETTING)),
+            ("5".into(), "2".into())
+        );
         drop(settings);
-        let (settings, restored) = bench.open_when(501);
+        let (settings, restored) = fixture.open_when(501);
         assert_eq!((restored.len(), settings.cookies_until()), (1, 0));
-        assert_eq!(bench.get(COOKIES_SETTING), "0");
+        assert_eq!(fixture.get(COOKIES_SETTING), "0");
     }
 }
