@@ -102,7 +102,12 @@ mod tests {
             0x9e2f_7d36_ec23_97c9,
         ),
         (map::HANDSHAKES_BY_PORT, 1, &[include_str!("port.rs")], 0x45a6_34eb_c482_1ef1),
-        (map::LISTENER_CHANGES, 1, &[include_str!("../../../tcpguard-ebpf/src/challenge/listeners.rs")], 0x5d48_4a94_9084_9dd3),
+        (
+            map::LISTENER_CHANGES,
+            1,
+            &[include_str!("../../../tcpguard-ebpf/src/challenge/listeners.rs")],
+            0x5d48_4a94_9084_9dd3,
+        ),
         (map::PORT_LOADS, 1, &[include_str!("../challenge/port_load.rs")], 0xb2f3_8b58_ad9f_5f7d),
         (
             map::HANDSHAKES,
@@ -118,8 +123,8 @@ mod tests {
             0xc593_f03e_df05_4909,
         ),
         (map::SKETCH, 1, &[include_str!("../tracking/sketch.rs")], 0xc00b_fb51_dcfc_033c),
-        (map::ADMISSION, 1, &[include_str!("../tracking/admission.rs")], 0x0b4d_eff6_96d7_84d5),
-        (map::ALLOWANCE, 1, &[include_str!("../tracking/admission.rs")], 0x0b4d_eff6_96d7_84d5),
+        (map::ADMISSION, 1, &[include_str!("../tracking/admission.rs")], 0xdb5e_dd80_fc47_fffd),
+        (map::ALLOWANCE, 1, &[include_str!("../tracking/admission.rs")], 0xdb5e_dd80_fc47_fffd),
     ];
 
     /// Returns a fingerprint of the constants, types and structures of these files, without comments, and of the order of

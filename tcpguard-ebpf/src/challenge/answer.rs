@@ -6,8 +6,7 @@ use tcpguard_common::{
     abi::counters::Counter,
     challenge::{
         syn_ack::{
-            self, FULL_LENGTH, IPV4_HEADER_LENGTH, IPV6_HEADER_LENGTH, PLAIN_LENGTH, MIN_FRAME, SynAck,
-            UNSCALED_LENGTH,
+            self, FULL_LENGTH, IPV4_HEADER_LENGTH, IPV6_HEADER_LENGTH, MIN_FRAME, PLAIN_LENGTH, SynAck, UNSCALED_LENGTH,
         },
         syn_options::SynOptions,
     },

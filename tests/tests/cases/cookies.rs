@@ -46,7 +46,7 @@ impl Fixture {
         fixture.daemon.stats_when("the port is challenged", |stats| challenged_by(stats) == Some("cookie"))?;
         drop(fixture.connect()?);
         fixture.daemon.stats_when("the port is guarded", |stats| {
-            stats.measures.challenge.ports.first().is_some_and(|port| port.guarded == true)
+            stats.measures.challenge.ports.first().is_some_and(|port| port.guarded)
         })?;
         Ok(fixture)
     }

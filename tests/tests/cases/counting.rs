@@ -171,7 +171,7 @@ fn ends_of_handshakes_are_accounted_to_their_network() -> Result<()> {
         }
         daemon.stats_when("seven handshakes began and seven ended", |stats| {
             let rows = &stats.prefixes;
-            rows.len() == 1 && rows[0].prefix.to_string() == network && rows[0].syn == 7 && rows[0].ended == 7
+            rows.len() == 1 && rows[0].prefix == network && rows[0].syn == 7 && rows[0].ended == 7
         })?;
     }
     Ok(())

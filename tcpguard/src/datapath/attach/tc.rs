@@ -126,7 +126,7 @@ impl Datapath {
 
     pub(super) fn remove_filter(&mut self, index: u32, filter: Filter) {
         remove(index, &filter.interface, filter.made_qdisc);
-        self.unpin(&filter_pin(index, filter.made_qdisc));
+        self.unpin(filter_pin(index, filter.made_qdisc));
     }
 
     fn packet_program_at_tc(&mut self) -> Result<&mut SchedClassifier, DatapathError> {

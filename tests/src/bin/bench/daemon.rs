@@ -26,7 +26,7 @@ pub fn costs(effort: &Effort) -> Result<()> {
     // The daemon takes up to five seconds for a round over the table.
     sleep(Duration::from_secs(6).min(effort.watch));
     let busy = watch(&daemon, effort.watch)?;
-    let tracked = daemon.stats()?.tracking.sources.clone();
+    let tracked = daemon.stats()?.tracking.sources;
     println!("Cost of the daemon");
     println!("{:<36} {:>12} {:>16}", "", "no sources", format!("{tracked} sources"));
     println!("{:<36} {:>12.2} {:>16.2}   limit 3.00", "CPU, percent of one core", idle.cpu_percent, busy.cpu_percent);
