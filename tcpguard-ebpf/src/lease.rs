@@ -89,8 +89,8 @@ impl Lease {
         self.has(flag::LIMIT).then(|| control!(rate))
     }
 
-    /// Ends the pipeline with a drop for `reason`. Where the lease does not permit drops, the frame is counted as one that
-    /// would have been dropped, and continues.
+    /// Ends the pipeline with a drop for `reason`. Where a valid lease does not permit drops, the frame is counted as one
+    /// that would have been dropped, and continues; with an expired lease it just continues.
     #[inline(always)]
     pub fn drop(self, reason: DropReason) -> Result<(), Verdict> {
         if self.has(flag::DROP) {

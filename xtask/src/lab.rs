@@ -39,7 +39,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::require_root("the lab makes network namespaces and loads BPF programs")?;
     setup::for_building()?;
-    let tests = build()?;
+    let tests = build(&[])?;
     let mut selection: Vec<&str> = arguments.filters.iter().map(String::as_str).collect();
     if arguments.include_ignored {
         selection.push("--include-ignored");
@@ -51,7 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     setup::for_lab_tests(modules(&names))?;
-    let mut command = tests.command();
+    let mut command = tests.command(1);
     command.args(&selection).args(&arguments.harness);
     step(&format!("{} lab tests", names.len()), &mut command)
 }
@@ -59,14 +59,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// The test binary, and the daemon beside it.
 pub struct LabTests(PathBuf);
 
-/// Builds the daemon and the lab tests. They are built together, so that what both are made of is compiled once.
+/// Builds the daemon, the lab tests and these other binaries of the lab. They are built together, so that what all are made
+/// of is compiled once.
 ///
 /// # Errors
 /// Returns an error if something does not compile.
-pub fn build() -> Result<LabTests> {
-    let target = ["--bin", "tcpguard", "--bin", "kernels", "--bin", "bench", "--bin", "smoke", "--test", "cases"];
-    let mut build = cargo(["build", "-p", "tcpguard", "-p", "tests"]);
-    step("building the daemon and the lab", build.args(target))?;
+pub fn build(others: &[&str]) -> Result<LabTests> {
+    let mut build = cargo(["build", "-p", "tcpguard", "-p", "tests", "--bin", "tcpguard", "--test", "cases"]);
+    others.iter().for_each(|binary| drop(build.args(["--bin", binary])));
+    step("building the daemon and the lab", &mut build)?;
     let mut locate = cargo(["test", "--quiet", "--no-run", "--message-format=json", "-p", "tests", "--test", "cases"]);
     let output = locate.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     let messages = String::from_utf8_lossy(&output.stdout);
@@ -80,11 +81,11 @@ pub fn build() -> Result<LabTests> {
 }
 
 impl LabTests {
-    /// Returns a command that runs tests, one at a time. Errors of the lab's tests say what they saw: a backtrace of the
+    /// Returns a command that runs tests, `threads` at a time. Errors of the lab's tests say what they saw: a backtrace of the
     /// test harness would bury that.
-    pub fn command(&self) -> Command {
+    pub fn command(&self, threads: u8) -> Command {
         let mut command = Command::new(&self.0);
-        command.arg("--test-threads=1").env("RUST_LIB_BACKTRACE", "0");
+        command.arg(format!("--test-threads={threads}")).env("RUST_LIB_BACKTRACE", "0");
         command
     }
 

@@ -68,23 +68,23 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         Some(Part::Lab) => {
             prepare_lab()?;
-            lab(&lab::build()?)
+            lab(&lab::build(&[])?)
         }
         Some(Part::Bench) => {
             setup::for_building()?;
             setup::for_bench()?;
-            lab::build()?;
+            lab::build(&["bench"])?;
             bench()
         }
         Some(Part::Kernels) => {
             setup::for_building()?;
             setup::for_kernels()?;
-            lab::build()?;
+            lab::build(&["kernels", "smoke"])?;
             step("other kernels", &mut run_bin("kernels"))
         }
         Some(Part::Faults) => {
             prepare_lab()?;
-            faults(&lab::build()?)
+            faults(&lab::build(&[])?)
         }
         Some(Part::Vm) => {
             setup::for_building()?;
@@ -100,7 +100,7 @@ fn run_all() -> Result<()> {
     setup::for_kernels()?;
     setup::for_linting()?;
     lint()?;
-    let tests = lab::build()?;
+    let tests = lab::build(&["bench", "kernels", "smoke"])?;
     // An emulated machine takes one processor; unit tests leave one, and do not mind.
     let kernels = background("other kernels", run_bin("kernels"))?;
     unit()?;
@@ -129,7 +129,7 @@ fn bench() -> Result<()> {
 /// What takes too long for each test run: every kill point, and a hundred reloads and fifty restarts in a row.
 fn faults(tests: &LabTests) -> Result<()> {
     let at_length = ["killpoints::at_every_point", "faults::a_hundred_reloads", "--ignored", "--nocapture"];
-    step("kill points and restarts, at length", tests.command().args(at_length))
+    step("kill points and restarts, at length", tests.command(1).args(at_length))
 }
 
 /// Two versions of the package: one to install, one to upgrade to.
@@ -145,19 +145,19 @@ fn vm() -> Result<()> {
 
 /// One test at a time, since they load the machine. Those that do little but wait go on beside them.
 fn lab(tests: &LabTests) -> Result<()> {
-    let mut waiting = tests.command();
-    waiting.args([PATIENT, "--ignored", "--test-threads=3"]);
+    let mut waiting = tests.command(3);
+    waiting.args([PATIENT, "--ignored"]);
     let waiting = background("tests that wait, beside the others", waiting)?;
     // They begin with a flood, and with a handshake that every daemon of the machine sees: these do not mind.
-    step("packet tables", tests.command().args(UNDISTURBED))?;
+    step("packet tables", tests.command(1).args(UNDISTURBED))?;
     let mut apart: Vec<&str> = vec![PATIENT, PROMETHEUS];
     apart.extend(UNDISTURBED);
-    step("lab tests", tests.command().args(apart.iter().flat_map(|name| ["--skip", name])))?;
+    step("lab tests", tests.command(1).args(apart.iter().flat_map(|name| ["--skip", name])))?;
     waiting.finish()?;
-    let mut blocks = tests.command();
+    let mut blocks = tests.command(1);
     blocks.args([BESIDE_PROMETHEUS, "--ignored"]);
     let blocks = background("a hundred thousand blocks, beside Prometheus", blocks)?;
-    step("Prometheus", tests.command().arg(PROMETHEUS))?;
+    step("Prometheus", tests.command(1).arg(PROMETHEUS))?;
     blocks.finish()
 }
 

@@ -20,7 +20,7 @@ pub struct PortSyns {
     /// The subset of `syn` that began no handshake to be judged: retransmitted, dropped, forwarded, or for a
     /// port that is temporarily closed.
     pub not_begun: u64,
-    /// The subset of `not_begun` that was dropped by judgement ([`crate::abi::counters::DropReason::is_of_attack`]).
+    /// The subset of `not_begun` that was dropped by judgement ([`crate::abi::counters::Cause::Judgement`]).
     pub restrained: u64,
     /// All SYNs that were to be answered with a cookie.
     pub challenged: u64,

@@ -11,6 +11,11 @@ impl Daemon {
         self.health.service_manager.stopping();
         self.save_situation();
         let on_exit = if hands_over { OnExit::Keep } else { self.on_exit() };
+        // Decided first: it holds even if something below fails.
+        match on_exit {
+            OnExit::Detach => self.datapath.detach_when_dropped(),
+            OnExit::Keep => self.datapath.keep_when_dropped(),
+        }
         if hands_over {
             // The datapath keeps its lease for `heartbeat_timeout`, and the kernel settings it needs stay as well.
             info!("everything stays as it is for the next daemon");
@@ -22,13 +27,9 @@ impl Daemon {
         match on_exit {
             OnExit::Detach => {
                 self.network.interfaces.detach(&mut self.datapath);
-                self.datapath.detach_when_dropped();
                 info!("detached from all interfaces");
             }
-            OnExit::Keep => {
-                self.datapath.keep_when_dropped();
-                info!("still attached to all interfaces; `tcpguard detach` detaches them");
-            }
+            OnExit::Keep => info!("still attached to all interfaces; `tcpguard detach` detaches them"),
         }
     }
 

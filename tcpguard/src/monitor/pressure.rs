@@ -98,6 +98,7 @@ struct ScopeWindow {
 
 #[derive(Default)]
 struct LeftOut {
+    has_begun: bool,
     last: BTreeMap<u16, PortSnapshot>,
     sums: Sums,
 }
@@ -228,16 +229,18 @@ impl ScopeWindow {
 }
 
 impl LeftOut {
-    /// Adds what the excluded ports received since the last call.
+    /// Adds what the excluded ports received since the last call. What they had received before the first call is not
+    /// added: the counts by port may be a previous daemon's while the totals begin at 0.
     fn note(&mut self, ports: &[PortSnapshot], is_left_out: impl Fn(u16) -> bool) {
         for port in ports {
             let before = self.last.insert(port.port, *port).unwrap_or_default();
-            if is_left_out(port.port) {
+            if self.has_begun && is_left_out(port.port) {
                 self.sums.attempts += port.attempts().saturating_sub(before.attempts());
                 self.sums.begun += port.begun.saturating_sub(before.begun);
                 self.sums.ended += port.ended.saturating_sub(before.ended);
             }
         }
+        self.has_begun = true;
     }
 }
 
@@ -308,6 +311,17 @@ mod tests {
                 assert_eq!(readings.half_open_coming, 0);
             }
         }
+    }
+
+    #[test]
+    fn counts_by_port_may_be_older_than_the_totals() {
+        let mut fixture = Fixture::new(vec![Service { ports: vec![443], max_half_open: 2000 }]);
+        let port = |port, begun| PortSnapshot { port, syn: begun, begun, ..PortSnapshot::default() };
+        fixture.at(0, &totals(0, 0), &[port(443, 1_000_000)]);
+        fixture.meter.forget();
+        let pressure = fixture.at(100, &totals(700, 0), &[port(443, 1_000_200), port(80, 500)]);
+        assert_eq!(pressure.host.half_open.datapath, 500);
+        assert_eq!(pressure.services[0].half_open.datapath, 200);
     }
 
     #[test]
