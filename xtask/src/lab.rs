@@ -66,7 +66,7 @@ pub struct LabTests(PathBuf);
 /// Returns an error if something does not compile.
 pub fn build(others: &[&str]) -> Result<LabTests> {
     let mut build = cargo(["build", "-p", "tcpguard", "-p", "tests", "--bin", "tcpguard", "--test", "cases"]);
-    others.iter().for_each(|binary| drop(build.args(["--bin", binary])));
+    build.args(others.iter().flat_map(|binary| ["--bin", binary]));
     step("building the daemon and the lab", &mut build)?;
     let mut locate = cargo(["test", "--quiet", "--no-run", "--message-format=json", "-p", "tests", "--test", "cases"]);
     let output = locate.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
