@@ -1,5 +1,5 @@
 //! Records the observations during two real attacks, for the simulation of a day
-//! (`tcpguard/src/enforce/simulation.rs`): `cargo run -p tests --bin record DIRECTORY`.
+//! (`tcpguard/src/response/simulation.rs`): `cargo run -p tests --bin record DIRECTORY`.
 
 use std::{path::Path, thread, time::Duration};
 

@@ -42,7 +42,7 @@ fn open(lab: &Lab, (width, height): (u32, u32)) -> Result<Browser> {
     Ok(browser)
 }
 
-/// Saves a picture for the documentation if requested: `TCPGUARD_SCREENSHOTS=docs/screenshots`.
+/// Saves a picture for the documentation if requested: `TCPGUARD_SCREENSHOTS=$PWD/docs/screenshots`.
 fn keep_picture(browser: &mut Browser, name: &str) -> Result<()> {
     match std::env::var_os("TCPGUARD_SCREENSHOTS") {
         Some(folder) => browser.screenshot(&PathBuf::from(folder).join(format!("{name}.png"))),
