@@ -159,8 +159,7 @@ fn syns_with_fin() -> Result<()> {
     let spec =
         FloodSpec { flags: frame::SYN | frame::FIN, ..FloodSpec::syn(Sources::InTurn(address("198.18.1.1"), 1), 80) };
     let attack = scene.attack(&spec, 50_000, FLOOD)?;
-    let stats = scene.daemon.stats()?;
-    ensure!(stats.drops["bad_flags"] == attack.sent, "{} sent: {:?}", attack.sent, stats.drops);
+    scene.daemon.stats_when("every frame is counted", |stats| stats.drops["bad_flags"] == attack.sent)?;
     check(&mut scene, &attack, "concentrated", 1.0)
 }
 
