@@ -18,7 +18,7 @@ use crate::process::finish;
 /// Returns an error if it has not been built, or was built from other sources.
 pub fn binary() -> Result<PathBuf> {
     static CHECKED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    CHECKED.get_or_init(|| find().map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!(error))
+    once(&CHECKED, find)
 }
 
 /// Checks that the test itself, with the library and the BPF programs in it, was built from the sources as they are.
@@ -27,8 +27,12 @@ pub fn binary() -> Result<PathBuf> {
 /// Returns an error if it was not; it says which command rebuilds it.
 pub fn check_test() -> Result<()> {
     static CHECKED: OnceLock<Result<(), String>> = OnceLock::new();
-    let check = || compare("this test, with the BPF programs in it,", BUILD_ID, "cargo xtask lab");
-    CHECKED.get_or_init(|| check().map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!(error))
+    once(&CHECKED, || compare("this test, with the BPF programs in it,", BUILD_ID, "cargo xtask lab"))
+}
+
+/// Returns the result of the first `check`, whoever asks.
+fn once<T: Clone>(checked: &OnceLock<Result<T, String>>, check: impl FnOnce() -> Result<T>) -> Result<T> {
+    checked.get_or_init(|| check().map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!(error))
 }
 
 fn find() -> Result<PathBuf> {

@@ -18,8 +18,7 @@ use xtask::bpf::{
 pub fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(workspace());
-    // The toolchain stays the same: without it, rustup would choose one by the folder of each crate that is compiled.
-    for variable in inherited_from_outer_cargo().filter(|name| name != "RUSTUP_TOOLCHAIN") {
+    for variable in inherited_from_outer_cargo() {
         command.env_remove(variable);
     }
     command

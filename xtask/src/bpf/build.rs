@@ -104,7 +104,8 @@ pub fn cargo(folder: &Path, verb: &str, architecture: &str) -> Result<Command> {
     for variable in inherited_from_outer_cargo() {
         command.env_remove(variable);
     }
-    command.current_dir(folder);
+    // It names the host's toolchain. Every other cargo keeps it: without it, rustup chooses one by the folder of each crate.
+    command.env_remove("RUSTUP_TOOLCHAIN").current_dir(folder);
     match &compiler {
         Compiler::ReadyMade { rustc } => {
             // aya-ebpf turns on one unstable feature (asm_experimental_arch).
@@ -140,7 +141,6 @@ pub fn inherited_from_outer_cargo() -> impl Iterator<Item = OsString> {
     env::vars_os().map(|(name, _)| name).filter(|name| {
         name.to_str().is_some_and(|name| {
             matches!(name, "RUSTC" | "RUSTC_WRAPPER" | "RUSTC_WORKSPACE_WRAPPER" | "RUSTFLAGS" | "RUSTDOCFLAGS")
-                || name == "RUSTUP_TOOLCHAIN"
                 || name == "CARGO_ENCODED_RUSTFLAGS"
                 || name.starts_with("CARGO_CFG_")
                 || name.starts_with("CARGO_FEATURE_")
