@@ -31,6 +31,12 @@ pub const fn connection(source_hash: u64, source_port: u16, destination_port: u1
     product ^ (product >> 32)
 }
 
+/// Returns the hash of a client's address and port.
+#[inline(always)]
+pub const fn client(source_hash: u64, source_port: u16) -> u64 {
+    connection(source_hash, source_port, 0)
+}
+
 /// Returns the hash of one SYN: of its connection and initial sequence number.
 #[inline(always)]
 pub const fn syn(connection_hash: u64, sequence: u32) -> u64 {

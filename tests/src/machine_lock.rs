@@ -1,8 +1,9 @@
-//! One lab test at a time on this machine, in whichever process: tests load both processors, and a daemon's tracepoints
-//! see the handshakes of every network namespace.
+//! One lab test at a time on this machine, in whichever process, because most tests load both processors or look at what
+//! all namespaces share. Those in [`xtask::side_by_side`] run beside each other, but not beside the rest.
 //!
-//! The lock is a file that is locked (`flock`) for as long as a network namespace of the test exists. It holds between
-//! the threads of one test binary and between test runs, started by `cargo xtask lab` or by plain `cargo test`.
+//! The lock is a file that is locked (`flock`) for as long as a network namespace of the test exists, shared or
+//! exclusively. It holds between the threads of one test binary and between test runs, started by `cargo xtask lab` or by
+//! plain `cargo test`.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,6 +15,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
+use xtask::side_by_side::runs_side_by_side;
 
 const NAME: &str = "tcpguard-lab.lock";
 
@@ -37,19 +39,22 @@ pub fn share_machine() {
 /// # Errors
 /// Returns an error if the file cannot be made or locked.
 pub fn lock_machine() -> Result<Option<Arc<MachineLock>>> {
-    let is_test_thread = thread::current().name().is_some();
-    if SHARES.get() || !is_test_thread {
-        return Ok(None);
-    }
+    let thread = thread::current();
+    let Some(test) = thread.name().filter(|_| !SHARES.get()) else { return Ok(None) };
     if let Some(held) = HELD.with_borrow(Weak::upgrade) {
         return Ok(Some(held));
     }
-    let lock = Arc::new(lock()?);
+    let lock = Arc::new(lock(runs_side_by_side(test))?);
     HELD.set(Arc::downgrade(&lock));
     Ok(Some(lock))
 }
 
-fn lock() -> Result<MachineLock> {
+fn lock(is_shared: bool) -> Result<MachineLock> {
+    let (at_once, patiently) = if is_shared {
+        (FlockArg::LockSharedNonblock, FlockArg::LockShared)
+    } else {
+        (FlockArg::LockExclusiveNonblock, FlockArg::LockExclusive)
+    };
     let folder = Some(Path::new("/run")).filter(|folder| folder.is_dir());
     let path = folder.map_or_else(std::env::temp_dir, Path::to_owned).join(NAME);
     let open = || {
@@ -60,11 +65,11 @@ fn lock() -> Result<MachineLock> {
             .open(&path)
             .with_context(|| format!("cannot open {}: the lab needs root", path.display()))
     };
-    let file = match Flock::lock(open()?, FlockArg::LockExclusiveNonblock) {
+    let file = match Flock::lock(open()?, at_once) {
         Ok(locked) => return Ok(MachineLock(locked)),
         Err((file, _)) => file,
     };
     eprintln!("waiting for another lab test on this machine ({})", path.display());
-    let locked = Flock::lock(file, FlockArg::LockExclusive);
-    locked.map(MachineLock).map_err(|(_, error)| error).context("cannot lock the machine for one lab test")
+    let locked = Flock::lock(file, patiently);
+    locked.map(MachineLock).map_err(|(_, error)| error).context("cannot lock the machine for a lab test")
 }

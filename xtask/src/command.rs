@@ -47,7 +47,11 @@ pub fn announced(what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-fn judge(what: &str, command: &Command, status: ExitStatus) -> Result<()> {
+/// Turns the failure of a command into an error.
+///
+/// # Errors
+/// Returns an error if the command failed.
+pub fn judge(what: &str, command: &Command, status: ExitStatus) -> Result<()> {
     if !status.success() {
         bail!("{what}: {} ended with {status}", command.get_program().display());
     }

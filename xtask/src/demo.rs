@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::{
     command::{cargo, step},
+    lab::{self, ALL_PACKAGES},
     setup,
 };
 
@@ -15,7 +16,7 @@ use crate::{
 pub fn run() -> Result<()> {
     setup::for_lab()?;
     setup::for_building()?;
-    let mut build = cargo(["build", "-p", "tcpguard", "-p", "tests", "--bin", "tcpguard", "--bin", "demo"]);
-    step("building tcpguard and the lab", &mut build)?;
-    step("demonstration", &mut cargo(["run", "--quiet", "-p", "tests", "--bin", "demo"]))
+    let mut build = cargo(["build", "--bin", "tcpguard", "--bin", "demo"]);
+    step("building tcpguard and the lab", build.args(ALL_PACKAGES))?;
+    step("demonstration", &mut lab::binary("demo"))
 }

@@ -12,7 +12,7 @@ use clap::Args;
 use xtask::bpf::toolchain::target_folder;
 
 use crate::{
-    command::{self, step},
+    command::{self, announced, judge, step},
     setup,
 };
 
@@ -56,28 +56,39 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     step(&format!("{} lab tests", names.len()), &mut command)
 }
 
+/// Selects every package, whichever of their binaries and tests are built: cargo enables the features that all selected
+/// packages need together, so another selection would compile most dependencies again.
+pub const ALL_PACKAGES: &[&str] = &["--workspace"];
+
 /// The test binary, and the daemon beside it.
 pub struct LabTests(PathBuf);
 
-/// Builds the daemon, the lab tests and these other binaries of the lab. They are built together, so that what all are made
-/// of is compiled once.
+/// Builds the daemon, the lab tests and these other binaries of the lab.
 ///
 /// # Errors
 /// Returns an error if something does not compile.
 pub fn build(others: &[&str]) -> Result<LabTests> {
-    let mut build = cargo(["build", "-p", "tcpguard", "-p", "tests", "--bin", "tcpguard", "--test", "cases"]);
-    build.args(others.iter().flat_map(|binary| ["--bin", binary]));
-    step("building the daemon and the lab", &mut build)?;
-    let mut locate = cargo(["test", "--quiet", "--no-run", "--message-format=json", "-p", "tests", "--test", "cases"]);
-    let output = locate.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
-    let messages = String::from_utf8_lossy(&output.stdout);
-    // One message for each binary that belongs to the package; the test's is of this kind.
+    let mut build =
+        cargo(["build", "--message-format=json-render-diagnostics", "--bin", "tcpguard", "--test", "cases"]);
+    build.args(ALL_PACKAGES).args(others.iter().flat_map(|binary| ["--bin", binary]));
+    let mut messages = String::new();
+    announced("building the daemon and the lab", || {
+        let output = build.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+        messages = String::from_utf8_lossy(&output.stdout).into_owned();
+        judge("building the daemon and the lab", &build, output.status)
+    })?;
+    // One message for each binary; the test's is of this kind.
     let of_tests = messages.lines().filter(|line| line.contains("\"kind\":[\"test\"]"));
     let executable = of_tests.filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).next_back();
     match executable {
         Some(path) => Ok(LabTests(PathBuf::from(path))),
         None => bail!("cargo did not build the lab tests under {}", target_folder().display()),
     }
+}
+
+/// Returns a command that runs a binary of the lab that [`build`] has built.
+pub fn binary(name: &str) -> Command {
+    Command::new(target_folder().join("debug").join(name))
 }
 
 impl LabTests {

@@ -4,12 +4,15 @@ use std::process::Command;
 
 use anyhow::Result;
 use clap::Args;
-use xtask::bpf;
+use xtask::{
+    bpf,
+    side_by_side::{ALONE, SIDE_BY_SIDE},
+};
 
 use crate::{
     command::{Background, announced, background, step},
     dist, imports,
-    lab::{self, LabTests, cargo},
+    lab::{self, ALL_PACKAGES, LabTests, cargo},
     setup,
 };
 
@@ -17,10 +20,8 @@ use crate::{
 const PATIENT: &str = "patient::";
 /// Lab tests that mostly wait for Prometheus, at a rate that another load does not disturb.
 const PROMETHEUS: &str = "prometheus::";
-/// Takes as long as those, and disturbs them as little.
-const BESIDE_PROMETHEUS: &str = "lists::a_hundred_thousand_blocks";
-/// Lab tests that nothing else on the machine disturbs: no daemon runs in them.
-const UNDISTURBED: [&str; 3] = ["answers::", "instruction_counts::", "packet_tables::"];
+/// Takes a minute, and measures no times.
+const MANY_BLOCKS: &str = "lists::a_hundred_thousand_blocks";
 /// With the features that each is compiled with.
 const BPF_CRATES: &[(&str, &str)] = &[("tcpguard-ebpf", ""), ("tcpguard-ebpf", "tc"), ("tests/flood-ebpf", "")];
 
@@ -80,7 +81,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             setup::for_building()?;
             setup::for_kernels()?;
             lab::build(&["kernels", "smoke"])?;
-            step("other kernels", &mut run_bin("kernels"))
+            step("other kernels", &mut lab::binary("kernels"))
         }
         Some(Part::Faults) => {
             prepare_lab()?;
@@ -102,7 +103,7 @@ fn run_all() -> Result<()> {
     lint()?;
     let tests = lab::build(&["bench", "kernels", "smoke"])?;
     // An emulated machine takes one processor; unit tests leave one, and do not mind.
-    let kernels = background("other kernels", run_bin("kernels"))?;
+    let kernels = background("other kernels", lab::binary("kernels"))?;
     unit()?;
     kernels.finish()?;
     lab(&tests)?;
@@ -116,14 +117,12 @@ fn prepare_lab() -> Result<()> {
 
 fn unit() -> Result<()> {
     // Examples in docs there are none, and looking for them takes a while.
-    step(
-        "unit and property tests",
-        &mut cargo(["test", "--quiet", "--lib", "--bins", "--tests", "--", "--include-ignored"]),
-    )
+    let mut unit = cargo(["test", "--quiet", "--lib", "--bin", "tcpguard", "--bin", "xtask"]);
+    step("unit and property tests", unit.args(ALL_PACKAGES).args(["--", "--include-ignored"]))
 }
 
 fn bench() -> Result<()> {
-    step("the benchmark, in short", run_bin("bench").args(["--", "--short"]))
+    step("the benchmark, in short", lab::binary("bench").arg("--short"))
 }
 
 /// What takes too long for each test run: every kill point, and a hundred reloads and fifty restarts in a row.
@@ -139,30 +138,21 @@ fn vm() -> Result<()> {
     for package in &packages {
         step("lintian", Command::new("lintian").args(["--fail-on", "error", "--allow-root"]).arg(package))?;
     }
-    step("building the machine's test", &mut cargo(["build", "-p", "tests", "--bins"]))?;
-    step("a virtual machine", run_bin("vm").arg("--").args(packages))
+    lab::build(&["vm", "vm-guest"])?;
+    step("a virtual machine", lab::binary("vm").args(packages))
 }
 
-/// One test at a time, since they load the machine. Those that do little but wait go on beside them.
+/// Tests that load the machine run one at a time. Those that do little but wait run in parallel with all others.
 fn lab(tests: &LabTests) -> Result<()> {
     let mut waiting = tests.command(3);
-    waiting.args([PATIENT, "--ignored"]);
-    let waiting = background("tests that wait, beside the others", waiting)?;
-    // They begin with a flood, and with a handshake that every daemon of the machine sees: these do not mind.
-    step("packet tables", tests.command(1).args(UNDISTURBED))?;
-    let mut apart: Vec<&str> = vec![PATIENT, PROMETHEUS];
-    apart.extend(UNDISTURBED);
-    step("lab tests", tests.command(1).args(apart.iter().flat_map(|name| ["--skip", name])))?;
+    waiting.args([PATIENT, MANY_BLOCKS, "--ignored"]);
+    let waiting = background("tests that wait, in parallel with the others", waiting)?;
+    let skip = |names: &[&'static str]| names.iter().flat_map(|name| ["--skip", name]).collect::<Vec<_>>();
+    step("lab tests, side by side", tests.command(3).args(SIDE_BY_SIDE).args(skip(ALONE)))?;
     waiting.finish()?;
-    let mut blocks = tests.command(1);
-    blocks.args([BESIDE_PROMETHEUS, "--ignored"]);
-    let blocks = background("a hundred thousand blocks, beside Prometheus", blocks)?;
-    step("Prometheus", tests.command(1).arg(PROMETHEUS))?;
-    blocks.finish()
-}
-
-fn run_bin(name: &str) -> Command {
-    cargo(["run", "--quiet", "-p", "tests", "--bin", name])
+    step("lab tests, one at a time", tests.command(1).args(skip(SIDE_BY_SIDE)).args(skip(&[PATIENT, PROMETHEUS])))?;
+    step("their exceptions", tests.command(1).args(ALONE))?;
+    step("Prometheus", tests.command(1).arg(PROMETHEUS))
 }
 
 fn check_formatting() -> Result<()> {

@@ -54,7 +54,7 @@ pub const CARRIED_MAPS: [CarriedMap; 16] = [
     carried(map::HANDSHAKES_BY_PORT, 1, "handshakes by port"),
     carried(map::LISTENER_CHANGES, 1, "listener changes"),
     carried(map::PORT_LOADS, 1, "the load of each port"),
-    carried(map::HANDSHAKES, 1, "half-open handshakes"),
+    carried(map::HANDSHAKES, 2, "half-open handshakes"),
     carried(map::FIRST_SYNS, 1, "first SYNs awaiting their retransmit"),
     carried(map::RETURNED_COOKIES, 1, "returned cookies"),
     carried(map::SKETCH, 1, "the sketch of SYNs by source"),
@@ -111,9 +111,9 @@ mod tests {
         (map::PORT_LOADS, 1, &[include_str!("../challenge/port_load.rs")], 0xb2f3_8b58_ad9f_5f7d),
         (
             map::HANDSHAKES,
-            1,
+            2,
             &[include_str!("../tracking/handshake.rs"), include_str!("../clock.rs")],
-            0x68d6_1702_c567_fb9d,
+            0xf070_1ba1_5f00_052e,
         ),
         (map::FIRST_SYNS, 1, &[include_str!("../challenge/first_syn.rs")], 0x5dbe_ef4f_5054_e28f),
         (

@@ -187,6 +187,7 @@ mod tests {
             flags: Flags(Flags::SYN),
             reserved: 0,
             service: 0,
+            time_to_live: 0,
             payload_length: 0,
             ip_offset: 14,
             tcp_offset: 34,

@@ -31,6 +31,8 @@ pub(super) struct Datagram {
     pub destination: Address,
     /// Type of service (IPv4) or traffic class (IPv6).
     pub service: u8,
+    /// TTL (IPv4) or hop limit (IPv6).
+    pub time_to_live: u8,
     /// Offset of the IP header from the start of the frame, in bytes.
     pub ip_offset: usize,
     /// Offset of the TCP header from the start of the frame, in bytes.
@@ -95,7 +97,7 @@ pub(super) fn at(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Option<D
         let [source, destination]: [[Be16; 8]; 2] = bytes.read(offset + offset_of!(Ipv6Header, source))?;
         (Address::from_ipv6_fields(source), Address::from_ipv6_fields(destination))
     };
-    Some(Datagram { source, destination, service: 0, ip_offset: offset, tcp_offset: 0, tcp_length: 0 })
+    Some(Datagram { source, destination, service: 0, time_to_live: 0, ip_offset: offset, tcp_offset: 0, tcp_length: 0 })
 }
 
 #[inline(always)]
@@ -116,6 +118,7 @@ fn parse_ipv4(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Data
         source: Address::from_ipv4_fields(header.source),
         destination: Address::from_ipv4_fields(header.destination),
         service: header.service,
+        time_to_live: header.time_to_live,
         ip_offset: offset,
         tcp_offset: offset + header_length as usize,
         tcp_length,
@@ -154,6 +157,7 @@ fn parse_ipv6(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Data
         source,
         destination,
         service: header.version << 4 | header.class_and_label[0] >> 4,
+        time_to_live: header.hop_limit,
         ip_offset: offset,
         tcp_offset: offset + size_of::<Ipv6Header>() + extensions_length,
         tcp_length,

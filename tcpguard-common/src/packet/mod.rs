@@ -34,6 +34,8 @@ pub struct Segment {
     pub reserved: u8,
     /// Type of service (IPv4) or traffic class (IPv6).
     pub service: u8,
+    /// TTL (IPv4) or hop limit (IPv6); 0 in a segment read by [`Segment::at`].
+    pub time_to_live: u8,
     /// Bytes after the TCP header, according to the IP header.
     pub payload_length: u16,
     /// Offset of the IP header from the start of the frame, in bytes.

@@ -94,6 +94,7 @@ const fn segment(header: &TcpHeader, datagram: &Datagram, payload_length: u16, h
         flags: Flags(header.flags),
         reserved: header.data_offset & 0x0f,
         service: datagram.service,
+        time_to_live: datagram.time_to_live,
         payload_length,
         ip_offset: datagram.ip_offset,
         tcp_offset: datagram.tcp_offset,

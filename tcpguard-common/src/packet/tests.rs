@@ -77,13 +77,14 @@ fn parse_bytes(frame: &[u8]) -> Result<Segment, Unread> {
 
 /// Clears the fields that expected segments do not specify.
 fn unplaced(segment: Segment) -> Segment {
-    Segment { service: 0, reserved: 0, ip_offset: 0, tcp_offset: 0, header_length: 0, ..segment }
+    Segment { service: 0, time_to_live: 0, reserved: 0, ip_offset: 0, tcp_offset: 0, header_length: 0, ..segment }
 }
 
 fn expected_ipv4(flags: u8, payload_length: u16) -> Segment {
     Segment {
         reserved: 0,
         service: 0,
+        time_to_live: 0,
         ip_offset: 0,
         tcp_offset: 0,
         header_length: 0,

@@ -1,9 +1,13 @@
 //! The individual half-open handshakes, in a cache of sets of four.
 //!
 //! The cache distinguishes a retransmitted SYN from a new one, and a reset that ends a handshake from one that
-//! ends an established connection, by connection and initial sequence number. Only handshakes of sources with
-//! an entry are remembered, so random sources cannot flush it. A cell lost to another connection makes the
-//! accounting slightly less accurate, never for longer than the handshake lifetime.
+//! ends an established connection. Only handshakes of sources with an entry are remembered, so random sources
+//! cannot flush it. A cell lost to another handshake makes the accounting slightly less accurate, never for
+//! longer than the handshake lifetime.
+//!
+//! A handshake is found by its client's address and port, because a handshake that is forwarded to another
+//! network namespace completes there with another destination address and port (DNAT). What tells the
+//! handshakes of one client port apart is the [`check`] of destination port and initial sequence number.
 
 use crate::clock::WINDOW_PERIODS;
 
@@ -15,77 +19,109 @@ pub const WAYS: usize = 4;
 /// One set as stored in the map.
 pub type Set = [u64; WAYS];
 
-/// One remembered handshake, never [`EMPTY`]: connection tag (32 bits), folded initial sequence number (16) and
-/// the period in which it began (16).
+/// What was observed when a handshake began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// The period in which it began.
+    pub period: u32,
+    /// The TTL or hop limit of its SYN.
+    pub time_to_live: u8,
+}
+
+/// One remembered handshake, never [`EMPTY`]: tag of the client's address and port (32 bits), [`check`] (16), TTL
+/// of the SYN (8) and the period in which it began (8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Handshake(u64);
 
-/// Returns the index of the set in which a connection with this hash is remembered.
+/// Returns the index of the set in which the handshakes of a client port with this hash are remembered.
 #[inline(always)]
-pub const fn set(connection_hash: u64) -> u32 {
-    connection_hash as u32 & (SETS - 1)
+pub const fn set(client_hash: u64) -> u32 {
+    client_hash as u32 & (SETS - 1)
 }
 
-/// Remembers a handshake that begins in period `now` with a SYN of `sequence`. Returns false if it is
-/// remembered already: the SYN is a retransmit. If the set is full, one of its other handshakes is forgotten.
+/// Returns what tells the handshakes of one client port apart: the destination port and the SYN's sequence
+/// number, folded into 16 bits.
 #[inline(always)]
-pub const fn begin(set: &mut Set, connection_hash: u64, sequence: u32, now: u32) -> bool {
+pub const fn check(destination_port: u16, sequence: u32) -> u16 {
+    destination_port.rotate_left(5) ^ (sequence >> 16) as u16 ^ sequence as u16
+}
+
+/// Remembers a handshake that begins. Returns false if it is remembered already: the SYN is a retransmit. If the
+/// set is full, one of its other handshakes is forgotten.
+#[inline(always)]
+pub const fn begin(set: &mut Set, client_hash: u64, check: u16, begun: Begun) -> bool {
+    let now = begun.period;
     // The handshake to forget is chosen by bits that neither the set nor the tag consists of.
-    let mut place = (connection_hash >> 14) as usize % WAYS;
+    let mut place = (client_hash >> 14) as usize % WAYS;
+    let mut has_room = false;
     let mut way = 0;
     while way < WAYS {
         let handshake = Handshake(set[way]);
-        if handshake.is(connection_hash, sequence, now) {
+        if handshake.is(client_hash, check, now) {
             return false;
         }
-        if !handshake.is_alive(now) || handshake.is_of(connection_hash, now) {
+        if !handshake.is_alive(now) {
+            (place, has_room) = (way, true);
+        } else if !has_room && handshake.is_of(client_hash, now) {
             place = way;
         }
         way += 1;
     }
-    set[place] = Handshake::new(connection_hash, sequence, now).0;
+    set[place] = Handshake::new(client_hash, check, begun).0;
     true
 }
 
-/// Forgets the handshake of a connection, begun with `sequence` if that is known. Returns the period in which
-/// it began, or `None` if it was not remembered.
+/// Forgets a handshake of a client port: the one with this check, or any if that is not known. Returns what was
+/// observed when it began, or `None` if it was not remembered.
 #[inline(always)]
-pub const fn end(set: &mut Set, connection_hash: u64, sequence: Option<u32>, now: u32) -> Option<u32> {
+pub const fn end(set: &mut Set, client_hash: u64, check: Option<u16>, now: u32) -> Option<Begun> {
     let mut way = 0;
     while way < WAYS {
         let handshake = Handshake(set[way]);
-        let is_it = match sequence {
-            Some(sequence) => handshake.is(connection_hash, sequence, now),
-            None => handshake.is_of(connection_hash, now),
+        let is_it = match check {
+            Some(check) => handshake.is(client_hash, check, now),
+            None => handshake.is_of(client_hash, now),
         };
         if is_it {
             set[way] = EMPTY;
-            return Some(handshake.period(now));
+            return Some(handshake.begun(now));
         }
         way += 1;
     }
     None
 }
 
+/// Returns whether a handshake of a client port is remembered.
+#[inline(always)]
+pub const fn is_remembered(set: &Set, client_hash: u64, now: u32) -> bool {
+    let mut way = 0;
+    while way < WAYS {
+        if Handshake(set[way]).is_of(client_hash, now) {
+            return true;
+        }
+        way += 1;
+    }
+    false
+}
+
 const EMPTY: u64 = 0;
 
 impl Handshake {
-    /// Creates a handshake that began in `period` with a SYN of `sequence`.
     #[inline(always)]
-    const fn new(connection_hash: u64, sequence: u32, period: u32) -> Self {
-        Self(tag(connection_hash) | fold(sequence) << 16 | period as u64 & 0xffff)
+    const fn new(client_hash: u64, check: u16, begun: Begun) -> Self {
+        Self(tag(client_hash) | (check as u64) << 16 | (begun.time_to_live as u64) << 8 | begun.period as u64 & 0xff)
     }
 
-    /// Returns whether this is the handshake of that connection, begun with `sequence` and still alive.
+    /// Returns whether this is the handshake of that client port with that check, still alive.
     #[inline(always)]
-    const fn is(self, connection_hash: u64, sequence: u32, now: u32) -> bool {
-        self.is_of(connection_hash, now) && self.0 >> 16 & 0xffff == fold(sequence)
+    const fn is(self, client_hash: u64, check: u16, now: u32) -> bool {
+        self.is_of(client_hash, now) && (self.0 >> 16) as u16 == check
     }
 
-    /// Returns whether this is a handshake of that connection, still alive.
+    /// Returns whether this is a handshake of that client port, still alive.
     #[inline(always)]
-    const fn is_of(self, connection_hash: u64, now: u32) -> bool {
-        self.0 & !0xffff_ffff == tag(connection_hash) && self.is_alive(now)
+    const fn is_of(self, client_hash: u64, now: u32) -> bool {
+        self.0 & !0xffff_ffff == tag(client_hash) && self.is_alive(now)
     }
 
     /// Returns whether the kernel may still hold the request.
@@ -94,99 +130,110 @@ impl Handshake {
         self.0 != EMPTY && self.age(now) < WINDOW_PERIODS as u64
     }
 
-    /// Returns the period in which it began, if that was at most 65,535 periods ago.
+    /// Returns what was observed when it began, if that was at most 255 periods ago.
     #[inline(always)]
-    const fn period(self, now: u32) -> u32 {
-        now.wrapping_sub(self.age(now) as u32)
+    const fn begun(self, now: u32) -> Begun {
+        Begun { period: now.wrapping_sub(self.age(now) as u32), time_to_live: (self.0 >> 8) as u8 }
     }
 
     #[inline(always)]
     const fn age(self, now: u32) -> u64 {
-        (now as u64).wrapping_sub(self.0) & 0xffff
+        (now as u64).wrapping_sub(self.0) & 0xff
     }
 }
 
 /// Returns the upper half of the hash, which the set's index does not depend on; never 0.
 #[inline(always)]
-const fn tag(connection_hash: u64) -> u64 {
-    connection_hash & !0xffff_ffff | 1 << 32
-}
-
-#[inline(always)]
-const fn fold(sequence: u32) -> u64 {
-    ((sequence >> 16) ^ (sequence & 0xffff)) as u64
+const fn tag(client_hash: u64) -> u64 {
+    client_hash & !0xffff_ffff | 1 << 32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const CONNECTION: u64 = 0xfeed_beef_dead_cafe;
+    const CLIENT: u64 = 0xfeed_beef_dead_cafe;
+
+    const fn at(period: u32) -> Begun {
+        Begun { period, time_to_live: 57 }
+    }
 
     #[test]
     fn a_syn_sent_again_is_recognised() {
-        let handshake = Handshake::new(CONNECTION, 0x1234_5678, 70_000);
-        assert!(handshake.is(CONNECTION, 0x1234_5678, 70_000));
-        assert!(handshake.is(CONNECTION, 0x1234_5678, 70_007));
-        assert!(!handshake.is(CONNECTION, 0x1234_5679, 70_000), "another sequence number");
-        assert!(!handshake.is(CONNECTION ^ 1 << 40, 0x1234_5678, 70_000), "another connection");
+        let check = check(443, 0x1234_5678);
+        let handshake = Handshake::new(CLIENT, check, at(70_000));
+        assert!(handshake.is(CLIENT, check, 70_000));
+        assert!(handshake.is(CLIENT, check, 70_007));
+        assert!(!handshake.is(CLIENT, super::check(443, 0x1234_5679), 70_000), "another sequence number");
+        assert!(!handshake.is(CLIENT, super::check(444, 0x1234_5678), 70_000), "another destination port");
+        assert!(!handshake.is(CLIENT ^ 1 << 40, check, 70_000), "another client port");
     }
 
     #[test]
     fn it_is_forgotten_when_the_kernel_forgets_it() {
-        let handshake = Handshake::new(CONNECTION, 1, 70_000);
-        assert!(!handshake.is(CONNECTION, 1, 70_008));
-        assert!(!handshake.is_of(CONNECTION, 70_008));
+        let handshake = Handshake::new(CLIENT, 1, at(70_000));
+        assert!(!handshake.is(CLIENT, 1, 70_008));
+        assert!(!handshake.is_of(CLIENT, 70_008));
     }
 
     #[test]
-    fn the_period_is_recovered_whole() {
-        let began = 0x0001_fffe;
-        let handshake = Handshake::new(CONNECTION, 1, began);
-        assert_eq!(handshake.period(began + 5), began);
+    fn what_was_observed_is_recovered_whole() {
+        let begun = at(0x0001_fffe);
+        assert_eq!(Handshake::new(CLIENT, 1, begun).begun(begun.period + 5), begun);
     }
 
     #[test]
     fn an_empty_cell_is_no_handshake() {
-        for now in [0, 1, 65_536, u32::MAX] {
+        for now in [0, 1, 256, u32::MAX] {
             assert!(!Handshake(EMPTY).is_of(0, now));
         }
-        assert_ne!(Handshake::new(0, 0, 0).0, EMPTY);
+        assert_ne!(Handshake::new(0, 0, Begun { period: 0, time_to_live: 0 }).0, EMPTY);
     }
 
     #[test]
     fn a_set_remembers_four_and_forgets_one_for_the_fifth() {
         let mut set = Set::default();
-        let connections: Vec<u64> = (1..=5u64).map(|n| n << 40 | n << 14).collect();
-        for connection in &connections[..4] {
-            assert!(begin(&mut set, *connection, 7, 100));
+        let clients: Vec<u64> = (1..=5u64).map(|n| n << 40 | n << 14).collect();
+        for client in &clients[..4] {
+            assert!(begin(&mut set, *client, 7, at(100)));
         }
-        for connection in &connections[..4] {
-            assert!(!begin(&mut set, *connection, 7, 101), "it is a retransmit");
+        for client in &clients[..4] {
+            assert!(!begin(&mut set, *client, 7, at(101)), "it is a retransmit");
         }
-        assert!(begin(&mut set, connections[4], 7, 101));
-        let remembered =
-            connections.iter().filter(|connection| end(&mut set, **connection, None, 101).is_some()).count();
+        assert!(begin(&mut set, clients[4], 7, at(101)));
+        let remembered = clients.iter().filter(|client| end(&mut set, **client, None, 101).is_some()).count();
         assert_eq!(remembered, 4);
         assert_eq!(set, Set::default());
     }
 
     #[test]
-    fn a_handshake_ends_once_and_with_the_right_sequence_number() {
+    fn one_client_port_has_handshakes_with_several_ports() {
         let mut set = Set::default();
-        begin(&mut set, CONNECTION, 7, 100);
-        assert_eq!(end(&mut set, CONNECTION, Some(8), 102), None);
-        assert_eq!(end(&mut set, CONNECTION, Some(7), 102), Some(100));
-        assert_eq!(end(&mut set, CONNECTION, Some(7), 102), None);
+        assert!(begin(&mut set, CLIENT, check(80, 9), at(100)));
+        assert!(begin(&mut set, CLIENT, check(443, 9), at(100)));
+        assert!(!begin(&mut set, CLIENT, check(80, 9), at(100)));
+        assert!(is_remembered(&set, CLIENT, 100) && !is_remembered(&set, CLIENT ^ 1 << 40, 100));
+        assert_eq!(end(&mut set, CLIENT, Some(check(443, 9)), 100), Some(at(100)));
+        assert_eq!(end(&mut set, CLIENT, None, 100), Some(at(100)), "completed elsewhere, on another port");
+        assert!(!is_remembered(&set, CLIENT, 100));
+    }
+
+    #[test]
+    fn a_handshake_ends_once_and_with_the_right_check() {
+        let mut set = Set::default();
+        begin(&mut set, CLIENT, 7, at(100));
+        assert_eq!(end(&mut set, CLIENT, Some(8), 102), None);
+        assert_eq!(end(&mut set, CLIENT, Some(7), 102), Some(at(100)));
+        assert_eq!(end(&mut set, CLIENT, Some(7), 102), None);
     }
 
     #[test]
     fn expired_ones_make_room() {
         let mut set = Set::default();
         for n in 1..=4u64 {
-            begin(&mut set, n << 40, 7, 100);
+            begin(&mut set, n << 40, 7, at(100));
         }
-        assert!(begin(&mut set, 9 << 40, 7, 108));
-        assert_eq!(end(&mut set, 9 << 40, Some(7), 108), Some(108));
+        assert!(begin(&mut set, 9 << 40, 7, at(108)));
+        assert_eq!(end(&mut set, 9 << 40, Some(7), 108), Some(at(108)));
     }
 }

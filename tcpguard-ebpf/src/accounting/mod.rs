@@ -23,7 +23,7 @@ use tcpguard_common::{
     },
     atomic,
     packet::Segment,
-    tracking::{bucket::Rate, source::SourceEntry},
+    tracking::{bucket::Rate, handshake::Begun, source::SourceEntry},
 };
 
 use crate::{
@@ -136,25 +136,48 @@ pub fn reset(segment: &Segment) {
     let Some(entry) = sources::find_known(source) else { return };
     atomic::add_u32(&mut entry.resets, 1);
     let now = Now::read();
-    if let Some(began) = handshakes::reset(source, segment, now.window_period()) {
-        entry.half_open.close(began);
+    if let Some(begun) = handshakes::reset(source, segment, now.window_period()) {
+        entry.half_open.close(begun.period);
         prefixes::count_end(source, now);
         ports::count_reset(segment.destination_port);
         counters::add(Counter::HandshakesReset);
     }
 }
 
-/// Counts a handshake that the kernel completed. It counts if a guarded interface received it, or if SYNs of its source
-/// were seen (its handshake then ended in a container, or behind a bridge). Returns whether it was counted.
+/// Counts a handshake that the kernel completed in any namespace of this host. Returns whether it was counted.
 #[inline(always)]
 pub fn completed(source: Source, handshake: &Handshake) -> bool {
     let now = Now::read();
+    let begun = handshakes::complete(source, handshake, now.window_period());
+    if handshake.is_in_our_namespace {
+        completed_here(source, handshake, begun, now)
+    } else {
+        begun.is_some_and(|begun| completed_elsewhere(source, handshake, begun, now))
+    }
+}
+
+/// Counts a handshake that completed in another namespace (a container) and whose SYN was received here. It does not prove
+/// the source: that namespace may belong to somebody else.
+#[inline(always)]
+fn completed_elsewhere(source: Source, handshake: &Handshake, begun: Begun, now: Now) -> bool {
+    let Some(entry) = sources::find(source) else { return false };
+    count_completed(entry, Some(begun), now);
+    prefixes::count_end(source, now);
+    ports::count_completed(handshake, false);
+    counters::add(Counter::Completed);
+    true
+}
+
+/// Counts a handshake that completed in this namespace. It counts if a guarded interface received it, or if SYNs of its
+/// source were seen (it then came through a bridge).
+#[inline(always)]
+fn completed_here(source: Source, handshake: &Handshake, begun: Option<Begun>, now: Now) -> bool {
     let mut entry = sources::find(source);
     if entry.is_some() {
         // The filter may have lost it when it was rebuilt.
         filter::insert(source);
     } else {
-        if !handshake.is_in_our_namespace || !interfaces::contains(handshake.interface) {
+        if !interfaces::contains(handshake.interface) {
             return false;
         }
         // Its SYN was not counted because of a flood of other sources. A completed handshake earns an entry.
@@ -167,7 +190,8 @@ pub fn completed(source: Source, handshake: &Handshake) -> bool {
     }
     let Some(entry) = entry else { return false };
     let proves = now.jiffies >= entry.proven_until;
-    count_completed(entry, source, handshake, now);
+    entry.proven_until = now.jiffies + lease::proven_ticks();
+    count_completed(entry, begun, now);
     prefixes::count_end(source, now);
     ports::count_completed(handshake, proves);
     counters::add(Counter::Completed);
@@ -175,9 +199,8 @@ pub fn completed(source: Source, handshake: &Handshake) -> bool {
 }
 
 #[inline(always)]
-fn count_completed(entry: &mut SourceEntry, source: Source, handshake: &Handshake, now: Now) {
+fn count_completed(entry: &mut SourceEntry, begun: Option<Begun>, now: Now) {
     sources::count(&mut entry.completed);
-    entry.proven_until = now.jiffies + lease::proven_ticks();
     let period = now.window_period();
     entry.recent.add(period);
     if let Some(rate) = Lease::read(now).rate() {
@@ -185,20 +208,21 @@ fn count_completed(entry: &mut SourceEntry, source: Source, handshake: &Handshak
         rate.give_back(&mut entry.tokens);
     }
     entry.last_seen = now.jiffies;
-    match handshakes::complete(source, handshake, period) {
-        Some(began) => entry.half_open.close(began),
+    match begun {
+        Some(begun) => entry.half_open.close(begun.period),
         None => entry.half_open.close_newest(period),
     }
 }
 
-/// Counts a SYN-ACK that the kernel retransmitted.
+/// Counts a SYN-ACK that the kernel retransmitted, in this namespace or for a SYN that was received here.
 #[inline(always)]
 pub fn retried(handshake: &Handshake) {
-    let entry = sources::find(Source::new(handshake.source));
-    if let Some(entry) = entry {
-        atomic::add_u32(&mut entry.retried, 1);
-    } else if !handshake.is_in_our_namespace {
+    let source = Source::new(handshake.source);
+    if !handshake.is_in_our_namespace && !handshakes::is_remembered(source, handshake, Now::read().window_period()) {
         return;
+    }
+    if let Some(entry) = sources::find(source) {
+        atomic::add_u32(&mut entry.retried, 1);
     }
     ports::count_retried(handshake.local_port);
     counters::add(Counter::Retried);

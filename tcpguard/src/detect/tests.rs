@@ -85,6 +85,18 @@ fn what_an_attack_leaves_behind_holds_nothing_up_and_begins_nothing() {
 }
 
 #[test]
+fn an_attack_that_is_dropped_completely_goes_on() {
+    // After the handshake lifetime nothing is half open any more.
+    let dropped = Readings { half_open_prevented: 100_000, ..counts(0, 0, 0) };
+    assert_eq!(phase_after(dropped), Phase::Calm, "what is dropped is no attack by itself");
+    let phases = run(std::iter::repeat_n(counts(600, 0, 600), 5)
+        .chain(std::iter::repeat_n(dropped, 300))
+        .chain(std::iter::repeat_n(Readings::default(), 102)));
+    assert!(phases[..305].iter().all(|phase| *phase == Phase::Attack));
+    assert_eq!((phases[305], phases[406]), (Phase::Recovering, Phase::Calm));
+}
+
+#[test]
 fn after_a_leave_the_same_again_is_another_attack() {
     let left_behind = Readings { half_open_coming: 0, ..counts(600, 0, 600) };
     let phases = run(std::iter::repeat_n(counts(600, 0, 600), 5)

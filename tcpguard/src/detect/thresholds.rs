@@ -31,6 +31,8 @@ pub enum Measure {
     HalfOpenKernel,
     /// Half-open handshakes in the datapath's count.
     HalfOpenDatapath,
+    /// Half-open handshakes that dropped SYNs would lead to. It keeps an attack from ending, and begins none.
+    HalfOpenPrevented,
     /// Half-open handshakes whose SYN-ACK was retransmitted.
     Retried,
     /// Connection requests refused in one second.
@@ -56,6 +58,7 @@ impl fmt::Display for Evidence {
         let what = match measure {
             Measure::HalfOpenKernel => "handshakes half open in the kernel",
             Measure::HalfOpenDatapath => "handshakes half open by the datapath's count",
+            Measure::HalfOpenPrevented => "handshakes that the dropped SYNs would leave half open",
             Measure::Retried => "half-open handshakes whose SYN-ACK was sent again",
             Measure::Refused => "connection requests refused in a second",
             Measure::Malformed => "malformed segments in a second",
@@ -86,6 +89,12 @@ impl Values {
         let mut values = vec![
             half_open(Measure::HalfOpenKernel, counts.kernel, forgiven.kernel, limits.max_half_open),
             half_open(Measure::HalfOpenDatapath, counts.datapath, forgiven.datapath, limits.max_half_open),
+            Value {
+                measure: Measure::HalfOpenPrevented,
+                standing: 0,
+                coming: readings.half_open_prevented,
+                threshold: limits.max_half_open,
+            },
             half_open(Measure::Retried, counts.kernel_retried, forgiven.kernel_retried, limits.max_retried),
         ];
         values.extend(limits.max_refused.map(|threshold| Value {

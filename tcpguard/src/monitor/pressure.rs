@@ -36,6 +36,10 @@ pub struct Readings {
     pub half_open: HalfOpenCounts,
     /// The number of half-open handshakes that the current rate would lead to.
     pub half_open_coming: u64,
+    /// The number of half-open handshakes that the SYNs dropped by judgement would lead to at their current rate: an
+    /// attack that is dropped completely is not over.
+    #[serde(default)]
+    pub half_open_prevented: u64,
     /// Connection requests refused in the last second.
     pub refused: u64,
     /// Connection requests refused per second, at the current rate.
@@ -196,6 +200,7 @@ impl ScopeWindow {
         self.past.retain(|(then, _)| now.duration_since(*then) <= SECOND);
         let per_second = |count: u64| if recent_seconds > 0.0 { count as f64 / recent_seconds } else { 0.0 };
         let unanswered = per_second(recent.attempts.saturating_sub(recent.ended)) * HANDSHAKE_LIFETIME.as_secs_f64();
+        let prevented = per_second(recent.attempts.saturating_sub(recent.begun)) * HANDSHAKE_LIFETIME.as_secs_f64();
         let mut half_open =
             HalfOpenCounts { datapath: self.window.count(sums.begun, sums.ended, counts.period), ..Default::default() };
         for (_, port) in counts.kernel.by_port.iter().filter(|(port, _)| is_ours(**port)) {
@@ -205,6 +210,7 @@ impl ScopeWindow {
         Readings {
             half_open,
             half_open_coming: (unanswered as u64).max(fresh(&counts.kernel.rows, is_ours)),
+            half_open_prevented: prevented as u64,
             refused: second.refused,
             refused_coming: per_second(recent.refused) as u64,
             malformed: second.malformed,

@@ -16,6 +16,7 @@ mod hostile;
 mod instruction_counts;
 mod killpoints;
 mod lifecycle;
+mod list_size;
 mod lists;
 mod notify;
 mod packet_tables;

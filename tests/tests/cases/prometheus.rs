@@ -223,7 +223,7 @@ fn prometheus_sees_what_was_sent() -> Result<()> {
         let never_down = prometheus.value("min_over_time(up{job=\"tcpguard\"}[50s])")?;
         ensure!(never_down == Some(1.0), "a scrape failed: {never_down:?}");
         let firing = prometheus.value("ALERTS{alertname=\"TcpguardUnderAttack\", alertstate=\"firing\"}")?;
-        ensure!(firing == Some(1.0), "the alert for the attack does not fire");
+        ensure!(firing == Some(1.0), "the alert for the attack does not fire: {}", daemon.json("/events")?);
         for thread in [flood.join().map(drop), client.join().map(drop)] {
             thread.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
@@ -243,14 +243,20 @@ fn compare(prometheus: &Prometheus, rate: &str, sent: f64) -> Result<()> {
 
 /// Checks that without traffic, the values in Prometheus are those of `/stats`.
 fn agrees(prometheus: &Prometheus, daemon: &Daemon) -> Result<()> {
-    let totals = daemon.stats()?.totals;
-    for (metric, said) in [
-        ("tcpguard_syn_total", totals.syn),
-        ("tcpguard_dropped_total", totals.dropped),
-        ("tcpguard_completed_total", totals.completed),
-    ] {
-        let said = Some(said as f64);
-        eventually(metric, || prometheus.value(metric), |value| *value == said)?;
-    }
-    Ok(())
+    let of_stats = || -> Result<_> {
+        let totals = daemon.stats()?.totals;
+        Ok([totals.syn, totals.dropped, totals.completed].map(|total| Some(total as f64)))
+    };
+    let of_prometheus = || -> Result<_> {
+        let [syn, dropped, completed] =
+            ["syn", "dropped", "completed"].map(|total| prometheus.value(&format!("tcpguard_{total}_total")));
+        Ok([syn?, dropped?, completed?])
+    };
+    // The next tick counts the last frames.
+    eventually(
+        "Prometheus has the values of /stats",
+        || Ok((of_prometheus()?, of_stats()?)),
+        |(left, right)| left == right,
+    )
+    .map(drop)
 }

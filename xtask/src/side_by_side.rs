@@ -1,0 +1,60 @@
+//! Which lab tests may run at the same time.
+
+/// Tests that leave most of the machine idle, measure no times and look at nothing that all namespaces share (such as the
+/// list of loaded BPF programs), by the start of their paths. They run beside each other; every other test has the
+/// machine to itself.
+pub const SIDE_BY_SIDE: &[&str] = &[
+    "answers::",
+    "benign::",
+    "coexistence::",
+    "commands::",
+    "cookies::",
+    "counting::",
+    "doctor::",
+    "enforcement::",
+    "explain::",
+    "hostile::",
+    "instruction_counts::",
+    "killpoints::",
+    "lists::",
+    "notify::",
+    "packet_tables::",
+    "reachability::",
+    "refusals::",
+    "reload::",
+    "terminal::",
+];
+
+/// Exceptions from [`SIDE_BY_SIDE`]: tests that measure times or whose floods need a whole processor.
+pub const ALONE: &[&str] = &[
+    "enforcement::the_first_drop_comes_within_300_ms",
+    "hostile::a_mixture",
+    "hostile::one_source",
+    "hostile::ten_sources",
+];
+
+/// Returns whether a test, given by its path in the test binary, may run beside others.
+pub fn runs_side_by_side(test: &str) -> bool {
+    let starts = |list: &[&str]| list.iter().any(|start| test.starts_with(start));
+    starts(SIDE_BY_SIDE) && !starts(ALONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_decides() {
+        assert!(runs_side_by_side("refusals::bad_usage_exits_with_2"));
+        assert!(!runs_side_by_side("hostile::one_source"), "an exception");
+        assert!(!runs_side_by_side("spoofed::phase_after_phase"));
+        assert!(!runs_side_by_side("main"), "a thread that is no test's");
+    }
+
+    #[test]
+    fn every_exception_belongs_to_a_rule() {
+        for test in ALONE {
+            assert!(SIDE_BY_SIDE.iter().any(|start| test.starts_with(start)), "{test}");
+        }
+    }
+}
