@@ -175,6 +175,7 @@ impl ListBook {
     fn put(&mut self, network: Network, item: Item) -> Result<(), ListError> {
         let cell = self.cell(network)?;
         let same = cell.items.iter_mut().find(|other| other.list == item.list && other.origin == item.origin);
+        let until = item.until;
         let before = match same {
             Some(same) => std::mem::replace(same, item).until,
             None => {
@@ -182,7 +183,10 @@ impl ListBook {
                 FOREVER
             }
         };
-        self.reschedule(network, before);
+        // Most entries of a long list never expire.
+        if (before, until) != (FOREVER, FOREVER) {
+            self.reschedule(network, before);
+        }
         Ok(())
     }
 
