@@ -3,13 +3,11 @@
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use tcpguard_common::{
     abi::{
-        listening::{LISTENING as OPEN, closed_at, is_closed_for_a_while},
+        listening::{CLOSED, LISTENING as OPEN},
         local_addresses,
     },
     address::Address,
 };
-
-use crate::{settings, time};
 
 /// Written by the daemon.
 #[btf_map]
@@ -25,10 +23,10 @@ pub fn has_address(address: Address) -> bool {
     LOCAL_ADDRESSES.get(local_addresses::set(address)).is_some_and(|set| local_addresses::contains(set, address))
 }
 
-/// Returns whether the port's listener closed recently.
+/// Returns whether the port has a listener; true if that cannot be determined.
 #[inline(always)]
-pub fn closed_recently(port: u16, jiffies: u64) -> bool {
-    LISTENING.get(port.into()).is_some_and(|state| is_closed_for_a_while(*state, jiffies))
+pub fn is_listening(port: u16) -> bool {
+    LISTENING.get(port.into()).is_none_or(|state| *state == OPEN)
 }
 
 /// A listener of this namespace opened or closed. Where other listeners share the port, the daemon corrects the state
@@ -36,7 +34,7 @@ pub fn closed_recently(port: u16, jiffies: u64) -> bool {
 #[inline(always)]
 pub fn note_listener(port: u16, is_open: bool) {
     if let Some(state) = LISTENING.get_ptr_mut(port.into()) {
-        let next = if is_open { OPEN } else { closed_at(time::jiffies(), settings::ticks_per_second()) };
+        let next = if is_open { OPEN } else { CLOSED };
         // SAFETY: elements of an array live as long as the program, and one word is written at once.
         unsafe { *state = next };
     }

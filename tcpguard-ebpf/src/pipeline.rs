@@ -45,8 +45,10 @@ fn frame(context: &Context) -> Result<Verdict, Verdict> {
 #[inline(always)]
 fn syn(context: &Context, syn: &Syn) -> Result<Verdict, Verdict> {
     stages::port_zero(syn)?;
+    stages::impossible_source(syn)?;
     let standing = stages::lists(syn)?;
     stages::payload(syn, standing)?;
+    stages::destination(context, syn, standing)?;
     match sources::find_known(syn.source) {
         Some(entry) => syn_of_tracked_source(entry, syn, standing),
         None => syn_of_new_source(context, syn, standing),
@@ -57,9 +59,10 @@ fn syn(context: &Context, syn: &Syn) -> Result<Verdict, Verdict> {
 #[inline(always)]
 fn syn_of_tracked_source(entry: &mut SourceEntry, syn: &Syn, standing: Standing) -> Result<Verdict, Verdict> {
     sources::count(&mut entry.syn);
-    stages::source_limits(entry, syn, standing)?;
+    let arrival = stages::source_limits(entry, syn, standing)?;
     let challenge = stages::challenge_of_tracked(entry, syn, standing);
-    stages::first_syn(challenge, syn).inspect_err(|_| accounting::dropped_first_syn(entry))?;
+    stages::repeat_limit(entry, syn, arrival, challenge.is_cookie())?;
+    stages::first_syn(challenge, syn, arrival).inspect_err(|_| accounting::dropped_first_syn(entry))?;
     accounting::observe_distinct(syn.source, syn.now);
     Ok(handshake(entry, syn, challenge))
 }
@@ -67,21 +70,21 @@ fn syn_of_tracked_source(entry: &mut SourceEntry, syn: &Syn, standing: Standing)
 /// The source has no entry. It gets one unless a flood of new sources is going on, and then if it stands out.
 #[inline(always)]
 fn syn_of_new_source(context: &Context, syn: &Syn, standing: Standing) -> Result<Verdict, Verdict> {
-    stages::blocked_prefix(syn, standing)?;
+    stages::own_source(syn)?;
+    let arrival = stages::blocked_prefix(syn, standing)?;
     let challenge = stages::challenge_of_new(syn, standing);
-    stages::first_syn(challenge, syn)?;
+    stages::first_syn(challenge, syn, arrival)?;
     accounting::observe_distinct(syn.source, syn.now);
     match accounting::admit(context, syn.source, syn.segment, syn.now, syn.lease.rate(), challenge.is_cookie()) {
         Some(entry) => Ok(handshake(entry, syn, challenge)),
         None => {
-            // The destination is not checked: this is the path of a flood, and each look-up would cost every SYN of it.
             accounting::untracked(syn.source, syn.segment, syn.now, challenge.is_cookie());
             Ok(challenge.applied_to(Verdict::SYN_UNTRACKED))
         }
     }
 }
 
-/// Begins a handshake, unless the SYN is a retransmit or not judged here.
+/// Begins a handshake, unless the SYN is a retransmit.
 #[inline(always)]
 fn handshake(entry: &mut SourceEntry, syn: &Syn, challenge: Challenge) -> Verdict {
     let verdict = early_or_last(begin_handshake(entry, syn, challenge));
@@ -94,7 +97,6 @@ fn handshake(entry: &mut SourceEntry, syn: &Syn, challenge: Challenge) -> Verdic
 #[inline(always)]
 fn begin_handshake(entry: &mut SourceEntry, syn: &Syn, challenge: Challenge) -> Result<Verdict, Verdict> {
     stages::retransmit(syn, challenge)?;
-    stages::destination(syn)?;
     accounting::handshake_begun(entry, syn.source, syn.segment, syn.now, challenge.is_cookie());
     Ok(challenge.applied_to(Verdict::passed(SegmentKind::Syn)))
 }

@@ -46,6 +46,12 @@ impl Now {
     pub fn window_period(self) -> u32 {
         self.clock.window_period(self.jiffies)
     }
+
+    /// Returns whether `since`, in jiffies, lies in another period than now.
+    #[inline(always)]
+    pub fn is_new_period(self, since: u64) -> bool {
+        self.clock.window_period(since) != self.window_period()
+    }
 }
 
 #[inline(always)]

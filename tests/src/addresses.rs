@@ -23,5 +23,9 @@ pub const CLIENT_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2)
 
 /// The server's MAC address.
 pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// A port of the server with a listener that accepts nothing (RFC 863), for floods: SYNs to a port without a listener are
+/// not judged.
+pub const DISCARD_PORT: u16 = 9;
+
 /// The client's MAC address.
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];

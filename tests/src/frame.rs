@@ -49,6 +49,8 @@ pub struct Frame {
     pub flags: u8,
     /// Receive window.
     pub window: u16,
+    /// TTL or hop limit.
+    pub time_to_live: u8,
     /// Identification of an IPv4 packet.
     pub identification: u16,
     /// Whether the frame goes from the server to the client, with the MAC addresses swapped.
@@ -86,6 +88,7 @@ impl Frame {
             sequence: 1_000_000,
             acknowledgement: 0,
             window: 0xffff,
+            time_to_live: 64,
             identification: 1,
             is_answer: false,
             flags: SYN,
@@ -135,7 +138,7 @@ impl Frame {
         header.extend(((length + payload) as u16).to_be_bytes());
         header.extend(self.identification.to_be_bytes());
         header.extend(self.fragment.to_be_bytes());
-        header.extend([64, self.protocol, 0, 0]);
+        header.extend([self.time_to_live, self.protocol, 0, 0]);
         header.extend(source);
         header.extend(destination);
         header.extend(&self.ip_options);
@@ -150,7 +153,7 @@ impl Frame {
         kinds.push(self.protocol);
         let mut header = vec![0x60, 0, 0, 0];
         header.extend(((extensions + payload) as u16).to_be_bytes());
-        header.extend([kinds[0], 64]);
+        header.extend([kinds[0], self.time_to_live]);
         header.extend(octets(self.source));
         header.extend(octets(self.destination));
         for ((_, body), next) in self.extensions.iter().zip(&kinds[1..]) {

@@ -1,12 +1,12 @@
 //! A server, a client, and a cable (a veth pair) between them.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr, TcpListener},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::net::if_::if_nametoindex;
+use nix::{net::if_::if_nametoindex, sys::socket::Backlog};
 
 pub use crate::addresses::*;
 use crate::{namespace::Namespace, reply_path::ReplyPath};
@@ -15,6 +15,8 @@ use crate::{namespace::Namespace, reply_path::ReplyPath};
 #[derive(Clone, Debug)]
 pub struct Lab {
     reply_paths: Arc<Mutex<Vec<ReplyPath>>>,
+    /// Listens on [`DISCARD_PORT`].
+    _discard: Option<Arc<TcpListener>>,
     /// The namespace of the server and the daemon.
     pub server: Namespace,
     /// The namespace of clients and floods.
@@ -27,7 +29,15 @@ impl Lab {
     /// # Errors
     /// Returns an error without root, or if the kernel lacks veth.
     pub fn new() -> Result<Self> {
-        let lab = Self { server: Namespace::new()?, client: Namespace::new()?, reply_paths: Arc::default() };
+        let (server, client) = (Namespace::new()?, Namespace::new()?);
+        let discard = server.within(|| {
+            let listener =
+                TcpListener::bind((Ipv6Addr::UNSPECIFIED, DISCARD_PORT)).context("the discard port is in use")?;
+            // The backlog is raised: a queue that overflows would be evidence by itself.
+            nix::sys::socket::listen(&listener, Backlog::MAXCONN).context("cannot listen on the discard port")?;
+            Ok(listener)
+        })?;
+        let lab = Self { server, client, reply_paths: Arc::default(), _discard: Some(Arc::new(discard)) };
         lab.plug_in().context("cannot set up the lab's network")?;
         Ok(lab)
     }
@@ -37,7 +47,8 @@ impl Lab {
     /// # Errors
     /// Returns an error without root, or if the kernel lacks veth.
     pub fn at_home() -> Result<Self> {
-        let lab = Self { server: Namespace::own()?, client: Namespace::new()?, reply_paths: Arc::default() };
+        let (server, client) = (Namespace::own()?, Namespace::new()?);
+        let lab = Self { server, client, reply_paths: Arc::default(), _discard: None };
         lab.plug_in().context("cannot set up the lab's network")?;
         Ok(lab)
     }
@@ -48,7 +59,8 @@ impl Lab {
     /// # Errors
     /// Returns an error if the namespace cannot be opened.
     pub fn join(client: &str) -> Result<Self> {
-        Ok(Self { server: Namespace::own()?, client: Namespace::at(client)?, reply_paths: Arc::default() })
+        let (server, client) = (Namespace::own()?, Namespace::at(client)?);
+        Ok(Self { server, client, reply_paths: Arc::default(), _discard: None })
     }
 
     /// Creates the cable, addresses and routes; also used to restore them after [`Lab::unplug`].

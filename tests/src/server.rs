@@ -136,3 +136,43 @@ fn answer(mut stream: std::net::TcpStream) -> std::io::Result<()> {
     let _read = stream.read(&mut request)?;
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n")
 }
+
+/// A server that aborts every connection as soon as it is accepted, until this value is dropped: the client receives a
+/// reset, and neither side keeps any state.
+pub struct Aborting {
+    listener: TcpListener,
+}
+
+impl Aborting {
+    /// Listens on a port of the lab's server, with a backlog of up to `backlog` connections.
+    ///
+    /// # Errors
+    /// Returns an error if the port is in use.
+    pub fn start(lab: &Lab, port: u16, backlog: i32) -> Result<Self> {
+        lab.server.sysctl("net.core.somaxconn", &backlog.to_string())?;
+        let address = SocketAddr::from((SERVER_IPV4, port));
+        let listener = lab.server.within(|| {
+            let socket =
+                socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("no socket")?;
+            setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+            bind(socket.as_raw_fd(), &SockaddrStorage::from(address)).context("cannot bind the port")?;
+            nix::sys::socket::listen(&socket, Backlog::new(backlog)?).context("cannot listen")?;
+            Ok(TcpListener::from(socket))
+        })?;
+        let accepting = listener.try_clone().context("cannot duplicate the listener")?;
+        std::thread::spawn(move || {
+            let abort = libc::linger { l_onoff: 1, l_linger: 0 };
+            while let Ok((stream, _)) = accepting.accept() {
+                // The client may have disconnected.
+                setsockopt(&stream, sockopt::Linger, &abort).ok();
+            }
+        });
+        Ok(Self { listener })
+    }
+}
+
+impl Drop for Aborting {
+    fn drop(&mut self) {
+        nix::sys::socket::shutdown(self.listener.as_raw_fd(), nix::sys::socket::Shutdown::Both).ok();
+    }
+}

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::{FcntlArg, OFlag};
 
 use crate::{
     frame::{ACK, Frame, LINUX_SYN_OPTIONS, SYN},
@@ -40,35 +41,9 @@ impl Wire {
     /// # Errors
     /// Returns an error if the kernel rejects it.
     pub fn open(client: &Namespace) -> Result<Self> {
-        client.within(|| {
-            let index = nix::net::if_::if_nametoindex(CLIENT_INTERFACE).context("the lab's cable is unplugged")?;
-            let protocol = (libc::ETH_P_ALL as u16).to_be();
-            // SAFETY: a call without pointers; nothing else owns the descriptor it returns.
-            let socket = unsafe {
-                let raw = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(protocol));
-                ensure!(raw >= 0, "cannot create a packet socket: {}", io::Error::last_os_error());
-                OwnedFd::from_raw_fd(raw)
-            };
-            let address = libc::sockaddr_ll {
-                sll_family: libc::AF_PACKET as u16,
-                sll_protocol: protocol,
-                sll_ifindex: index as i32,
-                sll_hatype: 0,
-                sll_pkttype: 0,
-                sll_halen: 0,
-                sll_addr: [0; 8],
-            };
-            // SAFETY: the address has the type and length that are passed.
-            let result = unsafe {
-                libc::bind(
-                    socket.as_raw_fd(),
-                    (&raw const address).cast(),
-                    size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-                )
-            };
-            ensure!(result == 0, "cannot bind the packet socket: {}", io::Error::last_os_error());
-            Ok(Self { socket })
-        })
+        let socket = packet_socket(client)?;
+        nix::fcntl::fcntl(&socket, FcntlArg::F_SETFL(OFlag::empty())).context("cannot clear O_NONBLOCK")?;
+        Ok(Self { socket })
     }
 
     /// Sends `frame`.
@@ -112,6 +87,43 @@ impl Wire {
         ensure!(answer.flags & (SYN | ACK) == SYN | ACK, "the response is not a SYN-ACK: {answer:?}");
         Ok(answer)
     }
+}
+
+/// Opens a non-blocking packet socket on the client's end of the cable.
+///
+/// # Errors
+/// Returns an error if the kernel rejects it.
+pub fn packet_socket(client: &Namespace) -> Result<OwnedFd> {
+    client.within(|| {
+        let index = nix::net::if_::if_nametoindex(CLIENT_INTERFACE).context("the lab's cable is unplugged")?;
+        let protocol = (libc::ETH_P_ALL as u16).to_be();
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: a call without pointers; nothing else owns the descriptor it returns.
+        let socket = unsafe {
+            let raw = libc::socket(libc::AF_PACKET, kind, i32::from(protocol));
+            ensure!(raw >= 0, "cannot create a packet socket: {}", io::Error::last_os_error());
+            OwnedFd::from_raw_fd(raw)
+        };
+        let address = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: protocol,
+            sll_ifindex: index as i32,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 0,
+            sll_addr: [0; 8],
+        };
+        // SAFETY: the address has the type and length that are passed.
+        let result = unsafe {
+            libc::bind(
+                socket.as_raw_fd(),
+                (&raw const address).cast(),
+                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
+        ensure!(result == 0, "cannot bind the packet socket: {}", io::Error::last_os_error());
+        Ok(socket)
+    })
 }
 
 /// Returns a SYN with the options that Linux sends.

@@ -37,18 +37,20 @@ stages! {
     NotASyn not_a_syn;
     /// Check for port 0.
     PortZero port_zero;
+    /// Check for a source address that no remote host has.
+    Source source;
     /// The allow and deny lists.
     Lists rules;
     /// Check for a SYN with data.
     Payload payload;
+    /// The SYN is for another host or a port without a listener, and is not judged.
+    Destination destination;
     /// Blocks of the source or its prefix.
     Block block;
     /// The rate limit of the source.
     RateLimit limit;
     /// The challenge of unproven sources.
     Challenge challenge;
-    /// The SYN is for another host or a port that lost its listener, and is not accounted.
-    Destination destination;
     /// The SYN is accounted to its source and passes.
     Account account;
 }
@@ -217,7 +219,7 @@ table! {
         HandshakesReset handshakes_reset "Half-open handshakes ended by a reset", metric handshakes_reset, Event [];
         SynForwarded syn_forwarded "SYNs for other hosts; they are not judged",
             metric syn_forwarded, SynNotBegun [Destination];
-        SynClosed syn_closed "SYNs to ports whose listener closed recently; they are not judged",
+        SynClosed syn_closed "SYNs to ports without a listener on this host; they are not judged",
             metric syn_closed, SynNotBegun [Destination];
     }
     // Shown elsewhere in `/stats`, or as a part of another number.
@@ -267,21 +269,27 @@ table! {
         PortZero port_zero "A SYN from or to port 0.",
             counters DropPortZero WouldPortZero, true Invalid [PortZero],
             because "port 0 is invalid in TCP";
+        ImpossibleSource impossible_source "A SYN from an address that no remote host has: 0.0.0.0/8, 127.0.0.0/8, multicast, 240.0.0.0/4, ::/64, or one of the host's own.",
+            counters DropImpossibleSource WouldImpossibleSource, true Invalid [Source],
+            because "no remote host has its source address";
         SynPayload syn_payload "A SYN with data, during an attack on its port, where the kernel does not accept TCP fast open.",
             counters DropSynPayload WouldSynPayload, true Judgement [Payload],
             because "a SYN with data during an attack, and TCP fast open is not enabled";
         Denied denied "A SYN of a network on the deny list.",
             counters DropDenied WouldDenied, true Operator [Lists],
             because "its network is on the deny list";
-        Blocked blocked "A SYN of a blocked source.",
+        ClosedPort closed_port "The first SYN of a connection to a port without a listener, while such ports are flooded; its retransmit passes.",
+            counters DropClosedPort WouldClosedPort, true Judgement [Destination],
+            because "ports without a listener are flooded, and this is the first SYN of the connection: its retransmit passes";
+        Blocked blocked "The first SYN of a connection from a blocked source; its retransmit passes.",
             counters DropBlocked WouldBlocked, true Judgement [Block],
-            because "its source is blocked";
-        BlockedPrefix blocked_prefix "A SYN of a blocked prefix, from a source that has not completed a handshake.",
+            because "this is the first SYN of its connection (a retransmit passes), and its source is blocked";
+        BlockedPrefix blocked_prefix "The first SYN of a connection from a blocked prefix whose source has not completed a handshake; its retransmit passes.",
             counters DropBlockedPrefix WouldBlockedPrefix, true Judgement [Block],
-            because "its prefix is blocked, and its source is not proven";
-        RateLimit rate_limit "A SYN above `source.syn_per_second`; completed handshakes do not count.",
+            because "this is the first SYN of its connection (a retransmit passes), its source is not proven, and its prefix is blocked";
+        RateLimit rate_limit "The first SYN of a connection above `source.syn_per_second`; completed handshakes do not count. Its retransmit passes.",
             counters DropRateLimit WouldRateLimit, true Judgement [RateLimit],
-            because "its source exceeds source.syn_per_second";
+            because "this is the first SYN of its connection (a retransmit passes), and its source exceeds source.syn_per_second";
         FirstSyn first_syn "The first SYN of a connection to a port that is challenged by retransmit; its retransmit passes.",
             counters DropFirstSyn WouldFirstSyn, true Judgement [Challenge],
             because "its port is challenged, and this is the first SYN of the connection: its retransmit passes";
@@ -302,7 +310,7 @@ table! {
 
 /// The version of the table, which increases whenever a row is added, removed or moved: a daemon takes over the counters of
 /// the previous one only if both have the same.
-pub const COUNTS_VERSION: u32 = 2;
+pub const COUNTS_VERSION: u32 = 3;
 
 /// The number of counters.
 pub const COUNTERS: usize = Counter::ALL.len();

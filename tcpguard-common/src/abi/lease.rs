@@ -46,6 +46,11 @@ pub mod flag {
     pub const CHALLENGE: u64 = 1 << 5;
     /// Stray segments are dropped, at ports whose [flags](crate::abi::port::port_flag) say so.
     pub const STRAY_FILTER: u64 = 1 << 6;
+    /// It is known which ports have a listener. Without this flag, every port counts as having one.
+    pub const LISTENERS_KNOWN: u64 = 1 << 7;
+    /// First SYNs to ports without a listener are dropped: such ports are flooded, and the kernel answers every SYN with
+    /// a reset.
+    pub const LIMIT_CLOSED: u64 = 1 << 8;
 }
 
 impl Lease {

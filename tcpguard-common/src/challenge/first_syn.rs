@@ -1,7 +1,8 @@
 //! Detection of retransmitted SYNs: a TCP client retransmits its SYN after a second; floods do not.
 //!
-//! SYNs are remembered in sets of four cells of four bytes, which hold the connection and the time. A client
-//! whose cell was evicted has to retransmit once more.
+//! SYNs are remembered in sets of four cells of four bytes, which hold the connection and the time at which its SYN
+//! was last received. A client whose cell was evicted has to retransmit once more. A SYN that arrives again and
+//! again at shorter intervals than a client's is never taken for a retransmit.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -25,9 +26,8 @@ pub struct Set([u32; WAYS]);
 const TIME_BITS: u32 = 10;
 const TIME_MASK: u32 = (1 << TIME_BITS) - 1;
 /// A repeat after fewer slots is not a TCP retransmit: the first one is sent after a second (RFC 6298 2.1).
-const MIN_AGE: u32 = 4;
-/// A repeat after more slots counts as a new SYN: the second retransmit is sent three seconds after the first
-/// SYN.
+const MIN_AGE: u32 = 6;
+/// A repeat after more slots counts as a new SYN: the third retransmit is sent four seconds after the second.
 const MAX_AGE: u32 = 40;
 
 /// Returns the element and the set within it for a SYN with this hash ([`crate::hash::syn`]).
@@ -38,8 +38,8 @@ pub const fn position(hash: u64) -> (u32, usize) {
 }
 
 impl Set {
-    /// Remembers a SYN received in slot `slot`. Returns true if the same SYN was received before, at an
-    /// interval at which a TCP client retransmits.
+    /// Remembers a SYN received in slot `slot`. Returns true if the same SYN was last received an interval ago at
+    /// which a TCP client retransmits.
     #[inline(always)]
     pub fn is_repeat(&mut self, hash: u64, slot: u32) -> bool {
         let tag = (hash >> 32) as u32 & !TIME_MASK;
@@ -51,6 +51,7 @@ impl Set {
             // An empty cell counts as one of the oldest.
             let age = if cell == 0 { TIME_MASK } else { age };
             if cell & !TIME_MASK == tag && age <= MAX_AGE {
+                self.0[way] = tag | slot & TIME_MASK;
                 return age >= MIN_AGE;
             }
             if age >= oldest {
@@ -74,11 +75,19 @@ mod tests {
         let mut set = Set::default();
         assert!(!set.is_repeat(HASH, 1000));
         assert!(!set.is_repeat(HASH, 1000), "at once");
-        assert!(!set.is_repeat(HASH, 1003), "too early");
         assert!(set.is_repeat(HASH, 1008), "after a second");
-        assert!(set.is_repeat(HASH, 1024), "after three");
-        assert!(!set.is_repeat(HASH, 1041), "too late: it is a new one");
-        assert!(set.is_repeat(HASH, 1049));
+        assert!(set.is_repeat(HASH, 1024), "after two more");
+        assert!(set.is_repeat(HASH, 1056), "after four more");
+        assert!(!set.is_repeat(HASH, 1097), "too late: it is a new one");
+        assert!(set.is_repeat(HASH, 1105));
+    }
+
+    #[test]
+    fn what_comes_again_all_the_time_is_no_client() {
+        let mut set = Set::default();
+        for slot in 0..100 {
+            assert!(!set.is_repeat(HASH, 1000 + 5 * slot));
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub struct SourceEntry {
     pub tokens: u32,
     /// Handshakes that the kernel completed.
     pub completed: u64,
-    /// Handshakes completed recently.
+    /// Handshakes completed recently, and the path they came over.
     pub recent: RecentCompletions,
     /// Destination ports of its SYNs in the current period of half-open windows.
     pub ports: PortSet,
@@ -52,6 +52,13 @@ impl SourceEntry {
         jiffies < self.proven_until && self.half_open.count(period) <= max_half_open
     }
 
+    /// Returns whether a SYN of this TTL came over the path of handshakes that the source completed recently, and takes
+    /// a credit of that path.
+    #[inline(always)]
+    pub const fn is_on_proven_path(&mut self, jiffies: u64, time_to_live: u8) -> bool {
+        jiffies < self.proven_until && self.recent.take_credit(time_to_live)
+    }
+
     /// An entry of a source of which nothing is known yet.
     pub const EMPTY: Self = Self {
         syn: 0,
@@ -77,21 +84,44 @@ impl SourceEntry {
     }
 }
 
-/// Handshakes completed in the current and the previous period of half-open windows: the number of the period
-/// (32 bits) and the two counts (16 bits each, saturating).
+/// What the completed handshakes of a source tell: how many there were in the current and the previous period of
+/// half-open windows, and over which path they came.
+///
+/// The path is the TTL (or hop limit) of their SYNs. A forger who is not on that path sends SYNs of another TTL unless
+/// he guesses it; SYNs of the known TTL pass as long as their handshakes complete, because each takes a credit that
+/// only a completed handshake returns.
+///
+/// From the upper bits: number of the period (16 bits), counts of this and of the previous period (16 each,
+/// saturating), TTL (8), credits (8).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct RecentCompletions(u64);
 
+/// The most credits a path has: the connections that a client may have under way over it during a flood with its
+/// address.
+const MAX_CREDITS: u64 = 64;
+/// The credits of a path with its first completed handshake, and those that each further one returns. A handshake may
+/// take two: one at a block and one at a challenge.
+const CREDITS_PER_COMPLETION: u64 = 4;
+
 impl RecentCompletions {
     const NONE: Self = Self(0);
 
-    /// Counts one completed handshake. CPUs that do so concurrently may lose a count.
+    /// Counts a handshake completed in `period` whose SYN had this TTL, if that is known. CPUs that do so concurrently
+    /// may lose a count.
     #[inline(always)]
-    pub const fn add(&mut self, period: u32) {
+    pub const fn add(&mut self, period: u32, time_to_live: Option<u8>) {
         let (this, last) = self.counts(period);
         let this = if this < 0xffff { this + 1 } else { this };
-        self.0 = (period as u64) << 32 | this << 16 | last;
+        let path = match time_to_live {
+            None => self.0 & 0xffff,
+            Some(time_to_live) if time_to_live as u64 == self.0 >> 8 & 0xff => {
+                let credits = (self.0 & 0xff) + CREDITS_PER_COMPLETION;
+                (time_to_live as u64) << 8 | if credits < MAX_CREDITS { credits } else { MAX_CREDITS }
+            }
+            Some(time_to_live) => (time_to_live as u64) << 8 | CREDITS_PER_COMPLETION,
+        };
+        self.0 = (period as u64) << 48 | this << 32 | last << 16 | path;
     }
 
     /// Returns the number of handshakes completed in `period` and the period before it.
@@ -100,10 +130,20 @@ impl RecentCompletions {
         this + last
     }
 
+    /// Takes a credit for a SYN of this TTL. Returns false if it came over another path, or none is left.
+    #[inline(always)]
+    pub const fn take_credit(&mut self, time_to_live: u8) -> bool {
+        let has_credit = self.0 >> 8 & 0xff == time_to_live as u64 && self.0 & 0xff != 0;
+        if has_credit {
+            self.0 -= 1;
+        }
+        has_credit
+    }
+
     #[inline(always)]
     const fn counts(self, period: u32) -> (u64, u64) {
-        let (this, last) = (self.0 >> 16 & 0xffff, self.0 & 0xffff);
-        match period.wrapping_sub((self.0 >> 32) as u32) {
+        let (this, last) = (self.0 >> 32 & 0xffff, self.0 >> 16 & 0xffff);
+        match (period as u64).wrapping_sub(self.0 >> 48) & 0xffff {
             0 => (this, last),
             1 => (0, this),
             _ => (0, 0),
@@ -147,14 +187,38 @@ mod tests {
     #[test]
     fn recent_completions_are_those_of_two_periods() {
         let mut recent = RecentCompletions::default();
-        (0..3).for_each(|_| recent.add(7));
-        assert_eq!(recent.count(7), 3);
-        recent.add(8);
-        assert_eq!(recent.count(8), 4);
-        assert_eq!(recent.count(9), 1);
-        assert_eq!(recent.count(10), 0);
-        (0..100_000).for_each(|_| recent.add(20));
+        (0..3).for_each(|_| recent.add(70_007, None));
+        assert_eq!(recent.count(70_007), 3);
+        recent.add(70_008, None);
+        assert_eq!(recent.count(70_008), 4);
+        assert_eq!(recent.count(70_009), 1);
+        assert_eq!(recent.count(70_010), 0);
+        (0..100_000).for_each(|_| recent.add(20, Some(64)));
         assert_eq!(recent.count(20), 0xffff);
+    }
+
+    #[test]
+    fn a_path_has_credit_as_long_as_its_handshakes_complete() {
+        let mut recent = RecentCompletions::default();
+        assert!(!recent.take_credit(0) && !recent.take_credit(57), "no handshake completed");
+        recent.add(7, Some(57));
+        assert!(!recent.take_credit(58), "another path");
+        for _ in 0..CREDITS_PER_COMPLETION {
+            assert!(recent.take_credit(57));
+        }
+        assert!(!recent.take_credit(57), "a forger has guessed the path");
+        for _ in 0..1000 {
+            recent.add(7, Some(57));
+        }
+        for _ in 0..MAX_CREDITS {
+            assert!(recent.take_credit(57));
+        }
+        assert!(!recent.take_credit(57));
+        recent.add(8, Some(60));
+        assert!(!recent.take_credit(57) && recent.take_credit(60), "the route has changed");
+        recent.add(8, None);
+        assert!(recent.take_credit(60));
+        assert_eq!(recent.count(8), 1003);
     }
 
     #[test]

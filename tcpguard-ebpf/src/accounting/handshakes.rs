@@ -21,15 +21,6 @@ pub fn begin(source: Source, segment: &Segment, now: u32) -> bool {
         .is_none_or(|set| handshake::begin(set, client, check(segment.destination_port, segment.sequence), begun))
 }
 
-/// Forgets the handshake that a SYN began: its end must not be counted, because its beginning is not.
-#[inline(always)]
-pub fn forget(source: Source, segment: &Segment, now: u32) {
-    let client = client_of(source, segment);
-    if let Some(set) = set(client) {
-        handshake::end(set, client, Some(check(segment.destination_port, segment.sequence)), now);
-    }
-}
-
 /// Forgets the handshake that a reset ends, and returns what was observed when it began. The sequence number of such a
 /// reset is the one after the SYN's (RFC 9293 3.10.7.3), which the SYN-ACK acknowledged.
 #[inline(always)]

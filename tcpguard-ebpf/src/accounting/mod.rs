@@ -15,12 +15,14 @@ mod prefixes;
 mod sketch;
 pub mod sources;
 
+use aya_ebpf::EbpfContext as _;
 use aya_log_ebpf::debug;
 use tcpguard_common::{
     abi::{
         counters::Counter,
         event::{Event, is_busy_mark, kind},
     },
+    address::Address,
     atomic,
     packet::Segment,
     tracking::{bucket::Rate, handshake::Begun, source::SourceEntry},
@@ -28,7 +30,7 @@ use tcpguard_common::{
 
 use crate::{
     events,
-    hook::Context,
+    hook::{Context, RawContext},
     kernel::handshake::Handshake,
     lease::{self, Lease},
     source::Source,
@@ -52,15 +54,27 @@ pub fn admit<'a>(
     if !sketch::count(source, now, is_challenged) {
         return None;
     }
-    if insert(source, now) {
+    let [high, low] = source.address.words();
+    let port = segment.destination_port.into();
+    if add(context.as_ptr().cast(), high, low, now.jiffies, port) != 0 {
         sketch::note_admission(is_challenged);
     }
-    // The target is documented (docs/commands.md).
-    debug!(context, target: "tcpguard::accounts", "new source {:i}, SYN to port {}", source.address.octets(), segment.destination_port);
     let entry = sources::find(source)?;
     entry.tokens = entry.tokens.saturating_sub(rate.map_or(0, |rate| rate.per_syn));
     sources::count(&mut entry.syn);
     Some(entry)
+}
+
+/// Gives the source whose address consists of these two words an entry, and logs it. Returns 0 if it has one already. It is
+/// not inlined: few SYNs get here, and the others would pay for its stack.
+#[inline(never)]
+fn add(context: *mut RawContext, high: u64, low: u64, jiffies: u64, port: u32) -> u32 {
+    let source = Source::new(Address::from_words([high, low]));
+    let is_new = insert(source, Now::at(jiffies));
+    let context = Context::new(context);
+    // The target is documented (docs/commands.md).
+    debug!(&context, target: "tcpguard::accounts", "new source {:i}, SYN to port {}", source.address.octets(), port);
+    is_new.into()
 }
 
 /// Counts a SYN whose source has no entry and gets none.
@@ -82,11 +96,23 @@ pub fn is_first_syn(source: Source, segment: &Segment, now: Now) -> bool {
     handshakes::begin(source, segment, now.window_period())
 }
 
-/// Forgets the handshake that a SYN began, which is not judged: its end must not be counted either.
+/// Counts a SYN to a port without a listener. Nothing of it counts against its source; the ports are noted, which tell a
+/// scan.
 #[inline(always)]
-pub fn not_judged(source: Source, segment: &Segment, now: Now) {
-    handshakes::forget(source, segment, now.window_period());
+pub fn to_closed_port(context: &Context, source: Source, segment: &Segment, now: Now, rate: Option<Rate>) {
     not_begun(segment.destination_port, false);
+    let entry = match sources::find_known(source) {
+        Some(entry) => {
+            sources::count(&mut entry.syn);
+            entry
+        }
+        None => match admit(context, source, segment, now, rate, false) {
+            Some(entry) => entry,
+            None => return,
+        },
+    };
+    entry.ports.add(segment.destination_port, now.is_new_period(entry.last_seen));
+    entry.last_seen = now.jiffies;
 }
 
 /// Counts a handshake that begins.
@@ -202,7 +228,7 @@ fn completed_here(source: Source, handshake: &Handshake, begun: Option<Begun>, n
 fn count_completed(entry: &mut SourceEntry, begun: Option<Begun>, now: Now) {
     sources::count(&mut entry.completed);
     let period = now.window_period();
-    entry.recent.add(period);
+    entry.recent.add(period, begun.map(|begun| begun.time_to_live));
     if let Some(rate) = Lease::read(now).rate() {
         rate.fill(&mut entry.tokens, now.jiffies.saturating_sub(entry.last_seen));
         rate.give_back(&mut entry.tokens);

@@ -10,6 +10,7 @@ use tcpguard_common::{
     tracking::source::SourceEntry,
 };
 
+use super::limits::Arrival;
 use crate::{
     challenge::{Challenge, first_syn as syns, listeners, port_load},
     lease,
@@ -20,27 +21,43 @@ use crate::{
 /// Returns how a SYN of a source without an entry is challenged.
 #[inline(always)]
 pub fn of_new(syn: &Syn, standing: Standing) -> Challenge {
-    if matches!(standing, Standing::Allowed) { Challenge::None } else { of_unproven(syn) }
+    permitted(of_unproven(syn), standing)
 }
 
-/// Returns how a SYN of a source with an entry is challenged: not at all if the source is proven.
+/// Returns how a SYN of a source with an entry is challenged: not at all if the source is proven and its address is not
+/// used by a flood, or the SYN came over the path of its completed handshakes.
 #[inline(always)]
-pub fn of_tracked(entry: &SourceEntry, syn: &Syn, standing: Standing) -> Challenge {
-    if !syn.lease.has(flag::CHALLENGE) || matches!(standing, Standing::Allowed) {
+pub fn of_tracked(entry: &mut SourceEntry, syn: &Syn, standing: Standing) -> Challenge {
+    if !syn.lease.has(flag::CHALLENGE) {
         return Challenge::None;
     }
     let now = syn.now;
-    if entry.is_proven(now.jiffies, now.window_period(), lease::max_half_open()) {
+    if entry.is_proven(now.jiffies, now.window_period(), lease::max_half_open())
+        || entry.is_on_proven_path(now.jiffies, syn.segment.time_to_live)
+    {
         return Challenge::None;
     }
-    of_unproven(syn)
+    permitted(of_unproven(syn), standing)
 }
 
-/// Drops the first SYN of a connection to a port that is challenged by retransmit.
+/// A SYN of an allowed source is never dropped. It may be answered with a cookie like any other: its address may be
+/// forged, and a cookie costs a client nothing.
 #[inline(always)]
-pub fn first_syn(challenge: Challenge, syn: &Syn) -> Result<(), Verdict> {
+fn permitted(challenge: Challenge, standing: Standing) -> Challenge {
+    match (challenge, standing) {
+        (Challenge::Retransmit, Standing::Allowed) => Challenge::None,
+        _ => challenge,
+    }
+}
+
+/// Drops the first SYN of a connection to a port that is challenged by retransmit. A SYN that an earlier stage
+/// found to be a retransmit is not looked up again.
+#[inline(always)]
+pub fn first_syn(challenge: Challenge, syn: &Syn, arrival: Arrival) -> Result<(), Verdict> {
     match challenge {
-        Challenge::Retransmit if !syns::is_repeat(syn) => syn.drop(DropReason::FirstSyn),
+        Challenge::Retransmit if arrival == Arrival::Unchecked && !syns::is_repeat(syn) => {
+            syn.drop(DropReason::FirstSyn)
+        }
         _ => Ok(()),
     }
 }

@@ -11,7 +11,9 @@ use tcpguard_common::{
     packet::{self, Segment, Unread},
 };
 
-use crate::{accounting::counters, frame::Frame, hook::Context, lease::Lease, syn::Syn, time::Now, verdict::Verdict};
+use crate::{
+    accounting::counters, frame::Frame, hook::Context, lease::Lease, local, syn::Syn, time::Now, verdict::Verdict,
+};
 
 /// How SYNs with data are handled, by destination port. Written by the daemon.
 #[btf_map]
@@ -43,6 +45,22 @@ pub fn port_zero(syn: &Syn) -> Result<(), Verdict> {
         return Ok(());
     }
     syn.drop(DropReason::PortZero)
+}
+
+/// Drops a SYN from an address that no remote host has.
+#[inline(always)]
+pub fn impossible_source(syn: &Syn) -> Result<(), Verdict> {
+    if syn.segment.source.may_be_answered() { Ok(()) } else { syn.drop(DropReason::ImpossibleSource) }
+}
+
+/// Drops a SYN from one of the host's own addresses. No source with an entry has one, so that this look-up is left out
+/// for them.
+#[inline(always)]
+pub fn own_source(syn: &Syn) -> Result<(), Verdict> {
+    if !syn.lease.has(flag::LOCAL_KNOWN) || !local::has_address(syn.segment.source) {
+        return Ok(());
+    }
+    syn.drop(DropReason::ImpossibleSource)
 }
 
 /// Drops a SYN with data while its service is under attack.

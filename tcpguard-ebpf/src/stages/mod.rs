@@ -3,14 +3,16 @@
 //!
 //! | module | stages |
 //! | --- | --- |
-//! | [`header`] | parsing, invalid flags, port 0, SYNs with data |
+//! | [`header`] | parsing, invalid flags, port 0, impossible sources, SYNs with data |
 //! | [`lists`] | allow, deny and block entries of networks |
+//! | [`destination`] | SYNs that are not judged |
 //! | [`limits`] | blocks and rate limits of sources |
 //! | [`challenge`] | challenges of unproven sources |
-//! | [`handshake`] | retransmits, and SYNs that are not judged here |
+//! | [`handshake`] | retransmits |
 //! | [`stray`] | segments that belong to no connection |
 
 mod challenge;
+mod destination;
 mod handshake;
 mod header;
 mod limits;
@@ -18,8 +20,9 @@ mod lists;
 mod stray;
 
 pub use challenge::{first_syn, of_new as challenge_of_new, of_tracked as challenge_of_tracked};
-pub use handshake::{destination, retransmit};
-pub use header::{invalid_flags, parse, payload, port_zero};
-pub use limits::{blocked_prefix, source_limits};
+pub use destination::destination;
+pub use handshake::retransmit;
+pub use header::{impossible_source, invalid_flags, own_source, parse, payload, port_zero};
+pub use limits::{blocked_prefix, repeat_limit, source_limits};
 pub use lists::lists;
 pub use stray::filter as stray_filter;

@@ -85,7 +85,7 @@ impl Datapath {
         if options.log_level.is_some() {
             log::start(&mut ebpf);
         }
-        let maps = Maps::take(&mut ebpf, hash_key, environment.filter_blocks, environment.ticks_per_second, options)?;
+        let maps = Maps::take(&mut ebpf, hash_key, environment.filter_blocks, options)?;
         let takeover = Takeover::from(taken_over);
         let datapath = Self {
             ebpf,

@@ -11,7 +11,7 @@ use tcpguard_common::address::Address;
 use super::{Observation, Policy};
 use crate::{
     kernel::Spread,
-    monitor::{PrefixReading, SourceReading},
+    monitor::{PORTS_OF_A_SCAN, PrefixReading, SourceReading},
     network::Network,
 };
 
@@ -24,8 +24,6 @@ const FEW: usize = 128;
 /// If this many of the heaviest sources of a prefix account for half of its handshakes, the sources are blocked instead
 /// of the prefix.
 const FEW_OF_A_PREFIX: usize = 16;
-/// A source that sends SYNs to this many ports is scanning.
-const PORTS_OF_A_SCAN: u32 = 32;
 /// The share of half-open handshakes that determines the kind of an attack.
 const PREDOMINANT: f64 = 0.6;
 /// Below this share of the threshold, half-open handshakes are too few to determine the kind.

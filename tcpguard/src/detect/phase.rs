@@ -32,6 +32,10 @@ impl Phase {
     }
 }
 
+/// How long a threshold must be exceeded before that is an attack. When many clients connect to an idle host at once,
+/// their handshakes are half open for the first round trip; from then on those that complete raise the threshold.
+const GRACE: Duration = Duration::from_millis(150);
+
 /// The state of one scope.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScopeState {
@@ -43,6 +47,9 @@ pub struct ScopeState {
     pub evidence: Vec<Evidence>,
     /// Since when all values have been low.
     below_since: Option<Duration>,
+    /// Since when a threshold has been exceeded, while calm.
+    #[serde(default)]
+    above_since: Option<Duration>,
     /// Half-open handshakes left over from the last attack, which do not start another one.
     forgiven: HalfOpenCounts,
     forgiven_until: Duration,
@@ -58,8 +65,11 @@ impl ScopeState {
         match self.phase {
             Phase::Calm => {
                 let evidence = values.exceeded();
-                if !evidence.is_empty() {
-                    next = Self { phase: Phase::Attack, since: Some(at), evidence, below_since: None, ..next };
+                if evidence.is_empty() {
+                    next.above_since = None;
+                } else if at.saturating_sub(*next.above_since.get_or_insert(at)) >= GRACE || values.are_urgent() {
+                    let (phase, since) = (Phase::Attack, Some(at));
+                    next = Self { phase, since, evidence, below_since: None, above_since: None, ..next };
                 }
             }
             Phase::Attack if values.are_below(limits.leave_ratio) => {

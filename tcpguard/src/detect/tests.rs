@@ -32,8 +32,14 @@ fn observation(at: f64, pressure: &Pressure) -> Observation<'_> {
     }
 }
 
+/// Judges an observation that has been the same for two ticks: longer than a first round trip may take.
+fn detect_lasting(policy: &Policy, observation: &Observation, state: &State) -> Judgement {
+    let before = Observation { at: observation.at.saturating_sub(Duration::from_millis(200)), ..*observation };
+    detect(policy, observation, &detect(policy, &before, state).state)
+}
+
 fn phase_after(readings: Readings) -> Phase {
-    detect(&policy(), &observation(1.0, &over(readings)), &State::default()).state.phase()
+    detect_lasting(&policy(), &observation(1.0, &over(readings)), &State::default()).state.phase()
 }
 
 #[test]
@@ -50,12 +56,43 @@ fn at_the_threshold_nothing_happens_and_at_one_more_it_does() {
     }
 }
 
+/// A host that has completed this many handshakes per second for a while.
+fn busy(completed: u64, readings: Readings) -> Readings {
+    Readings { completed_second: completed, completed_lifetime: completed * 65, ..readings }
+}
+
+#[test]
+fn handshakes_in_flight_and_abandoned_ones_are_no_evidence() {
+    // 5,000 connections per second at a round-trip time of 150 ms, and 20,000 of which 1 % are abandoned.
+    assert_eq!(phase_after(busy(5000, counts(750, 0, 750))), Phase::Calm);
+    assert_eq!(phase_after(busy(20_000, counts(13_600, 12_800, 14_200))), Phase::Calm);
+    // 10 forged SYNs per second beside 200 clients.
+    assert_eq!(phase_after(busy(200, counts(650, 630, 650))), Phase::Calm);
+    assert_eq!(phase_after(busy(200, counts(0, 0, 500 + 200 + 650))), Phase::Calm);
+    assert_eq!(phase_after(busy(200, counts(0, 0, 500 + 200 + 650 + 1))), Phase::Attack);
+    assert_eq!(phase_after(busy(200, counts(0, 400 + 650 + 1, 0))), Phase::Attack);
+}
+
+#[test]
+fn a_first_round_trip_is_waited_for() {
+    // 2,000 clients per second begin to connect at a round-trip time of 300 ms.
+    let begin = (0..20u64).map(|tick| {
+        let (begun, completed) = (200 * tick, (200 * tick).saturating_sub(600));
+        let in_flight = begun - completed;
+        Readings { completed_second: completed.min(2000), ..counts(in_flight, 0, in_flight) }
+    });
+    assert!(run(begin).iter().all(|phase| *phase == Phase::Calm));
+    let flood = run((0..5u64).map(|tick| counts(0, 0, 400 * tick)));
+    assert_eq!(flood, [Phase::Calm, Phase::Calm, Phase::Calm, Phase::Calm, Phase::Attack]);
+    assert_eq!(run([counts(0, 0, 4001)]), [Phase::Attack], "no handshakes in flight explain this many");
+}
+
 #[test]
 fn a_refused_threshold_of_0_is_exceeded_by_the_first() {
     let mut policy = policy();
     policy.host.max_refused = Some(0);
     let refused = Readings { refused: 1, refused_coming: 1, ..Readings::default() };
-    let after = detect(&policy, &observation(1.0, &over(refused)), &State::default()).state;
+    let after = detect_lasting(&policy, &observation(1.0, &over(refused)), &State::default()).state;
     assert_eq!(after.phase(), Phase::Attack);
     let after = detect(&policy, &observation(2.0, &over(Readings::default())), &after).state;
     assert_eq!(after.phase(), Phase::Recovering);
@@ -92,7 +129,7 @@ fn an_attack_that_is_dropped_completely_goes_on() {
     let phases = run(std::iter::repeat_n(counts(600, 0, 600), 5)
         .chain(std::iter::repeat_n(dropped, 300))
         .chain(std::iter::repeat_n(Readings::default(), 102)));
-    assert!(phases[..305].iter().all(|phase| *phase == Phase::Attack));
+    assert!(phases[2..305].iter().all(|phase| *phase == Phase::Attack));
     assert_eq!((phases[305], phases[406]), (Phase::Recovering, Phase::Calm));
 }
 
@@ -101,16 +138,16 @@ fn after_a_leave_the_same_again_is_another_attack() {
     let left_behind = Readings { half_open_coming: 0, ..counts(600, 0, 600) };
     let phases = run(std::iter::repeat_n(counts(600, 0, 600), 5)
         .chain(std::iter::repeat_n(left_behind, 150))
-        .chain(std::iter::repeat_n(counts(1101, 0, 1101), 1)));
-    assert_eq!(phases[154], Phase::Calm);
-    assert_eq!(phases[155], Phase::Attack);
+        .chain(std::iter::repeat_n(counts(1101, 0, 1101), 3)));
+    assert_eq!(phases[156], Phase::Calm);
+    assert_eq!(phases[157], Phase::Attack);
 }
 
 #[test]
 fn a_pause_shorter_than_hold_is_the_same_attack() {
     let policy = policy();
     let (flood, pause) = (over(counts(0, 0, 5000)), over(Readings { half_open_coming: 0, ..counts(0, 0, 5000) }));
-    let mut state = detect(&policy, &observation(0.0, &flood), &State::default()).state;
+    let mut state = detect_lasting(&policy, &observation(0.0, &flood), &State::default()).state;
     for tick in 1..95 {
         state = detect(&policy, &observation(f64::from(tick) / 10.0, &pause), &state).state;
     }
@@ -124,10 +161,10 @@ fn a_service_has_thresholds_of_its_own() {
     let mut policy = policy();
     policy.services = vec![(vec![443], Limits { max_half_open: 2000, ..policy.host.clone() })];
     let pressure = Pressure { services: vec![counts(0, 0, 1500)], ..over(counts(0, 0, 400)) };
-    let state = detect(&policy, &observation(0.0, &pressure), &State::default()).state;
+    let state = detect_lasting(&policy, &observation(0.0, &pressure), &State::default()).state;
     assert_eq!(state.phase(), Phase::Calm);
     let pressure = Pressure { services: vec![counts(0, 0, 2001)], ..over(counts(0, 0, 400)) };
-    let judgement = detect(&policy, &observation(0.1, &pressure), &state);
+    let judgement = detect_lasting(&policy, &observation(0.3, &pressure), &state);
     assert_eq!(judgement.state.host.phase, Phase::Calm);
     assert_eq!(judgement.state.services[0].phase, Phase::Attack);
     assert_eq!(judgement.changes[0].scope, Scope::Service(0));
@@ -147,7 +184,7 @@ fn source(last: u8, half_open: u64) -> SourceReading {
 fn judge(half_open: u64, sources: &[SourceReading], prefixes: &[PrefixReading]) -> Judgement {
     let pressure = over(counts(0, 0, half_open));
     let observation = Observation { sources, prefixes, ..observation(1.0, &pressure) };
-    detect(&policy(), &observation, &State::default())
+    detect_lasting(&policy(), &observation, &State::default())
 }
 
 #[test]

@@ -50,11 +50,14 @@ pub struct Evidence {
     pub value: u64,
     /// The threshold it exceeded.
     pub threshold: u64,
+    /// What the handshakes that complete add to the threshold, included in it.
+    #[serde(default)]
+    pub allowance: u64,
 }
 
 impl fmt::Display for Evidence {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { measure, value, threshold } = self;
+        let Self { measure, value, threshold, allowance } = self;
         let what = match measure {
             Measure::HalfOpenKernel => "handshakes half open in the kernel",
             Measure::HalfOpenDatapath => "handshakes half open by the datapath's count",
@@ -63,7 +66,11 @@ impl fmt::Display for Evidence {
             Measure::Refused => "connection requests refused in a second",
             Measure::Malformed => "malformed segments in a second",
         };
-        write!(formatter, "{value} {what} (threshold {threshold})")
+        write!(formatter, "{value} {what} (threshold {threshold}")?;
+        match allowance {
+            0 => formatter.write_str(")"),
+            _ => write!(formatter, ", {allowance} of it for handshakes that complete)"),
+        }
     }
 }
 
@@ -73,6 +80,32 @@ struct Value {
     standing: u64,
     coming: u64,
     threshold: u64,
+    /// Added to the threshold.
+    allowance: u64,
+}
+
+/// The share of a busy host's handshakes that may be abandoned without being evidence of an attack.
+const ABANDONED: f64 = 0.05;
+/// A value that exceeds this many times its threshold is evidence at once; see [`Values::are_urgent`].
+const URGENT: u64 = 8;
+
+/// What the handshakes that complete add to each threshold. Where nothing completes, all of it is 0.
+struct Allowances {
+    /// For half-open handshakes: those in flight at a round-trip time of up to a second (Little's law), and those that are
+    /// abandoned.
+    half_open: u64,
+    /// For handshakes whose SYN-ACK was retransmitted: those that are abandoned.
+    retried: u64,
+    /// For refused requests: clients whose cookies are under way.
+    refused: u64,
+}
+
+impl Allowances {
+    fn of(readings: &Readings) -> Self {
+        let abandoned = (readings.completed_lifetime as f64 * ABANDONED) as u64;
+        let in_flight = readings.completed_second;
+        Self { half_open: in_flight + abandoned, retried: abandoned, refused: in_flight }
+    }
 }
 
 /// The values of one tick.
@@ -81,33 +114,44 @@ pub(super) struct Values(Vec<Value>);
 impl Values {
     /// Returns the values of `readings`, less the half-open handshakes in `forgiven`.
     pub fn of(readings: &Readings, forgiven: &HalfOpenCounts, limits: &Limits) -> Self {
-        let half_open = |measure, count: u64, forgiven: u64, threshold| {
+        let allowances = Allowances::of(readings);
+        let half_open = |measure, count: u64, forgiven: u64, threshold, allowance| {
             let standing = count.saturating_sub(forgiven);
-            Value { measure, standing, coming: standing.min(readings.half_open_coming), threshold }
+            Value { measure, standing, coming: standing.min(readings.half_open_coming), threshold, allowance }
         };
         let counts = &readings.half_open;
+        let max = limits.max_half_open;
         let mut values = vec![
-            half_open(Measure::HalfOpenKernel, counts.kernel, forgiven.kernel, limits.max_half_open),
-            half_open(Measure::HalfOpenDatapath, counts.datapath, forgiven.datapath, limits.max_half_open),
+            half_open(Measure::HalfOpenKernel, counts.kernel, forgiven.kernel, max, allowances.half_open),
+            half_open(Measure::HalfOpenDatapath, counts.datapath, forgiven.datapath, max, allowances.half_open),
             Value {
                 measure: Measure::HalfOpenPrevented,
                 standing: 0,
                 coming: readings.half_open_prevented,
-                threshold: limits.max_half_open,
+                threshold: max,
+                allowance: allowances.half_open,
             },
-            half_open(Measure::Retried, counts.kernel_retried, forgiven.kernel_retried, limits.max_retried),
+            half_open(
+                Measure::Retried,
+                counts.kernel_retried,
+                forgiven.kernel_retried,
+                limits.max_retried,
+                allowances.retried,
+            ),
         ];
         values.extend(limits.max_refused.map(|threshold| Value {
             measure: Measure::Refused,
             standing: readings.refused,
             coming: readings.refused_coming,
             threshold,
+            allowance: allowances.refused,
         }));
         values.extend(limits.max_malformed.map(|threshold| Value {
             measure: Measure::Malformed,
             standing: readings.malformed,
             coming: readings.malformed_coming,
             threshold,
+            allowance: 0,
         }));
         Self(values)
     }
@@ -123,14 +167,31 @@ impl Values {
     }
 
     fn evidence(&self, of: impl Fn(&Value) -> u64) -> Vec<Evidence> {
-        let exceeded = self.0.iter().filter(|value| of(value) > value.threshold);
-        exceeded
-            .map(|value| Evidence { measure: value.measure, value: of(value), threshold: value.threshold })
-            .collect()
+        let exceeded = self.0.iter().filter(|value| of(value) > value.allowed());
+        let evidence = exceeded.map(|value| Evidence {
+            measure: value.measure,
+            value: of(value),
+            threshold: value.allowed(),
+            allowance: value.allowance,
+        });
+        evidence.collect()
+    }
+
+    /// Returns `true` if a value is so far above its threshold that the handshakes cannot just be in flight: there is no
+    /// need to wait for the first round trip.
+    pub fn are_urgent(&self) -> bool {
+        self.0.iter().any(|value| value.standing > URGENT * value.allowed().max(1))
     }
 
     /// Returns `true` if every incoming count is below `ratio` of its threshold.
     pub fn are_below(&self, ratio: f64) -> bool {
-        self.0.iter().all(|value| value.coming == 0 || (value.coming as f64) < ratio * value.threshold as f64)
+        self.0.iter().all(|value| value.coming == 0 || (value.coming as f64) < ratio * value.allowed() as f64)
+    }
+}
+
+impl Value {
+    /// Returns the threshold with the allowance.
+    const fn allowed(&self) -> u64 {
+        self.threshold + self.allowance
     }
 }

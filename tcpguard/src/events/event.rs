@@ -63,6 +63,10 @@ event_kinds! {
     ChallengeEnded => "challenge_ended",
     /// No cookies can be sent; first SYNs are dropped instead.
     ChallengeDegraded => "challenge_degraded",
+    /// A flood of ports without a listener began or ended. It is no attack, and blocks nobody.
+    ClosedPortsFlooded => "closed_ports_flooded",
+    /// A source sent SYNs to many ports. It is no attack, and blocks nobody.
+    PortScan => "port_scan",
     /// The configuration was reloaded.
     ConfigReloaded => "config_reloaded",
     /// The clock was set, or the host was suspended.

@@ -6,6 +6,8 @@ use serde::Serialize;
 
 const FILE: &str = "/proc/self/net/netstat";
 const SECTION: &str = "TcpExt:";
+const TCP_FILE: &str = "/proc/self/net/snmp";
+const COOKIES: &str = "/proc/sys/net/ipv4/tcp_syncookies";
 
 /// A selection of the counters, counted since the network namespace was created. A counter that the
 /// kernel does not have is 0.
@@ -25,12 +27,23 @@ pub struct TcpExt {
     pub syncookies_received: u64,
     /// Invalid SYN cookies received.
     pub syncookies_failed: u64,
+    /// The kernel answers every SYN with a cookie (`net.ipv4.tcp_syncookies` is 2). It then counts each as one whose
+    /// request queue was full.
+    #[serde(skip)]
+    pub sends_cookies_always: bool,
+    /// Resets sent.
+    #[serde(skip)]
+    pub resets_sent: u64,
 }
 
 impl TcpExt {
     pub(super) fn read() -> io::Result<Self> {
-        Self::parse(&std::fs::read_to_string(FILE)?)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{FILE} has no {SECTION} lines")))
+        let counters = Self::parse(&std::fs::read_to_string(FILE)?)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{FILE} has no {SECTION} lines")))?;
+        // A kernel without cookies has no such setting.
+        let setting = std::fs::read_to_string(COOKIES).unwrap_or_default();
+        let resets_sent = resets_sent(&std::fs::read_to_string(TCP_FILE)?).unwrap_or_default();
+        Ok(Self { sends_cookies_always: setting.trim() == "2", resets_sent, ..counters })
     }
 
     /// Parses the file, which has two lines per section: names, then values.
@@ -60,9 +73,24 @@ impl TcpExt {
     }
 }
 
+/// Returns `OutRsts` of `/proc/net/snmp`, which has the same format.
+fn resets_sent(text: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp:"));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let place = names.split_whitespace().position(|name| name == "OutRsts")?;
+    values.split_whitespace().nth(place)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn resets_are_found_by_their_name() {
+        let text = "Ip: Forwarding\nIp: 1\nTcp: RtoAlgorithm MaxConn OutRsts InCsumErrors\nTcp: 1 -1 77 0\n";
+        assert_eq!(resets_sent(text), Some(77));
+        assert_eq!(resets_sent("Tcp: Other\nTcp: 1\n"), None);
+    }
 
     #[test]
     fn names_and_values_are_paired() {

@@ -1,5 +1,6 @@
 //! Observation: ten times a second, the datapath's counters and the kernel's tables are combined into a [`Snapshot`].
 
+mod completions;
 mod half_open;
 mod ports;
 mod prefixes;
@@ -34,7 +35,7 @@ pub use prefixes::{PrefixReading, PrefixSnapshot};
 pub use pressure::{Pressure, Readings};
 pub use rates::Rates;
 pub use snapshot::Snapshot;
-pub use sources::{MAX_TOP_SOURCES, SourceOrder, SourceReading, TopSources};
+pub use sources::{MAX_TOP_SOURCES, PORTS_OF_A_SCAN, SourceOrder, SourceReading, TopSources};
 
 use half_open::HandshakeWindow;
 use ports::PortReader;
@@ -68,6 +69,8 @@ pub struct Monitor {
     last_drops: u64,
     /// A listener opened or closed since the last tick.
     listeners_changed: bool,
+    /// The kernel has listed its listeners.
+    knows_listeners: bool,
     half_open: Answer<Arc<HalfOpenTable>>,
     listeners: Answer<Vec<Listener>>,
     tcp_ext: Answer<TcpExt>,
@@ -91,6 +94,7 @@ impl Monitor {
             suspicion: suspicion(config),
             last_drops: 0,
             listeners_changed: false,
+            knows_listeners: false,
             prefixes: PrefixReader::new(maps.prefixes),
             counts: maps.counts,
             distinct: maps.distinct,
@@ -149,8 +153,8 @@ impl Monitor {
         let clock = WallClock::new(datapath.jiffies()?, datapath.ticks_per_second);
         let totals = self.counts.read()?;
         let period = datapath.clock.window_period(clock.jiffies());
-        self.sources.advance(period)?;
-        self.ask_kernel(clock.jiffies())?;
+        self.sources.advance(period, datapath.clock)?;
+        self.ask_kernel()?;
         if self.ticks.is_multiple_of(TICKS_PER_ESTIMATE) {
             self.last_distinct = self.distinct_per_second(datapath, clock.jiffies())?;
         }
@@ -172,10 +176,12 @@ impl Monitor {
             half_open,
             pressure,
             suspects,
+            scanning: self.sources.scanning().to_vec(),
             suspect_prefixes: self.prefixes.suspects().to_vec(),
             ports,
             prefixes: self.prefixes.top(),
             listeners: self.listeners.answer.clone(),
+            knows_listeners: self.knows_listeners,
             refused: self.tcp_ext.answer.listen_drops.saturating_sub(self.first_tcp_ext.listen_drops),
             tracked_sources: self.sources.tracked(),
             top_sources: self.sources.top(),
@@ -198,16 +204,18 @@ impl Monitor {
         Ok(self.distinct.estimate(last_period)? * periods_per_second)
     }
 
-    fn ask_kernel(&mut self, jiffies: u64) -> Result<(), DatapathError> {
+    fn ask_kernel(&mut self) -> Result<(), DatapathError> {
         self.half_open.note("half-open handshakes", self.kernel.half_open().map(Arc::new));
         self.tcp_ext.note("counters", self.kernel.tcp_ext());
         let drops = self.tcp_ext.answer.listen_drops;
         let is_refusing = drops != std::mem::replace(&mut self.last_drops, drops);
         let has_changed = std::mem::replace(&mut self.listeners_changed, false);
         if is_refusing || has_changed || self.ticks.is_multiple_of(TICKS_PER_LISTENER_LIST) {
-            self.listeners.note("listeners", self.kernel.listeners());
+            let listeners = self.kernel.listeners();
+            self.knows_listeners |= listeners.is_ok();
+            self.listeners.note("listeners", listeners);
             let open = self.listeners.answer.iter().map(|listener| listener.local.port()).collect();
-            self.listening.set(open, jiffies)?;
+            self.listening.set(open)?;
         }
         Ok(())
     }

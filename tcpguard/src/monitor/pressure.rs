@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tcpguard_common::abi::counters::{Cause, Counter};
 
-use super::{HalfOpenCounts, PortSnapshot, half_open::HandshakeWindow};
+use super::{HalfOpenCounts, PortSnapshot, completions::CompletionWindow, half_open::HandshakeWindow};
 use crate::{
     config::Service,
     datapath::maps::Totals,
@@ -48,6 +48,12 @@ pub struct Readings {
     pub malformed: u64,
     /// Malformed segments per second, at the current rate.
     pub malformed_coming: u64,
+    /// Handshakes completed in the last second: about as many are in flight at a round-trip time of a second.
+    #[serde(default)]
+    pub completed_second: u64,
+    /// Handshakes completed within the handshake lifetime: a few percent of as many are abandoned.
+    #[serde(default)]
+    pub completed_lifetime: u64,
 }
 
 /// The readings of the host and of the services.
@@ -79,7 +85,32 @@ pub(super) struct PressureMeter {
     by_service: Vec<(ScopeWindow, LeftOut)>,
     /// The counts of ports that are excluded from the host's account.
     left_out: LeftOut,
+    refused: Refused,
     slow: BTreeMap<u16, Instant>,
+}
+
+/// Requests that were refused for lack of resources, or would have been if the kernel had not answered them with a cookie.
+#[derive(Clone, Copy, Debug, Default)]
+struct Refused {
+    last: Option<TcpExt>,
+    /// Cookies sent because a request queue was full.
+    sent: u64,
+    /// Cookies returned: their clients were served.
+    returned: u64,
+}
+
+impl Refused {
+    /// Adds what the kernel counted since the last call, and returns the total.
+    fn add(&mut self, now: &TcpExt) -> u64 {
+        let last = self.last.replace(*now).unwrap_or(*now);
+        if !now.sends_cookies_always {
+            self.sent += now.request_queue_full_cookies.saturating_sub(last.request_queue_full_cookies);
+        }
+        self.returned =
+            (self.returned + now.syncookies_received.saturating_sub(last.syncookies_received)).min(self.sent);
+        // A full accept queue is the application's fault, not an attack, and is reported separately.
+        now.listen_drops.saturating_sub(now.listen_overflows) + self.sent - self.returned
+    }
 }
 
 /// Totals, which only grow.
@@ -90,6 +121,7 @@ struct Sums {
     /// Handshakes begun.
     begun: u64,
     ended: u64,
+    completed: u64,
     refused: u64,
     malformed: u64,
 }
@@ -97,6 +129,8 @@ struct Sums {
 #[derive(Default)]
 struct ScopeWindow {
     window: HandshakeWindow,
+    completions: CompletionWindow,
+    first: Option<Instant>,
     past: VecDeque<(Instant, Sums)>,
 }
 
@@ -114,6 +148,7 @@ impl PressureMeter {
             services,
             host: ScopeWindow::default(),
             left_out: LeftOut::default(),
+            refused: Refused::default(),
             slow: BTreeMap::new(),
         }
     }
@@ -162,8 +197,8 @@ impl PressureMeter {
             attempts: (totals.begun() + dropped_by_judgement).saturating_sub(left_out.attempts),
             begun: totals.begun().saturating_sub(left_out.begun),
             ended: totals.ended().saturating_sub(left_out.ended),
-            // A full accept queue is the application's fault, not an attack, and is reported separately.
-            refused: counts.tcp_ext.listen_drops.saturating_sub(counts.tcp_ext.listen_overflows),
+            completed: totals.get(Counter::Completed).saturating_sub(left_out.completed),
+            refused: self.refused.add(counts.tcp_ext),
             malformed: malformed(totals),
         };
         self.host.measure(sums, counts, |port| !is_left_out(port), now)
@@ -185,7 +220,9 @@ fn measure_service(
         sums.attempts += port.attempts();
         sums.begun += port.begun;
         sums.ended += port.ended;
+        sums.completed += port.completed;
     }
+    sums.completed = sums.completed.saturating_sub(left_out.sums.completed);
     sums.attempts = sums.attempts.saturating_sub(left_out.sums.attempts);
     sums.begun = sums.begun.saturating_sub(left_out.sums.begun);
     sums.ended = sums.ended.saturating_sub(left_out.sums.ended);
@@ -207,7 +244,10 @@ impl ScopeWindow {
             half_open.kernel += port.total as u64;
             half_open.kernel_retried += port.retried as u64;
         }
+        let at = now.duration_since(*self.first.get_or_insert(now));
         Readings {
+            completed_second: second.completed,
+            completed_lifetime: self.completions.count(sums.completed, second.completed, at),
             half_open,
             half_open_coming: (unanswered as u64).max(fresh(&counts.kernel.rows, is_ours)),
             half_open_prevented: prevented as u64,
@@ -227,6 +267,7 @@ impl ScopeWindow {
             attempts: sums.attempts.saturating_sub(before.attempts),
             begun: sums.begun.saturating_sub(before.begun),
             ended: sums.ended.saturating_sub(before.ended),
+            completed: sums.completed.saturating_sub(before.completed),
             refused: sums.refused.saturating_sub(before.refused),
             malformed: sums.malformed.saturating_sub(before.malformed),
         };
@@ -244,6 +285,7 @@ impl LeftOut {
                 self.sums.attempts += port.attempts().saturating_sub(before.attempts());
                 self.sums.begun += port.begun.saturating_sub(before.begun);
                 self.sums.ended += port.ended.saturating_sub(before.ended);
+                self.sums.completed += port.completed.saturating_sub(before.completed);
             }
         }
         self.has_begun = true;
@@ -304,6 +346,21 @@ mod tests {
         }
         let after = fixture.at(1600, &totals(1100, 0), &[]).host;
         assert_eq!((after.half_open.datapath, after.half_open_coming), (1100, 0));
+    }
+
+    #[test]
+    fn cookies_that_the_kernel_sends_for_a_full_queue_are_refused_requests() {
+        let mut refused = Refused::default();
+        let counters = |sent, returned, always| TcpExt {
+            request_queue_full_cookies: sent,
+            syncookies_received: returned,
+            sends_cookies_always: always,
+            ..TcpExt::default()
+        };
+        assert_eq!(refused.add(&counters(1000, 900, false)), 0, "before tcpguard started");
+        assert_eq!(refused.add(&counters(1700, 900, false)), 700);
+        assert_eq!(refused.add(&counters(1700, 1500, false)), 100, "their clients were served");
+        assert_eq!(refused.add(&counters(9700, 1500, true)), 100, "it sends them to everybody");
     }
 
     #[test]

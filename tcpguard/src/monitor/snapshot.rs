@@ -41,10 +41,14 @@ pub struct Snapshot {
     pub pressure: Pressure,
     /// Candidate offenders among the sources; empty while all counts are far below the thresholds.
     pub suspects: Vec<SourceReading>,
+    /// Sources that sent SYNs to many ports recently.
+    pub scanning: Vec<SourceReading>,
     /// Candidate offenders among the prefixes.
     pub suspect_prefixes: Vec<PrefixReading>,
     /// The kernel's TCP listeners.
     pub listeners: Vec<Listener>,
+    /// The kernel has listed its listeners at least once.
+    pub knows_listeners: bool,
     /// The number of entries in the source table.
     pub tracked_sources: u64,
     /// The top sources of each order.

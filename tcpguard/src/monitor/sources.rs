@@ -7,13 +7,17 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use tcpguard_common::{address::Address, tracking::source::SourceEntry};
+use tcpguard_common::{address::Address, clock::Clock, tracking::source::SourceEntry};
 
 use crate::datapath::{
     DatapathError, Progress,
     maps::{KnownSources, NewFilter, SourceMap, SourceScan},
 };
 
+/// A source that sends SYNs to this many ports within a period is scanning.
+pub const PORTS_OF_A_SCAN: u32 = 32;
+/// The number of scanning sources that one round over the table reports.
+const MAX_SCANNING: usize = 64;
 /// How many sources are kept for each order.
 pub const MAX_TOP_SOURCES: usize = 256;
 /// How many busy sources are remembered between rounds.
@@ -138,6 +142,7 @@ struct Round {
     entries: u64,
     leaders: [Leaders; SourceOrder::ALL.len()],
     over_limit: Vec<Address>,
+    scanning: Vec<SourceReading>,
 }
 
 /// The result of the last complete round.
@@ -147,6 +152,7 @@ struct FinishedRound {
     leaders: Vec<Address>,
     max_half_open: Vec<Address>,
     over_limit: Vec<Address>,
+    scanning: Vec<SourceReading>,
     /// The leaders and the sources that became busy since.
     top: Arc<TopSources>,
     is_top_stale: bool,
@@ -172,12 +178,15 @@ impl SourceWatch {
         self.limit = limit.into();
     }
 
-    /// Reads the next slice of the table; `period` is the current period of half-open windows.
-    pub fn advance(&mut self, period: u32) -> Result<(), DatapathError> {
+    /// Reads the next slice of the table; `period` is the current period of half-open windows by `clock`.
+    pub fn advance(&mut self, period: u32, clock: Clock) -> Result<(), DatapathError> {
         for _ in 0..BATCHES_PER_TICK {
             let (round, known, filter, limit) = (&mut self.round, &self.known, &mut self.filter, self.limit);
             let progress = self.scan.next(&self.sources, |source, entry| {
                 round.note(*source, entry, period, limit);
+                if period.wrapping_sub(clock.window_period(entry.last_seen)) <= 1 {
+                    round.note_scan(*source, entry, period);
+                }
                 if let Some(filter) = filter {
                     known.add(filter, *source);
                 }
@@ -198,13 +207,14 @@ impl SourceWatch {
         if self.rounds.is_multiple_of(ROUNDS_PER_REBUILD) {
             self.filter = Some(self.known.start()?);
         }
-        let Round { entries, leaders, over_limit } = round;
+        let Round { entries, leaders, over_limit, scanning } = round;
         let [by_syn, by_half_open, by_dropped] = leaders.map(Leaders::into_addresses);
         self.finished = FinishedRound {
             entries,
             leaders: [by_syn, by_half_open.clone(), by_dropped].concat(),
             max_half_open: by_half_open,
             over_limit,
+            scanning,
             is_top_stale: true,
             ..FinishedRound::default()
         };
@@ -236,6 +246,11 @@ impl SourceWatch {
         self.finished.is_top_stale = true;
     }
 
+    /// Returns the sources that sent SYNs to many ports recently.
+    pub fn scanning(&self) -> &[SourceReading] {
+        &self.finished.scanning
+    }
+
     pub const fn tracked(&self) -> u64 {
         self.finished.entries
     }
@@ -251,6 +266,12 @@ impl SourceWatch {
 }
 
 impl Round {
+    fn note_scan(&mut self, source: Address, entry: &SourceEntry, period: u32) {
+        if self.scanning.len() < MAX_SCANNING && entry.ports.estimate() >= PORTS_OF_A_SCAN {
+            self.scanning.push(SourceReading::of(source, entry, period));
+        }
+    }
+
     fn note(&mut self, source: Address, entry: &SourceEntry, period: u32, limit: u64) {
         self.entries += 1;
         if self.over_limit.len() < MAX_OVER_LIMIT && SourceOrder::HalfOpen.weight(entry, period) > limit {

@@ -26,6 +26,8 @@ pub(super) struct KernelMeasures {
     events: EventLog,
     /// Ports that advice was given for in this attack.
     advised: BTreeSet<u16>,
+    /// This attack has done harm.
+    was_harmed: bool,
 }
 
 impl KernelMeasures {
@@ -42,7 +44,7 @@ impl KernelMeasures {
                 None
             }
         };
-        Self { settings, tune_backlog: config.kernel.tune_backlog, events, advised: BTreeSet::new() }
+        Self { settings, tune_backlog: config.kernel.tune_backlog, events, advised: BTreeSet::new(), was_harmed: false }
     }
 
     /// Applies a changed configuration.
@@ -67,10 +69,12 @@ impl KernelMeasures {
         reporter::restored(&self.events, settings.restore());
     }
 
-    /// Sets the kernel settings to what an attack and challenges require.
+    /// Sets the kernel settings to what an attack that does harm, and challenges, require.
+    #[expect(clippy::too_many_arguments, reason = "what several parts of the response want of the kernel")]
     pub fn apply(
         &mut self,
         judgement: &Judgement,
+        is_harmed: bool,
         advice: &[BacklogAdvice],
         level: u8,
         for_cookies: Vec<(&'static str, u64)>,
@@ -78,11 +82,12 @@ impl KernelMeasures {
         report: &mut Reporter,
     ) {
         let is_calm = judgement.state.phase() == Phase::Calm;
+        self.was_harmed = !is_calm && (self.was_harmed || is_harmed);
         if is_calm {
             self.advised.clear();
         }
         let Some(settings) = &self.settings else { return };
-        let mut wanted = if is_calm { BTreeMap::new() } else { self.classic_defences(settings, advice) };
+        let mut wanted = if self.was_harmed { self.classic_defences(settings, advice) } else { BTreeMap::new() };
         if level == 0 {
             wanted.into_iter().for_each(|(name, value)| report.would_set(name, value));
             wanted = BTreeMap::new();

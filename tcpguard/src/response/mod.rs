@@ -4,19 +4,25 @@
 //! | --- | --- |
 //! | `blocking`, `blocks` | blocking offenders; how long a block lasts |
 //! | [`challenge`] | challenging SYNs where blocks do not help |
+//! | `closed_ports` | floods of ports without a listener |
 //! | `kernel_measures`, `kernel_settings` | kernel settings during an attack, and the journal that restores them |
+//! | `harm` | whether an attack does harm, which measures wait for |
 //! | `backlog_advice` | advice for backlogs that are too small |
 //! | `payload` | SYNs with data |
+//! | `scans` | reporting port scans |
 //! | `reporter` | reporting all of it as events |
 
 mod backlog_advice;
 mod blocking;
 mod blocks;
 pub mod challenge;
+mod closed_ports;
+mod harm;
 mod kernel_measures;
 mod kernel_settings;
 mod payload;
 mod reporter;
+mod scans;
 #[cfg(test)]
 mod simulation;
 
@@ -45,12 +51,14 @@ pub use backlog_advice::BacklogAdvice;
 use blocking::Blocker;
 pub use blocks::Block;
 use challenge::{ChallengeStatus, Challenger};
+use closed_ports::ClosedPorts;
 use kernel_measures::KernelMeasures;
 pub use kernel_settings::{
     COOKIES_SETTING, ChangedSetting, KernelSettings, Restored, SettingError, SettingOutcome, TIMESTAMPS_SETTING,
 };
 use payload::PayloadControl;
 use reporter::Reporter;
+use scans::Scans;
 
 /// The measures in force.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +91,10 @@ pub struct Enforcer {
     services: Vec<Service>,
     blocker: Blocker,
     challenger: Challenger,
+    closed_ports: ClosedPorts,
+    scans: Scans,
+    /// The kernel has listed its listeners.
+    knows_listeners: bool,
     kernel: KernelMeasures,
     payload: PayloadControl,
     lists: Lists,
@@ -113,6 +125,9 @@ impl Enforcer {
             services: config.services.clone(),
             blocker: Blocker::new(config, lists.clone(), events.clone(), store),
             challenger: Challenger::new(config, challenges, events.clone(), datapath, cookies_until),
+            closed_ports: ClosedPorts::new(events.clone()),
+            scans: Scans::new(events.clone()),
+            knows_listeners: false,
             kernel,
             payload: PayloadControl::new(payload, config.services.clone()),
             lists,
@@ -159,9 +174,20 @@ impl Enforcer {
         self.challenger.choose(judgement, snapshot, datapath, at);
         let for_cookies = self.challenger.wanted_settings(self.kernel.settings(), snapshot.clock.jiffies());
         let cookies_until = self.challenger.cookies_until();
-        self.kernel.apply(judgement, &advice, self.level, for_cookies, cookies_until, &mut self.report);
+        self.kernel.apply(
+            judgement,
+            harm::is_done(snapshot),
+            &advice,
+            self.level,
+            for_cookies,
+            cookies_until,
+            &mut self.report,
+        );
         let challenge = self.challenger.apply(snapshot, datapath, self.kernel.settings(), knows_local, at);
 
+        self.knows_listeners = snapshot.knows_listeners;
+        self.closed_ports.apply(snapshot, self.level, at);
+        self.scans.report(&snapshot.scanning, at);
         self.payload.apply(judgement, self.kernel.settings());
         self.blocker.block_all(&judgement.offenders, snapshot, datapath, &mut self.report, at);
 
@@ -179,6 +205,8 @@ impl Enforcer {
         set(self.level == 2, flag::DROP);
         set(self.payload.drops(), flag::DROP_PAYLOAD);
         set(knows_local, flag::LOCAL_KNOWN);
+        set(self.knows_listeners, flag::LISTENERS_KNOWN);
+        set(self.closed_ports.are_limited(), flag::LIMIT_CLOSED);
         self.lists.added_to(Lease {
             valid_until,
             flags,

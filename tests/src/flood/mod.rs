@@ -83,6 +83,8 @@ pub struct FloodSpec {
     pub tags: Vec<u16>,
     /// Length of the TCP payload, in bytes.
     pub payload: usize,
+    /// TTL or hop limit.
+    pub time_to_live: u8,
     /// Sequence number of the first connection; ignored for random sources.
     pub sequence: u32,
 }
@@ -99,6 +101,7 @@ impl FloodSpec {
             ip_options: Vec::new(),
             tags: Vec::new(),
             payload: 0,
+            time_to_live: 64,
             sequence: 5_000_000,
         }
     }
@@ -117,6 +120,7 @@ impl FloodSpec {
         frame.ip_options.clone_from(&self.ip_options);
         frame.tags.clone_from(&self.tags);
         frame.payload = vec![0x55; self.payload];
+        frame.time_to_live = self.time_to_live;
         frame
     }
 

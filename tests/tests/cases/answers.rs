@@ -21,6 +21,7 @@ use tcpguard_common::{
     tracking::bucket::Rate,
 };
 
+const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 const PORT: u16 = 443;
@@ -307,14 +308,23 @@ fn who_must_not_be_answered_is_not() -> Result<()> {
         ("a port without a listener", syn("198.18.1.1", "198.18.0.1", 444)),
         ("another host", syn("198.18.1.1", "198.18.0.7", PORT)),
         ("a link-local address", syn("fe80::2", "fe80::1", PORT)),
-        ("from multicast", syn("224.0.0.1", "198.18.0.1", PORT)),
-        ("from the loopback", syn("127.0.0.1", "198.18.0.1", PORT)),
-        ("from nowhere", syn("::", "2001:db8::1", PORT)),
-        ("from itself", syn("198.18.0.1", "198.18.0.1", PORT)),
     ] {
         let frame = frame.build().bytes;
         let (verdict, same) = answer(&guard, &frame)?;
         ensure!(verdict == XDP_PASS && same == frame, "{name}: the frame was changed or the verdict is {verdict}");
+    }
+    for (name, source, server) in [
+        ("from multicast", "224.0.0.1", "198.18.0.1"),
+        ("from the loopback", "127.0.0.1", "198.18.0.1"),
+        ("from a reserved address", "240.0.0.1", "198.18.0.1"),
+        ("from 0.0.0.0/8", "0.1.2.3", "198.18.0.1"),
+        ("from nowhere", "::", "2001:db8::1"),
+        ("from the IPv6 loopback", "::1", "2001:db8::1"),
+        ("from IPv6 multicast", "ff02::1", "2001:db8::1"),
+        ("from itself", "198.18.0.1", "198.18.0.1"),
+    ] {
+        let (verdict, _) = answer(&guard, &syn(source, server, PORT).build().bytes)?;
+        ensure!(verdict == XDP_DROP, "{name}: the verdict is {verdict}");
     }
     // A listener for IPv4 only, and one for a single address.
     let frame = |text: &str| if text.contains(':') { "2001:db8:1::1" } else { "198.18.1.1" };

@@ -46,7 +46,7 @@ impl Fixture {
         fixture.daemon.stats_when("the port is challenged", |stats| challenged_by(stats) == Some("cookie"))?;
         drop(fixture.connect()?);
         fixture.daemon.stats_when("the port is guarded", |stats| {
-            stats.measures.challenge.ports.first().is_some_and(|port| port.guarded)
+            stats.measures.challenge.ports.iter().any(|port| port.port == PORT && port.guarded)
         })?;
         Ok(fixture)
     }
@@ -75,7 +75,7 @@ impl Fixture {
 }
 
 fn challenged_by(stats: &Stats) -> Option<&str> {
-    stats.measures.challenge.ports.first().map(|port| port.method.as_str())
+    stats.measures.challenge.ports.iter().find(|port| port.port == PORT).map(|port| port.method.as_str())
 }
 
 #[test]
@@ -113,7 +113,9 @@ fn a_cookie_for_another_port_makes_no_connection() -> Result<()> {
     let fixture = Fixture::new()?;
     let other = server::listen(&fixture.lab.server, SERVER_IPV4.into(), 444)?;
     other.set_nonblocking(true).context("cannot make the listener non-blocking")?;
-    fixture.daemon.stats_when("both ports are challenged", |stats| stats.measures.challenge.ports.len() == 2)?;
+    fixture.daemon.stats_when("both ports are challenged", |stats| {
+        [PORT, 444].iter().all(|port| stats.measures.challenge.ports.iter().any(|challenged| challenged.port == *port))
+    })?;
     let syn = linux_syn(address("198.18.20.1"), SERVER_IPV4.into(), PORT);
     let answer = fixture.wire.ask(&syn)?;
     fixture.wire.send(&Frame { destination_port: 444, ..completion(&syn, &answer) })?;

@@ -233,33 +233,34 @@ fn a_stopped_daemon_lets_everything_pass_and_goes_on_when_continued() -> Result<
     let scene = Scene::new("[limits]\nheartbeat_timeout = \"1s\"")?;
     let process = Pid::from_raw(i32::try_from(scene.daemon.id())?);
     // The number of resets from the closed port shows how many SYNs passed.
-    let answers = || -> Result<u64> {
+    // Segments that reached the kernel.
+    let received = || -> Result<u64> {
         let text = scene
             .lab
             .server
             .within(|| std::fs::read_to_string("/proc/thread-self/net/snmp").context("cannot read the counters"))?;
         let values = text.lines().filter_map(|line| line.strip_prefix("Tcp: ")).nth(1).context("no TCP counters")?;
-        values.split_whitespace().nth(13).and_then(|value| value.parse().ok()).context("no OutRsts")
+        values.split_whitespace().nth(9).and_then(|value| value.parse().ok()).context("no InSegs")
     };
     let mut flood = scene.flood(&FloodSpec::one_source(9))?;
     flood.during(20_000, || {
         eventually("the source is blocked", || scene.blocked(), |blocked| blocked.contains("198.18.1.1"))?;
-        let before = answers()?;
+        let before = received()?;
         thread::sleep(Duration::from_millis(500));
-        ensure!(answers()? - before < 100, "{} SYNs passed although the source is blocked", answers()? - before);
+        ensure!(received()? - before < 100, "{} SYNs passed although the source is blocked", received()? - before);
 
         kill(process, Signal::SIGSTOP).context("cannot stop the daemon")?;
         thread::sleep(Duration::from_millis(1300));
-        let before = answers()?;
+        let before = received()?;
         thread::sleep(Duration::from_millis(500));
-        let passed = answers()? - before;
+        let passed = received()? - before;
         kill(process, Signal::SIGCONT).context("cannot continue the daemon")?;
         ensure!(passed > 2000, "only {passed} SYNs passed although the lease had expired");
 
         thread::sleep(Duration::from_millis(500));
-        let before = answers()?;
+        let before = received()?;
         thread::sleep(Duration::from_millis(500));
-        ensure!(answers()? - before < 100, "{} SYNs passed after the daemon was continued", answers()? - before);
+        ensure!(received()? - before < 100, "{} SYNs passed after the daemon was continued", received()? - before);
         Ok(())
     })
 }

@@ -131,8 +131,9 @@ impl Fixture {
         // A client's handshake, and a flood that is an attack and whose sources are blocked. The handshake may fail,
         // since the daemon may be exiting.
         Client::new(&self.lab).connect((SERVER_IPV4, 80).into()).ok();
+        // Every port is challenged, so that sources get an entry late.
         for _ in 0..3 {
-            flood.send(40)?;
+            flood.send(600)?;
         }
         let is_blocked = || Ok(said(setup, &["lists", "--json"])?.contains("198.18.1.1"));
         if !until(process, &is_blocked)? {

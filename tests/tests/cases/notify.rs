@@ -52,7 +52,7 @@ fn receiver(lab: &Lab, statuses: &'static [&'static str]) -> Result<Receiver<Val
 }
 
 fn attack(lab: &Lab) -> Result<()> {
-    let spec = FloodSpec::syn(Sources::InTurn("198.18.66.1".parse()?, 20), 80);
+    let spec = FloodSpec::syn(Sources::InTurn("198.18.66.1".parse()?, 20), 9);
     Flood::new(lab, &spec)?.send_at(5000, Duration::from_secs(1)).map(drop)
 }
 

@@ -6,10 +6,10 @@ use anyhow::{Context, Result, ensure};
 use lab::{
     Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, Stats, eventually, finish,
     neighbour::program_on,
-    network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE},
+    network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE, SERVER_IPV4},
     oracle, said,
     scene::WEB,
-    server::Nginx,
+    server::{Nginx, listen},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -104,6 +104,9 @@ fn a_signal_does_it_too_for_services_lists_and_notifications() -> Result<()> {
     let (list, told) = (setup.file("deny.txt"), setup.file("told"));
     std::fs::write(&list, "198.51.100.0/24\n")?;
     let mut daemon = setup.config(&config("[[service]]\nports = [80]\nmax_half_open = 5000")).start()?;
+    let _listener = listen(&lab.server, SERVER_IPV4.into(), 443)?;
+    // Only the datapath counts handshakes: the kernel keeps none that it answers with cookies.
+    lab.server.sysctl("net.ipv4.tcp_syncookies", "2")?;
     let mut flood = Flood::new(&lab, &FloodSpec::one_source(443))?;
     flood.send(20)?;
     daemon.stats_when("the SYNs are counted", |stats| stats.totals.syn == 20)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aya::maps::{Array, MapData};
 use tcpguard_common::{
     abi::{
-        listening::{LISTENING, closed_at},
+        listening::{CLOSED, LISTENING},
         local_addresses,
         names::map,
     },
@@ -47,25 +47,24 @@ impl LocalAddresses {
 /// corrects what it cannot see.
 pub struct ListeningPorts {
     map: Array<MapData, u64>,
-    ticks_per_second: u64,
     open: BTreeSet<u16>,
 }
 
 impl ListeningPorts {
-    pub(super) const fn new(map: Array<MapData, u64>, ticks_per_second: u32) -> Self {
-        Self { map, ticks_per_second: ticks_per_second as u64, open: BTreeSet::new() }
+    pub(super) const fn new(map: Array<MapData, u64>) -> Self {
+        Self { map, open: BTreeSet::new() }
     }
 
-    /// Sets the ports that have a listener at datapath time `jiffies`.
+    /// Sets the ports that have a listener.
     ///
     /// # Errors
     /// Returns an error if the map cannot be read or written.
-    pub fn set(&mut self, open: BTreeSet<u16>, jiffies: u64) -> Result<(), DatapathError> {
+    pub fn set(&mut self, open: BTreeSet<u16>) -> Result<(), DatapathError> {
         for port in &open {
             self.change(*port, |state| state != LISTENING, LISTENING)?;
         }
         for port in self.open.difference(&open).copied().collect::<Vec<_>>() {
-            self.change(port, |state| state == LISTENING, closed_at(jiffies, self.ticks_per_second))?;
+            self.change(port, |state| state == LISTENING, CLOSED)?;
         }
         self.open = open;
         Ok(())

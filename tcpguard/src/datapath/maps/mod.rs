@@ -81,7 +81,6 @@ impl Maps {
         ebpf: &mut Ebpf,
         hash_key: u64,
         filter_blocks: u32,
-        ticks_per_second: u32,
         options: &DatapathOptions,
     ) -> Result<Self, DatapathError> {
         let live = LiveState::of(ebpf, hash_key, options)?;
@@ -94,7 +93,7 @@ impl Maps {
                 prefixes: PrefixMap::new(take(ebpf, map::PREFIXES)?),
                 ports: PortMap::new(take(ebpf, map::SYN_BY_PORT)?, take(ebpf, map::HANDSHAKES_BY_PORT)?),
                 distinct: DistinctMap::new(take(ebpf, map::DISTINCT)?),
-                listening: ListeningPorts::new(take(ebpf, map::LISTENING)?, ticks_per_second),
+                listening: ListeningPorts::new(take(ebpf, map::LISTENING)?),
             },
             guarded: GuardedInterfaceMap::new(take(ebpf, map::GUARDED_INTERFACES)?),
             events: EventRing::new(take(ebpf, map::EVENTS)?)?,

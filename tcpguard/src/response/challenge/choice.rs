@@ -10,6 +10,7 @@ use crate::{
     config::Service,
     detect::{Kind, Phase, Scope, State},
     monitor::PortSnapshot,
+    response::harm::{is_costly, is_queue_filling},
     time::HANDSHAKE_LIFETIME,
 };
 
@@ -68,10 +69,12 @@ impl Choice {
             return;
         }
         let all: f64 = rates.values().map(|rate| rate.asked).sum();
+        let filling: BTreeSet<u16> = ports.iter().filter(|port| is_queue_filling(port)).map(|port| port.port).collect();
         for (port, rate) in rates.iter().filter(|(port, _)| open.contains(port)) {
             let scope = scope_of(services, *port);
             let is_pressed = rate.asked >= MIN_PRESSURE && rate.asked >= PRESSED_SHARE * all;
             if is_pressed
+                && (filling.contains(port) || is_costly(rate.asked))
                 && phase_of(state, scope) == Phase::Attack
                 && is_beyond_blocks(state, scope, rate, max_half_open(scope), at)
             {

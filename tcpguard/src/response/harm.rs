@@ -1,0 +1,25 @@
+//! Whether an attack does harm. Measures have a price for clients (a cookie may cost them window scaling, a lower number of
+//! retries their connection), so they wait until more is at stake than a threshold exceeded by a trickle.
+
+use crate::monitor::{PortSnapshot, Snapshot};
+
+/// A queue is about to overflow when this share of the backlog is half open.
+const FULL_SHARE: f64 = 0.5;
+/// From this many unanswered SYNs per second on, their processing costs the kernel noticeable CPU time.
+const COSTLY_RATE: f64 = 1000.0;
+
+/// Returns `true` if the queue of a port's listeners is about to overflow.
+pub(super) fn is_queue_filling(port: &PortSnapshot) -> bool {
+    port.backlog > 0 && port.half_open as f64 >= FULL_SHARE * port.backlog as f64
+}
+
+/// Returns `true` if this many SYNs per second cost noticeable CPU time.
+pub(super) fn is_costly(unanswered_per_second: f64) -> bool {
+    unanswered_per_second >= COSTLY_RATE
+}
+
+/// Returns `true` if the queue of some port is about to overflow, or the SYNs cost noticeable CPU time.
+pub(super) fn is_done(snapshot: &Snapshot) -> bool {
+    let unanswered = snapshot.rates.syn - snapshot.rates.completed;
+    snapshot.ports.iter().any(is_queue_filling) || is_costly(unanswered)
+}

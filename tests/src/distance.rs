@@ -1,0 +1,238 @@
+//! A client at a distance: a network namespace whose packets take half a round trip to reach the cable, and as long back.
+//! The kernel of the lab machine has no netem, so a thread delays them.
+//!
+//! The namespace's only interface is a TUN device. The thread reads its packets, keeps each for half a round trip, and
+//! sends it as a frame at the client's end of the cable; frames for the namespace's addresses go the other way.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, ErrorKind, Read, Write},
+    net::Ipv4Addr,
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::{
+    addresses::{CLIENT_MAC, SERVER_INTERFACE, SERVER_MAC},
+    namespace::Namespace,
+    network::Lab,
+    wire::packet_socket,
+};
+
+const DEVICE: &str = "far";
+const ETHERNET_HEADER: usize = 14;
+/// The largest packet that either side hands over: merged segments are larger than the MTU.
+const MAX_PACKET: usize = 65_536 + ETHERNET_HEADER;
+/// The TTL of packets that arrive from a distance: each hop lowers it.
+const HOPS: u8 = 11;
+
+/// The path between a client and the server.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Path {
+    /// Round-trip time.
+    pub round_trip: Duration,
+    /// One packet in this many is lost, in each direction; 0 for none.
+    pub loss_one_in: u64,
+    /// One packet in this many arrives a quarter of a round trip late, after packets sent later; 0 for none.
+    pub late_one_in: u64,
+}
+
+impl Path {
+    /// A path with this round-trip time in milliseconds, without loss.
+    pub const fn milliseconds(round_trip: u64) -> Self {
+        Self { round_trip: Duration::from_millis(round_trip), loss_one_in: 0, late_one_in: 0 }
+    }
+}
+
+/// A client's namespace at a distance, until this value is dropped.
+pub struct FarClient {
+    /// The namespace of the client.
+    pub namespace: Namespace,
+    is_over: Arc<AtomicBool>,
+    relay: Option<JoinHandle<Result<()>>>,
+    resets: Arc<AtomicU64>,
+}
+
+impl FarClient {
+    /// Creates a namespace with these addresses, none of which may belong to the lab's client.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel lacks TUN or a step fails.
+    pub fn new(lab: &Lab, addresses: &[Ipv4Addr], path: Path) -> Result<Self> {
+        let namespace = Namespace::new()?;
+        let device = namespace.within(tun)?;
+        namespace.ip(&format!("link set {DEVICE} up"))?;
+        for address in addresses {
+            namespace.ip(&format!("addr add {address}/32 dev {DEVICE}"))?;
+        }
+        namespace.ip(&format!("route add default dev {DEVICE}"))?;
+        // Frames that the server leaves to the hardware to complete never become complete on this path.
+        let mut ethtool = lab.server.command("ethtool");
+        let status = ethtool.args(["-K", SERVER_INTERFACE, "tx", "off"]).stdout(std::process::Stdio::null()).status();
+        ensure!(status.context("cannot run ethtool (Debian package: ethtool)")?.success(), "ethtool failed");
+        let cable = packet_socket(&lab.client)?;
+        let (is_over, resets) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let relay = Relay {
+            path,
+            addresses: addresses.to_vec(),
+            device,
+            cable: File::from(cable),
+            random: 0x2545_f491_4f6c_dd1d,
+            resets: Arc::clone(&resets),
+        };
+        let ending = Arc::clone(&is_over);
+        let relay = std::thread::spawn(move || relay.run(&ending));
+        Ok(Self { namespace, is_over, relay: Some(relay), resets })
+    }
+
+    /// Returns the number of resets that the client's host has sent.
+    pub fn resets(&self) -> u64 {
+        self.resets.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for FarClient {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(Ok(Err(error))) = self.relay.take().map(JoinHandle::join) {
+            eprintln!("the path to a far client failed: {error:#}");
+        }
+    }
+}
+
+/// Opens a TUN device without packet information, in the current namespace.
+fn tun() -> Result<File> {
+    let device = File::options().read(true).write(true).open("/dev/net/tun").context("cannot open /dev/net/tun")?;
+    // SAFETY: all-zero bytes are a valid request.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(DEVICE.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: the request has the type that this ioctl expects.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    ensure!(result == 0, "cannot create a TUN device: {}", io::Error::last_os_error());
+    // SAFETY: the descriptor is open and duplicated; both are closed once.
+    let duplicate = unsafe { OwnedFd::from_raw_fd(libc::dup(device.as_raw_fd())) };
+    drop(device);
+    let flags = nix::fcntl::OFlag::O_NONBLOCK;
+    nix::fcntl::fcntl(&duplicate, nix::fcntl::FcntlArg::F_SETFL(flags)).context("cannot set O_NONBLOCK")?;
+    Ok(File::from(duplicate))
+}
+
+struct Relay {
+    path: Path,
+    addresses: Vec<Ipv4Addr>,
+    device: File,
+    cable: File,
+    random: u64,
+    resets: Arc<AtomicU64>,
+}
+
+/// Packets under way in one direction, in the order in which they arrive.
+type UnderWay = VecDeque<(Instant, Vec<u8>)>;
+
+impl Relay {
+    fn run(mut self, is_over: &AtomicBool) -> Result<()> {
+        let (mut there, mut back) = (UnderWay::new(), UnderWay::new());
+        let mut buffer = vec![0; MAX_PACKET];
+        while !is_over.load(Ordering::Relaxed) {
+            let next = [&there, &back].into_iter().filter_map(|packets| Some(packets.front()?.0)).min();
+            let wait = next.map_or(Duration::from_millis(20), |due| due.saturating_duration_since(Instant::now()));
+            let wait = PollTimeout::try_from(wait.min(Duration::from_millis(20)).as_millis() as i32);
+            let mut ready = [
+                PollFd::new(self.device.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.cable.as_fd(), PollFlags::POLLIN),
+            ];
+            poll(&mut ready, wait.unwrap_or(PollTimeout::ZERO)).context("cannot wait for packets")?;
+            while let Some(length) = read(&mut self.device, &mut buffer)? {
+                self.depart(&mut there, to_cable(&buffer[..length], &self.resets));
+            }
+            while let Some(length) = read(&mut self.cable, &mut buffer)? {
+                if let Some(packet) = self.to_client(&buffer[..length]) {
+                    self.depart(&mut back, packet);
+                }
+            }
+            arrive(&mut there, &mut self.cable);
+            arrive(&mut back, &mut self.device);
+        }
+        Ok(())
+    }
+
+    /// Sends a packet on its way, unless it is lost.
+    fn depart(&mut self, packets: &mut UnderWay, packet: Vec<u8>) {
+        if self.is_one_in(self.path.loss_one_in) {
+            return;
+        }
+        let mut due = Instant::now() + self.path.round_trip / 2;
+        if self.is_one_in(self.path.late_one_in) {
+            due += self.path.round_trip / 4;
+        }
+        let place = packets.iter().rposition(|(other, _)| *other <= due).map_or(0, |place| place + 1);
+        packets.insert(place, (due, packet));
+    }
+
+    fn is_one_in(&mut self, count: u64) -> bool {
+        // xorshift64
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        count != 0 && self.random.is_multiple_of(count)
+    }
+
+    /// Returns the packet in a frame for one of the client's addresses.
+    fn to_client(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        let destination: [u8; 4] = frame.get(30..34)?.try_into().ok()?;
+        let is_ours = frame[..6] == CLIENT_MAC
+            && frame[12..14] == [0x08, 0x00]
+            && self.addresses.contains(&Ipv4Addr::from(destination));
+        is_ours.then(|| frame[ETHERNET_HEADER..].to_vec())
+    }
+}
+
+/// Returns the frame of a packet that has passed [`HOPS`] routers.
+fn to_cable(packet: &[u8], resets: &AtomicU64) -> Vec<u8> {
+    const TIME_TO_LIVE: usize = ETHERNET_HEADER + 8;
+    const CHECKSUM: usize = ETHERNET_HEADER + 10;
+    let mut frame = [&SERVER_MAC[..], &CLIENT_MAC, &[0x08, 0x00], packet].concat();
+    if packet.len() >= 20 && packet[0] >> 4 == 4 {
+        frame[TIME_TO_LIVE] = frame[TIME_TO_LIVE].saturating_sub(HOPS);
+        frame[CHECKSUM..CHECKSUM + 2].fill(0);
+        let header = ETHERNET_HEADER..ETHERNET_HEADER + usize::from(packet[0] & 0x0f) * 4;
+        let checksum = !crate::frame::fold(crate::frame::sum(&frame[header.clone()]));
+        frame[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
+        let flags = frame.get(header.end + 13).copied().unwrap_or_default();
+        resets.fetch_add(u64::from(packet[9] == 6 && flags & crate::frame::RST != 0), Ordering::Relaxed);
+    }
+    frame
+}
+
+fn arrive(packets: &mut UnderWay, to: &mut File) {
+    let now = Instant::now();
+    while packets.front().is_some_and(|(due, _)| *due <= now) {
+        if let Some((_, packet)) = packets.pop_front() {
+            // A packet that a full queue refuses is lost, as on any path.
+            to.write(&packet).ok();
+        }
+    }
+}
+
+/// Reads one packet, or `None` if there is none now.
+fn read(file: &mut File, buffer: &mut [u8]) -> Result<Option<usize>> {
+    match file.read(buffer) {
+        Ok(length) => Ok(Some(length)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        // The cable was unplugged, or is down.
+        Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => Ok(None),
+        Err(error) => Err(error).context("cannot read a packet"),
+    }
+}
