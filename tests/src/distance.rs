@@ -221,7 +221,7 @@ fn arrive(packets: &mut UnderWay, to: &mut File) {
     while packets.front().is_some_and(|(due, _)| *due <= now) {
         if let Some((_, packet)) = packets.pop_front() {
             // A packet that a full queue refuses is lost, as on any path.
-            to.write(&packet).ok();
+            to.write_all(&packet).ok();
         }
     }
 }

@@ -352,8 +352,8 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 }
 
 fn send(cable: &mut File, frame: &[u8]) -> Result<()> {
-    match cable.write(frame) {
-        Ok(_) => Ok(()),
+    match cable.write_all(frame) {
+        Ok(()) => Ok(()),
         // A full queue loses the frame, as on any path.
         Err(error) if error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS) => Ok(()),
         Err(error) => Err(error).context("cannot send a frame"),

@@ -7,7 +7,7 @@ use std::{
     process::{Child, Stdio},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
 };
@@ -156,7 +156,9 @@ impl Aborting {
                 socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("no socket")?;
             setsockopt(&socket, sockopt::ReuseAddr, &true)?;
             bind(socket.as_raw_fd(), &SockaddrStorage::from(address)).context("cannot bind the port")?;
-            nix::sys::socket::listen(&socket, Backlog::new(backlog)?).context("cannot listen")?;
+            // SAFETY: a call without pointers. nix permits no backlog above 4096.
+            let result = unsafe { libc::listen(socket.as_raw_fd(), backlog) };
+            ensure!(result == 0, "cannot listen: {}", std::io::Error::last_os_error());
             Ok(TcpListener::from(socket))
         })?;
         let accepting = listener.try_clone().context("cannot duplicate the listener")?;

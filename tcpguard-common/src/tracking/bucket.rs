@@ -18,6 +18,10 @@ pub struct Rate {
     reserved: u32,
 }
 
+/// A retransmitted SYN of a blocked source takes as much from the bucket as this many others: a forger may send every SYN
+/// twice, at a client's interval.
+const REPEAT_COST: u64 = 16;
+
 impl Rate {
     /// All fields zero: no rate is set.
     pub const NONE: Self = Self { per_jiffy: 0, per_syn: 0, most: 0, reserved: 0 };
@@ -54,6 +58,19 @@ impl Rate {
         true
     }
 
+    /// Takes the parts of [`REPEAT_COST`] SYNs from `tokens`, or all of a full bucket that holds fewer; returns false if
+    /// there are too few.
+    #[inline(always)]
+    pub const fn take_for_repeat(&self, tokens: &mut u32) -> bool {
+        let cost = self.per_syn as u64 * REPEAT_COST;
+        let cost = if cost < self.most as u64 { cost as u32 } else { self.most };
+        if *tokens < cost {
+            return false;
+        }
+        *tokens -= cost;
+        true
+    }
+
     /// Returns the parts of one SYN to `tokens`.
     #[inline(always)]
     pub const fn give_back(&self, tokens: &mut u32) {
@@ -67,6 +84,16 @@ mod tests {
     use super::*;
 
     const HZ: u32 = 250;
+
+    #[test]
+    fn a_retransmit_costs_more_but_never_more_than_a_full_bucket() {
+        let rate = Rate::new(100, HZ);
+        let mut tokens = rate.most;
+        assert_eq!((0..10).filter(|_| rate.take_for_repeat(&mut tokens)).count(), 6);
+        let slow = Rate::new(2, HZ);
+        let mut tokens = slow.most;
+        assert!(slow.take_for_repeat(&mut tokens) && !slow.take_for_repeat(&mut tokens));
+    }
 
     #[test]
     fn a_second_brings_as_many_as_the_rate_says() {

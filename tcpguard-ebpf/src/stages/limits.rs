@@ -55,8 +55,9 @@ pub fn source_limits(entry: &mut SourceEntry, syn: &Syn, standing: Standing) -> 
     if !first_syn::is_repeat(syn) {
         return drop(entry, syn, reason).map(|()| Arrival::Unchecked);
     }
-    // Retransmits are limited as well: a forger may send every SYN twice.
-    let is_within_limit = rate.is_none_or(|rate| rate.take(&mut entry.tokens));
+    // Retransmits of a blocked source are limited. Above its rate limit alone they are not: its other SYNs leave no tokens.
+    let is_within_limit =
+        matches!(reason, DropReason::RateLimit) || rate.is_none_or(|rate| rate.take_for_repeat(&mut entry.tokens));
     Ok(if is_within_limit { Arrival::Repeat } else { Arrival::RepeatAboveLimit })
 }
 

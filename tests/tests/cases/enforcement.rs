@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lab::{Flood, FloodSpec, Lab, Scene, Setup, Sources, Stats, eventually, server};
+use lab::{Flood, FloodSpec, Lab, Scene, Setup, Sources, Stats, eventually, machine_lock::lock_machine, server};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -141,33 +141,44 @@ fn a_service_has_a_threshold_of_its_own() -> Result<()> {
 
 #[test]
 fn the_first_drop_comes_within_300_ms() -> Result<()> {
-    let mut times = Vec::new();
-    for _ in 0..20 {
-        let lab = Lab::new()?;
-        let daemon = Setup::new(&lab)?.start()?;
-        let mut flood = Flood::new(&lab, &FloodSpec::one_source(9))?;
-        for _ in 0..10 {
-            flood.send(50)?;
-        }
-        flood.send(1)?;
-        let exceeded = seconds_now();
-        // Single SYNs, below the rate limit: the first one dropped shows that the block is in force.
-        let first_drop = loop {
-            flood.send(1)?;
-            let events = daemon.json("/events")?;
-            let found = events.as_array().into_iter().flatten().find(|event| event["kind"] == "first_drop").cloned();
-            if let Some(event) = found {
-                break seconds(&event["time"]);
-            }
-            ensure!(seconds_now() - exceeded < 5.0, "nothing was dropped: {:?}", daemon.stats()?.attack);
-        };
-        times.push(first_drop.context("the event has no time")? - exceeded);
-    }
+    const LABS: usize = 4;
+    const ROUNDS: usize = 5;
+    let _machine = lock_machine()?;
+    // The labs mostly wait for their daemons to start.
+    let times = thread::scope(|scope| {
+        let labs: Vec<_> =
+            (0..LABS).map(|_| scope.spawn(|| (0..ROUNDS).map(|_| first_drop()).collect::<Result<Vec<_>>>())).collect();
+        let of_labs = labs.into_iter().map(|lab| lab.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        of_labs.collect::<Result<Vec<_>>>()
+    })?;
+    let mut times = times.concat();
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
     println!("time from exceeding the threshold to the first drop: median {median:.3} s, {times:.3?}");
-    ensure!(median <= 0.3, "the median is {median} s: {times:?}");
+    ensure!(times.len() == LABS * ROUNDS && median <= 0.3, "the median is {median} s: {times:?}");
     Ok(())
+}
+
+/// Returns the seconds from the SYN that exceeds the threshold to the first that is dropped.
+fn first_drop() -> Result<f64> {
+    let lab = Lab::new()?;
+    let daemon = Setup::new(&lab)?.start()?;
+    let mut flood = Flood::new(&lab, &FloodSpec::one_source(9))?;
+    for _ in 0..10 {
+        flood.send(50)?;
+    }
+    flood.send(1)?;
+    let exceeded = seconds_now();
+    // Single SYNs, below the rate limit: the first one dropped shows that the block is in force.
+    loop {
+        flood.send(1)?;
+        let events = daemon.json("/events")?;
+        let found = events.as_array().into_iter().flatten().find(|event| event["kind"] == "first_drop").cloned();
+        if let Some(event) = found {
+            return Ok(seconds(&event["time"]).context("the event has no time")? - exceeded);
+        }
+        ensure!(seconds_now() - exceeded < 5.0, "nothing was dropped: {:?}", daemon.stats()?.attack);
+    }
 }
 
 /// Returns the current time in seconds since 1970.

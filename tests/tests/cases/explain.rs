@@ -99,8 +99,9 @@ fn explanations_know_what_is_remembered() -> Result<()> {
     guard.maps.rules.set(address("198.18.2.0")?, 96 + 24, Rule { denied_until: FOREVER, ..Rule::default() })?;
     guard.maps.rules.set(address("198.18.2.7")?, 128, Rule { is_allowed: 1, ..Rule::default() })?;
     guard.maps.rules.set(address("198.18.3.0")?, 96 + 24, Rule { blocked_until: FOREVER, ..Rule::default() })?;
+    let beyond = frame("198.18.4.1", 80)?;
     for port in 0..2500 {
-        guard.datapath.test_run(&Frame { source_port: 1000 + port, ..frame("198.18.4.1", 80)? }.build().bytes)?;
+        guard.datapath.test_run(&Frame { source_port: 1000 + port, ..beyond.clone() }.build().bytes)?;
     }
     let nobody = |_: IpAddr| Vec::new();
     let mut explainer = Explainer::new(&guard.maps.live, &nobody)?;
@@ -122,6 +123,8 @@ fn explanations_know_what_is_remembered() -> Result<()> {
         ),
         ("let in", frame("198.18.5.3", 80)?, Stage::Account),
     ] {
+        // The source stays above its limit: a token is left after each second.
+        guard.datapath.test_run(&Frame { source_port: 999, ..beyond.clone() }.build().bytes)?;
         let frame = frame.build().bytes;
         let explained = explainer.explain(&frame)?;
         let (verdict, counted) = run(&guard, &frame)?;
