@@ -101,6 +101,14 @@ impl Address {
         u32::from_ne_bytes([a, b, c, d])
     }
 
+    /// Returns the 16-bit fields of the address in an IP header; those that an IPv4 header does not have are 0.
+    #[inline(always)]
+    pub const fn fields_on_wire(self) -> [Be16; 8] {
+        let [a, b, c, d, e, f, high, low] = self.fields();
+        const NONE: Be16 = Be16::new(0);
+        if self.is_ipv4() { [NONE, NONE, NONE, NONE, NONE, NONE, high, low] } else { [a, b, c, d, e, f, high, low] }
+    }
+
     /// Returns the address as four words in network byte order.
     #[inline(always)]
     pub const fn quarters(self) -> [u32; 4] {

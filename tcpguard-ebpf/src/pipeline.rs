@@ -30,7 +30,7 @@ fn frame(context: &Context) -> Result<Verdict, Verdict> {
             Ok(Verdict::passed(kind))
         }
         kind @ SegmentKind::Rst => {
-            accounting::reset(&segment);
+            accounting::reset(context, &segment);
             stages::stray_filter(context, &segment, kind)?;
             Ok(Verdict::passed(kind))
         }

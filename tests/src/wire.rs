@@ -51,7 +51,15 @@ impl Wire {
     /// # Errors
     /// Returns an error if the kernel rejects it.
     pub fn send(&self, frame: &Frame) -> Result<()> {
-        nix::unistd::write(&self.socket, &frame.build().bytes).map(drop).context("cannot send the frame")
+        self.send_bytes(&frame.build().bytes)
+    }
+
+    /// Sends a frame that [`Frame`] does not build, such as one with a wrong checksum.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel rejects it.
+    pub fn send_bytes(&self, bytes: &[u8]) -> Result<()> {
+        nix::unistd::write(&self.socket, bytes).map(drop).context("cannot send the frame")
     }
 
     /// Waits for the response to `frame`, matched by addresses and ports.

@@ -85,7 +85,7 @@ mod tests {
                 include_str!("../address.rs"),
                 include_str!("../clock.rs"),
             ],
-            0xe26d_d351_2ea4_fdb6,
+            0x9b3e_90b8_460a_09de,
         ),
         (map::KNOWN_SOURCES, 1, &[include_str!("../tracking/filter.rs")], 0x8bd4_4917_0b38_c975),
         (

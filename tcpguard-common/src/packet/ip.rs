@@ -100,6 +100,21 @@ pub(super) fn at(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Option<D
     Some(Datagram { source, destination, service: 0, time_to_live: 0, ip_offset: offset, tcp_offset: 0, tcp_length: 0 })
 }
 
+/// Returns the number of bytes from `tcp_offset` to the end of the packet whose IP header, at `offset`, has been parsed
+/// before.
+#[inline(always)]
+pub(super) fn payload_length(bytes: &(impl PacketBytes + ?Sized), offset: usize, tcp_offset: usize) -> Option<u16> {
+    let version: Be16 = bytes.read(offset)?;
+    let headers = tcp_offset.checked_sub(offset)? as u16;
+    if version.get() >> 12 == 4 {
+        let length: Be16 = bytes.read(offset + offset_of!(Ipv4Header, total_length))?;
+        length.get().checked_sub(headers)
+    } else {
+        let length: Be16 = bytes.read(offset + offset_of!(Ipv6Header, payload_length))?;
+        length.get().checked_sub(headers.checked_sub(size_of::<Ipv6Header>() as u16)?)
+    }
+}
+
 #[inline(always)]
 fn parse_ipv4(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Datagram, Unread> {
     let header: Ipv4Header = bytes.read(offset).ok_or(Unread::Truncated)?;

@@ -4,6 +4,7 @@
 //! and by frames in the datapath, so that the code tested here is the code that runs in the kernel.
 
 mod ethernet;
+pub mod integrity;
 mod ip;
 mod tcp;
 

@@ -24,12 +24,13 @@ use tcpguard_common::{
     },
     address::Address,
     atomic,
-    packet::Segment,
+    packet::{Segment, integrity},
     tracking::{bucket::Rate, handshake::Begun, source::SourceEntry},
 };
 
 use crate::{
     events,
+    frame::Frame,
     hook::{Context, RawContext},
     kernel::handshake::Handshake,
     lease::{self, Lease},
@@ -157,10 +158,14 @@ pub fn block(source: Source, until: u64) -> bool {
 /// Counts a reset for its source. The source's half-open count is lowered only if the reset ends a handshake that is
 /// half open.
 #[inline(always)]
-pub fn reset(segment: &Segment) {
+pub fn reset(context: &Context, segment: &Segment) {
     let source = Source::new(segment.source);
     let Some(entry) = sources::find_known(source) else { return };
     atomic::add_u32(&mut entry.resets, 1);
+    if is_intact(context.as_ptr().cast(), segment.place()) == 0 {
+        // The kernel discards it.
+        return;
+    }
     let now = Now::read();
     if let Some(begun) = handshakes::reset(source, segment, now.window_period()) {
         entry.half_open.close(begun.period);
@@ -168,6 +173,14 @@ pub fn reset(segment: &Segment) {
         ports::count_reset(segment.destination_port);
         counters::add(Counter::HandshakesReset);
     }
+}
+
+/// Returns 0 unless the segment carries no data and has the right checksum. It is a global function, which the verifier
+/// checks on its own.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn is_intact(context: *mut RawContext, place: u64) -> u32 {
+    integrity::is_intact(&Frame::of(&Context::new(context)), place).into()
 }
 
 /// Counts a handshake that the kernel completed in any namespace of this host. Returns whether it was counted.

@@ -74,9 +74,7 @@ fn of_unproven(syn: &Syn) -> Challenge {
     let flags = active_flags(port, syn);
     if flags & port_flag::COOKIE != 0 && listeners::takes_cookies(port, syn.segment) {
         Challenge::Cookie
-    } else if flags & port_flag::RETRANSMIT != 0
-        && (!syn.lease.has(flag::LOCAL_KNOWN) || listeners::has_listener(port, syn.segment))
-    {
+    } else if flags & port_flag::RETRANSMIT != 0 {
         // Where the host's addresses are not known, SYNs for other hosts are delayed as well: they are retransmitted too.
         Challenge::Retransmit
     } else {

@@ -57,6 +57,13 @@ pub fn filter(context: &Context, segment: &Segment, kind: SegmentKind) -> Result
     let is_reset = u32::from(matches!(kind, SegmentKind::Rst));
     match classify(context.as_ptr().cast(), segment.place(), is_reset, now.jiffies, connection) {
         PASSES => Ok(()),
+        COOKIE => {
+            // With a wrong checksum it makes no connection, and is no evidence that cookies come back for nothing.
+            if accounting::is_intact(context.as_ptr().cast(), segment.place()) != 0 {
+                accounting::cookie_returned(segment.destination_port, segment.source.is_ipv4());
+            }
+            Ok(())
+        }
         CONNECTED => {
             remember(connection, now);
             Ok(())
@@ -90,6 +97,7 @@ const PASSES: u32 = 0;
 const STRAY: u32 = 1;
 const SPENT: u32 = 2;
 const CONNECTED: u32 = 3;
+const COOKIE: u32 = 4;
 
 /// Classifies a segment as one of the constants above. It is a global function, which the verifier checks on its own.
 #[inline(never)]
@@ -125,8 +133,7 @@ fn returned(connection: u64, segment: &Segment, now: Now) -> u32 {
     match returned_cookie::note(connection, segment, now) {
         Returned::First => {
             accounting::counters::add(Counter::CookiesReturned);
-            accounting::cookie_returned(segment.destination_port, segment.source.is_ipv4());
-            PASSES
+            COOKIE
         }
         Returned::Again => PASSES,
         Returned::Spent => SPENT,

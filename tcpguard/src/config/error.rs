@@ -32,6 +32,21 @@ pub enum ConfigError {
     },
 }
 
+/// The values of Windows' `SynAttackProtect`, and the keys that correspond to them.
+const WINDOWS_VALUES: [(&str, &str); 4] = [
+    ("SynAttackProtect", "syn_attack_protect"),
+    ("TcpMaxHalfOpen", "max_half_open in [thresholds]"),
+    ("TcpMaxHalfOpenRetried", "max_half_open_retried in [thresholds]"),
+    ("TcpMaxPortsExhausted", "max_ports_exhausted in [thresholds]"),
+];
+
+/// Returns which key to use if `message` is about one of Windows' names.
+fn windows_hint(message: &str) -> Option<String> {
+    let is_about = |name: &str| message.to_lowercase().contains(&format!("unknown field `{}`", name.to_lowercase()));
+    let (name, key) = WINDOWS_VALUES.into_iter().find(|(name, _)| is_about(name))?;
+    Some(format!("; for Windows' {name} set {key}"))
+}
+
 /// An invalid value.
 pub(super) struct Problem {
     pub message: String,
@@ -49,7 +64,8 @@ impl ConfigError {
     pub(super) fn syntax(file: &str, text: &str, error: &toml::de::Error) -> Self {
         let start = error.span().map_or(0, |span| span.start);
         let message = error.message().trim().replace('\n', "; ");
-        Self::located(file, text, start, message)
+        let hint = windows_hint(&message).unwrap_or_default();
+        Self::located(file, text, start, message + &hint)
     }
 
     fn located(file: &str, text: &str, position: usize, message: String) -> Self {

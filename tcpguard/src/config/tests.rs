@@ -120,3 +120,16 @@ fn whom_to_tell_must_make_sense() {
         assert!(refused(text).contains(word), "{text}: {}", refused(text));
     }
 }
+
+#[test]
+fn the_names_of_windows_lead_to_the_right_key() {
+    for (text, key) in [
+        ("SynAttackProtect = 2", "syn_attack_protect"),
+        ("TcpMaxHalfOpen = 500", "max_half_open in [thresholds]"),
+        ("[thresholds]\nTcpMaxHalfOpenRetried = 400", "max_half_open_retried in [thresholds]"),
+        ("[thresholds]\ntcpmaxportsexhausted = 5", "max_ports_exhausted in [thresholds]"),
+    ] {
+        let error = Config::parse(text, "tcpguard.toml").expect_err("no such key").to_string();
+        assert!(error.ends_with(&format!("set {key}")), "{error}");
+    }
+}

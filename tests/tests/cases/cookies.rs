@@ -7,7 +7,8 @@ use std::{
     collections::BTreeMap,
     io::{Read, Write},
     net::{IpAddr, TcpListener, TcpStream},
-    time::Duration,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -16,7 +17,7 @@ use lab::{
     frame::{ACK, FIN, Frame, PSH, RST},
     network::SERVER_IPV4,
     server,
-    wire::{Wire, completion, linux_syn},
+    wire::{Answer, Wire, completion, linux_syn},
 };
 
 const PORT: u16 = 443;
@@ -63,13 +64,13 @@ impl Fixture {
 
     /// Accepts all connections, after a delay for segments under way, and returns their number.
     fn accept_all(&self) -> usize {
-        std::thread::sleep(Duration::from_millis(200));
+        sleep(Duration::from_millis(200));
         std::iter::from_fn(|| self.listener.accept().ok()).count()
     }
 
     fn drops(&self) -> Result<BTreeMap<String, u64>> {
         // The daemon reads the counters with each tick.
-        std::thread::sleep(Duration::from_millis(250));
+        sleep(Duration::from_millis(250));
         Ok(self.daemon.stats()?.drops)
     }
 }
@@ -133,7 +134,7 @@ fn a_replayed_segment_makes_no_second_connection() -> Result<()> {
     // Make sure that the connection is gone: the server may have reset it when it was dropped; otherwise the client
     // does.
     fixture.wire.send(&Frame { flags: RST, tcp_options: Vec::new(), ..right.clone() })?;
-    std::thread::sleep(Duration::from_millis(200));
+    sleep(Duration::from_millis(200));
     let before = fixture.drops()?;
     for _ in 0..3 {
         fixture.wire.send(&right)?;
@@ -174,5 +175,43 @@ fn guessed_cookies_make_no_connection() -> Result<()> {
     let spec = FloodSpec { flags: ACK, tcp_options: Vec::new(), ..FloodSpec::syn(Sources::RANDOM_IPV4, PORT) };
     Flood::new(&fixture.lab, &spec)?.send_at(100_000, Duration::from_secs(5))?;
     ensure!(fixture.accept_all() == 0, "a guessed cookie made a connection");
+    Ok(())
+}
+
+#[test]
+fn cookies_with_wrong_checksums_do_not_end_the_challenge() -> Result<()> {
+    let fixture = Fixture::new()?;
+    for source in 1..=12 {
+        let syn = linux_syn(address(&format!("198.18.20.{source}")), SERVER_IPV4.into(), PORT);
+        let answer = fixture.wire.ask(&syn)?;
+        let mut frame = completion(&syn, &answer).build();
+        frame.bytes[frame.tcp + 16] ^= 0x55;
+        fixture.wire.send_bytes(&frame.bytes)?;
+    }
+    let sent = Instant::now();
+    while sent.elapsed() < Duration::from_millis(2500) {
+        let stats = fixture.daemon.stats()?;
+        ensure!(challenged_by(&stats) == Some("cookie"), "{:?}", stats.measures.challenge);
+        sleep(Duration::from_millis(50));
+    }
+    ensure!(fixture.accept_all() == 0, "a segment with a wrong checksum made a connection");
+    Ok(())
+}
+
+#[test]
+fn cookies_that_lead_to_nothing_do_not_end_the_challenge_altogether() -> Result<()> {
+    let fixture = Fixture::new()?;
+    for source in 1..=12 {
+        let syn = linux_syn(address(&format!("198.18.20.{source}")), SERVER_IPV4.into(), PORT);
+        let answer = fixture.wire.ask(&syn)?;
+        // The kernel reads the options from the timestamp that the client returns: it discards what it did not send.
+        fixture.wire.send(&completion(&syn, &Answer { timestamp: !answer.timestamp, ..answer }))?;
+    }
+    let sent = Instant::now();
+    while sent.elapsed() < Duration::from_millis(2500) {
+        let stats = fixture.daemon.stats()?;
+        ensure!(challenged_by(&stats).is_some(), "{:?}", stats.measures.challenge);
+        sleep(Duration::from_millis(50));
+    }
     Ok(())
 }

@@ -41,7 +41,11 @@ impl Announcer {
         self.has_failed = false;
         for (port, reason) in &status.left_alone {
             if self.left_alone.get(port) != Some(reason) {
-                let message = format!("port {port} is not challenged, and falls back to limits and blocks: {reason}");
+                let instead = match status.ports.iter().any(|challenged| challenged.port == *port) {
+                    true => "is no longer challenged with cookies, and first SYNs are dropped instead",
+                    false => "is not challenged, and falls back to limits and blocks",
+                };
+                let message = format!("port {port} {instead}: {reason}");
                 self.events.record(Note::new(EventKind::ChallengeEnded, message).about(port));
             }
         }

@@ -275,12 +275,20 @@ impl Challenger {
         at: Duration,
     ) -> Result<Option<PortChallenge>, DatapathError> {
         let since = self.choice.chosen().get(&port).copied();
-        if let Some(reason) = self.reason_to_leave_alone(port) {
+        if let Some(reason) = self.watchdog.is_served_elsewhere(port) {
             if since.is_some() {
-                status.left_alone.insert(port, reason);
+                status.left_alone.insert(port, reason.to_owned());
             }
             return Ok(None);
         }
+        // Cookies lead to nothing here. That may be an attacker's doing: first SYNs are dropped instead.
+        let without_cookies = self.reason_for_no_cookies_at(port);
+        if let Some(reason) = &without_cookies
+            && since.is_some()
+        {
+            status.left_alone.insert(port, reason.clone());
+        }
+        let can_send = can_send && without_cookies.is_none();
         let changes = self.maps.listener_changes(port)?;
         let by_cookie = can_send
             && !port_terms.is_bound_to_interface
@@ -288,6 +296,7 @@ impl Challenger {
         let mut terms = PortChallenge { changes, ..port_terms.terms };
         if let Some(reason) = self.leave_family_alone(port, &mut terms) {
             status.left_alone.insert(port, reason);
+            terms.flags |= if since.is_some() { port_flag::RETRANSMIT } else { 0 };
         }
         if since.is_some() {
             let waits = can_send && !port_terms.is_bound_to_interface && !by_cookie;
@@ -315,14 +324,20 @@ impl Challenger {
         Ok(terms.has(ACTIVE).then_some(terms))
     }
 
-    /// Returns why a port must not be challenged over either address family.
-    fn reason_to_leave_alone(&self, port: u16) -> Option<String> {
+    /// Returns why a port must not be challenged with cookies over either address family.
+    fn reason_for_no_cookies_at(&self, port: u16) -> Option<String> {
         let [ipv4, ipv6] = Family::ALL.map(|family| self.watchdog.left_alone(port, family));
-        let both = ipv4.filter(|_| ipv6.is_some()).map(str::to_owned);
-        both.or_else(|| self.watchdog.is_served_elsewhere(port).map(str::to_owned))
+        ipv4.filter(|_| ipv6.is_some()).map(str::to_owned)
     }
 
-    /// Removes an address family that must not be challenged from the port's parameters, and returns the reason.
+    /// Returns why a port must not be challenged with cookies at all.
+    fn reason_to_leave_alone(&self, port: u16) -> Option<String> {
+        let elsewhere = || self.watchdog.is_served_elsewhere(port).map(str::to_owned);
+        self.reason_for_no_cookies_at(port).or_else(elsewhere)
+    }
+
+    /// Removes an address family that must not be challenged with cookies from the port's parameters, and returns the
+    /// reason.
     fn leave_family_alone(&self, port: u16, terms: &mut PortChallenge) -> Option<String> {
         let (family, any) = [(Family::Ipv4, port_flag::ANY_IPV4), (Family::Ipv6, port_flag::ANY_IPV6)]
             .into_iter()
