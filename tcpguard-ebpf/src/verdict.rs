@@ -20,7 +20,7 @@ impl Verdict {
     pub const SYN_REPEATED: Self = Self::pass(Counter::SynRepeated);
     /// A SYN for another host.
     pub const SYN_FORWARDED: Self = Self::pass(Counter::SynForwarded);
-    /// A SYN to a port whose listener closed recently.
+    /// A SYN to a port without a listener.
     pub const SYN_CLOSED: Self = Self::pass(Counter::SynClosed);
 
     /// A frame without a TCP segment that can be parsed.

@@ -87,6 +87,8 @@ pub enum Cause {
     Judgement,
     /// The segment belongs to no connection.
     Stray,
+    /// The SYN is for a port without a listener, which is no evidence of anything.
+    Closed,
 }
 
 macro_rules! table {
@@ -279,7 +281,7 @@ table! {
             counters DropDenied WouldDenied, true Operator [Lists],
             because "its network is on the deny list";
         ClosedPort closed_port "The first SYN of a connection to a port without a listener, while such ports are flooded; its retransmit passes.",
-            counters DropClosedPort WouldClosedPort, true Judgement [Destination],
+            counters DropClosedPort WouldClosedPort, true Closed [Destination],
             because "ports without a listener are flooded, and this is the first SYN of the connection: its retransmit passes";
         Blocked blocked "The first SYN of a connection from a blocked source; its retransmit passes.",
             counters DropBlocked WouldBlocked, true Judgement [Block],

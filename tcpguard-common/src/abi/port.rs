@@ -18,7 +18,7 @@ pub struct PortSyns {
     /// All SYNs.
     pub syn: u64,
     /// The subset of `syn` that began no handshake to be judged: retransmitted, dropped, forwarded, or for a
-    /// port that is temporarily closed.
+    /// port without a listener.
     pub not_begun: u64,
     /// The subset of `not_begun` that was dropped by judgement ([`crate::abi::counters::Cause::Judgement`]).
     pub restrained: u64,

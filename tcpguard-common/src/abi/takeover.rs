@@ -85,7 +85,7 @@ mod tests {
                 include_str!("../address.rs"),
                 include_str!("../clock.rs"),
             ],
-            0x9b3e_90b8_460a_09de,
+            0x8a7c_ac1b_f08a_b056,
         ),
         (map::KNOWN_SOURCES, 1, &[include_str!("../tracking/filter.rs")], 0x8bd4_4917_0b38_c975),
         (
@@ -113,7 +113,7 @@ mod tests {
             map::HANDSHAKES,
             2,
             &[include_str!("../tracking/handshake.rs"), include_str!("../clock.rs")],
-            0xf070_1ba1_5f00_052e,
+            0xfc4c_418b_af8d_439c,
         ),
         (map::FIRST_SYNS, 2, &[include_str!("../challenge/first_syn.rs")], 0x1379_900b_2900_8725),
         (

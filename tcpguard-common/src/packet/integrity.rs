@@ -12,29 +12,48 @@ use crate::{
 /// Words of the longest TCP header: fifteen 32-bit words.
 const MAX_WORDS: usize = 30;
 
-/// Returns whether the segment at a place returned by [`Segment::place`] carries no data and has the right checksum.
+/// The checksum is wrong, or the segment carries data and was not checked.
+pub const WRONG: u32 = 0;
+/// The checksum field holds the sum of the pseudo-header, as in segments of this host's containers and virtual machines,
+/// whose checksum is left to the hardware. A remote host may send such a segment as well, which the kernel discards.
+pub const INCOMPLETE: u32 = 1;
+/// The checksum is right.
+pub const RIGHT: u32 = 2;
+
+/// Returns one of the constants above for the segment at a place returned by [`Segment::place`].
 #[inline(always)]
-pub fn is_intact(bytes: &(impl PacketBytes + ?Sized), place: u64) -> bool {
-    check(bytes, place).unwrap_or(false)
+pub fn integrity(bytes: &(impl PacketBytes + ?Sized), place: u64) -> u32 {
+    check(bytes, place).unwrap_or(WRONG)
 }
 
 #[inline(always)]
-fn check(bytes: &(impl PacketBytes + ?Sized), place: u64) -> Option<bool> {
+fn check(bytes: &(impl PacketBytes + ?Sized), place: u64) -> Option<u32> {
+    /// The word of a TCP header that holds the checksum.
+    const CHECKSUM: usize = 8;
+
     let segment = Segment::at(bytes, place)?;
     let (tcp_offset, length) = tcp_at(place);
     if ip::payload_length(bytes, segment.ip_offset, tcp_offset)? as usize != length {
-        return Some(false);
+        return Some(WRONG);
     }
     let pseudo_header = [Be16::new(ip::TCP.into()), Be16::new(length as u16)];
-    let mut total =
+    let pseudo_sum =
         sum(&segment.source.fields_on_wire()) + sum(&segment.destination.fields_on_wire()) + sum(&pseudo_header);
+    let (mut total, mut field) = (pseudo_sum, 0);
     for index in 0..MAX_WORDS {
         if 2 * index < length {
-            total += bytes.read::<Be16>(tcp_offset + 2 * index)?.raw() as u32;
+            let word = bytes.read::<Be16>(tcp_offset + 2 * index)?.raw();
+            total += word as u32;
+            if index == CHECKSUM {
+                field = word;
+            }
         }
     }
+    if field == !checksum(pseudo_sum).raw() {
+        return Some(INCOMPLETE);
+    }
     // A sum that includes the right checksum has no complement.
-    Some(checksum(total).raw() == 0)
+    Some(if checksum(total).raw() == 0 { RIGHT } else { WRONG })
 }
 
 #[cfg(test)]
@@ -72,7 +91,7 @@ mod tests {
     }
 
     fn is_right(frame: &[u8]) -> bool {
-        is_intact(frame, parse(frame).expect("a segment").place())
+        integrity(frame, parse(frame).expect("a segment").place()) == RIGHT
     }
 
     #[test]
@@ -86,6 +105,18 @@ mod tests {
                 assert!(!is_right(&wrong), "{source}: byte {place}");
             }
             assert!(!is_right(&reset(source, destination, b"data")), "it is not checked");
+            let mut incomplete = frame.clone();
+            let tcp = frame.len() - 20;
+            incomplete[tcp..].fill(0);
+            incomplete[tcp + 12] = 0x50;
+            incomplete[tcp + 13] = 0x14;
+            let addresses = &frame[if source.contains(':') { 22 } else { 26 }..tcp];
+            let sum: u32 =
+                addresses.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum::<u32>() + 26;
+            let folded = ((sum & 0xffff) + (sum >> 16)) as u16;
+            incomplete[tcp + 16..tcp + 18].copy_from_slice(&folded.to_be_bytes());
+            let place = parse(&incomplete[..]).expect("a segment").place();
+            assert_eq!(integrity(&incomplete[..], place), INCOMPLETE);
             // An Ethernet frame may be padded.
             assert!(is_right(&[&frame[..], &[0; 6]].concat()));
         }

@@ -72,9 +72,11 @@ pub const fn begin(set: &mut Set, client_hash: u64, check: u16, begun: Begun) ->
 }
 
 /// Forgets a handshake of a client port: the one with this check, or any if that is not known. Returns what was
-/// observed when it began, or `None` if it was not remembered.
+/// observed when it began, or `None` if it was not remembered. If several SYNs of the client port are remembered,
+/// some may be forged: the TTL is then [`UNKNOWN_TTL`].
 #[inline(always)]
 pub const fn end(set: &mut Set, client_hash: u64, check: Option<u16>, now: u32) -> Option<Begun> {
+    let mut found: Option<Begun> = None;
     let mut way = 0;
     while way < WAYS {
         let handshake = Handshake(set[way]);
@@ -83,13 +85,21 @@ pub const fn end(set: &mut Set, client_hash: u64, check: Option<u16>, now: u32) 
             None => handshake.is_of(client_hash, now),
         };
         if is_it {
-            set[way] = EMPTY;
-            return Some(handshake.begun(now));
+            match &mut found {
+                None => {
+                    set[way] = EMPTY;
+                    found = Some(handshake.begun(now));
+                }
+                Some(begun) => begun.time_to_live = UNKNOWN_TTL,
+            }
         }
         way += 1;
     }
-    None
+    found
 }
+
+/// A TTL that no packet arrives with.
+pub const UNKNOWN_TTL: u8 = 0;
 
 /// Returns whether a handshake of a client port is remembered.
 #[inline(always)]
@@ -214,7 +224,10 @@ mod tests {
         assert!(!begin(&mut set, CLIENT, check(80, 9), at(100)));
         assert!(is_remembered(&set, CLIENT, 100) && !is_remembered(&set, CLIENT ^ 1 << 40, 100));
         assert_eq!(end(&mut set, CLIENT, Some(check(443, 9)), 100), Some(at(100)));
-        assert_eq!(end(&mut set, CLIENT, None, 100), Some(at(100)), "completed elsewhere, on another port");
+        assert!(begin(&mut set, CLIENT, check(443, 9), Begun { period: 100, time_to_live: 244 }));
+        let ambiguous = Some(Begun { period: 100, time_to_live: UNKNOWN_TTL });
+        assert_eq!(end(&mut set, CLIENT, None, 100), ambiguous, "one of the two SYNs may be forged");
+        assert!(end(&mut set, CLIENT, None, 100).is_some_and(|begun| begun.time_to_live != UNKNOWN_TTL));
         assert!(!is_remembered(&set, CLIENT, 100));
     }
 

@@ -103,6 +103,8 @@ const MAX_CREDITS: u64 = 64;
 /// The credits of a path with its first completed handshake, and those that each further one returns. A handshake may
 /// take two: one at a block and one at a challenge.
 const CREDITS_PER_COMPLETION: u64 = 4;
+/// The credits that a path loses with a handshake completed over another one, until it is replaced by that.
+const CREDITS_OF_A_DOUBT: u64 = 16;
 
 impl RecentCompletions {
     const NONE: Self = Self(0);
@@ -119,6 +121,8 @@ impl RecentCompletions {
                 let credits = (self.0 & 0xff) + CREDITS_PER_COMPLETION;
                 (time_to_live as u64) << 8 | if credits < MAX_CREDITS { credits } else { MAX_CREDITS }
             }
+            // A route that changes brings another TTL, and so may a forged SYN of the same client port.
+            Some(_) if self.0 & 0xff > CREDITS_OF_A_DOUBT => (self.0 & 0xffff) - CREDITS_OF_A_DOUBT,
             Some(time_to_live) => (time_to_live as u64) << 8 | CREDITS_PER_COMPLETION,
         };
         self.0 = (period as u64) << 48 | this << 32 | last << 16 | path;
@@ -133,9 +137,11 @@ impl RecentCompletions {
     /// Takes a credit for a SYN of this TTL. Returns false if it came over another path, or none is left.
     #[inline(always)]
     pub const fn take_credit(&mut self, time_to_live: u8) -> bool {
-        let has_credit = self.0 >> 8 & 0xff == time_to_live as u64 && self.0 & 0xff != 0;
+        // Another CPU may change the word meanwhile: it is read once.
+        let word = self.0;
+        let has_credit = word >> 8 & 0xff == time_to_live as u64 && word & 0xff != 0;
         if has_credit {
-            self.0 -= 1;
+            self.0 = word - 1;
         }
         has_credit
     }
@@ -210,6 +216,11 @@ mod tests {
         for _ in 0..1000 {
             recent.add(7, Some(57));
         }
+        recent.add(7, Some(200));
+        assert!(!recent.take_credit(200), "a single handshake over another path does not replace it");
+        for _ in 0..1000 {
+            recent.add(7, Some(57));
+        }
         for _ in 0..MAX_CREDITS {
             assert!(recent.take_credit(57));
         }
@@ -218,7 +229,7 @@ mod tests {
         assert!(!recent.take_credit(57) && recent.take_credit(60), "the route has changed");
         recent.add(8, None);
         assert!(recent.take_credit(60));
-        assert_eq!(recent.count(8), 1003);
+        assert_eq!(recent.count(8), 2004);
     }
 
     #[test]

@@ -24,8 +24,12 @@ use tcpguard_common::{
     },
     address::Address,
     atomic,
-    packet::{Segment, integrity},
-    tracking::{bucket::Rate, handshake::Begun, source::SourceEntry},
+    packet::{Segment, TCP_HEADER_LENGTH, integrity},
+    tracking::{
+        bucket::Rate,
+        handshake::{Begun, UNKNOWN_TTL},
+        source::SourceEntry,
+    },
 };
 
 use crate::{
@@ -34,6 +38,7 @@ use crate::{
     hook::{Context, RawContext},
     kernel::handshake::Handshake,
     lease::{self, Lease},
+    local,
     source::Source,
     time::Now,
 };
@@ -97,22 +102,25 @@ pub fn is_first_syn(source: Source, segment: &Segment, now: Now) -> bool {
     handshakes::begin(source, segment, now.window_period())
 }
 
-/// Counts a SYN to a port without a listener. Nothing of it counts against its source; the ports are noted, which tell a
-/// scan.
+/// Counts a SYN to a port without a listener. Nothing of it counts against its source; only the port is noted, which
+/// tells a scan.
 #[inline(always)]
 pub fn to_closed_port(context: &Context, source: Source, segment: &Segment, now: Now, rate: Option<Rate>) {
     not_begun(segment.destination_port, false);
     let entry = match sources::find_known(source) {
-        Some(entry) => {
-            sources::count(&mut entry.syn);
-            entry
-        }
+        Some(entry) => entry,
+        // The host's own addresses get no entry: they are forged.
+        None if local::has_address(source.address) => return,
         None => match admit(context, source, segment, now, rate, false) {
             Some(entry) => entry,
             None => return,
         },
     };
     entry.ports.add(segment.destination_port, now.is_new_period(entry.last_seen));
+    if let Some(rate) = rate {
+        // What the time since then brought must not be lost.
+        rate.fill(&mut entry.tokens, now.jiffies.saturating_sub(entry.last_seen));
+    }
     entry.last_seen = now.jiffies;
 }
 
@@ -162,8 +170,10 @@ pub fn reset(context: &Context, segment: &Segment) {
     let source = Source::new(segment.source);
     let Some(entry) = sources::find_known(source) else { return };
     atomic::add_u32(&mut entry.resets, 1);
-    if is_intact(context.as_ptr().cast(), segment.place()) == 0 {
-        // The kernel discards it.
+    // With options it may have a timestamp that the kernel rejects (PAWS); the reset of a half-open handshake has none.
+    let has_options = segment.header_length > TCP_HEADER_LENGTH;
+    if has_options || segment_integrity(context.as_ptr().cast(), segment.place()) == integrity::WRONG {
+        // The kernel discards it, or may.
         return;
     }
     let now = Now::read();
@@ -175,12 +185,11 @@ pub fn reset(context: &Context, segment: &Segment) {
     }
 }
 
-/// Returns 0 unless the segment carries no data and has the right checksum. It is a global function, which the verifier
-/// checks on its own.
+/// Returns one of the constants of [`integrity`]. It is a global function, which the verifier checks on its own.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn is_intact(context: *mut RawContext, place: u64) -> u32 {
-    integrity::is_intact(&Frame::of(&Context::new(context)), place).into()
+pub extern "C" fn segment_integrity(context: *mut RawContext, place: u64) -> u32 {
+    integrity::integrity(&Frame::of(&Context::new(context)), place)
 }
 
 /// Counts a handshake that the kernel completed in any namespace of this host. Returns whether it was counted.
@@ -241,7 +250,7 @@ fn completed_here(source: Source, handshake: &Handshake, begun: Option<Begun>, n
 fn count_completed(entry: &mut SourceEntry, begun: Option<Begun>, now: Now) {
     sources::count(&mut entry.completed);
     let period = now.window_period();
-    entry.recent.add(period, begun.map(|begun| begun.time_to_live));
+    entry.recent.add(period, begun.map(|begun| begun.time_to_live).filter(|time_to_live| *time_to_live != UNKNOWN_TTL));
     if let Some(rate) = Lease::read(now).rate() {
         rate.fill(&mut entry.tokens, now.jiffies.saturating_sub(entry.last_seen));
         rate.give_back(&mut entry.tokens);

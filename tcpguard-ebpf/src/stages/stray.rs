@@ -12,7 +12,7 @@ use tcpguard_common::{
         recent_connection::{self, Cells},
         returned_cookie::Returned,
     },
-    packet::{Flags, Segment, SegmentKind},
+    packet::{Flags, Segment, SegmentKind, integrity::RIGHT},
 };
 
 use crate::{
@@ -59,7 +59,7 @@ pub fn filter(context: &Context, segment: &Segment, kind: SegmentKind) -> Result
         PASSES => Ok(()),
         COOKIE => {
             // With a wrong checksum it makes no connection, and is no evidence that cookies come back for nothing.
-            if accounting::is_intact(context.as_ptr().cast(), segment.place()) != 0 {
+            if accounting::segment_integrity(context.as_ptr().cast(), segment.place()) == RIGHT {
                 accounting::cookie_returned(segment.destination_port, segment.source.is_ipv4());
             }
             Ok(())

@@ -96,15 +96,12 @@ struct Allowances {
     half_open: u64,
     /// For handshakes whose SYN-ACK was retransmitted: those that are abandoned.
     retried: u64,
-    /// For refused requests: clients whose cookies are under way.
-    refused: u64,
 }
 
 impl Allowances {
     fn of(readings: &Readings) -> Self {
         let abandoned = (readings.completed_lifetime as f64 * ABANDONED) as u64;
-        let in_flight = readings.completed_second;
-        Self { half_open: in_flight + abandoned, retried: abandoned, refused: in_flight }
+        Self { half_open: readings.completed_second + abandoned, retried: abandoned }
     }
 }
 
@@ -144,7 +141,7 @@ impl Values {
             standing: readings.refused,
             coming: readings.refused_coming,
             threshold,
-            allowance: allowances.refused,
+            allowance: 0,
         }));
         values.extend(limits.max_malformed.map(|threshold| Value {
             measure: Measure::Malformed,

@@ -85,13 +85,14 @@ pub(super) struct PressureMeter {
     by_service: Vec<(ScopeWindow, LeftOut)>,
     /// The counts of ports that are excluded from the host's account.
     left_out: LeftOut,
-    refused: Refused,
+    unreturned: UnreturnedCookies,
     slow: BTreeMap<u16, Instant>,
 }
 
-/// Requests that were refused for lack of resources, or would have been if the kernel had not answered them with a cookie.
+/// Requests that would have been refused for lack of resources if the kernel had not answered them with a cookie, and whose
+/// cookie was not returned.
 #[derive(Clone, Copy, Debug, Default)]
-struct Refused {
+struct UnreturnedCookies {
     last: Option<TcpExt>,
     /// Cookies sent because a request queue was full.
     sent: u64,
@@ -99,7 +100,7 @@ struct Refused {
     returned: u64,
 }
 
-impl Refused {
+impl UnreturnedCookies {
     /// Adds what the kernel counted since the last call, and returns the total.
     fn add(&mut self, now: &TcpExt) -> u64 {
         let last = self.last.replace(*now).unwrap_or(*now);
@@ -108,8 +109,7 @@ impl Refused {
         }
         self.returned =
             (self.returned + now.syncookies_received.saturating_sub(last.syncookies_received)).min(self.sent);
-        // A full accept queue is the application's fault, not an attack, and is reported separately.
-        now.listen_drops.saturating_sub(now.listen_overflows) + self.sent - self.returned
+        self.sent - self.returned
     }
 }
 
@@ -123,6 +123,8 @@ struct Sums {
     ended: u64,
     completed: u64,
     refused: u64,
+    /// Cookies that the kernel sent because a queue was full and that were not returned.
+    unreturned: u64,
     malformed: u64,
 }
 
@@ -148,7 +150,7 @@ impl PressureMeter {
             services,
             host: ScopeWindow::default(),
             left_out: LeftOut::default(),
-            refused: Refused::default(),
+            unreturned: UnreturnedCookies::default(),
             slow: BTreeMap::new(),
         }
     }
@@ -198,7 +200,9 @@ impl PressureMeter {
             begun: totals.begun().saturating_sub(left_out.begun),
             ended: totals.ended().saturating_sub(left_out.ended),
             completed: totals.get(Counter::Completed).saturating_sub(left_out.completed),
-            refused: self.refused.add(counts.tcp_ext),
+            // A full accept queue is the application's fault, not an attack, and is reported separately.
+            refused: counts.tcp_ext.listen_drops.saturating_sub(counts.tcp_ext.listen_overflows),
+            unreturned: self.unreturned.add(counts.tcp_ext),
             malformed: malformed(totals),
         };
         self.host.measure(sums, counts, |port| !is_left_out(port), now)
@@ -251,8 +255,9 @@ impl ScopeWindow {
             half_open,
             half_open_coming: (unanswered as u64).max(fresh(&counts.kernel.rows, is_ours)),
             half_open_prevented: prevented as u64,
-            refused: second.refused,
-            refused_coming: per_second(recent.refused) as u64,
+            // Cookies of clients that are about to complete are under way.
+            refused: second.refused + second.unreturned.saturating_sub(second.completed),
+            refused_coming: per_second(recent.refused + recent.unreturned.saturating_sub(recent.completed)) as u64,
             malformed: second.malformed,
             malformed_coming: per_second(recent.malformed) as u64,
         }
@@ -269,6 +274,7 @@ impl ScopeWindow {
             ended: sums.ended.saturating_sub(before.ended),
             completed: sums.completed.saturating_sub(before.completed),
             refused: sums.refused.saturating_sub(before.refused),
+            unreturned: sums.unreturned.saturating_sub(before.unreturned),
             malformed: sums.malformed.saturating_sub(before.malformed),
         };
         (difference, now.duration_since(*then).as_secs_f64())
@@ -350,17 +356,17 @@ mod tests {
 
     #[test]
     fn cookies_that_the_kernel_sends_for_a_full_queue_are_refused_requests() {
-        let mut refused = Refused::default();
+        let mut unreturned = UnreturnedCookies::default();
         let counters = |sent, returned, always| TcpExt {
             request_queue_full_cookies: sent,
             syncookies_received: returned,
             sends_cookies_always: always,
             ..TcpExt::default()
         };
-        assert_eq!(refused.add(&counters(1000, 900, false)), 0, "before tcpguard started");
-        assert_eq!(refused.add(&counters(1700, 900, false)), 700);
-        assert_eq!(refused.add(&counters(1700, 1500, false)), 100, "their clients were served");
-        assert_eq!(refused.add(&counters(9700, 1500, true)), 100, "it sends them to everybody");
+        assert_eq!(unreturned.add(&counters(1000, 900, false)), 0, "before tcpguard started");
+        assert_eq!(unreturned.add(&counters(1700, 900, false)), 700);
+        assert_eq!(unreturned.add(&counters(1700, 1500, false)), 100, "their clients were served");
+        assert_eq!(unreturned.add(&counters(9700, 1500, true)), 100, "it sends them to everybody");
     }
 
     #[test]

@@ -18,8 +18,14 @@ pub(super) fn is_costly(unanswered_per_second: f64) -> bool {
     unanswered_per_second >= COSTLY_RATE
 }
 
-/// Returns `true` if the queue of some port is about to overflow, or the SYNs cost noticeable CPU time.
+/// Returns `true` if requests are refused: some listener's queue is full, whatever the port's listeners have together.
+pub(super) fn is_refusing(snapshot: &Snapshot) -> bool {
+    snapshot.pressure.host.refused > 0
+}
+
+/// Returns `true` if requests are refused, the queue of some port is about to overflow, or the SYNs cost noticeable CPU
+/// time.
 pub(super) fn is_done(snapshot: &Snapshot) -> bool {
     let unanswered = snapshot.rates.syn - snapshot.rates.completed;
-    snapshot.ports.iter().any(is_queue_filling) || is_costly(unanswered)
+    is_refusing(snapshot) || snapshot.ports.iter().any(is_queue_filling) || is_costly(unanswered)
 }

@@ -240,6 +240,8 @@ fn a_reset_of_an_open_connection_is_no_reset_of_a_handshake() -> Result<()> {
     // … while RSTs with a wrong sequence number arrive for them.
     let mut resets = half_open.clone();
     resets.flags = frame::RST;
+    // The reset of a half-open handshake has no options.
+    resets.tcp_options = Vec::new();
     resets.sequence = 77;
     Flood::new(&lab, &resets)?.send(3)?;
     daemon.stats_when("RSTs with a wrong sequence number are counted, and end no handshake", |stats| {

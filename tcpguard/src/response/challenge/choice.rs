@@ -53,13 +53,16 @@ impl Choice {
         &self.chosen
     }
 
-    /// Updates the selection. `open` are the ports with a listener; `max_half_open` returns the threshold of a scope.
+    /// Updates the selection. `open` are the ports with a listener; `is_refusing` if the kernel refuses requests;
+    /// `max_half_open` returns the threshold of a scope.
+    #[expect(clippy::too_many_arguments, reason = "what one tick knows of the ports")]
     pub fn choose(
         &mut self,
         state: &State,
         services: &[Service],
         ports: &[PortSnapshot],
         open: &BTreeSet<u16>,
+        is_refusing: bool,
         max_half_open: impl Fn(Scope) -> u64,
         at: Duration,
     ) {
@@ -68,13 +71,12 @@ impl Choice {
         if state.phase() != Phase::Attack {
             return;
         }
-        let all: f64 = rates.values().map(|rate| rate.asked).sum();
+        let all: f64 = rates.iter().filter(|(port, _)| open.contains(port)).map(|(_, rate)| rate.asked).sum();
         let filling: BTreeSet<u16> = ports.iter().filter(|port| is_queue_filling(port)).map(|port| port.port).collect();
         for (port, rate) in rates.iter().filter(|(port, _)| open.contains(port)) {
             let scope = scope_of(services, *port);
             let is_pressed = rate.asked >= MIN_PRESSURE && rate.asked >= PRESSED_SHARE * all;
-            if is_pressed
-                && (filling.contains(port) || is_costly(rate.asked))
+            if (filling.contains(port) || is_pressed && (is_refusing || is_costly(rate.asked)))
                 && phase_of(state, scope) == Phase::Attack
                 && is_beyond_blocks(state, scope, rate, max_half_open(scope), at)
             {
@@ -155,7 +157,7 @@ mod tests {
         fn tick(&mut self, state: &State, ports: &[PortSnapshot]) -> Vec<u16> {
             self.1 += 1;
             let at = Duration::from_millis(100 * self.1);
-            self.0.choose(state, &[], ports, &[22, 80].into(), |_| 500, at);
+            self.0.choose(state, &[], ports, &[22, 80].into(), false, |_| 500, at);
             self.0.chosen().keys().copied().collect()
         }
     }

@@ -37,7 +37,7 @@ use crate::{
     events::EventLog,
     kernel::Listener,
     monitor::Snapshot,
-    response::{COOKIES_SETTING, KernelSettings},
+    response::{COOKIES_SETTING, KernelSettings, harm},
 };
 use announcer::Announcer;
 use choice::Choice;
@@ -162,9 +162,15 @@ impl Challenger {
         };
         match self.options.mode {
             ChallengeMode::Always => self.choice.choose_all(&open, at),
-            _ => {
-                self.choice.choose(&judgement.state, &self.options.services, &snapshot.ports, &open, max_half_open, at)
-            }
+            _ => self.choice.choose(
+                &judgement.state,
+                &self.options.services,
+                &snapshot.ports,
+                &open,
+                harm::is_refusing(snapshot),
+                max_half_open,
+                at,
+            ),
         }
         let is_calm = judgement.state.phase() == Phase::Calm;
         let challenged = self.choice.chosen();
