@@ -24,7 +24,7 @@ use tcpguard_common::{
     },
     address::Address,
     atomic,
-    packet::{Segment, TCP_HEADER_LENGTH, integrity},
+    packet::{Segment, integrity},
     tracking::{
         bucket::Rate,
         handshake::{Begun, UNKNOWN_TTL},
@@ -170,10 +170,8 @@ pub fn reset(context: &Context, segment: &Segment) {
     let source = Source::new(segment.source);
     let Some(entry) = sources::find_known(source) else { return };
     atomic::add_u32(&mut entry.resets, 1);
-    // With options it may have a timestamp that the kernel rejects (PAWS); the reset of a half-open handshake has none.
-    let has_options = segment.header_length > TCP_HEADER_LENGTH;
-    if has_options || segment_integrity(context.as_ptr().cast(), segment.place()) == integrity::WRONG {
-        // The kernel discards it, or may.
+    if segment_integrity(context.as_ptr().cast(), segment.place()) == integrity::WRONG {
+        // The kernel discards it.
         return;
     }
     let now = Now::read();
