@@ -22,6 +22,8 @@ const PATIENT: &str = "patient::";
 const PROMETHEUS: &str = "prometheus::";
 /// Takes a minute, and measures no times.
 const MANY_BLOCKS: &str = "lists::a_hundred_thousand_blocks";
+/// Takes a minute and a half, at two hundred connections per second.
+const TRICKLE: &str = "distance::a_trickle";
 /// With the features that each is compiled with.
 const BPF_CRATES: &[(&str, &str)] = &[("tcpguard-ebpf", ""), ("tcpguard-ebpf", "tc"), ("tests/flood-ebpf", "")];
 
@@ -145,7 +147,7 @@ fn vm() -> Result<()> {
 /// Tests that load the machine run one at a time. Those that do little but wait run in parallel with all others.
 fn lab(tests: &LabTests) -> Result<()> {
     let mut waiting = tests.command(3);
-    waiting.args([PATIENT, MANY_BLOCKS, "--ignored"]);
+    waiting.args([PATIENT, MANY_BLOCKS, TRICKLE, "--ignored"]);
     let waiting = background("tests that wait, in parallel with the others", waiting)?;
     let skip = |names: &[&'static str]| names.iter().flat_map(|name| ["--skip", name]).collect::<Vec<_>>();
     step("lab tests, side by side", tests.command(3).args(SIDE_BY_SIDE).args(skip(ALONE)))?;
