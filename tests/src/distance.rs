@@ -53,6 +53,26 @@ impl Path {
     }
 }
 
+/// Chooses packets at random, the same ones in every run.
+pub(crate) struct Chance(u64);
+
+impl Default for Chance {
+    fn default() -> Self {
+        Self(0x2545_f491_4f6c_dd1d)
+    }
+}
+
+impl Chance {
+    /// Returns true for one packet in `count`; for none if that is 0.
+    pub(crate) fn is_one_in(&mut self, count: u64) -> bool {
+        // xorshift64
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        count != 0 && self.0.is_multiple_of(count)
+    }
+}
+
 /// A client's namespace at a distance, until this value is dropped.
 pub struct FarClient {
     /// The namespace of the client.
@@ -86,7 +106,7 @@ impl FarClient {
             addresses: addresses.to_vec(),
             device,
             cable: File::from(cable),
-            random: 0x2545_f491_4f6c_dd1d,
+            chance: Chance::default(),
             resets: Arc::clone(&resets),
         };
         let ending = Arc::clone(&is_over);
@@ -134,7 +154,7 @@ struct Relay {
     addresses: Vec<Ipv4Addr>,
     device: File,
     cable: File,
-    random: u64,
+    chance: Chance,
     resets: Arc<AtomicU64>,
 }
 
@@ -170,23 +190,15 @@ impl Relay {
 
     /// Sends a packet on its way, unless it is lost.
     fn depart(&mut self, packets: &mut UnderWay, packet: Vec<u8>) {
-        if self.is_one_in(self.path.loss_one_in) {
+        if self.chance.is_one_in(self.path.loss_one_in) {
             return;
         }
         let mut due = Instant::now() + self.path.round_trip / 2;
-        if self.is_one_in(self.path.late_one_in) {
+        if self.chance.is_one_in(self.path.late_one_in) {
             due += self.path.round_trip / 4;
         }
         let place = packets.iter().rposition(|(other, _)| *other <= due).map_or(0, |place| place + 1);
         packets.insert(place, (due, packet));
-    }
-
-    fn is_one_in(&mut self, count: u64) -> bool {
-        // xorshift64
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        count != 0 && self.random.is_multiple_of(count)
     }
 
     /// Returns the packet in a frame for one of the client's addresses.

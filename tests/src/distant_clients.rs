@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{
     addresses::SERVER_IPV4,
-    distance::Path,
+    distance::{Chance, Path},
     frame::{self, ACK, Frame, LINUX_SYN_OPTIONS, RST, SYN},
     network::Lab,
     wire::packet_socket,
@@ -104,7 +104,7 @@ struct Run {
     repeats: [VecDeque<(Instant, u32)>; RETRANSMITS.len()],
     /// ACKs under way: time of arrival, connection, the server's sequence number and timestamp.
     acks: VecDeque<(Instant, u32, u32, u32)>,
-    random: u64,
+    chance: Chance,
     served: u32,
 }
 
@@ -127,7 +127,7 @@ impl Run {
             ack: Template::new(&ack),
             repeats: [VecDeque::new(), VecDeque::new()],
             acks: VecDeque::new(),
-            random: 0x9e37_79b9_7f4a_7c15,
+            chance: Chance::default(),
             served: 0,
         }
     }
@@ -165,10 +165,7 @@ impl Run {
     }
 
     fn is_lost(&mut self) -> bool {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.clients.path.loss_one_in != 0 && self.random.is_multiple_of(self.clients.path.loss_one_in)
+        self.chance.is_one_in(self.clients.path.loss_one_in)
     }
 
     fn now(&self) -> u32 {

@@ -132,7 +132,6 @@ struct Sums {
 struct ScopeWindow {
     window: HandshakeWindow,
     completions: CompletionWindow,
-    first: Option<Instant>,
     past: VecDeque<(Instant, Sums)>,
 }
 
@@ -248,10 +247,9 @@ impl ScopeWindow {
             half_open.kernel += port.total as u64;
             half_open.kernel_retried += port.retried as u64;
         }
-        let at = now.duration_since(*self.first.get_or_insert(now));
         Readings {
             completed_second: second.completed,
-            completed_lifetime: self.completions.count(sums.completed, second.completed, at),
+            completed_lifetime: self.completions.count(sums.completed, second.completed, now),
             half_open,
             half_open_coming: (unanswered as u64).max(fresh(&counts.kernel.rows, is_ours)),
             half_open_prevented: prevented as u64,

@@ -52,6 +52,17 @@ impl Fixture {
         Ok(fixture)
     }
 
+    /// Checks the method by which the port is challenged, for longer than the watchdog waits for a handshake.
+    fn stays_challenged(&self, is_right: impl Fn(Option<&str>) -> bool) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(2500) {
+            let stats = self.daemon.stats()?;
+            ensure!(is_right(challenged_by(&stats)), "{:?}", stats.measures.challenge);
+            sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
     /// Opens a connection and returns its client and server end.
     fn connect(&self) -> Result<(TcpStream, TcpStream)> {
         let client = Client::new(&self.lab).connect((SERVER_IPV4, PORT).into())?;
@@ -188,12 +199,7 @@ fn cookies_with_wrong_checksums_do_not_end_the_challenge() -> Result<()> {
         frame.bytes[frame.tcp + 16] ^= 0x55;
         fixture.wire.send_bytes(&frame.bytes)?;
     }
-    let sent = Instant::now();
-    while sent.elapsed() < Duration::from_millis(2500) {
-        let stats = fixture.daemon.stats()?;
-        ensure!(challenged_by(&stats) == Some("cookie"), "{:?}", stats.measures.challenge);
-        sleep(Duration::from_millis(50));
-    }
+    fixture.stays_challenged(|method| method == Some("cookie"))?;
     ensure!(fixture.accept_all() == 0, "a segment with a wrong checksum made a connection");
     Ok(())
 }
@@ -207,11 +213,5 @@ fn cookies_that_lead_to_nothing_do_not_end_the_challenge_altogether() -> Result<
         // The kernel reads the options from the timestamp that the client returns: it discards what it did not send.
         fixture.wire.send(&completion(&syn, &Answer { timestamp: !answer.timestamp, ..answer }))?;
     }
-    let sent = Instant::now();
-    while sent.elapsed() < Duration::from_millis(2500) {
-        let stats = fixture.daemon.stats()?;
-        ensure!(challenged_by(&stats).is_some(), "{:?}", stats.measures.challenge);
-        sleep(Duration::from_millis(50));
-    }
-    Ok(())
+    fixture.stays_challenged(|method| method.is_some())
 }
