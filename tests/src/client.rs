@@ -17,6 +17,10 @@ use crate::{namespace::Namespace, network::Lab};
 
 /// Timeout of a connection; a lost SYN takes up the first second of it.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// A connect time from which a connection is listed among [`Connections::troubles`].
+const SLOW: Duration = Duration::from_millis(500);
+/// The most connections listed there.
+const MAX_TROUBLES: usize = 20;
 
 /// A client that opens connections from one namespace.
 #[derive(Clone, Debug)]
@@ -32,6 +36,9 @@ pub struct Connections {
     pub tried: u32,
     /// Connect times of the connections that were served, in ascending order.
     pub connect_times: Vec<Duration>,
+    /// The first connections that were slow or not served, each with its begin since the start of the run and, for those
+    /// not served, the reason.
+    pub troubles: Vec<String>,
 }
 
 impl Connections {
@@ -43,6 +50,17 @@ impl Connections {
     /// Returns the share of connections served, from 0 to 1.
     pub fn share(&self) -> f64 {
         f64::from(self.served()) / f64::from(self.tried.max(1))
+    }
+
+    /// Adds the result of a connection that began `begin` after the start of the run.
+    fn record(&mut self, begin: Duration, result: Result<Duration>) {
+        let trouble = match &result {
+            Ok(time) if *time < SLOW => None,
+            Ok(time) => Some(format!("at {begin:.1?}: connected after {time:.1?}")),
+            Err(error) => Some(format!("at {begin:.1?}: {error:#}")),
+        };
+        self.troubles.extend(trouble.filter(|_| self.troubles.len() < MAX_TROUBLES));
+        self.connect_times.extend(result.ok());
     }
 
     /// Returns the connect time that the share `share` (0 to 1) of the served connections did not exceed.
@@ -131,7 +149,8 @@ impl Client {
             while goes_on() && start.elapsed() < duration {
                 let source = permits.next().copied().flatten();
                 connections.tried += 1;
-                connections.connect_times.extend(fetch(source, server).ok());
+                let begin = start.elapsed();
+                connections.record(begin, fetch(source, server));
                 let due = Duration::from_secs(1) / rate.max(1) * connections.tried;
                 sleep(due.saturating_sub(start.elapsed()));
             }

@@ -73,19 +73,25 @@ impl Lab {
         self.server.ip(&format!("addr add {SERVER_IPV6}/126 dev {SERVER_INTERFACE} nodad"))?;
         self.client.ip(&format!("addr add {CLIENT_IPV4}/30 dev {CLIENT_INTERFACE}"))?;
         self.client.ip(&format!("addr add {CLIENT_IPV6}/126 dev {CLIENT_INTERFACE} nodad"))?;
-        // Replies to any source of the lab are sent to the client's end without neighbour discovery.
-        let ways = [(IpAddr::from(CLIENT_IPV4), "198.18.0.0/15"), (IpAddr::from(CLIENT_IPV6), "2001:db8::/32")];
-        ways.into_iter().try_for_each(|(neighbour, range)| self.lead(neighbour, range, SERVER_INTERFACE))?;
+        self.lead_floods(SERVER_INTERFACE)?;
         for server in [IpAddr::from(SERVER_IPV4), IpAddr::from(SERVER_IPV6)] {
             self.client.ip(&format!("neigh replace {server} lladdr {} dev {CLIENT_INTERFACE}", mac(SERVER_MAC)))?;
         }
         Ok(())
     }
 
-    /// Routes `range` to the client's end through `interface` of the server.
-    fn lead(&self, neighbour: IpAddr, range: &str, interface: &str) -> Result<()> {
+    /// Lets replies to any source of a flood leave through `interface` of the server.
+    fn lead_floods(&self, interface: &str) -> Result<()> {
+        self.lead("198.18.0.0/15", interface)?;
+        self.lead("2001:db8::/32", interface)
+    }
+
+    /// Routes `range` to the client's end through `interface` of the server, without neighbour discovery.
+    fn lead(&self, range: &str, interface: &str) -> Result<()> {
+        // An IPv6 gateway must not be reachable through another interface, so this one is link-local.
+        let neighbour = if range.contains(':') { "fe80::2".to_owned() } else { CLIENT_IPV4.to_string() };
         self.server.ip(&format!("neigh replace {neighbour} lladdr {} dev {interface}", mac(CLIENT_MAC)))?;
-        self.server.ip(&format!("route replace {range} via {neighbour} dev {interface}"))
+        self.server.ip(&format!("route replace {range} via {neighbour} dev {interface} onlink"))
     }
 
     /// Restores the IPv4 routes that were lost when the server's end, now called `interface`, went down.
@@ -93,15 +99,20 @@ impl Lab {
     /// # Errors
     /// Returns an error if one of the steps fails.
     pub fn restore_routes(&self, interface: &str) -> Result<()> {
-        self.lead(CLIENT_IPV4.into(), "198.18.0.0/15", interface)
+        self.lead("198.18.0.0/15", interface)
     }
 
     /// Creates the second cable. It has no addresses, since it is only for floods.
     ///
+    /// Replies to floods leave through it as well. Where the kernel has accepted some hundred forged SYNs, it repeats all
+    /// their SYN-ACKs at once a second later, more than the 256 frames that a veth device queues (`VETH_RING_SIZE` in
+    /// drivers/net/veth.c). On the first cable, a client's SYN-ACK would be lost among them.
+    ///
     /// # Errors
     /// Returns an error if one of the steps fails.
     pub fn lay_second_cable(&self) -> Result<()> {
-        self.lay_cable(SECOND_SERVER_INTERFACE, SECOND_CLIENT_INTERFACE)
+        self.lay_cable(SECOND_SERVER_INTERFACE, SECOND_CLIENT_INTERFACE)?;
+        self.lead_floods(SECOND_SERVER_INTERFACE)
     }
 
     fn lay_cable(&self, server_end: &str, client_end: &str) -> Result<()> {
@@ -147,14 +158,15 @@ impl Lab {
         self.server.ip(&format!("link del {SERVER_INTERFACE}"))
     }
 
-    /// Adds an address to the client.
+    /// Adds an address to the client, on the first cable.
     ///
     /// # Errors
     /// Returns an error if the kernel rejects it.
     pub fn add_client_address(&self, address: IpAddr) -> Result<()> {
         let length = if address.is_ipv4() { 32 } else { 128 };
         let flags = if address.is_ipv4() { "" } else { "nodad" };
-        self.client.ip(&format!("addr add {address}/{length} dev {CLIENT_INTERFACE} {flags}"))
+        self.client.ip(&format!("addr add {address}/{length} dev {CLIENT_INTERFACE} {flags}"))?;
+        self.lead(&format!("{address}/{length}"), SERVER_INTERFACE)
     }
 }
 

@@ -20,7 +20,9 @@ const IS_LIVE: &str = "document.querySelector('#connection')?.innerText === 'liv
 /// A function that returns how high the line of challenged SYNs reaches, as a share of the chart's height, by its
 /// colour.
 const CHALLENGED_PEAK: &str = "() => {
+    // The chart is drawn after the first paint, later than the page says that it is live.
     const canvas = document.querySelector('.chart canvas');
+    if (!canvas) return 0;
     const style = getComputedStyle(document.documentElement);
     const wanted = style.getPropertyValue('--challenged').match(/[0-9a-f]{2}/g).map((part) => parseInt(part, 16));
     const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
