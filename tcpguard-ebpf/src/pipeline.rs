@@ -3,7 +3,11 @@
 //! A stage returns early with a verdict (`Err`), or the frame continues with the next one. Stages decide; [`accounting`]
 //! only counts. A frame that no stage drops passes, whatever goes wrong.
 
-use tcpguard_common::{abi::rule::Standing, packet::SegmentKind, tracking::source::SourceEntry};
+use tcpguard_common::{
+    abi::{lease::flag, rule::Standing},
+    packet::SegmentKind,
+    tracking::source::SourceEntry,
+};
 
 use crate::{
     accounting::{self, sources},
@@ -44,6 +48,9 @@ fn frame(context: &Context) -> Result<Verdict, Verdict> {
 
 #[inline(always)]
 fn syn(context: &Context, syn: &Syn) -> Result<Verdict, Verdict> {
+    if syn.lease.has(flag::OBSERVE_HEADERS) {
+        accounting::observe_headers(syn.segment);
+    }
     stages::port_zero(syn)?;
     stages::impossible_source(syn)?;
     let standing = stages::lists(syn)?;

@@ -51,6 +51,8 @@ pub mod flag {
     /// First SYNs to ports without a listener are dropped: such ports are flooded, and the kernel answers every SYN with
     /// a reset.
     pub const LIMIT_CLOSED: u64 = 1 << 8;
+    /// The headers of SYNs are counted: there is an attack, and they show whether sources are forged.
+    pub const OBSERVE_HEADERS: u64 = 1 << 9;
 }
 
 impl Lease {

@@ -8,6 +8,7 @@
 //! | [`event`], [`request`] | messages to the daemon, and from it |
 //! | [`rule`] | the allow, deny and block entries of a network |
 //! | [`port`], [`listening`], [`local_addresses`] | ports, their listeners, and the host's addresses |
+//! | [`syn_headers`] | what the headers of SYNs have in common |
 //! | [`socket_layout`] | offsets of kernel structures |
 //! | [`takeover`] | the state carried over from one daemon to the next |
 
@@ -23,4 +24,5 @@ pub mod port;
 pub mod request;
 pub mod rule;
 pub mod socket_layout;
+pub mod syn_headers;
 pub mod takeover;

@@ -37,6 +37,8 @@ pub mod map {
     pub const PREFIXES: &str = "PREFIXES";
     /// Per CPU: [`crate::tracking::distinct::Registers`].
     pub const DISTINCT: &str = "DISTINCT";
+    /// Per CPU: [`super::syn_headers::SynHeaders`].
+    pub const SYN_HEADERS: &str = "SYN_HEADERS";
     /// Per CPU: [`super::port::PortSlab`], SYNs by destination port.
     pub const SYN_BY_PORT: &str = "SYN_BY_PORT";
     /// Hash: local port to [`super::port::PortHandshakes`].

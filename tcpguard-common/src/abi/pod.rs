@@ -9,6 +9,7 @@ use crate::{
         port::{Endpoint, PortChallenge, PortHandshakes, PortSyns},
         rule::Rule,
         socket_layout::SocketLayout,
+        syn_headers::SynHeaders,
         takeover::Instance,
     },
     address::Address,
@@ -41,5 +42,6 @@ pod!(
     PrefixCell,
     Rule,
     SocketLayout,
-    SourceEntry
+    SourceEntry,
+    SynHeaders
 );

@@ -9,6 +9,7 @@ pub mod counters;
 mod distinct;
 mod filter;
 mod handshakes;
+mod headers;
 mod interfaces;
 mod ports;
 mod prefixes;
@@ -43,6 +44,7 @@ use crate::{
     time::Now,
 };
 pub use distinct::observe as observe_distinct;
+pub use headers::observe as observe_headers;
 pub use ports::{
     count_not_begun as not_begun, count_repeated as retransmitted, count_returned as cookie_returned, is_portion_full,
 };

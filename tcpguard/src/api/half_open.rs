@@ -12,7 +12,10 @@ use super::{
     heavy::{self, Permit},
     model::{HalfOpenPort, HalfOpenReport, HalfOpenRow},
 };
-use crate::kernel::{HalfOpenTable, Spread};
+use crate::{
+    daemon::TickReport,
+    kernel::{HalfOpenTable, Spread},
+};
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -37,7 +40,36 @@ pub(super) async fn half_open(
 ) -> Result<Response, ApiError> {
     let Query(parameters) = query?;
     let report = state.report()?;
-    heavy::answer(Some(permit), move || Ok(self::report(&report.snapshot.kernel_half_open, parameters.port))).await
+    heavy::answer(Some(permit), move || {
+        let kernel = self::report(&report.snapshot.kernel_half_open, parameters.port);
+        let datapath = parameters.port.is_none().then_some(report.snapshot.half_open.datapath);
+        Ok(HalfOpenReport { datapath, note: note(&report, parameters.port), ..kernel })
+    })
+    .await
+}
+
+/// Returns why the kernel has no rows for some handshakes: it has none for those that are answered with a cookie.
+fn note(report: &TickReport, port: Option<u16>) -> Option<String> {
+    let is_wanted = |candidate: u16| port.is_none_or(|port| port == candidate);
+    let challenge = &report.measures.challenge;
+    let ports: Vec<String> = challenge
+        .ports
+        .iter()
+        .filter(|port| port.by_cookie && is_wanted(port.port))
+        .map(|port| port.port.to_string())
+        .collect();
+    let who = if !ports.is_empty() {
+        format!("tcpguard answers SYNs to port {} with cookies", ports.join(", "))
+    } else if report.snapshot.tcp_ext.sends_cookies_always {
+        "the kernel answers every SYN with a cookie (net.ipv4.tcp_syncookies = 2)".to_owned()
+    } else {
+        return None;
+    };
+    let count = report.snapshot.half_open.datapath;
+    Some(format!(
+        "{who}, which leaves no row in the kernel until the client returns it; by the datapath's count, {count} handshakes \
+         of all ports are half open"
+    ))
 }
 
 /// Returns the report of all rows, or of the rows of one local port.
@@ -58,6 +90,8 @@ pub fn report(table: &HalfOpenTable, port: Option<u16>) -> HalfOpenReport {
     HalfOpenReport {
         total: ports.iter().map(|port| port.half_open).sum(),
         retried: ports.iter().map(|port| port.retried).sum(),
+        datapath: None,
+        note: None,
         ports,
         sources: spread.to_string(),
         rows: rows

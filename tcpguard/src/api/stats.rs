@@ -158,6 +158,7 @@ fn attack(report: &TickReport) -> Option<model::Attack> {
         evidence.extend(state.evidence.iter().map(|evidence| format!("{of}{evidence}")));
     }
     evidence.extend(report.state.kind_evidence.clone());
+    evidence.extend(report.state.signs.clone());
     let kind = report.state.kind.map_or("mixed", Kind::name);
     Some(model::Attack { since, kind: kind.to_owned(), evidence })
 }

@@ -65,6 +65,7 @@ fn gather(address: IpAddr, report: &TickReport, state: &ApiState) -> Result<Why,
     Ok(Why {
         summary: facts.summary(),
         how_to_let_in: facts.how_to_let_in(),
+        grade: facts.grade().map(|grade| grade.name().to_owned()),
         address: address.to_string(),
         lists: listed.iter().map(|entry| lists::row(entry, &snapshot.clock)).collect::<Vec<ListEntry>>(),
         half_open_in_kernel: half_open,
@@ -85,6 +86,38 @@ fn events_about(network: Network, state: &ApiState) -> Vec<Event> {
         events.iter().rev().filter(|event| is_about(event)).take(MAX_EVENTS).map(|event| Event::clone(event)).collect();
     events.reverse();
     events
+}
+
+/// How easily the evidence about a source can be forged; see docs/judgement.md.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grade {
+    /// Whoever sends packets with the source's address produces it.
+    Forgeable,
+    /// The source received a SYN-ACK and acknowledged it.
+    Completed,
+    /// An operator said so.
+    Operator,
+}
+
+impl Grade {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Forgeable => "forgeable",
+            Self::Completed => "completed",
+            Self::Operator => "operator",
+        }
+    }
+
+    const fn explanation(self) -> &'static str {
+        match self {
+            Self::Forgeable => {
+                "Grade of the evidence: forgeable. Anybody can send SYNs with its address, so its SYNs are never refused for \
+                 good: retransmits pass, within its rate limit."
+            }
+            Self::Completed => "Grade of the evidence: completed. It completed a handshake, which cannot be forged.",
+            Self::Operator => "Grade of the evidence: operator. A list entry decides.",
+        }
+    }
 }
 
 /// What is known about a source.
@@ -124,8 +157,20 @@ impl Facts<'_> {
         self.blocks.iter().filter(move |block| block.network == own || !is_exempt)
     }
 
+    /// Returns the grade of the evidence that decides, in the order of [`Facts::verdict`].
+    fn grade(&self) -> Option<Grade> {
+        if !self.listed.is_empty() {
+            Some(Grade::Operator)
+        } else if self.effective_blocks().next().is_some() {
+            Some(Grade::Forgeable)
+        } else {
+            self.source.map(|source| if source.completed > 0 { Grade::Completed } else { Grade::Forgeable })
+        }
+    }
+
     fn summary(&self) -> Vec<String> {
         let mut lines = vec![self.verdict()];
+        lines.extend(self.grade().map(|grade| grade.explanation().to_owned()));
         match self.source {
             None => lines.push("It has no entry in the source table: it sent no SYN recently, or only SYNs that were dropped or challenged.".to_owned()),
             Some(source) => {
@@ -161,13 +206,16 @@ impl Facts<'_> {
         if let Some(entry) = self.allowed() {
             return format!("Its SYNs always pass: {} is on the allow list.", entry.network);
         }
-        let obstacle = self.denied().next().map(|entry| format!("{} is on the deny list", entry.network));
-        let obstacle =
-            obstacle.or_else(|| self.effective_blocks().next().map(|block| format!("{} is blocked", block.network)));
-        match obstacle {
-            Some(obstacle) if self.drops => format!("Its SYNs are dropped: {obstacle}."),
-            Some(obstacle) => {
-                format!("Its SYNs would be dropped ({obstacle}), but syn_attack_protect is not 2.")
+        let denied =
+            self.denied().next().map(|entry| ("Its SYNs are", entry.network.to_string(), "is on the deny list"));
+        let blocked = || {
+            let block = self.effective_blocks().next()?;
+            Some(("The first SYN of each of its connections is", block.network.clone(), "is blocked"))
+        };
+        match denied.or_else(blocked) {
+            Some((which, network, reason)) if self.drops => format!("{which} dropped: {network} {reason}."),
+            Some((_, network, reason)) => {
+                format!("Its SYNs would be dropped ({network} {reason}), but syn_attack_protect is not 2.")
             }
             None if self.was_held_back() => format!(
                 "Its SYNs pass, up to {} SYNs a second (source.syn_per_second). Some were dropped because of that limit or of a \
@@ -233,6 +281,24 @@ mod tests {
         static DEFAULTS: LazyLock<SourceLimits> = LazyLock::new(|| crate::config::Config::default().source);
         let address = "198.51.100.7".parse().expect("an address");
         Facts { address, source, listed, blocks, half_open: 0, drops: true, limits: &DEFAULTS }
+    }
+
+    #[test]
+    fn the_grade_is_that_of_the_evidence_that_decides() {
+        let (stranger, client) = (source(0), source(3));
+        let grade =
+            |listed: &[Entry], blocks: &[BlockEntry], source| facts(listed, blocks, source).grade().map(Grade::name);
+        assert_eq!(grade(&[], &[], None), None);
+        assert_eq!(grade(&[], &[], Some(&stranger)), Some("forgeable"));
+        assert_eq!(grade(&[], &[], Some(&client)), Some("completed"));
+        assert_eq!(
+            grade(&[], &[block("198.51.100.0/24")], Some(&client)),
+            Some("completed"),
+            "the block is not for it"
+        );
+        assert_eq!(grade(&[], &[block("198.51.100.7")], Some(&client)), Some("forgeable"));
+        let denied = [entry("198.51.100.0/24", ListName::Deny, "manual")];
+        assert_eq!(grade(&denied, &[block("198.51.100.7")], None), Some("operator"));
     }
 
     #[test]

@@ -68,6 +68,9 @@ fn describe(report: &HalfOpenReport) -> String {
     text.push_str(&format!("all: {} half open, {} of them retried\n", report.total, report.retried));
     text.push_str(&report.sources);
     text.push('\n');
+    if let Some(note) = &report.note {
+        text.push_str(&format!("note: {note}\n"));
+    }
     text
 }
 

@@ -66,8 +66,8 @@ pub struct Config {
 /// The allow and deny lists.
 #[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Lists {
-    /// Networks (CIDR) or addresses whose SYNs are never dropped or challenged; takes precedence over `deny` and
-    /// blocks.
+    /// Networks (CIDR) or addresses whose SYNs are never dropped; takes precedence over `deny` and blocks. On
+    /// challenged ports they may be answered with a cookie, which costs a client nothing.
     pub allow: Vec<IpNet>,
     /// Networks (CIDR) or addresses whose SYNs are dropped, unless they are on the allow list.
     pub deny: Vec<IpNet>,

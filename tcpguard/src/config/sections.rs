@@ -67,7 +67,8 @@ macro_rules! section {
 
 section! {
     /// Host-wide thresholds, named after Windows' `TcpMaxHalfOpen` family. The host is under attack when a value is above
-    /// its threshold; at the threshold nothing happens.
+    /// its threshold; at the threshold nothing happens. Handshakes that complete raise the thresholds of half-open ones:
+    /// by those of one second, which may be in flight, and by 5 % of those of a minute, which may be abandoned.
     Thresholds, ThresholdsFile;
     /// Half-open handshakes; the host is under attack above this value.
     max_half_open: u32 = 500, 1..=10_000_000;
@@ -87,10 +88,11 @@ section! {
 section! {
     /// Limits for one source, or for the sources of one prefix.
     SourceLimits, SourceFile;
-    /// Half-open handshakes of one source; during an attack the source is blocked above this value.
+    /// Half-open handshakes of one source; during an attack the source is blocked above this value. Of a blocked source,
+    /// the first SYN of each connection is dropped; its retransmit passes, because the address may be forged.
     max_half_open: u32 = 64, 1..=10_000_000;
-    /// SYNs per second of one source; SYNs above this rate are dropped, even without an attack. SYNs whose handshake
-    /// completes do not count.
+    /// SYNs per second of one source; above this rate the first SYN of each connection is dropped, even without an attack,
+    /// and its retransmit passes. SYNs whose handshake completes do not count.
     syn_per_second: u32 = 2000, 1..=100_000_000;
     /// Duration of a source's first block; each repeated block lasts twice as long.
     #[serde(with = "humantime_serde")]
@@ -102,7 +104,8 @@ section! {
     prefix_v4: u8 = 24, 8..=32;
     /// Length of the prefixes that IPv6 sources are accounted under.
     prefix_v6: u8 = 64, 16..=128;
-    /// Half-open handshakes of one prefix; during an attack the prefix is blocked above this value.
+    /// Half-open handshakes of one prefix; during an attack the prefix is blocked above this value. That is, the first SYN
+    /// of each connection of its sources without completed handshakes is dropped.
     prefix_max_half_open: u32 = 512, 1..=10_000_000;
 }
 

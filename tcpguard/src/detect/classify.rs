@@ -128,7 +128,7 @@ pub(super) fn classify(policy: &Policy, observation: &Observation) -> Classifica
         policy.services.iter().map(|(_, limits)| limits.max_half_open).fold(policy.host.max_half_open, u64::min);
     let is_telling = half_open as f64 >= TELLING * threshold as f64;
     let (kind, evidence) = if is_telling {
-        name(half_open, &free, &prefixes, observation.distinct_sources)
+        name(half_open, &free, &prefixes, observation.rates.distinct_sources)
     } else {
         name_by_kernel(observation)
     };
@@ -224,14 +224,14 @@ fn name(half_open: u64, few: &[&SourceReading], prefixes: &[PrefixReading], dist
 fn name_by_kernel(observation: &Observation) -> (Kind, String) {
     let spread = Spread::of(observation.kernel_rows.iter().map(|row| row.remote.ip()));
     let kind = match &spread {
-        Spread::Random { .. } => Kind::Spoofed,
+        Spread::Random { .. } | Spread::Forged { .. } => Kind::Spoofed,
         Spread::OneNetwork { .. } => Kind::Prefix,
         Spread::FewSources { .. } => Kind::Concentrated,
         Spread::Mixed { .. } => Kind::Mixed,
-        Spread::Empty | Spread::TooFew { .. } if observation.distinct_sources > FEW as f64 => Kind::Spoofed,
+        Spread::Empty | Spread::TooFew { .. } if observation.rates.distinct_sources > FEW as f64 => Kind::Spoofed,
         Spread::Empty | Spread::TooFew { .. } => Kind::Concentrated,
     };
-    (kind, format!("half open in the kernel: {spread}{}", sources_per_second(observation.distinct_sources)))
+    (kind, format!("half open in the kernel: {spread}{}", sources_per_second(observation.rates.distinct_sources)))
 }
 
 /// Returns the number of distinct sources, to be appended. It is estimated over a whole second: in the first second of an

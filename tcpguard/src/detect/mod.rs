@@ -8,6 +8,7 @@
 mod classify;
 mod detector;
 mod phase;
+mod signs;
 mod thresholds;
 
 use std::time::Duration;
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Config,
     kernel::HalfOpen,
-    monitor::{PrefixReading, Pressure, Snapshot, SourceReading},
+    monitor::{HeaderReading, PortSnapshot, PrefixReading, Pressure, Rates, Snapshot, SourceReading},
 };
 pub use classify::{Kind, Offender, Offenders};
 pub(crate) use detector::Detector;
@@ -84,8 +85,12 @@ pub struct Observation<'a> {
     pub sources: &'a [SourceReading],
     /// Candidate offenders among the prefixes.
     pub prefixes: &'a [PrefixReading],
-    /// The estimated number of different sources of SYNs per second.
-    pub distinct_sources: f64,
+    /// Rates of SYNs, resets and completed handshakes.
+    pub rates: &'a Rates,
+    /// What the headers of SYNs have in common.
+    pub headers: &'a HeaderReading,
+    /// The account of each port.
+    pub ports: &'a [PortSnapshot],
     /// The kernel's half-open handshakes.
     pub kernel_rows: &'a [HalfOpen],
 }
@@ -98,7 +103,9 @@ impl<'a> Observation<'a> {
             pressure: &snapshot.pressure,
             sources: &snapshot.suspects,
             prefixes: &snapshot.suspect_prefixes,
-            distinct_sources: snapshot.rates.distinct_sources,
+            rates: &snapshot.rates,
+            headers: &snapshot.headers,
+            ports: &snapshot.ports,
             kernel_rows: &snapshot.kernel_half_open.rows,
         }
     }
@@ -130,6 +137,9 @@ pub struct State {
     pub kind: Option<Kind>,
     /// The evidence for the kind, as a sentence.
     pub kind_evidence: Option<String>,
+    /// The signs that accompany the attack, one sentence each.
+    #[serde(default)]
+    pub signs: Vec<String>,
 }
 
 /// A change of phase of one scope.
@@ -212,13 +222,18 @@ pub fn detect(policy: &Policy, observation: &Observation, state: &State) -> Judg
         }
     }
     if next.phase() == Phase::Calm {
-        (next.kind, next.kind_evidence) = (None, None);
+        (next.kind, next.kind_evidence, next.signs) = (None, None, Vec::new());
         return Judgement { state: next, changes, offenders: Offenders::default() };
     }
     let classification = classify::classify(policy, observation);
     // Handshakes left over from an attack become less and less typical of its kind.
     if next.kind.is_none() || (next.phase() == Phase::Attack && classification.is_telling) {
         (next.kind, next.kind_evidence) = (Some(classification.kind), Some(classification.evidence));
+    }
+    let signs = signs::signs(observation);
+    // As with the kind, those that the attack showed last are kept to its end.
+    if !signs.is_empty() {
+        next.signs = signs;
     }
     Judgement { state: next, changes, offenders: classification.offenders }
 }

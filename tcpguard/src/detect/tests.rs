@@ -1,4 +1,7 @@
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::LazyLock,
+};
 
 use proptest::prelude::*;
 
@@ -21,13 +24,18 @@ fn over(readings: Readings) -> Pressure {
     Pressure { host: readings, ..Pressure::default() }
 }
 
+static NO_RATES: LazyLock<Rates> = LazyLock::new(Rates::default);
+static NO_HEADERS: LazyLock<HeaderReading> = LazyLock::new(HeaderReading::default);
+
 fn observation(at: f64, pressure: &Pressure) -> Observation<'_> {
     Observation {
         at: Duration::from_secs_f64(at),
         pressure,
         sources: &[],
         prefixes: &[],
-        distinct_sources: 0.0,
+        rates: &NO_RATES,
+        headers: &NO_HEADERS,
+        ports: &[],
         kernel_rows: &[],
     }
 }

@@ -57,6 +57,8 @@ event_kinds! {
     SlowApplication => "slow_application",
     /// A listener's backlog is too small; the message says how to raise it.
     BacklogAdvice => "backlog_advice",
+    /// Many handshakes of a port are half open for its backlog, below the thresholds. No measures are taken.
+    BacklogFilling => "backlog_filling",
     /// The datapath started to challenge a port by itself because of its SYN rate.
     ChallengeTriggered => "challenge_triggered",
     /// A port is not challenged, or no longer challenged, although it should be.

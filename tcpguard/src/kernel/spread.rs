@@ -3,6 +3,7 @@
 use std::{collections::HashMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
+use tcpguard_common::address::Address;
 
 /// The minimum number of rows for a statement about their spread.
 const MIN_SAMPLE: usize = 16;
@@ -16,6 +17,11 @@ pub enum Spread {
     TooFew {
         /// The number of rows.
         rows: usize,
+    },
+    /// Half of the rows or more are from addresses that no remote host has: they are forged.
+    Forged {
+        /// The number of such rows, and of all rows.
+        counts: [usize; 2],
     },
     /// Nearly every row has a different address, in many networks: such addresses are usually forged.
     Random {
@@ -44,13 +50,14 @@ pub enum Spread {
 }
 
 impl Spread {
-    /// Classifies the distribution of these sources.
+    /// Classifies the distribution of these sources. Impossible ones tell more than their number does.
     pub fn of(sources: impl Iterator<Item = IpAddr>) -> Self {
         let mut addresses = HashMap::<IpAddr, usize>::new();
         let mut networks = HashMap::<IpNet, usize>::new();
-        let mut rows = 0;
+        let (mut rows, mut impossible) = (0, 0);
         for source in sources {
             rows += 1;
+            impossible += usize::from(!Address::from(source).may_be_answered());
             *addresses.entry(source).or_default() += 1;
             *networks.entry(network(source)).or_default() += 1;
         }
@@ -60,7 +67,9 @@ impl Spread {
             return Self::Empty;
         };
         let counts = [rows, addresses.len(), networks.len()];
-        if rows < MIN_SAMPLE {
+        if impossible * 2 >= rows {
+            Self::Forged { counts: [impossible, rows] }
+        } else if rows < MIN_SAMPLE {
             Self::TooFew { rows }
         } else if addresses.len() * 10 <= rows {
             Self::FewSources { counts: [rows, addresses.len()], most: (*address, *from_address) }
@@ -90,6 +99,11 @@ impl fmt::Display for Spread {
         match self {
             Self::Empty => write!(formatter, "there are no half-open handshakes"),
             Self::TooFew { rows } => write!(formatter, "too few to tell whether the sources are random ({rows})"),
+            Self::Forged { counts: [impossible, rows] } => write!(
+                formatter,
+                "the sources are forged: {impossible} of {rows} are addresses that no remote host has (loopback, multicast, \
+                 reserved)"
+            ),
             Self::Random { counts: [rows, addresses, networks] } => write!(
                 formatter,
                 "the sources look random and are probably forged: {rows} from {addresses} addresses in {networks} networks"
@@ -137,6 +151,24 @@ mod tests {
         assert_eq!(network.to_string(), "the sources do not look random: 200 of 200 are from 198.18.7.0/24");
         let prefix = Spread::of((0..400u128).map(|n| Ipv6Addr::from((0x2001_0db8_u128 << 96) | (n * 7919)).into()));
         assert!(matches!(prefix, Spread::OneNetwork { .. }), "{prefix}");
+    }
+
+    #[test]
+    fn impossible_sources_are_forged_however_few_there_are() {
+        // A listing as floods of the nineties left behind.
+        let rows = [
+            "0.8.15.77",
+            "240.1.2.3",
+            "127.9.1.1",
+            "231.7.7.7",
+            "250.0.12.4",
+            "192.0.2.1",
+            "198.51.100.7",
+            "203.0.113.9",
+        ];
+        let spread = Spread::of(rows.iter().map(|row| row.parse().expect("an address")));
+        assert_eq!(spread, Spread::Forged { counts: [5, 8] });
+        assert!(spread.to_string().starts_with("the sources are forged: 5 of 8"), "{spread}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod completions;
 mod half_open;
+mod headers;
 mod ports;
 mod prefixes;
 mod pressure;
@@ -30,6 +31,7 @@ use crate::{
     time::WallClock,
 };
 pub use half_open::HalfOpenCounts;
+pub use headers::HeaderReading;
 pub use ports::PortSnapshot;
 pub use prefixes::{PrefixReading, PrefixSnapshot};
 pub use pressure::{Pressure, Readings};
@@ -38,6 +40,7 @@ pub use snapshot::Snapshot;
 pub use sources::{MAX_TOP_SOURCES, PORTS_OF_A_SCAN, SourceOrder, SourceReading, TopSources};
 
 use half_open::HandshakeWindow;
+use headers::HeaderMeter;
 use ports::PortReader;
 use prefixes::PrefixReader;
 use pressure::{Counts, PressureMeter};
@@ -56,6 +59,7 @@ const TICKS_PER_ESTIMATE: u64 = 5;
 pub struct Monitor {
     counts: CounterMap,
     distinct: DistinctMap,
+    headers: HeaderMeter,
     kernel: Box<dyn KernelView>,
     sources: SourceWatch,
     ports: PortReader,
@@ -98,6 +102,7 @@ impl Monitor {
             prefixes: PrefixReader::new(maps.prefixes),
             counts: maps.counts,
             distinct: maps.distinct,
+            headers: HeaderMeter::new(maps.headers),
             rates: RateMeter::default(),
             handshakes: HandshakeWindow::default(),
             half_open: Answer::default(),
@@ -173,6 +178,7 @@ impl Monitor {
         let suspects = if is_suspicious { self.sources.suspects(period)? } else { Vec::new() };
         let snapshot = Snapshot {
             rates: self.rates.measure(&totals, self.last_distinct),
+            headers: self.headers.read(is_alert, Instant::now())?,
             half_open,
             pressure,
             suspects,

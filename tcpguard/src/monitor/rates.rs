@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use tcpguard_common::abi::counters::Counter;
+use tcpguard_common::abi::counters::{Counter, DropReason};
 
 use crate::datapath::maps::Totals;
 
@@ -22,6 +22,8 @@ pub struct Rates {
     pub retried: f64,
     /// RST segments received.
     pub rst: f64,
+    /// SYNs from impossible addresses, dropped or not.
+    pub impossible: f64,
     /// Frames dropped.
     pub dropped: f64,
     /// SYNs answered with a cookie.
@@ -60,6 +62,10 @@ impl RateMeter {
             completed: of(Counter::Completed),
             retried: of(Counter::Retried),
             rst: of(Counter::Rst),
+            impossible: [DropReason::ImpossibleSource.counter(), DropReason::ImpossibleSource.would_counter()]
+                .map(of)
+                .iter()
+                .sum(),
             dropped: rate(totals.dropped(), before.dropped()),
             challenged: rate(totals.challenged(), before.challenged()),
             distinct_sources,

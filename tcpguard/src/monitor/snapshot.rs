@@ -9,7 +9,8 @@ use crate::{
 };
 
 use super::{
-    HalfOpenCounts, PortSnapshot, PrefixReading, PrefixSnapshot, Pressure, Rates, SourceReading, TopSources, WallClock,
+    HalfOpenCounts, HeaderReading, PortSnapshot, PrefixReading, PrefixSnapshot, Pressure, Rates, SourceReading,
+    TopSources, WallClock,
 };
 
 /// The state of the datapath and the kernel at one tick. Judgements and API responses are based on this alone.
@@ -23,6 +24,8 @@ pub struct Snapshot {
     pub totals: Totals,
     /// Rates per second over the last second.
     pub rates: Rates,
+    /// What the headers of SYNs have in common.
+    pub headers: HeaderReading,
     /// Numbers of half-open handshakes.
     pub half_open: HalfOpenCounts,
     /// The kernel's half-open handshakes, one row each.

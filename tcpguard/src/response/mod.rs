@@ -7,12 +7,13 @@
 //! | `closed_ports` | floods of ports without a listener |
 //! | `kernel_measures`, `kernel_settings` | kernel settings during an attack, and the journal that restores them |
 //! | `harm` | whether an attack does harm, which measures wait for |
-//! | `backlog_advice` | advice for backlogs that are too small |
+//! | `backlog_advice`, `backlog_notice` | backlogs that are too small; ports with many half-open handshakes |
 //! | `payload` | SYNs with data |
 //! | `scans` | reporting port scans |
 //! | `reporter` | reporting all of it as events |
 
 mod backlog_advice;
+mod backlog_notice;
 mod blocking;
 mod blocks;
 pub mod challenge;
@@ -39,7 +40,7 @@ use crate::{
         Datapath, DatapathError,
         maps::{ChallengeMaps, PayloadPolicies},
     },
-    detect::Judgement,
+    detect::{Judgement, Phase},
     events::EventLog,
     lists::Lists,
     monitor::Snapshot,
@@ -48,6 +49,7 @@ use crate::{
     time::in_ticks,
 };
 pub use backlog_advice::BacklogAdvice;
+use backlog_notice::BacklogNotices;
 use blocking::Blocker;
 pub use blocks::Block;
 use challenge::{ChallengeStatus, Challenger};
@@ -93,8 +95,13 @@ pub struct Enforcer {
     challenger: Challenger,
     closed_ports: ClosedPorts,
     scans: Scans,
+    backlogs: BacklogNotices,
+    /// `thresholds.max_half_open`.
+    max_half_open: u32,
     /// The kernel has listed its listeners.
     knows_listeners: bool,
+    /// There is an attack, or it is just over.
+    is_alert: bool,
     kernel: KernelMeasures,
     payload: PayloadControl,
     lists: Lists,
@@ -127,7 +134,10 @@ impl Enforcer {
             challenger: Challenger::new(config, challenges, events.clone(), datapath, cookies_until),
             closed_ports: ClosedPorts::new(events.clone()),
             scans: Scans::new(events.clone()),
+            backlogs: BacklogNotices::new(events.clone()),
+            max_half_open: config.thresholds.max_half_open,
             knows_listeners: false,
+            is_alert: false,
             kernel,
             payload: PayloadControl::new(payload, config.services.clone()),
             lists,
@@ -150,6 +160,7 @@ impl Enforcer {
     pub fn reconfigure(&mut self, config: &Config, datapath: &Datapath) {
         self.source_limits = source_limits(config, datapath.ticks_per_second);
         self.level = config.syn_attack_protect;
+        self.max_half_open = config.thresholds.max_half_open;
         self.services.clone_from(&config.services);
         self.blocker.reconfigure(config);
         self.kernel.reconfigure(config);
@@ -186,8 +197,10 @@ impl Enforcer {
         let challenge = self.challenger.apply(snapshot, datapath, self.kernel.settings(), knows_local, at);
 
         self.knows_listeners = snapshot.knows_listeners;
+        self.is_alert = judgement.state.phase() != Phase::Calm;
         self.closed_ports.apply(snapshot, self.level, at);
         self.scans.report(&snapshot.scanning, at);
+        self.backlogs.report(judgement.state.phase(), snapshot, self.max_half_open, at);
         self.payload.apply(judgement, self.kernel.settings());
         self.blocker.block_all(&judgement.offenders, snapshot, datapath, &mut self.report, at);
 
@@ -207,6 +220,7 @@ impl Enforcer {
         set(knows_local, flag::LOCAL_KNOWN);
         set(self.knows_listeners, flag::LISTENERS_KNOWN);
         set(self.closed_ports.are_limited(), flag::LIMIT_CLOSED);
+        set(self.is_alert, flag::OBSERVE_HEADERS);
         self.lists.added_to(Lease {
             valid_until,
             flags,

@@ -51,6 +51,7 @@ impl Reporter {
             (None, Phase::Attack | Phase::Recovering) => {
                 let mut evidence = evidence(&judgement.changes);
                 evidence.extend(state.kind_evidence.clone());
+                evidence.extend(state.signs.clone());
                 let message = format!("an attack began ({}): {}", kind.unwrap_or("unknown"), evidence.join("; "));
                 self.events.record(Note::new(EventKind::AttackStarted, message).attack(kind).evidence(evidence));
                 self.running = Some(AttackSoFar {
@@ -63,7 +64,7 @@ impl Reporter {
             }
             (Some(running), Phase::Attack | Phase::Recovering) if running.kind != state.kind => {
                 running.kind = state.kind;
-                let evidence: Vec<String> = state.kind_evidence.iter().cloned().collect();
+                let evidence: Vec<String> = state.kind_evidence.iter().chain(&state.signs).cloned().collect();
                 let message = format!("the attack is now {}: {}", kind.unwrap_or("unknown"), evidence.join("; "));
                 self.events.record(Note::new(EventKind::KindChanged, message).attack(kind).evidence(evidence));
             }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     detect::{Observation, Phase, Policy, State, detect},
     kernel::{HalfOpenTable, TcpExt},
-    monitor::{HalfOpenCounts, Pressure, Rates, Readings, SourceReading, TICK, TopSources},
+    monitor::{HalfOpenCounts, HeaderReading, Pressure, Rates, Readings, SourceReading, TICK, TopSources},
     record::Recorded,
     time::{HANDSHAKE_LIFETIME, WallClock},
 };
@@ -121,7 +121,8 @@ fn snapshot(seen: &Recorded, at: Duration) -> Snapshot {
         clock: WallClock::new(at.as_millis() as u64, 1000),
         period: 0,
         totals: Default::default(),
-        rates: Rates::default(),
+        rates: Rates { distinct_sources: seen.distinct_sources, ..Rates::default() },
+        headers: HeaderReading::default(),
         half_open: seen.host.half_open,
         kernel_half_open: Arc::new(HalfOpenTable::default()),
         kernel_problem: None,
@@ -185,11 +186,7 @@ impl Day {
         let at = self.at;
         let seen = self.world.look(at);
         let snapshot = snapshot(&seen, at);
-        let observation = Observation {
-            sources: &seen.suspects,
-            distinct_sources: seen.distinct_sources,
-            ..Observation::of(&snapshot, at)
-        };
+        let observation = Observation { sources: &seen.suspects, ..Observation::of(&snapshot, at) };
         let judgement = detect(&self.policy, &observation, &self.state);
         let is_calm = [self.state.phase(), judgement.state.phase()].map(|phase| phase == Phase::Calm);
         self.counts[0] += u32::from(is_calm == [true, false]);

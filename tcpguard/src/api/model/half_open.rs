@@ -10,6 +10,13 @@ pub struct HalfOpenReport {
     pub total: u64,
     /// Half-open handshakes whose SYN-ACK was retransmitted.
     pub retried: u64,
+    /// Half-open handshakes by the datapath's count, over all ports; absent if no daemon runs, or for one port. While
+    /// cookies are sent, the kernel has no rows for handshakes that wait for one to be returned, and this count does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub datapath: Option<u64>,
+    /// Why the kernel's rows do not show every half-open handshake; absent if they do.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub note: Option<String>,
     /// Counts by local port.
     pub ports: Vec<HalfOpenPort>,
     /// How the sources are distributed, in words: for example, whether they look random.

@@ -47,6 +47,10 @@ pub struct Why {
     pub how_to_let_in: Vec<String>,
     /// Its entry in the source table; null if it has none.
     pub source: Option<Source>,
+    /// The grade of the evidence that its treatment rests on: `forgeable` (SYNs and half-open handshakes with its
+    /// address, which anybody can send), `completed` (it completed a handshake) or `operator` (a list entry); null if
+    /// nothing is known.
+    pub grade: Option<String>,
     /// The list entries that cover it.
     pub lists: Vec<ListEntry>,
     /// The blocks that cover it.

@@ -6,6 +6,7 @@ mod destinations;
 mod distinct;
 mod events;
 mod guarded;
+mod headers;
 mod known;
 mod lease;
 mod live;
@@ -27,6 +28,7 @@ pub use destinations::{ListeningPorts, LocalAddresses, PayloadPolicies};
 pub use distinct::DistinctMap;
 pub use events::EventRing;
 pub use guarded::GuardedInterfaceMap;
+pub use headers::SynHeaderMap;
 pub use known::{KnownSources, NewFilter};
 pub use lease::LeaseMap;
 pub(in crate::datapath) use live::LiveMaps;
@@ -50,6 +52,8 @@ pub struct ObservedMaps {
     pub ports: PortMap,
     /// The estimate of distinct sources.
     pub distinct: DistinctMap,
+    /// What the headers of SYNs have in common.
+    pub headers: SynHeaderMap,
     /// The ports with a listener.
     pub listening: ListeningPorts,
 }
@@ -93,6 +97,7 @@ impl Maps {
                 prefixes: PrefixMap::new(take(ebpf, map::PREFIXES)?),
                 ports: PortMap::new(take(ebpf, map::SYN_BY_PORT)?, take(ebpf, map::HANDSHAKES_BY_PORT)?),
                 distinct: DistinctMap::new(take(ebpf, map::DISTINCT)?),
+                headers: SynHeaderMap::new(take(ebpf, map::SYN_HEADERS)?),
                 listening: ListeningPorts::new(take(ebpf, map::LISTENING)?),
             },
             guarded: GuardedInterfaceMap::new(take(ebpf, map::GUARDED_INTERFACES)?),
