@@ -12,6 +12,7 @@ pub const SIDE_BY_SIDE: &[&str] = &[
     "counting::",
     "doctor::",
     "enforcement::",
+    "evidence::",
     "explain::",
     "hostile::",
     "instruction_counts::",

@@ -11,6 +11,7 @@ mod dashboard;
 mod distance;
 mod doctor;
 mod enforcement;
+mod evidence;
 mod explain;
 mod faults;
 mod hostile;
