@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     fs::File,
     io::{self, ErrorKind, Read, Write},
-    net::Ipv4Addr,
+    net::IpAddr,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
     sync::{
         Arc,
@@ -19,6 +19,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{
@@ -34,6 +35,8 @@ const ETHERNET_HEADER: usize = 14;
 const MAX_PACKET: usize = 65_536 + ETHERNET_HEADER;
 /// The TTL of packets that arrive from a distance: each hop lowers it.
 const HOPS: u8 = 11;
+/// TCP's number in the IP header.
+const TCP: u8 = 6;
 
 /// The path between a client and the server.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,14 +90,29 @@ impl FarClient {
     ///
     /// # Errors
     /// Returns an error if the kernel lacks TUN or a step fails.
-    pub fn new(lab: &Lab, addresses: &[Ipv4Addr], path: Path) -> Result<Self> {
+    pub fn new(lab: &Lab, addresses: &[IpAddr], path: Path) -> Result<Self> {
+        Self::create(lab, addresses, path, true)
+    }
+
+    /// Creates a namespace like [`FarClient::new`], whose host sends no resets: a firewall drops them.
+    ///
+    /// # Errors
+    /// See [`FarClient::new`].
+    pub fn without_resets(lab: &Lab, addresses: &[IpAddr], path: Path) -> Result<Self> {
+        Self::create(lab, addresses, path, false)
+    }
+
+    fn create(lab: &Lab, addresses: &[IpAddr], path: Path, sends_resets: bool) -> Result<Self> {
         let namespace = Namespace::new()?;
         let device = namespace.within(tun)?;
         namespace.ip(&format!("link set {DEVICE} up"))?;
         for address in addresses {
-            namespace.ip(&format!("addr add {address}/32 dev {DEVICE}"))?;
+            let network = IpNet::from(*address);
+            namespace.ip(&format!("addr add {network} dev {DEVICE}"))?;
+            lab.lead_clients(&network.to_string())?;
         }
         namespace.ip(&format!("route add default dev {DEVICE}"))?;
+        namespace.ip(&format!("-6 route add default dev {DEVICE}"))?;
         // Frames that the server leaves to the hardware to complete never become complete on this path.
         let mut ethtool = lab.server.command("ethtool");
         let status = ethtool.args(["-K", SERVER_INTERFACE, "tx", "off"]).stdout(std::process::Stdio::null()).status();
@@ -107,6 +125,7 @@ impl FarClient {
             device,
             cable: File::from(cable),
             chance: Chance::default(),
+            sends_resets,
             resets: Arc::clone(&resets),
         };
         let ending = Arc::clone(&is_over);
@@ -151,10 +170,11 @@ fn tun() -> Result<File> {
 
 struct Relay {
     path: Path,
-    addresses: Vec<Ipv4Addr>,
+    addresses: Vec<IpAddr>,
     device: File,
     cable: File,
     chance: Chance,
+    sends_resets: bool,
     resets: Arc<AtomicU64>,
 }
 
@@ -175,7 +195,9 @@ impl Relay {
             ];
             poll(&mut ready, wait.unwrap_or(PollTimeout::ZERO)).context("cannot wait for packets")?;
             while let Some(length) = read(&mut self.device, &mut buffer)? {
-                self.depart(&mut there, to_cable(&buffer[..length], &self.resets));
+                if let Some(frame) = self.to_cable(&buffer[..length]) {
+                    self.depart(&mut there, frame);
+                }
             }
             while let Some(length) = read(&mut self.cable, &mut buffer)? {
                 if let Some(packet) = self.to_client(&buffer[..length]) {
@@ -203,29 +225,39 @@ impl Relay {
 
     /// Returns the packet in a frame for one of the client's addresses.
     fn to_client(&self, frame: &[u8]) -> Option<Vec<u8>> {
-        let destination: [u8; 4] = frame.get(30..34)?.try_into().ok()?;
-        let is_ours = frame[..6] == CLIENT_MAC
-            && frame[12..14] == [0x08, 0x00]
-            && self.addresses.contains(&Ipv4Addr::from(destination));
+        let destination = match frame.get(12..14)? {
+            [0x08, 0x00] => IpAddr::from(<[u8; 4]>::try_from(frame.get(30..34)?).ok()?),
+            [0x86, 0xdd] => IpAddr::from(<[u8; 16]>::try_from(frame.get(38..54)?).ok()?),
+            _ => return None,
+        };
+        let is_ours = frame[..6] == CLIENT_MAC && self.addresses.contains(&destination);
         is_ours.then(|| frame[ETHERNET_HEADER..].to_vec())
     }
-}
 
-/// Returns the frame of a packet that has passed [`HOPS`] routers.
-fn to_cable(packet: &[u8], resets: &AtomicU64) -> Vec<u8> {
-    const TIME_TO_LIVE: usize = ETHERNET_HEADER + 8;
-    const CHECKSUM: usize = ETHERNET_HEADER + 10;
-    let mut frame = [&SERVER_MAC[..], &CLIENT_MAC, &[0x08, 0x00], packet].concat();
-    if packet.len() >= 20 && packet[0] >> 4 == 4 {
-        frame[TIME_TO_LIVE] = frame[TIME_TO_LIVE].saturating_sub(HOPS);
-        frame[CHECKSUM..CHECKSUM + 2].fill(0);
-        let header = ETHERNET_HEADER..ETHERNET_HEADER + usize::from(packet[0] & 0x0f) * 4;
-        let checksum = !crate::frame::fold(crate::frame::sum(&frame[header.clone()]));
-        frame[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
-        let flags = frame.get(header.end + 13).copied().unwrap_or_default();
-        resets.fetch_add(u64::from(packet[9] == 6 && flags & crate::frame::RST != 0), Ordering::Relaxed);
+    /// Returns the frame of a packet that has passed [`HOPS`] routers; `None` for a reset that is not sent.
+    fn to_cable(&self, packet: &[u8]) -> Option<Vec<u8>> {
+        let mut packet = packet.to_vec();
+        let (ether_type, protocol, tcp) = match packet.first()? >> 4 {
+            4 => ([0x08, 0x00], *packet.get(9)?, usize::from(packet[0] & 0x0f) * 4),
+            _ => ([0x86, 0xdd], *packet.get(6)?, 40),
+        };
+        if ether_type == [0x08, 0x00] {
+            packet[8] = packet[8].saturating_sub(HOPS);
+            packet[10..12].fill(0);
+            let checksum = !crate::frame::fold(crate::frame::sum(packet.get(..tcp)?));
+            packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+        } else {
+            packet[7] = packet[7].saturating_sub(HOPS);
+        }
+        let flags = packet.get(tcp + 13).copied().unwrap_or_default();
+        if protocol == TCP && flags & crate::frame::RST != 0 {
+            if !self.sends_resets {
+                return None;
+            }
+            self.resets.fetch_add(1, Ordering::Relaxed);
+        }
+        Some([&SERVER_MAC[..], &CLIENT_MAC, &ether_type, &packet].concat())
     }
-    frame
 }
 
 fn arrive(packets: &mut UnderWay, to: &mut File) {

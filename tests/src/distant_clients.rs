@@ -13,7 +13,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{setsockopt, sockopt},
+};
 
 use crate::{
     addresses::SERVER_IPV4,
@@ -24,6 +27,8 @@ use crate::{
 };
 
 const FIRST_PORT: u16 = 1024;
+/// In bytes; the kernel counts about a kilobyte for each frame.
+const RECEIVE_BUFFER: usize = 16 << 20;
 const PORTS: u32 = 60_000;
 /// When a SYN is retransmitted, after the first one (RFC 6298, as Linux does it).
 const RETRANSMITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
@@ -79,7 +84,14 @@ impl DistantClients {
     pub fn run(&self, lab: &Lab, rate: u32, duration: Duration) -> Result<Served> {
         let total = (f64::from(rate) * duration.as_secs_f64()) as u32;
         ensure!(total <= self.count * PORTS, "{} clients cannot open {total} connections", self.count);
-        let cable = File::from(packet_socket(&lab.client)?);
+        let (first, last) = (u32::from(self.first), u32::from(self.first) + self.count - 1);
+        let length = (first ^ last).leading_zeros();
+        let network = ipnet::Ipv4Net::new(self.first, length as u8).context("not a network")?.trunc();
+        lab.lead_clients(&network.to_string())?;
+        let cable = packet_socket(&lab.client)?;
+        // Frames of some 50 ms, while the thread waits for a processor.
+        setsockopt(&cable, sockopt::RcvBufForce, &RECEIVE_BUFFER).context("cannot enlarge the receive buffer")?;
+        let cable = File::from(cable);
         Run::new(*self, cable, total).go(rate)
     }
 }
@@ -135,8 +147,9 @@ impl Run {
     fn go(mut self, rate: u32) -> Result<Served> {
         let (mut next, mut last) = (0u32, Instant::now());
         let total = self.connections.len() as u32;
+        let wanted = total - self.abandoned(total);
         let mut buffer = vec![0; 65_536];
-        while next < total || (self.served < total - self.abandoned(total) && last.elapsed() < PATIENCE) {
+        while next < total || (self.served < wanted && last.elapsed() < PATIENCE) {
             let due = ((self.start.elapsed().as_secs_f64() * f64::from(rate)) as u32 + 1).min(total);
             while next < due {
                 self.begin(next)?;

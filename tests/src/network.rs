@@ -166,7 +166,13 @@ impl Lab {
         let length = if address.is_ipv4() { 32 } else { 128 };
         let flags = if address.is_ipv4() { "" } else { "nodad" };
         self.client.ip(&format!("addr add {address}/{length} dev {CLIENT_INTERFACE} {flags}"))?;
-        self.lead(&format!("{address}/{length}"), SERVER_INTERFACE)
+        self.lead_clients(&format!("{address}/{length}"))
+    }
+
+    /// Lets replies to `range` leave through the server's first cable, where clients are, even if floods of such
+    /// addresses arrive through the second.
+    pub(crate) fn lead_clients(&self, range: &str) -> Result<()> {
+        self.lead(range, SERVER_INTERFACE)
     }
 }
 

@@ -23,7 +23,7 @@ const PROMETHEUS: &str = "prometheus::";
 /// Takes a minute, and measures no times.
 const MANY_BLOCKS: &str = "lists::a_hundred_thousand_blocks";
 /// Takes a minute and a half, at two hundred connections per second.
-const TRICKLE: &str = "distance::a_trickle";
+const TRICKLE: &str = "distance::calm::a_trickle";
 /// With the features that each is compiled with.
 const BPF_CRATES: &[(&str, &str)] = &[("tcpguard-ebpf", ""), ("tcpguard-ebpf", "tc"), ("tests/flood-ebpf", "")];
 
@@ -49,6 +49,8 @@ enum Part {
     Kernels,
     /// Every kill point, and many restarts in a row; only where it is asked for (needs root)
     Faults,
+    /// Every row of clients and floods at a distance, a quarter of an hour; only where it is asked for (needs root)
+    Distance,
     /// The Debian package in a virtual machine with systemd, from installing to purging; only where it is asked for
     Vm,
 }
@@ -88,6 +90,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Some(Part::Faults) => {
             prepare_lab()?;
             faults(&lab::build(&[])?)
+        }
+        Some(Part::Distance) => {
+            prepare_lab()?;
+            let rows = ["distance::at_length", "--ignored", "--nocapture"];
+            step("clients and floods at a distance, at length", lab::build(&[])?.command(1).args(rows))
         }
         Some(Part::Vm) => {
             setup::for_building()?;
