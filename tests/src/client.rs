@@ -71,9 +71,9 @@ impl Connections {
 }
 
 impl Client {
-    /// Creates a client in the lab's client namespace.
+    /// Creates a client in the namespace of the lab's clients.
     pub fn new(lab: &Lab) -> Self {
-        Self::in_namespace(&lab.client)
+        Self::in_namespace(&lab.clients)
     }
 
     /// Creates a client in `namespace`.

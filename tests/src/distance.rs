@@ -5,13 +5,13 @@
 //! sends it as a frame at the client's end of the cable; frames for the namespace's addresses go the other way.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     fs::File,
     io::{self, ErrorKind, Read, Write},
     net::IpAddr,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -76,10 +76,15 @@ impl Chance {
     }
 }
 
+/// The addresses of a client, shared with the thread that delays its packets.
+type Addresses = Arc<RwLock<HashSet<IpAddr>>>;
+
 /// A client's namespace at a distance, until this value is dropped.
+#[derive(Debug)]
 pub struct FarClient {
     /// The namespace of the client.
     pub namespace: Namespace,
+    addresses: Addresses,
     is_over: Arc<AtomicBool>,
     relay: Option<JoinHandle<Result<()>>>,
     resets: Arc<AtomicU64>,
@@ -106,11 +111,6 @@ impl FarClient {
         let namespace = Namespace::new()?;
         let device = namespace.within(tun)?;
         namespace.ip(&format!("link set {DEVICE} up"))?;
-        for address in addresses {
-            let network = IpNet::from(*address);
-            namespace.ip(&format!("addr add {network} dev {DEVICE}"))?;
-            lab.lead_clients(&network.to_string())?;
-        }
         namespace.ip(&format!("route add default dev {DEVICE}"))?;
         namespace.ip(&format!("-6 route add default dev {DEVICE}"))?;
         // Frames that the server leaves to the hardware to complete never become complete on this path.
@@ -118,10 +118,11 @@ impl FarClient {
         let status = ethtool.args(["-K", SERVER_INTERFACE, "tx", "off"]).stdout(std::process::Stdio::null()).status();
         ensure!(status.context("cannot run ethtool (Debian package: ethtool)")?.success(), "ethtool failed");
         let cable = packet_socket(&lab.client)?;
+        let shared = Addresses::default();
         let (is_over, resets) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let relay = Relay {
             path,
-            addresses: addresses.to_vec(),
+            addresses: Arc::clone(&shared),
             device,
             cable: File::from(cable),
             chance: Chance::default(),
@@ -130,7 +131,22 @@ impl FarClient {
         };
         let ending = Arc::clone(&is_over);
         let relay = std::thread::spawn(move || relay.run(&ending));
-        Ok(Self { namespace, is_over, relay: Some(relay), resets })
+        let far = Self { namespace, addresses: shared, is_over, relay: Some(relay), resets };
+        addresses.iter().try_for_each(|address| far.add_address(lab, *address))?;
+        Ok(far)
+    }
+
+    /// Adds an address, which may not belong to the lab's client.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel rejects it.
+    pub fn add_address(&self, lab: &Lab, address: IpAddr) -> Result<()> {
+        let network = IpNet::from(address);
+        let flags = if address.is_ipv4() { "" } else { "nodad" };
+        self.namespace.ip(&format!("addr add {network} dev {DEVICE} {flags}"))?;
+        lab.lead_clients(&network.to_string())?;
+        self.addresses.write().unwrap_or_else(PoisonError::into_inner).insert(address);
+        Ok(())
     }
 
     /// Returns the number of resets that the client's host has sent.
@@ -170,7 +186,7 @@ fn tun() -> Result<File> {
 
 struct Relay {
     path: Path,
-    addresses: Vec<IpAddr>,
+    addresses: Addresses,
     device: File,
     cable: File,
     chance: Chance,
@@ -230,7 +246,7 @@ impl Relay {
             [0x86, 0xdd] => IpAddr::from(<[u8; 16]>::try_from(frame.get(38..54)?).ok()?),
             _ => return None,
         };
-        let is_ours = frame[..6] == CLIENT_MAC && self.addresses.contains(&destination);
+        let is_ours = frame[..6] == CLIENT_MAC && self.addresses.read().unwrap_or_else(PoisonError::into_inner).contains(&destination);
         is_ours.then(|| frame[ETHERNET_HEADER..].to_vec())
     }
 

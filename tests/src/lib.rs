@@ -21,6 +21,7 @@ pub mod neighbour;
 pub mod network;
 pub mod oracle;
 pub mod process;
+pub mod redirect;
 pub mod reply_path;
 pub mod scene;
 pub mod server;

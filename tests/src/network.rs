@@ -9,7 +9,11 @@ use anyhow::{Context, Result, ensure};
 use nix::{net::if_::if_nametoindex, sys::socket::Backlog};
 
 pub use crate::addresses::*;
-use crate::{namespace::Namespace, reply_path::ReplyPath};
+use crate::{
+    distance::{FarClient, Path},
+    namespace::Namespace,
+    reply_path::ReplyPath,
+};
 
 /// Two namespaces and a veth pair, all removed when the last clone is dropped.
 #[derive(Clone, Debug)]
@@ -19,8 +23,11 @@ pub struct Lab {
     _discard: Option<Arc<TcpListener>>,
     /// The namespace of the server and the daemon.
     pub server: Namespace,
-    /// The namespace of clients and floods.
+    /// The namespace at the other end of the cable: that of floods and, unless they are at a distance, of clients.
     pub client: Namespace,
+    /// The namespace of clients.
+    pub clients: Namespace,
+    far: Option<Arc<FarClient>>,
 }
 
 impl Lab {
@@ -37,7 +44,7 @@ impl Lab {
             nix::sys::socket::listen(&listener, Backlog::MAXCONN).context("cannot listen on the discard port")?;
             Ok(listener)
         })?;
-        let lab = Self { server, client, reply_paths: Arc::default(), _discard: Some(Arc::new(discard)) };
+        let lab = Self { _discard: Some(Arc::new(discard)), ..Self::of(server, client) };
         lab.plug_in().context("cannot set up the lab's network")?;
         Ok(lab)
     }
@@ -48,7 +55,7 @@ impl Lab {
     /// Returns an error without root, or if the kernel lacks veth.
     pub fn at_home() -> Result<Self> {
         let (server, client) = (Namespace::own()?, Namespace::new()?);
-        let lab = Self { server, client, reply_paths: Arc::default(), _discard: None };
+        let lab = Self::of(server, client);
         lab.plug_in().context("cannot set up the lab's network")?;
         Ok(lab)
     }
@@ -60,7 +67,29 @@ impl Lab {
     /// Returns an error if the namespace cannot be opened.
     pub fn join(client: &str) -> Result<Self> {
         let (server, client) = (Namespace::own()?, Namespace::at(client)?);
-        Ok(Self { server, client, reply_paths: Arc::default(), _discard: None })
+        Ok(Self::of(server, client))
+    }
+
+    fn of(server: Namespace, client: Namespace) -> Self {
+        let clients = client.clone();
+        Self { server, client, clients, reply_paths: Arc::default(), far: None, _discard: None }
+    }
+
+    /// Creates a lab whose clients are at a distance. Floods are not.
+    ///
+    /// # Errors
+    /// See [`Lab::new`] and [`FarClient::new`].
+    pub fn at_distance(path: Path) -> Result<Self> {
+        let lab = Self::new()?;
+        // The clients have the addresses instead.
+        lab.client.ip(&format!("addr flush dev {CLIENT_INTERFACE}"))?;
+        let far = FarClient::new(&lab, &[CLIENT_IPV4.into(), CLIENT_IPV6.into()], path)?;
+        Ok(Self { clients: far.namespace.clone(), far: Some(Arc::new(far)), ..lab })
+    }
+
+    /// Returns `true` if the clients are at a distance.
+    pub const fn is_far(&self) -> bool {
+        self.far.is_some()
     }
 
     /// Creates the cable, addresses and routes; also used to restore them after [`Lab::unplug`].
@@ -163,6 +192,9 @@ impl Lab {
     /// # Errors
     /// Returns an error if the kernel rejects it.
     pub fn add_client_address(&self, address: IpAddr) -> Result<()> {
+        if let Some(far) = &self.far {
+            return far.add_address(self, address);
+        }
         let length = if address.is_ipv4() { 32 } else { 128 };
         let flags = if address.is_ipv4() { "" } else { "nodad" };
         self.client.ip(&format!("addr add {address}/{length} dev {CLIENT_INTERFACE} {flags}"))?;

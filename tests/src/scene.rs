@@ -61,14 +61,17 @@ impl Scene {
     /// # Errors
     /// Returns an error if a part cannot be set up.
     pub fn new(config: &str) -> Result<Self> {
-        let lab = Lab::new()?;
+        let lab = match round_trip()? {
+            0 => Lab::new()?,
+            milliseconds => Lab::at_distance(Path::milliseconds(milliseconds))?,
+        };
         lab.lay_second_cable()?;
         lab.add_client_address(SSH_PEER.into())?;
         let nginx = Nginx::start(&lab, &[80])?;
         let listener = server::listen(&lab.server, SERVER_IPV4.into(), SSH_PORT)?;
         let client = Client::new(&lab).from(SSH_PEER.into()).connect((SERVER_IPV4, SSH_PORT).into())?;
         let (server, _) = listener.accept().context("cannot accept the SSH session")?;
-        let syns_before = oracle::syns_sent(&lab.client)?;
+        let syns_before = oracle::syns_sent(&lab.clients)?;
         // Keys outside of sections have to come first.
         let interfaces = format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]\n");
         let hold =
@@ -82,7 +85,7 @@ impl Scene {
     /// # Errors
     /// Returns an error if the counters cannot be read.
     pub fn syns_of_clients(&self) -> Result<u64> {
-        Ok(oracle::syns_sent(&self.lab.client)? - self.syns_before)
+        Ok(oracle::syns_sent(&self.lab.clients)? - self.syns_before)
     }
 
     /// Checks that the SSH session still carries data in both directions.
@@ -221,6 +224,14 @@ impl Scene {
     }
 }
 
+/// Returns the round-trip time between clients and server in milliseconds, from the variable `TCPGUARD_LAB_ROUND_TRIP`.
+fn round_trip() -> Result<u64> {
+    match std::env::var("TCPGUARD_LAB_ROUND_TRIP") {
+        Ok(text) => text.parse().with_context(|| format!("TCPGUARD_LAB_ROUND_TRIP={text}: not a number")),
+        Err(_) => Ok(0),
+    }
+}
+
 fn carry(from: &mut TcpStream, to: &mut TcpStream) -> Result<()> {
     to.set_read_timeout(Some(Duration::from_secs(3))).context("cannot set a timeout")?;
     from.write_all(b"alive").context("cannot write to the SSH session")?;
@@ -302,9 +313,11 @@ impl Crowd<'_> {
     /// # Errors
     /// Returns an error if the namespace cannot be entered.
     pub fn run(&self, server: SocketAddr, duration: Duration) -> Result<Connections> {
+        // At a distance of up to 100 ms, a thread opens and closes four connections per second.
+        let threads = if self.lab.is_far() { self.rate.div_ceil(4) } else { self.threads };
         thread::scope(|scope| {
-            let threads: Vec<_> = (0..self.threads)
-                .map(|thread| scope.spawn(move || self.run_thread(thread, server, duration)))
+            let threads: Vec<_> = (0..threads)
+                .map(|thread| scope.spawn(move || self.run_thread((thread, threads), server, duration)))
                 .collect();
             let mut all = Connections::default();
             for thread in threads {
@@ -317,10 +330,15 @@ impl Crowd<'_> {
         })
     }
 
-    fn run_thread(&self, thread: u32, server: SocketAddr, duration: Duration) -> Result<Connections> {
+    fn run_thread(
+        &self,
+        (thread, threads): (u32, u32),
+        server: SocketAddr,
+        duration: Duration,
+    ) -> Result<Connections> {
         let mine: Vec<IpAddr> =
-            self.addresses.iter().copied().skip(thread as usize).step_by(self.threads as usize).collect();
+            self.addresses.iter().copied().skip(thread as usize).step_by(threads as usize).collect();
         let mine = if mine.is_empty() { self.addresses.clone() } else { mine };
-        Client::new(self.lab).run_from(&mine, server, self.rate / self.threads, duration, || true)
+        Client::new(self.lab).run_from(&mine, server, self.rate / threads, duration, || true)
     }
 }

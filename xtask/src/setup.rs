@@ -48,8 +48,10 @@ const KERNEL_TOOLS: &[Tool] = &[
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
     ("dpkg-deb", "dpkg"),
+    ("ipvsadm", "ipvsadm"),
     ("ldd", "libc-bin"),
     ("modinfo", "kmod"),
+    ("nft", "nftables"),
 ];
 
 /// What packages are examined and tried out with.

@@ -22,8 +22,8 @@ const PATIENT: &str = "patient::";
 const PROMETHEUS: &str = "prometheus::";
 /// Takes a minute, and measures no times.
 const MANY_BLOCKS: &str = "lists::a_hundred_thousand_blocks";
-/// Takes a minute and a half, at two hundred connections per second.
-const TRICKLE: &str = "distance::calm::a_trickle";
+/// Take a minute and a half each, at some connections per second.
+const TRICKLES: &[&str] = &["distance::calm::a_trickle", "reachability::clients_of_a_forwarded_port"];
 /// With the features that each is compiled with.
 const BPF_CRATES: &[(&str, &str)] = &[("tcpguard-ebpf", ""), ("tcpguard-ebpf", "tc"), ("tests/flood-ebpf", "")];
 
@@ -93,8 +93,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         Some(Part::Distance) => {
             prepare_lab()?;
-            let rows = ["distance::at_length", "--ignored", "--nocapture"];
-            step("clients and floods at a distance, at length", lab::build(&[])?.command(1).args(rows))
+            distance(&lab::build(&[])?)
         }
         Some(Part::Vm) => {
             setup::for_building()?;
@@ -140,6 +139,15 @@ fn faults(tests: &LabTests) -> Result<()> {
     step("kill points and restarts, at length", tests.command(1).args(at_length))
 }
 
+/// Every row at a distance, and those that are usually without one at 80 ms.
+fn distance(tests: &LabTests) -> Result<()> {
+    let rows = ["distance::at_length", "--ignored", "--nocapture"];
+    step("clients and floods at a distance, at length", tests.command(1).args(rows))?;
+    let mut others = tests.command(1);
+    others.env("TCPGUARD_LAB_ROUND_TRIP", "80").args(["benign::", "hostile::", "disabling::"]);
+    step("benign and hostile rows at 80 ms", &mut others)
+}
+
 /// Two versions of the package: one to install, one to upgrade to.
 fn vm() -> Result<()> {
     setup::for_packages()?;
@@ -154,7 +162,7 @@ fn vm() -> Result<()> {
 /// Tests that load the machine run one at a time. Those that do little but wait run in parallel with all others.
 fn lab(tests: &LabTests) -> Result<()> {
     let mut waiting = tests.command(3);
-    waiting.args([PATIENT, MANY_BLOCKS, TRICKLE, "--ignored"]);
+    waiting.args([PATIENT, MANY_BLOCKS, "--ignored"]).args(TRICKLES);
     let waiting = background("tests that wait, in parallel with the others", waiting)?;
     let skip = |names: &[&'static str]| names.iter().flat_map(|name| ["--skip", name]).collect::<Vec<_>>();
     step("lab tests, side by side", tests.command(3).args(SIDE_BY_SIDE).args(skip(ALONE)))?;

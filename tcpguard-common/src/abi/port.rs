@@ -48,6 +48,42 @@ pub struct PortHandshakes {
     pub returned_ipv4: u64,
     /// Cookies returned over IPv6.
     pub returned_ipv6: u64,
+    /// Cookies returned from a network that is not among the last ones, over either family: what a single host or network
+    /// returns counts once.
+    pub returned_networks: u64,
+    /// The networks that returned cookies last; see [`with_network`].
+    pub last_networks: u64,
+}
+
+/// Adds a network, by the lowest bits of its hash, to the last four; `None` if it is among them.
+#[inline(always)]
+pub const fn with_network(last: u64, hash: u64) -> Option<u64> {
+    // 0 marks an unused place.
+    let tag = hash & 0xffff | 1;
+    let mut place = 0;
+    while place < 64 {
+        if last >> place & 0xffff == tag {
+            return None;
+        }
+        place += 16;
+    }
+    Some(last << 16 | tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_counts_once_among_the_last_four() {
+        let add = |last, hash| with_network(last, hash);
+        let first = add(0, 0x20).expect("the first");
+        assert_eq!(add(first, 0xffff_0000_0020), None);
+        let four = [0x30, 0x40, 0x50].into_iter().fold(first, |last, hash| add(last, hash).expect("another"));
+        assert_eq!(add(four, 0x20), None);
+        let five = add(four, 0x60).expect("another");
+        assert!(add(five, 0x20).is_some(), "four others came since");
+    }
 }
 
 /// The maximum number of [`Endpoint`]s.

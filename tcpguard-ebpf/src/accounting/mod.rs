@@ -45,9 +45,7 @@ use crate::{
 };
 pub use distinct::observe as observe_distinct;
 pub use headers::observe as observe_headers;
-pub use ports::{
-    count_not_begun as not_begun, count_repeated as retransmitted, count_returned as cookie_returned, is_portion_full,
-};
+pub use ports::{count_not_begun as not_begun, count_repeated as retransmitted, is_portion_full};
 
 /// Counts a SYN of a source without an entry; returns the entry if the source gets one.
 #[inline(always)]
@@ -83,6 +81,12 @@ fn add(context: *mut RawContext, high: u64, low: u64, jiffies: u64, port: u32) -
     // The target is documented (docs/commands.md).
     debug!(&context, target: "tcpguard::accounts", "new source {:i}, SYN to port {}", source.address.octets(), port);
     is_new.into()
+}
+
+/// Counts a valid cookie that was returned.
+#[inline(always)]
+pub fn cookie_returned(source: Source, segment: &Segment) {
+    ports::count_returned(segment.destination_port, segment.source.is_ipv4(), prefixes::network_hash(source));
 }
 
 /// Counts a SYN whose source has no entry and gets none.

@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use tcpguard_common::{
-    abi::port::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSlab, PortSyns},
+    abi::port::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSlab, PortSyns, with_network},
     atomic,
 };
 
@@ -76,12 +76,16 @@ pub fn count_completed(handshake: &Handshake, proves: bool) {
     }
 }
 
-/// Counts a valid cookie that was returned.
+/// Counts a valid cookie that was returned from a network with this hash.
 #[inline(always)]
-pub fn count_returned(port: u16, is_ipv4: bool) {
-    if let Some(handshakes) = handshakes(port) {
-        let returned = if is_ipv4 { &mut handshakes.returned_ipv4 } else { &mut handshakes.returned_ipv6 };
-        atomic::add(returned, 1);
+pub fn count_returned(port: u16, is_ipv4: bool, network: u64) {
+    let Some(handshakes) = handshakes(port) else { return };
+    let returned = if is_ipv4 { &mut handshakes.returned_ipv4 } else { &mut handshakes.returned_ipv6 };
+    atomic::add(returned, 1);
+    // Another CPU may add a network at the same time, and one of the two be lost; the count stays about right.
+    if let Some(networks) = with_network(handshakes.last_networks, network) {
+        handshakes.last_networks = networks;
+        atomic::add(&mut handshakes.returned_networks, 1);
     }
 }
 

@@ -49,7 +49,8 @@ pub fn filter(context: &Context, segment: &Segment, kind: SegmentKind) -> Result
     if !lease.has(flag::STRAY_FILTER) || !port.has(watched) {
         return Ok(());
     }
-    let connection = connection_of(Source::new(segment.source), segment);
+    let source = Source::new(segment.source);
+    let connection = connection_of(source, segment);
     // A segment that returns a cookie is classified each time: it may arrive once more when its connection is gone.
     if was_found(connection, now) && !returned_cookie::acknowledges(connection, segment) {
         return Ok(());
@@ -60,7 +61,7 @@ pub fn filter(context: &Context, segment: &Segment, kind: SegmentKind) -> Result
         COOKIE => {
             // With a wrong checksum it makes no connection, and is no evidence that cookies come back for nothing.
             if accounting::segment_integrity(context.as_ptr().cast(), segment.place()) == RIGHT {
-                accounting::cookie_returned(segment.destination_port, segment.source.is_ipv4());
+                accounting::cookie_returned(source, segment);
             }
             Ok(())
         }

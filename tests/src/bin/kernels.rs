@@ -7,8 +7,23 @@ use lab::machine::{Image, Kernel, boot};
 use xtask::bpf::toolchain::target_folder;
 
 const SERIES: [&str; 2] = ["6.1", "6.12"];
-/// What the smoke test needs and the kernel may have as modules: veth, sock_diag for TCP, IPv6 and traffic control.
-const MODULES: [&str; 6] = ["veth", "inet_diag", "tcp_diag", "ipv6", "sch_ingress", "cls_bpf"];
+/// What the smoke test needs and the kernel may have as modules: veth, sock_diag for TCP, IPv6, traffic control, NAT and
+/// IPVS.
+const MODULES: [&str; 13] = [
+    "veth",
+    "inet_diag",
+    "tcp_diag",
+    "ipv6",
+    "sch_ingress",
+    "cls_bpf",
+    "nf_tables",
+    "nf_conntrack",
+    "nft_chain_nat",
+    "nft_nat",
+    "nft_masq",
+    "ip_vs",
+    "ip_vs_rr",
+];
 
 fn main() -> Result<()> {
     let cache = target_folder().join("kernels");
@@ -16,10 +31,9 @@ fn main() -> Result<()> {
         let start = Instant::now();
         let kernel = Kernel::fetch(series, &cache)?;
         let output = smoke(&kernel, &cache)?;
-        for line in output
-            .lines()
-            .filter(|line| ["interfaces:", "features:", "totals:"].iter().any(|head| line.starts_with(head)))
-        {
+        for line in output.lines().filter(|line| {
+            ["interfaces:", "features:", "totals:", "redirected:"].iter().any(|head| line.starts_with(head))
+        }) {
             println!("{}: {line}", kernel.name);
         }
         println!("{}: loaded, attached and counted, in {:.0} s", kernel.name, start.elapsed().as_secs_f64());
@@ -33,8 +47,9 @@ fn smoke(kernel: &Kernel, cache: &Path) -> Result<String> {
     let program = std::env::current_exe().context("cannot determine the path of this program")?.with_file_name("smoke");
     image.add_program(&program, "smoke")?;
     image.add_program(&lab::build::binary()?, "tcpguard")?;
-    image.add_tool("ip")?;
-    image.add_tool("ethtool")?;
+    for tool in ["ip", "ethtool", "nft", "ipvsadm"] {
+        image.add_tool(tool)?;
+    }
     image.add_modules(kernel, &MODULES)?;
     let file = cache.join(format!("{}.cpio", kernel.name));
     image.write("/smoke", &file)?;

@@ -3,18 +3,51 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use aya::programs::loaded_programs;
 use lab::{
     Client, Flood, FloodSpec, Lab, Setup, Sources,
     network::{SERVER_INTERFACE, SERVER_IPV4, SERVER_IPV6},
-    server::listen,
+    redirect::{BALANCED, PUBLISHED, balance, host_behind, masquerade, publish},
+    server::{echo, listen},
 };
 use nix::sys::signal::Signal;
 
+/// More connections than `thresholds.max_half_open` permits half-open handshakes.
+const MORE_THAN_THE_THRESHOLD: u32 = 600;
+
 fn main() -> Result<()> {
     at_xdp()?;
-    at_tc()
+    at_tc()?;
+    redirected()
+}
+
+/// Tests that handshakes with redirected ports, which complete elsewhere, are no attack. The kernel of the usual lab has no
+/// IPVS.
+fn redirected() -> Result<()> {
+    let lab = Lab::new()?;
+    let behind = host_behind(&lab)?;
+    let _service = echo(&behind, "0.0.0.0:80", 1)?;
+    publish(&lab)?;
+    masquerade(&lab)?;
+    balance(&lab)?;
+    let mut daemon = Setup::new(&lab)?.start()?;
+    for port in [PUBLISHED, BALANCED] {
+        for connection in 0..MORE_THAN_THE_THRESHOLD {
+            Client::new(&lab)
+                .fetch((SERVER_IPV4, port).into())
+                .with_context(|| format!("port {port}: {connection}"))?;
+        }
+        let stats = daemon.stats_when("its SYNs are counted", |stats| {
+            stats.totals.syn_closed >= u64::from(MORE_THAN_THE_THRESHOLD)
+        })?;
+        ensure!(stats.state == "calm" && stats.half_open.datapath == 0, "port {port}: {:?}", stats.half_open);
+        ensure!(stats.totals.dropped == 0 && stats.measures.blocks == 0, "port {port}: {:?}", stats.totals);
+        println!("redirected: port {port}: {:?}, {:?}", stats.state, stats.totals);
+    }
+    let status = daemon.end(Signal::SIGTERM)?;
+    ensure!(status.success(), "{status}: {}", daemon.log()?);
+    Ok(())
 }
 
 /// Tests the datapath at traffic control: with TCX, or a clsact qdisc if the kernel has no TCX.

@@ -124,7 +124,7 @@ fn a_scan() -> Result<()> {
     let scanner = Ipv4Addr::new(198, 18, 9, 9);
     scene.lab.add_client_address(scanner.into())?;
     let scan = |ports: &str| -> Result<String> {
-        let mut nmap = scene.lab.client.command("nmap");
+        let mut nmap = scene.lab.clients.command("nmap");
         nmap.args(["-sS", "-Pn", "-n", "-p", ports, "--max-retries", "1", "--host-timeout", "20s"]);
         nmap.args(["-S", &scanner.to_string(), "-e", CLIENT_INTERFACE, &SERVER_IPV4.to_string()]);
         let output = nmap.output().context("cannot run nmap (Debian package: nmap)")?;

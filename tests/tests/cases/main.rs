@@ -8,6 +8,7 @@ mod commands;
 mod cookies;
 mod counting;
 mod dashboard;
+mod disabling;
 mod distance;
 mod doctor;
 mod enforcement;

@@ -281,14 +281,8 @@ impl Challenger {
         at: Duration,
     ) -> Result<Option<PortChallenge>, DatapathError> {
         let since = self.choice.chosen().get(&port).copied();
-        if let Some(reason) = self.watchdog.is_served_elsewhere(port) {
-            if since.is_some() {
-                status.left_alone.insert(port, reason.to_owned());
-            }
-            return Ok(None);
-        }
         // Cookies lead to nothing here. That may be an attacker's doing: first SYNs are dropped instead.
-        let without_cookies = self.reason_for_no_cookies_at(port);
+        let without_cookies = self.reason_to_leave_alone(port);
         if let Some(reason) = &without_cookies
             && since.is_some()
         {

@@ -1,16 +1,21 @@
 //! Checks whether challenges lead to connections. If they do not, something on the path does not accept the SYN-ACKs: a
 //! redirection to another host or container, a firewall that expects to see the first SYN, or an unknown network
-//! namespace. The port is then not challenged.
+//! namespace. The port is then challenged by retransmit, never not at all: an attacker can cause each of the indications.
 //!
-//! There are two indications. Either cookies are returned but no handshake completes; this requires no knowledge of the
-//! usual traffic. Or nothing is returned at all and no handshake completes, although handshakes completed before.
+//! There are three indications. Cookies are returned but no handshake completes, which requires no knowledge of the usual
+//! traffic. Or nothing is returned at all and no handshake completes, although handshakes completed before. Or no handshake
+//! ever completed on this host.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::monitor::PortSnapshot;
 
-/// How many cookies must be returned without a completed handshake.
+/// How many cookies must be returned from different networks without a completed handshake.
 const MIN_RETURNED: u64 = 6;
+/// How many must be returned where all come from a few networks, and how long no handshake may complete then: it takes a
+/// single host to return so many, but not the clients of a port to stay away for so long.
+const MIN_RETURNED_BY_FEW: u64 = 24;
+const MIN_SILENCE_OF_FEW: Duration = Duration::from_secs(10);
 /// How many connections would have to be expected for none to be significant (probability e⁻¹²).
 const EXPECTED: f64 = 12.0;
 /// The shortest time without a completed handshake that counts: a client retransmits after a second.
@@ -75,6 +80,7 @@ struct Silence {
     since: Duration,
     challenged: u64,
     returned: u64,
+    returned_networks: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -111,7 +117,7 @@ impl Watchdog {
         Some(&self.ports.get(&port)?.left_alone[family as usize].as_ref()?.reason)
     }
 
-    /// Returns why a port should not be challenged at all: its handshakes never completed on this host.
+    /// Returns why a port should not be challenged with cookies: its handshakes never completed on this host.
     pub fn is_served_elsewhere(&self, port: u16) -> Option<&'static str> {
         let is_told = self.ports.get(&port).is_some_and(|port| port.calm_syns >= TELLING_SYNS);
         let is_served_here = Family::ALL.into_iter().any(|family| self.is_served_here(port, family));
@@ -149,8 +155,12 @@ impl Port {
         if !is_challenged || snapshot.is_full {
             *silent = None;
         } else if silent.is_none() || snapshot.here[index] > self.last.here[index] {
-            let (challenged, returned) = (snapshot.challenged, snapshot.returned[index]);
-            *silent = Some(Silence { since: at, challenged, returned });
+            *silent = Some(Silence {
+                since: at,
+                challenged: snapshot.challenged,
+                returned: snapshot.returned[index],
+                returned_networks: snapshot.returned_networks,
+            });
         }
     }
 
@@ -161,7 +171,10 @@ impl Port {
             return None;
         }
         let returned = self.last.returned[family as usize].saturating_sub(silent.returned);
-        if returned >= MIN_RETURNED {
+        let networks = self.last.returned_networks.saturating_sub(silent.returned_networks);
+        let is_telling = returned >= MIN_RETURNED && networks >= MIN_RETURNED
+            || returned >= MIN_RETURNED_BY_FEW && silence >= MIN_SILENCE_OF_FEW;
+        if is_telling {
             return Some(format!(
                 "{returned} cookies were returned over {} in {:.1} s and no handshake completed: a redirection, a \
                  firewall or another network namespace is in the path",
@@ -236,9 +249,27 @@ mod tests {
         let mut watch = Watch::new();
         assert_eq!(watch.run(10, 0, 100), None);
         watch.port.returned[0] += MIN_RETURNED;
-        let reason = watch.run(20, 0, 100).expect("they lead to nothing");
+        watch.port.returned_networks += MIN_RETURNED - 1;
+        assert_eq!(watch.run(20, 0, 100), None, "from few networks");
+        watch.port.returned_networks += 1;
+        let reason = watch.run(1, 0, 100).expect("they lead to nothing");
         assert!(reason.contains("were returned over IPv4"), "{reason}");
         assert!(watch.dog.left_alone(80, Family::Ipv6).is_none(), "the other family may work");
+    }
+
+    #[test]
+    fn those_of_one_network_take_longer() {
+        let mut watch = Watch::new();
+        watch.run(10, 0, 100);
+        (watch.port.returned[0], watch.port.returned_networks) = (1000, 1);
+        assert_eq!(watch.run(85, 0, 100), None);
+        let reason = watch.run(20, 0, 100).expect("all clients may be of one network");
+        assert!(reason.contains("1000 cookies were returned over IPv4"), "{reason}");
+        let mut busy = Watch::new();
+        for _ in 0..100 {
+            (busy.port.returned[0], busy.port.returned_networks) = (busy.port.returned[0] + 100, 1);
+            assert_eq!(busy.run(9, 0, 100).or(busy.run(1, 1, 100)), None, "somebody completes one");
+        }
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Clients whose handshakes complete are no attack, whatever their number and distance.
 
 use std::{
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
 use lab::{
-    Daemon, DistantClients, Flood, FloodSpec, Lab, Path, Served, Setup, Sources, Stats,
-    network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE},
-    server::Aborting,
+    Client, Daemon, DistantClients, FarClient, Flood, FloodSpec, Lab, Path, Served, Setup, Sources, Stats,
+    network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE, SERVER_IPV4},
+    server::{self, Aborting},
     share_machine,
 };
 use nix::sys::signal::Signal;
@@ -140,6 +142,45 @@ fn twenty_thousand_a_second_that_abandon_some_are_no_attack() -> Result<()> {
     Row::new(20_000, 60, 20_000, 8).with_abandoned().stays_calm().map(drop)
 }
 
+/// The address of a client that transfers data.
+const FAR_CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 61, 9);
+/// How long a transfer may take: without window scaling, 64 KiB per round trip of 50 ms would take 40 s.
+const SCALED: Duration = Duration::from_secs(20);
+
+/// A server that sends 50 MB over each connection.
+struct Downloads {
+    address: SocketAddr,
+}
+
+impl Downloads {
+    const LENGTH: usize = 50_000_000;
+
+    fn serve(lab: &Lab) -> Result<Self> {
+        let listener = server::listen(&lab.server, SERVER_IPV4.into(), 81)?;
+        let address = listener.local_addr()?;
+        // It ends with the test's process.
+        thread::spawn(move || {
+            let block = vec![0x55; 100_000];
+            while let Ok((mut stream, _)) = listener.accept() {
+                let sent = (0..Self::LENGTH / block.len()).try_for_each(|_| stream.write_all(&block));
+                if let Err(error) = sent {
+                    eprintln!("a transfer was cut off: {error}");
+                }
+            }
+        });
+        Ok(Self { address })
+    }
+
+    /// Transfers everything over one connection, and returns how long that took.
+    fn fetch(&self, far: &FarClient) -> Result<Duration> {
+        let start = Instant::now();
+        let mut stream = Client::in_namespace(&far.namespace).connect(self.address)?;
+        let length = std::io::copy(&mut stream, &mut std::io::sink())?;
+        ensure!(length == Self::LENGTH as u64, "only {length} bytes arrived");
+        Ok(start.elapsed())
+    }
+}
+
 #[test]
 #[ignore = "takes a minute and a half: `cargo xtask test` runs it in parallel with other tests"]
 fn a_trickle_of_forged_syns_beside_clients_changes_nothing() -> Result<()> {
@@ -150,11 +191,22 @@ fn a_trickle_of_forged_syns_beside_clients_changes_nothing() -> Result<()> {
     let interfaces = format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]");
     let daemon = Setup::new(&lab)?.config(&interfaces).start()?;
     let clients = Row::new(100, 50, 200, 90).clients;
+    let far = FarClient::new(&lab, &[FAR_CLIENT.into()], Path::milliseconds(50))?;
+    far.namespace.sysctl("net.ipv4.tcp_timestamps", "0")?;
+    let downloads = Downloads::serve(&lab)?;
     let served = thread::scope(|scope| -> Result<_> {
         let run = scope.spawn(|| clients.run(&lab, 200, Duration::from_secs(90)));
+        let transfers = scope.spawn(|| -> Result<()> {
+            while !run.is_finished() {
+                let took = downloads.fetch(&far)?;
+                ensure!(took < SCALED, "a transfer took {took:?}: its window was not scaled");
+            }
+            Ok(())
+        });
         let forged = FloodSpec::syn(Sources::RANDOM_IPV4, 80);
         let mut flood = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &forged)?;
         flood.send_at(10, Duration::from_secs(90))?;
+        transfers.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
     let stats = daemon.stats()?;
