@@ -246,7 +246,8 @@ impl Relay {
             [0x86, 0xdd] => IpAddr::from(<[u8; 16]>::try_from(frame.get(38..54)?).ok()?),
             _ => return None,
         };
-        let is_ours = frame[..6] == CLIENT_MAC && self.addresses.read().unwrap_or_else(PoisonError::into_inner).contains(&destination);
+        let is_ours = frame[..6] == CLIENT_MAC
+            && self.addresses.read().unwrap_or_else(PoisonError::into_inner).contains(&destination);
         is_ours.then(|| frame[ETHERNET_HEADER..].to_vec())
     }
 

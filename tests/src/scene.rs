@@ -21,6 +21,7 @@ use tcpguard::api::model::Stats;
 use crate::{
     client::{Client, Connections},
     daemon::{Daemon, Setup},
+    distance::Path,
     flood::{Flood, FloodSpec},
     network::{Lab, SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE, SERVER_IPV4},
     oracle,
@@ -330,12 +331,7 @@ impl Crowd<'_> {
         })
     }
 
-    fn run_thread(
-        &self,
-        (thread, threads): (u32, u32),
-        server: SocketAddr,
-        duration: Duration,
-    ) -> Result<Connections> {
+    fn run_thread(&self, (thread, threads): (u32, u32), server: SocketAddr, duration: Duration) -> Result<Connections> {
         let mine: Vec<IpAddr> =
             self.addresses.iter().copied().skip(thread as usize).step_by(threads as usize).collect();
         let mine = if mine.is_empty() { self.addresses.clone() } else { mine };

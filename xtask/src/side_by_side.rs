@@ -10,6 +10,7 @@ pub const SIDE_BY_SIDE: &[&str] = &[
     "commands::",
     "cookies::",
     "counting::",
+    "disabling::",
     "doctor::",
     "enforcement::",
     "evidence::",

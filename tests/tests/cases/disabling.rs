@@ -45,7 +45,8 @@ impl Attacker {
     /// Requests a cookie from an address and a port of its own for each round, and returns it with a wrong timestamp,
     /// which the kernel discards. Where the first SYN is dropped instead, there is nothing to return.
     fn return_cookie(&self, source: [u8; 4], round: u8) -> Result<()> {
-        let syn = Frame { source_port: 10_000 + u16::from(round), ..linux_syn(source.into(), SERVER_IPV4.into(), PORT) };
+        let syn =
+            Frame { source_port: 10_000 + u16::from(round), ..linux_syn(source.into(), SERVER_IPV4.into(), PORT) };
         let Ok(answer) = self.wire.ask(&syn) else { return Ok(()) };
         self.wire.send(&completion(&syn, &Answer { timestamp: !answer.timestamp, ..answer }))
     }

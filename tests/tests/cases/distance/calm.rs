@@ -3,6 +3,7 @@
 use std::{
     io::Write as _,
     net::{Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -194,10 +195,11 @@ fn a_trickle_of_forged_syns_beside_clients_changes_nothing() -> Result<()> {
     let far = FarClient::new(&lab, &[FAR_CLIENT.into()], Path::milliseconds(50))?;
     far.namespace.sysctl("net.ipv4.tcp_timestamps", "0")?;
     let downloads = Downloads::serve(&lab)?;
+    let is_over = AtomicBool::new(false);
     let served = thread::scope(|scope| -> Result<_> {
         let run = scope.spawn(|| clients.run(&lab, 200, Duration::from_secs(90)));
         let transfers = scope.spawn(|| -> Result<()> {
-            while !run.is_finished() {
+            while !is_over.load(Ordering::Relaxed) {
                 let took = downloads.fetch(&far)?;
                 ensure!(took < SCALED, "a transfer took {took:?}: its window was not scaled");
             }
@@ -205,7 +207,9 @@ fn a_trickle_of_forged_syns_beside_clients_changes_nothing() -> Result<()> {
         });
         let forged = FloodSpec::syn(Sources::RANDOM_IPV4, 80);
         let mut flood = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &forged)?;
-        flood.send_at(10, Duration::from_secs(90))?;
+        let sent = flood.send_at(10, Duration::from_secs(90));
+        is_over.store(true, Ordering::Relaxed);
+        sent?;
         transfers.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
