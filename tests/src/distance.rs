@@ -25,11 +25,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::{
     addresses::{CLIENT_MAC, SERVER_INTERFACE, SERVER_MAC},
     namespace::Namespace,
-    network::Lab,
     wire::packet_socket,
 };
 
-const DEVICE: &str = "far";
+pub(crate) const DEVICE: &str = "far";
 const ETHERNET_HEADER: usize = 14;
 /// The largest packet that either side hands over: merged segments are larger than the MTU.
 const MAX_PACKET: usize = 65_536 + ETHERNET_HEADER;
@@ -91,33 +90,22 @@ pub struct FarClient {
 }
 
 impl FarClient {
-    /// Creates a namespace with these addresses, none of which may belong to the lab's client.
+    /// Creates a namespace whose packets enter the cable at `client`'s end. A host that sends no resets is behind a
+    /// firewall that drops them. Offloads of `server` that the path cannot carry are disabled.
     ///
     /// # Errors
     /// Returns an error if the kernel lacks TUN or a step fails.
-    pub fn new(lab: &Lab, addresses: &[IpAddr], path: Path) -> Result<Self> {
-        Self::create(lab, addresses, path, true)
-    }
-
-    /// Creates a namespace like [`FarClient::new`], whose host sends no resets: a firewall drops them.
-    ///
-    /// # Errors
-    /// See [`FarClient::new`].
-    pub fn without_resets(lab: &Lab, addresses: &[IpAddr], path: Path) -> Result<Self> {
-        Self::create(lab, addresses, path, false)
-    }
-
-    fn create(lab: &Lab, addresses: &[IpAddr], path: Path, sends_resets: bool) -> Result<Self> {
+    pub(crate) fn create(server: &Namespace, client: &Namespace, path: Path, sends_resets: bool) -> Result<Self> {
         let namespace = Namespace::new()?;
         let device = namespace.within(tun)?;
         namespace.ip(&format!("link set {DEVICE} up"))?;
         namespace.ip(&format!("route add default dev {DEVICE}"))?;
         namespace.ip(&format!("-6 route add default dev {DEVICE}"))?;
         // Frames that the server leaves to the hardware to complete never become complete on this path.
-        let mut ethtool = lab.server.command("ethtool");
+        let mut ethtool = server.command("ethtool");
         let status = ethtool.args(["-K", SERVER_INTERFACE, "tx", "off"]).stdout(std::process::Stdio::null()).status();
         ensure!(status.context("cannot run ethtool (Debian package: ethtool)")?.success(), "ethtool failed");
-        let cable = packet_socket(&lab.client)?;
+        let cable = packet_socket(client)?;
         let shared = Addresses::default();
         let (is_over, resets) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let relay = Relay {
@@ -131,20 +119,17 @@ impl FarClient {
         };
         let ending = Arc::clone(&is_over);
         let relay = std::thread::spawn(move || relay.run(&ending));
-        let far = Self { namespace, addresses: shared, is_over, relay: Some(relay), resets };
-        addresses.iter().try_for_each(|address| far.add_address(lab, *address))?;
-        Ok(far)
+        Ok(Self { namespace, addresses: shared, is_over, relay: Some(relay), resets })
     }
 
-    /// Adds an address, which may not belong to the lab's client.
+    /// Adds an address, which may not belong to the namespace at the cable's end.
     ///
     /// # Errors
     /// Returns an error if the kernel rejects it.
-    pub fn add_address(&self, lab: &Lab, address: IpAddr) -> Result<()> {
+    pub(crate) fn add_address(&self, address: IpAddr) -> Result<()> {
         let network = IpNet::from(address);
         let flags = if address.is_ipv4() { "" } else { "nodad" };
         self.namespace.ip(&format!("addr add {network} dev {DEVICE} {flags}"))?;
-        lab.lead_clients(&network.to_string())?;
         self.addresses.write().unwrap_or_else(PoisonError::into_inner).insert(address);
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
 use nix::{net::if_::if_nametoindex, sys::socket::Backlog};
 
 pub use crate::addresses::*;
@@ -78,13 +79,34 @@ impl Lab {
     /// Creates a lab whose clients are at a distance. Floods are not.
     ///
     /// # Errors
-    /// See [`Lab::new`] and [`FarClient::new`].
+    /// See [`Lab::new`] and [`Lab::far_client`].
     pub fn at_distance(path: Path) -> Result<Self> {
         let lab = Self::new()?;
         // The clients have the addresses instead.
         lab.client.ip(&format!("addr flush dev {CLIENT_INTERFACE}"))?;
-        let far = FarClient::new(&lab, &[CLIENT_IPV4.into(), CLIENT_IPV6.into()], path)?;
+        let far = lab.far_client(&[CLIENT_IPV4.into(), CLIENT_IPV6.into()], path, true)?;
         Ok(Self { clients: far.namespace.clone(), far: Some(Arc::new(far)), ..lab })
+    }
+
+    /// Creates a client at a distance with these addresses, none of which may be the lab's client's. A host that sends no
+    /// resets is behind a firewall that drops them.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel lacks TUN or a step fails.
+    pub fn far_client(&self, addresses: &[IpAddr], path: Path, sends_resets: bool) -> Result<FarClient> {
+        let far = FarClient::create(&self.server, &self.client, path, sends_resets)?;
+        addresses.iter().try_for_each(|address| self.add_far_address(&far, *address))?;
+        Ok(far)
+    }
+
+    fn add_far_address(&self, far: &FarClient, address: IpAddr) -> Result<()> {
+        far.add_address(address)?;
+        self.lead_clients(&IpNet::from(address).to_string())
+    }
+
+    /// Returns the name of the clients' interface.
+    pub const fn clients_interface(&self) -> &'static str {
+        if self.is_far() { crate::distance::DEVICE } else { CLIENT_INTERFACE }
     }
 
     /// Returns `true` if the clients are at a distance.
@@ -193,7 +215,7 @@ impl Lab {
     /// Returns an error if the kernel rejects it.
     pub fn add_client_address(&self, address: IpAddr) -> Result<()> {
         if let Some(far) = &self.far {
-            return far.add_address(self, address);
+            return self.add_far_address(far, address);
         }
         let length = if address.is_ipv4() { 32 } else { 128 };
         let flags = if address.is_ipv4() { "" } else { "nodad" };

@@ -62,10 +62,21 @@ impl Scene {
     /// # Errors
     /// Returns an error if a part cannot be set up.
     pub fn new(config: &str) -> Result<Self> {
-        let lab = match round_trip()? {
-            0 => Lab::new()?,
-            milliseconds => Lab::at_distance(Path::milliseconds(milliseconds))?,
-        };
+        match round_trip()? {
+            0 => Self::of(Lab::new()?, config),
+            milliseconds => Self::at_distance(Path::milliseconds(milliseconds), config),
+        }
+    }
+
+    /// Creates a scene like [`Scene::new`] whose clients are at a distance.
+    ///
+    /// # Errors
+    /// Returns an error if a part cannot be set up.
+    pub fn at_distance(path: Path, config: &str) -> Result<Self> {
+        Self::of(Lab::at_distance(path)?, config)
+    }
+
+    fn of(lab: Lab, config: &str) -> Result<Self> {
         lab.lay_second_cable()?;
         lab.add_client_address(SSH_PEER.into())?;
         let nginx = Nginx::start(&lab, &[80])?;
@@ -325,6 +336,7 @@ impl Crowd<'_> {
                 let connections = thread.join().unwrap_or_else(|panic| resume_unwind(panic))?;
                 all.tried += connections.tried;
                 all.connect_times.extend(connections.connect_times);
+                all.troubles.extend(connections.troubles);
             }
             all.connect_times.sort_unstable();
             Ok(all)
@@ -335,6 +347,8 @@ impl Crowd<'_> {
         let mine: Vec<IpAddr> =
             self.addresses.iter().copied().skip(thread as usize).step_by(threads as usize).collect();
         let mine = if mine.is_empty() { self.addresses.clone() } else { mine };
+        // The threads begin one after the other: all at once would be a burst.
+        thread::sleep(Duration::from_secs_f64(f64::from(thread) / f64::from(self.rate.max(1))));
         Client::new(self.lab).run_from(&mine, server, self.rate / threads, duration, || true)
     }
 }

@@ -10,9 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{FcntlArg, OFlag};
 
 use crate::{
+    addresses::CLIENT_INTERFACE,
     frame::{ACK, Frame, LINUX_SYN_OPTIONS, SYN},
     namespace::Namespace,
-    network::CLIENT_INTERFACE,
 };
 
 /// A packet socket on the client's end of the cable.

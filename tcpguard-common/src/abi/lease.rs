@@ -53,6 +53,8 @@ pub mod flag {
     pub const LIMIT_CLOSED: u64 = 1 << 8;
     /// The headers of SYNs are counted: there is an attack, and they show whether sources are forged.
     pub const OBSERVE_HEADERS: u64 = 1 << 9;
+    /// SYNs of proven sources are answered with cookies as well: the kernel is not to answer any for a moment.
+    pub const CHALLENGE_PROVEN: u64 = 1 << 10;
 }
 
 impl Lease {

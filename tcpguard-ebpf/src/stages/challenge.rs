@@ -32,11 +32,13 @@ pub fn of_tracked(entry: &mut SourceEntry, syn: &Syn, standing: Standing) -> Cha
         return Challenge::None;
     }
     let now = syn.now;
-    if entry.is_proven(now.jiffies, now.window_period(), lease::max_half_open())
-        || entry.is_on_proven_path(now.jiffies, syn.segment.time_to_live)
-    {
+    let is_exempt = entry.is_proven(now.jiffies, now.window_period(), lease::max_half_open())
+        || entry.is_on_proven_path(now.jiffies, syn.segment.time_to_live);
+    if is_exempt && !syn.lease.has(flag::CHALLENGE_PROVEN) {
         return Challenge::None;
     }
+    // Neither is ever delayed.
+    let standing = if is_exempt { Standing::Allowed } else { standing };
     permitted(of_unproven(syn), standing)
 }
 

@@ -138,8 +138,43 @@ struct ScopeWindow {
 #[derive(Default)]
 struct LeftOut {
     has_begun: bool,
-    last: BTreeMap<u16, PortSnapshot>,
+    last: BTreeMap<u16, Seen>,
     sums: Sums,
+    /// The handshakes of ports that had begun shortly before they were left out: they count as ended.
+    outstanding: u64,
+}
+
+/// What was last seen of a port.
+#[derive(Clone, Copy)]
+struct Seen {
+    port: PortSnapshot,
+    /// The port was left out.
+    is_left_out: bool,
+    /// Handshakes begun and ended, one to two seconds ago.
+    mark: [u64; 2],
+    /// The next mark, and when it was set.
+    next_mark: [u64; 2],
+    marked: Instant,
+}
+
+impl Seen {
+    fn new(port: PortSnapshot, now: Instant) -> Self {
+        let mark = [port.begun, port.ended];
+        Self { port, is_left_out: false, mark, next_mark: mark, marked: now }
+    }
+
+    fn update(&mut self, port: PortSnapshot, is_left_out: bool, now: Instant) {
+        if now.duration_since(self.marked) >= SECOND {
+            (self.mark, self.next_mark, self.marked) = (self.next_mark, [port.begun, port.ended], now);
+        }
+        (self.port, self.is_left_out) = (port, is_left_out);
+    }
+
+    /// Returns the handshakes of the last seconds that have not ended.
+    const fn outstanding(&self) -> u64 {
+        let begun = self.port.begun.saturating_sub(self.mark[0]);
+        begun.saturating_sub(self.port.ended.saturating_sub(self.mark[1]))
+    }
 }
 
 impl PressureMeter {
@@ -191,13 +226,13 @@ impl PressureMeter {
         let (services, slow) = (&self.services, &self.slow);
         let is_left_out =
             |port: u16| slow.contains_key(&port) || services.iter().any(|service| service.ports.contains(&port));
-        self.left_out.note(counts.ports, is_left_out);
+        self.left_out.note(counts.ports, is_left_out, now);
         let (totals, left_out) = (counts.totals, &self.left_out.sums);
         let dropped_by_judgement = totals.dropped_where(|reason| reason.cause() == Cause::Judgement);
         let sums = Sums {
             attempts: (totals.begun() + dropped_by_judgement).saturating_sub(left_out.attempts),
             begun: totals.begun().saturating_sub(left_out.begun),
-            ended: totals.ended().saturating_sub(left_out.ended),
+            ended: (totals.ended() + self.left_out.outstanding).saturating_sub(left_out.ended),
             completed: totals.get(Counter::Completed).saturating_sub(left_out.completed),
             // A full accept queue is the application's fault, not an attack, and is reported separately.
             refused: counts.tcp_ext.listen_drops.saturating_sub(counts.tcp_ext.listen_overflows),
@@ -217,7 +252,7 @@ fn measure_service(
 ) -> Readings {
     let is_ours = |port: u16| service.ports.contains(&port);
     let ports: Vec<PortSnapshot> = counts.ports.iter().filter(|port| is_ours(port.port)).copied().collect();
-    left_out.note(&ports, |port| slow.contains_key(&port));
+    left_out.note(&ports, |port| slow.contains_key(&port), now);
     let mut sums = Sums::default();
     for port in &ports {
         sums.attempts += port.attempts();
@@ -228,7 +263,7 @@ fn measure_service(
     sums.completed = sums.completed.saturating_sub(left_out.sums.completed);
     sums.attempts = sums.attempts.saturating_sub(left_out.sums.attempts);
     sums.begun = sums.begun.saturating_sub(left_out.sums.begun);
-    sums.ended = sums.ended.saturating_sub(left_out.sums.ended);
+    sums.ended = (sums.ended + left_out.outstanding).saturating_sub(left_out.sums.ended);
     scope.measure(sums, counts, |port| is_ours(port) && !slow.contains_key(&port), now)
 }
 
@@ -282,14 +317,25 @@ impl ScopeWindow {
 impl LeftOut {
     /// Adds what the excluded ports received since the last call. What they had received before the first call is not
     /// added: the counts by port may be a previous daemon's while the totals begin at 0.
-    fn note(&mut self, ports: &[PortSnapshot], is_left_out: impl Fn(u16) -> bool) {
+    ///
+    /// An application is found to be slow a round trip after the handshakes began that it does not accept.
+    fn note(&mut self, ports: &[PortSnapshot], is_left_out: impl Fn(u16) -> bool, now: Instant) {
         for port in ports {
-            let before = self.last.insert(port.port, *port).unwrap_or_default();
-            if self.has_begun && is_left_out(port.port) {
+            let is_left_out = is_left_out(port.port);
+            let known = self.last.contains_key(&port.port);
+            let seen = self.last.entry(port.port).or_insert_with(|| Seen::new(PortSnapshot::default(), now));
+            let before = seen.port;
+            if self.has_begun && is_left_out {
+                self.outstanding += if known && !seen.is_left_out { seen.outstanding() } else { 0 };
                 self.sums.attempts += port.attempts().saturating_sub(before.attempts());
                 self.sums.begun += port.begun.saturating_sub(before.begun);
                 self.sums.ended += port.ended.saturating_sub(before.ended);
                 self.sums.completed += port.completed.saturating_sub(before.completed);
+            }
+            if known {
+                seen.update(*port, is_left_out, now);
+            } else {
+                *seen = Seen { is_left_out, ..Seen::new(*port, now) };
             }
         }
         self.has_begun = true;
@@ -389,6 +435,25 @@ mod tests {
         let pressure = fixture.at(100, &totals(700, 0), &[port(443, 1_000_200), port(80, 500)]);
         assert_eq!(pressure.host.half_open.datapath, 500);
         assert_eq!(pressure.services[0].half_open.datapath, 200);
+    }
+
+    #[test]
+    fn what_began_before_an_application_was_found_slow_is_not_the_host_s_either() {
+        let mut fixture = Fixture::new(Vec::new());
+        let port = |port, begun, ended| PortSnapshot { port, syn: begun, begun, ended, ..PortSnapshot::default() };
+        fixture.at(0, &totals(0, 0), &[port(80, 0, 0), port(81, 0, 0)]);
+        let pressure = fixture.at(100, &totals(700, 0), &[port(80, 600, 0), port(81, 100, 0)]);
+        assert_eq!(pressure.host.half_open.datapath, 700);
+        // A round trip later some have completed, and the others find the queue full.
+        let slow = PortSnapshot { is_full: true, ..port(80, 600, 129) };
+        let pressure = fixture.at(200, &totals(700, 129), &[slow, port(81, 100, 0)]);
+        assert_eq!(pressure.host.half_open.datapath, 100);
+        let pressure = fixture.at(
+            300,
+            &totals(720, 229),
+            &[PortSnapshot { is_full: true, ..port(80, 600, 229) }, port(81, 120, 0)],
+        );
+        assert_eq!(pressure.host.half_open.datapath, 120);
     }
 
     #[test]

@@ -101,6 +101,8 @@ impl KernelMeasures {
         let outcomes = settings.bring_to(&wanted);
         for outcome in outcomes {
             match outcome {
+                // It has its original value for a moment, on the way from one value to another.
+                SettingOutcome::Changed(changed) if changed.value == changed.original => {}
                 SettingOutcome::Changed(changed) => {
                     let message = format!(
                         "{} was temporarily set to {} (normally {})",

@@ -204,7 +204,8 @@ impl Enforcer {
         self.payload.apply(judgement, self.kernel.settings());
         self.blocker.block_all(&judgement.offenders, snapshot, datapath, &mut self.report, at);
 
-        let settings = self.kernel.settings().map(|settings| settings.changed().to_vec()).unwrap_or_default();
+        let changed = self.kernel.settings().map(KernelSettings::changed).unwrap_or_default();
+        let settings = changed.iter().filter(|setting| setting.value != setting.original).cloned().collect();
         Measures { settings, blocks: self.blocker.in_force(at), advice, challenge }
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use lab::{
-    Client, FarClient, FloodSpec, Path, Scene, Sources, Stats,
+    Client, FloodSpec, Path, Scene, Sources, Stats,
     frame::{self, Frame},
     network::SERVER_IPV4,
     scene::WEB,
@@ -59,7 +59,7 @@ fn is_challenged(stats: &Stats, outcome: Outcome) -> bool {
 
 fn try_to_disable(way: Way, outcome: Outcome) -> Result<()> {
     let scene = Scene::new("")?;
-    let far = FarClient::new(&scene.lab, &[FAR_CLIENT.into()], Path::milliseconds(80))?;
+    let far = scene.lab.far_client(&[FAR_CLIENT.into()], Path::milliseconds(80), true)?;
     let wire = Wire::open(&scene.lab.client)?;
     let mut flood = scene.flood(&FloodSpec::syn(Sources::RANDOM_IPV4, PORT))?;
     let attacker = Attacker { scene, wire };

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use lab::{
     FloodSpec, Scene, Sources, eventually, frame,
-    network::{CLIENT_INTERFACE, SERVER_IPV4},
+    network::SERVER_IPV4,
     scene::{Attack, SSH_PEER},
 };
 
@@ -33,7 +33,7 @@ fn check(scene: &mut Scene, attack: &Attack, kind: &str, least_served: f64) -> R
         seen.kinds
     );
     let share = attack.client.share();
-    ensure!(share >= least_served, "{share:.4} of {} connections were served", attack.client.tried);
+    ensure!(share >= least_served, "{share:.4} of {}: {:?}", attack.client.tried, attack.client.troubles);
     let blocked = scene.blocked()?;
     for innocent in ["198.18.0.2".to_owned(), SSH_PEER.to_string()] {
         ensure!(!blocked.contains(&innocent), "{innocent} is blocked: {blocked:?}");
@@ -126,7 +126,7 @@ fn a_scan() -> Result<()> {
     let scan = |ports: &str| -> Result<String> {
         let mut nmap = scene.lab.clients.command("nmap");
         nmap.args(["-sS", "-Pn", "-n", "-p", ports, "--max-retries", "1", "--host-timeout", "20s"]);
-        nmap.args(["-S", &scanner.to_string(), "-e", CLIENT_INTERFACE, &SERVER_IPV4.to_string()]);
+        nmap.args(["-S", &scanner.to_string(), "-e", scene.lab.clients_interface(), &SERVER_IPV4.to_string()]);
         let output = nmap.output().context("cannot run nmap (Debian package: nmap)")?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())

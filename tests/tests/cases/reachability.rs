@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Client, FarClient, Flood, FloodSpec, Lab, Path, Scene, Setup, Sources, Stats, eventually,
+    Client, Flood, FloodSpec, Lab, Path, Scene, Setup, Sources, Stats, eventually,
     network::{SERVER_INTERFACE, SERVER_IPV4},
     redirect::{BEHIND, PUBLISHED, host_behind, masquerade, nft, publish},
     scene::{Crowd, WEB},
@@ -74,7 +74,7 @@ fn clients_of_a_forwarded_port_are_neither_an_attack_nor_blocked() -> Result<()>
     let _service = server::echo(&behind, "0.0.0.0:80", 1)?;
     publish(&scene.lab)?;
     masquerade(&scene.lab)?;
-    let far = FarClient::new(&scene.lab, &[Ipv4Addr::new(198, 18, 61, 7).into()], Path::milliseconds(20))?;
+    let far = scene.lab.far_client(&[Ipv4Addr::new(198, 18, 61, 7).into()], Path::milliseconds(20), true)?;
     let published = SocketAddr::from((SERVER_IPV4, PUBLISHED));
     let client = Client::in_namespace(&far.namespace).run(published, 20, Duration::from_secs(90), || true)?;
     ensure!(client.share() == 1.0, "{} of {}: {:?}", client.served(), client.tried, client.troubles);

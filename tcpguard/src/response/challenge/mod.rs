@@ -41,7 +41,7 @@ use crate::{
 };
 use announcer::Announcer;
 use choice::Choice;
-use cookie_lifetime::{COOKIES_ALWAYS, CookieLifetime};
+use cookie_lifetime::{COOKIES_ALWAYS, COOKIES_FOR_FULL_QUEUES, CookieLifetime};
 use readiness::Readiness;
 pub use status::{ChallengeStatus, ChallengedPort};
 use terms::{CachedFacts, PortTerms};
@@ -187,7 +187,7 @@ impl Challenger {
     }
 
     /// Returns the kernel settings needed for cookies that will be sent or are still valid.
-    pub fn wanted_settings(&self, settings: Option<&KernelSettings>, jiffies: u64) -> Vec<(&'static str, u64)> {
+    pub fn wanted_settings(&mut self, settings: Option<&KernelSettings>, jiffies: u64) -> Vec<(&'static str, u64)> {
         self.cookies.wanted_settings(settings, jiffies)
     }
 
@@ -238,11 +238,16 @@ impl Challenger {
         at: Duration,
     ) -> Result<ChallengeStatus, DatapathError> {
         let mut status = ChallengeStatus {
-            no_cookies: self.reason_for_no_cookies(settings),
+            no_cookies: self.reason_for_no_cookies(settings, snapshot.clock.jiffies()),
             cookies_good_for: self.cookies.left(snapshot),
             ..ChallengeStatus::default()
         };
-        let takes_cookies = settings.is_some_and(|settings| settings.number(COOKIES_SETTING).is_ok_and(|n| n == 2));
+        let is_draining = self.cookies.is_draining(snapshot.clock.jiffies());
+        // While draining, the kernel accepts cookies of the listeners that were prepared before.
+        let has_setting = |wanted: u64| {
+            settings.is_some_and(|settings| settings.number(COOKIES_SETTING).is_ok_and(|number| number == wanted))
+        };
+        let takes_cookies = has_setting(COOKIES_ALWAYS) || is_draining && has_setting(COOKIES_FOR_FULL_QUEUES);
         if !takes_cookies {
             self.readiness.forget();
         }
@@ -263,7 +268,8 @@ impl Challenger {
         self.maps.set_terms(&terms)?;
         let has = |flags: u32| terms.values().any(|terms| terms.has(flags));
         self.granted.flags = if terms.is_empty() { 0 } else { flag::CHALLENGE }
-            | if has(port_flag::WATCH_IPV4) { flag::STRAY_FILTER } else { 0 };
+            | if has(port_flag::WATCH_IPV4) { flag::STRAY_FILTER } else { 0 }
+            | if is_draining { flag::CHALLENGE_PROVEN } else { 0 };
         self.granted.timestamp_offset = timestamp_offset(datapath)?;
         Ok(status)
     }
@@ -347,7 +353,7 @@ impl Challenger {
         self.watchdog.left_alone(port, family).map(str::to_owned)
     }
 
-    fn reason_for_no_cookies(&self, settings: Option<&KernelSettings>) -> Option<String> {
+    fn reason_for_no_cookies(&self, settings: Option<&KernelSettings>, jiffies: u64) -> Option<String> {
         if self.options.method != ChallengeMethod::Cookie {
             return Some("challenge.method is \"retransmit\"".to_owned());
         }
@@ -359,7 +365,8 @@ impl Challenger {
         }
         let Some(settings) = settings else { return Some("kernel settings cannot be changed".to_owned()) };
         let cookies = settings.number(COOKIES_SETTING);
-        if self.sends_cookies() && !cookies.as_ref().is_ok_and(|cookies| *cookies == COOKIES_ALWAYS) {
+        let wanted = if self.cookies.is_draining(jiffies) { COOKIES_FOR_FULL_QUEUES } else { COOKIES_ALWAYS };
+        if self.sends_cookies() && !cookies.as_ref().is_ok_and(|cookies| *cookies >= wanted) {
             let what = cookies.map_or_else(|error| error.to_string(), |cookies| format!("it is {cookies}"));
             return Some(format!("{COOKIES_SETTING} must be 2 and could not be changed: {what}"));
         }

@@ -192,7 +192,7 @@ fn a_trickle_of_forged_syns_beside_clients_changes_nothing() -> Result<()> {
     let interfaces = format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]");
     let daemon = Setup::new(&lab)?.config(&interfaces).start()?;
     let clients = Row::new(100, 50, 200, 90).clients;
-    let far = FarClient::new(&lab, &[FAR_CLIENT.into()], Path::milliseconds(50))?;
+    let far = lab.far_client(&[FAR_CLIENT.into()], Path::milliseconds(50), true)?;
     far.namespace.sysctl("net.ipv4.tcp_timestamps", "0")?;
     let downloads = Downloads::serve(&lab)?;
     let is_over = AtomicBool::new(false);

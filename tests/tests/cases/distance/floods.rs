@@ -8,9 +8,9 @@ use std::{
 
 use anyhow::{Result, ensure};
 use lab::{
-    Client, Connections, FarClient, FloodSpec, Path, Scene, Sources,
+    Client, Connections, FloodSpec, Path, Scene, Sources,
     network::{SERVER_IPV4, SERVER_IPV6},
-    scene::WEB,
+    scene::{Crowd, WEB},
 };
 
 /// The clients whose addresses are forged.
@@ -94,8 +94,8 @@ impl Row {
     /// median connect time before it.
     fn run(&self) -> Result<(Connections, Duration)> {
         let scene = Scene::new("")?;
-        let make = if self.sends_resets { FarClient::new } else { FarClient::without_resets };
-        let far = make(&scene.lab, &[self.victim()], Path::milliseconds(ROUND_TRIP.as_millis() as u64))?;
+        let path = Path::milliseconds(ROUND_TRIP.as_millis() as u64);
+        let far = scene.lab.far_client(&[self.victim()], path, self.sends_resets)?;
         let client = Client::in_namespace(&far.namespace);
         let calm = match self.client {
             Acquaintance::Proven => client.run(self.server(), 10, Duration::from_secs(2), || true)?,
@@ -185,7 +185,7 @@ fn nor_one_of_an_ipv6_network() -> Result<()> {
 #[test]
 fn five_hundred_forged_syns_shut_nobody_out() -> Result<()> {
     let scene = Scene::new("")?;
-    let far = FarClient::new(&scene.lab, &[VICTIM], Path::milliseconds(80))?;
+    let far = scene.lab.far_client(&[VICTIM], Path::milliseconds(80), true)?;
     scene.flood(&FloodSpec::syn(Sources::InTurn("198.18.70.1".parse()?, 8), WEB.port()))?.send(450)?;
     scene.flood(&FloodSpec::syn(Sources::Random(VICTIM, 1), CLOSED_PORT))?.send(70)?;
     let connections = Client::in_namespace(&far.namespace).run(WEB, 5, Duration::from_secs(6), || true)?;
@@ -197,4 +197,25 @@ fn five_hundred_forged_syns_shut_nobody_out() -> Result<()> {
 #[test]
 fn more_syns_than_its_rate_with_a_clients_address_do_not_shut_it_out() -> Result<()> {
     Row { time_to_live: OTHER_TIME_TO_LIVE, ..Row::new(2500, Acquaintance::New) }.is_served()
+}
+
+#[test]
+fn connections_under_way_when_an_attack_begins_are_served() -> Result<()> {
+    // The kernel answers with cookies of its own until the attack is recognised, because its queue is full by then. What
+    // has been answered so is returned half a round trip later, whatever has changed meanwhile.
+    let scene = Scene::at_distance(Path::milliseconds(ROUND_TRIP.as_millis() as u64), "")?;
+    let addresses: Vec<IpAddr> = (1..=100).map(|n| IpAddr::from([198, 18, 63, n])).collect();
+    addresses.iter().try_for_each(|address| scene.lab.add_client_address(*address))?;
+    let mut flood = scene.flood(&FloodSpec::syn(Sources::RANDOM_IPV4, WEB.port()))?;
+    let clients = thread::scope(|scope| {
+        let crowd = Crowd { lab: &scene.lab, addresses, rate: 400, threads: 100 };
+        let clients = scope.spawn(move || crowd.run(WEB, Duration::from_secs(5)));
+        thread::sleep(Duration::from_secs(1));
+        flood.during(50_000, || clients.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })?;
+    println!("{} of {} served, at most {:?}", clients.served(), clients.tried, clients.quantile(1.0));
+    let challenge = scene.daemon.stats()?.measures;
+    ensure!(clients.share() == 1.0, "{} of {}: {:?}", clients.served(), clients.tried, clients.troubles);
+    ensure!(scene.setting("net.ipv4.tcp_timestamps")? == "2", "cookies carry no timestamps: {challenge:?}");
+    Ok(())
 }
