@@ -26,6 +26,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The age of the kernel's rows that count as incoming: a legitimate client has answered by then, and the SYN-ACK has
 /// not been retransmitted yet.
 const FRESH: std::ops::Range<Duration> = Duration::from_millis(300)..Duration::from_millis(700);
+/// The longest round trip that a cookie of the kernel's is given to return.
+const ROUND_TRIP: Duration = Duration::from_millis(450);
 /// How long a port stays marked as slow after its accept queue was last seen full.
 const SLOW_FOR: Duration = Duration::from_secs(10);
 
@@ -90,26 +92,34 @@ pub(super) struct PressureMeter {
 }
 
 /// Requests that would have been refused for lack of resources if the kernel had not answered them with a cookie, and whose
-/// cookie was not returned.
-#[derive(Clone, Copy, Debug, Default)]
+/// cookie was not returned within [`ROUND_TRIP`].
+#[derive(Clone, Debug, Default)]
 struct UnreturnedCookies {
     last: Option<TcpExt>,
     /// Cookies sent because a request queue was full.
     sent: u64,
     /// Cookies returned: their clients were served.
     returned: u64,
+    /// The totals of cookies sent, up to the newest that is a round trip old.
+    past: VecDeque<(Instant, u64)>,
 }
 
 impl UnreturnedCookies {
-    /// Adds what the kernel counted since the last call, and returns the total.
-    fn add(&mut self, now: &TcpExt) -> u64 {
-        let last = self.last.replace(*now).unwrap_or(*now);
-        if !now.sends_cookies_always {
-            self.sent += now.request_queue_full_cookies.saturating_sub(last.request_queue_full_cookies);
+    /// Adds what the kernel counted since the last call, and returns the total. If `is_slow`, an application does not
+    /// accept connections: cookies are returned to it in vain, and are not counted.
+    fn add(&mut self, counters: &TcpExt, is_slow: bool, now: Instant) -> u64 {
+        let last = self.last.replace(*counters).unwrap_or(*counters);
+        if !counters.sends_cookies_always {
+            self.sent += counters.request_queue_full_cookies.saturating_sub(last.request_queue_full_cookies);
         }
-        self.returned =
-            (self.returned + now.syncookies_received.saturating_sub(last.syncookies_received)).min(self.sent);
-        self.sent - self.returned
+        let returned = counters.syncookies_received.saturating_sub(last.syncookies_received);
+        self.returned = if is_slow { self.sent } else { (self.returned + returned).min(self.sent) };
+        self.past.push_back((now, self.sent));
+        while self.past.get(1).is_some_and(|(then, _)| now.duration_since(*then) >= ROUND_TRIP) {
+            self.past.pop_front();
+        }
+        let due = self.past.front().filter(|(then, _)| now.duration_since(*then) >= ROUND_TRIP);
+        due.map_or(0, |(_, sent)| sent.saturating_sub(self.returned))
     }
 }
 
@@ -123,7 +133,9 @@ struct Sums {
     ended: u64,
     completed: u64,
     refused: u64,
-    /// Cookies that the kernel sent because a queue was full and that were not returned.
+    /// Cookies that the kernel sent because a queue was full.
+    full_queue_cookies: u64,
+    /// Those of them that were not returned.
     unreturned: u64,
     malformed: u64,
 }
@@ -236,7 +248,8 @@ impl PressureMeter {
             completed: totals.get(Counter::Completed).saturating_sub(left_out.completed),
             // A full accept queue is the application's fault, not an attack, and is reported separately.
             refused: counts.tcp_ext.listen_drops.saturating_sub(counts.tcp_ext.listen_overflows),
-            unreturned: self.unreturned.add(counts.tcp_ext),
+            full_queue_cookies: counts.tcp_ext.request_queue_full_cookies,
+            unreturned: self.unreturned.add(counts.tcp_ext, !slow.is_empty(), now),
             malformed: malformed(totals),
         };
         self.host.measure(sums, counts, |port| !is_left_out(port), now)
@@ -290,7 +303,10 @@ impl ScopeWindow {
             half_open_prevented: prevented as u64,
             // Cookies of clients that are about to complete are under way.
             refused: second.refused + second.unreturned.saturating_sub(second.completed),
-            refused_coming: per_second(recent.refused + recent.unreturned.saturating_sub(recent.completed)) as u64,
+            // None come any more once the kernel has stopped sending them, whatever is still under way.
+            refused_coming: per_second(
+                recent.refused + recent.unreturned.saturating_sub(recent.completed).min(recent.full_queue_cookies),
+            ) as u64,
             malformed: second.malformed,
             malformed_coming: per_second(recent.malformed) as u64,
         }
@@ -307,6 +323,7 @@ impl ScopeWindow {
             ended: sums.ended.saturating_sub(before.ended),
             completed: sums.completed.saturating_sub(before.completed),
             refused: sums.refused.saturating_sub(before.refused),
+            full_queue_cookies: sums.full_queue_cookies.saturating_sub(before.full_queue_cookies),
             unreturned: sums.unreturned.saturating_sub(before.unreturned),
             malformed: sums.malformed.saturating_sub(before.malformed),
         };
@@ -407,10 +424,17 @@ mod tests {
             sends_cookies_always: always,
             ..TcpExt::default()
         };
-        assert_eq!(unreturned.add(&counters(1000, 900, false)), 0, "before tcpguard started");
-        assert_eq!(unreturned.add(&counters(1700, 900, false)), 700);
-        assert_eq!(unreturned.add(&counters(1700, 1500, false)), 100, "their clients were served");
-        assert_eq!(unreturned.add(&counters(9700, 1500, true)), 100, "it sends them to everybody");
+        let start = Instant::now();
+        let mut add = |milliseconds, counters: TcpExt, is_slow| {
+            unreturned.add(&counters, is_slow, start + Duration::from_millis(milliseconds))
+        };
+        assert_eq!(add(0, counters(1000, 900, false), false), 0, "before tcpguard started");
+        assert_eq!(add(100, counters(1700, 900, false), false), 0, "they may be under way");
+        assert_eq!(add(500, counters(1700, 900, false), false), 0);
+        assert_eq!(add(600, counters(1700, 900, false), false), 700);
+        assert_eq!(add(700, counters(1700, 1500, false), false), 100, "their clients were served");
+        assert_eq!(add(1300, counters(9700, 1500, true), false), 100, "it sends them to everybody");
+        assert_eq!(add(1400, counters(9700, 1500, true), true), 0, "an application is slow");
     }
 
     #[test]
