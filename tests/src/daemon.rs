@@ -5,7 +5,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -25,6 +25,12 @@ use crate::{
     wait::eventually,
 };
 
+/// Returns the method by which a port is challenged, or `None` if it is not.
+pub fn challenge_of(stats: &Stats, port: u16) -> Option<&str> {
+    let challenged = stats.measures.challenge.ports.iter().find(|challenged| challenged.port == port);
+    challenged.map(|challenged| challenged.method.as_str())
+}
+
 /// Returns the number of SYNs that the daemon has counted.
 pub const fn syn(stats: &Stats) -> u64 {
     stats.totals.syn
@@ -42,6 +48,8 @@ pub struct Setup {
     wrapper: Vec<String>,
     /// A shell script that runs before the daemon, in a separate mount namespace.
     script: Option<String>,
+    /// How long the daemon may take until it is ready.
+    ready_within: Duration,
 }
 
 impl Setup {
@@ -61,6 +69,7 @@ impl Setup {
             arguments: Vec::new(),
             wrapper: Vec::new(),
             script: None,
+            ready_within: Duration::from_secs(10),
         };
         Ok(setup.config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\n")))
     }
@@ -111,6 +120,13 @@ impl Setup {
     #[must_use]
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Gives the daemon longer to become ready: on an emulated processor, the verifier alone takes seconds.
+    #[must_use]
+    pub const fn ready_within(mut self, time: Duration) -> Self {
+        self.ready_within = time;
         self
     }
 
@@ -247,7 +263,8 @@ pub struct Daemon {
 
 impl Daemon {
     fn wait_until_ready(&mut self) -> Result<()> {
-        for _ in 0..200 {
+        let start = Instant::now();
+        while start.elapsed() < self.setup.ready_within {
             if let Some(status) = self.process.0.try_wait().context("cannot wait for tcpguard")? {
                 bail!("tcpguard exited with {status}: {}", self.log()?);
             }
@@ -256,7 +273,7 @@ impl Daemon {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        bail!("tcpguard is not ready after 10 s: {}", self.log()?)
+        bail!("tcpguard is not ready after {:?}: {}", self.setup.ready_within, self.log()?)
     }
 
     /// Returns the log so far.

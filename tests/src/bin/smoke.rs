@@ -1,7 +1,7 @@
 //! Smoke test of the whole path: load, attach, count, detach. It also runs in the virtual machines of `kernels`, where
 //! only the kernel is that of a real machine.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::loaded_programs;
@@ -15,6 +15,9 @@ use nix::sys::signal::Signal;
 
 /// More connections than `thresholds.max_half_open` permits half-open handshakes.
 const MORE_THAN_THE_THRESHOLD: u32 = 600;
+
+/// How long the daemon may take to start on an emulated processor, which shares the real one with other checks.
+const EMULATED: Duration = Duration::from_secs(60);
 
 fn main() -> Result<()> {
     at_xdp()?;
@@ -31,7 +34,7 @@ fn redirected() -> Result<()> {
     publish(&lab)?;
     masquerade(&lab)?;
     balance(&lab)?;
-    let mut daemon = Setup::new(&lab)?.start()?;
+    let mut daemon = Setup::new(&lab)?.ready_within(EMULATED).start()?;
     for port in [PUBLISHED, BALANCED] {
         for connection in 0..MORE_THAN_THE_THRESHOLD {
             Client::new(&lab)
@@ -56,7 +59,7 @@ fn at_tc() -> Result<()> {
     let _listener = listen(&lab.server, SERVER_IPV4.into(), 80)?;
     lab.receive_without_daemon()?;
     let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\nattach = \"tc\"");
-    let mut daemon = Setup::new(&lab)?.config(&config).start()?;
+    let mut daemon = Setup::new(&lab)?.ready_within(EMULATED).config(&config).start()?;
     println!("interfaces: {:?}", daemon.stats()?.interfaces);
     let mut flood = Flood::new(&lab, &FloodSpec::syn(Sources::InTurn("198.18.1.1".parse()?, 5), 80))?;
     flood.send(20)?;
@@ -76,7 +79,7 @@ fn at_tc() -> Result<()> {
 fn at_xdp() -> Result<()> {
     let lab = Lab::new()?;
     let _listeners = [listen(&lab.server, SERVER_IPV4.into(), 80)?, listen(&lab.server, SERVER_IPV6.into(), 80)?];
-    let mut daemon = Setup::new(&lab)?.start()?;
+    let mut daemon = Setup::new(&lab)?.ready_within(EMULATED).start()?;
     let stats = daemon.stats()?;
     println!("interfaces: {:?}", stats.interfaces);
     println!("features: {:?}", stats.features);

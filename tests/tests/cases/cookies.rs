@@ -13,7 +13,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, Stats,
+    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
+    daemon::challenge_of,
     frame::{ACK, FIN, Frame, PSH, RST},
     network::SERVER_IPV4,
     server,
@@ -44,7 +45,7 @@ impl Fixture {
         let daemon = Setup::new(&lab)?.config(ALWAYS).start()?;
         let wire = Wire::open(&lab.client)?;
         let fixture = Self { lab, daemon, listener, wire };
-        fixture.daemon.stats_when("the port is challenged", |stats| challenged_by(stats) == Some("cookie"))?;
+        fixture.daemon.stats_when("the port is challenged", |stats| challenge_of(stats, PORT) == Some("cookie"))?;
         drop(fixture.connect()?);
         fixture.daemon.stats_when("the port is guarded", |stats| {
             stats.measures.challenge.ports.iter().any(|port| port.port == PORT && port.guarded)
@@ -57,7 +58,7 @@ impl Fixture {
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(2500) {
             let stats = self.daemon.stats()?;
-            ensure!(is_right(challenged_by(&stats)), "{:?}", stats.measures.challenge);
+            ensure!(is_right(challenge_of(&stats, PORT)), "{:?}", stats.measures.challenge);
             sleep(Duration::from_millis(50));
         }
         Ok(())
@@ -84,10 +85,6 @@ impl Fixture {
         sleep(Duration::from_millis(250));
         Ok(self.daemon.stats()?.drops)
     }
-}
-
-fn challenged_by(stats: &Stats) -> Option<&str> {
-    stats.measures.challenge.ports.iter().find(|port| port.port == PORT).map(|port| port.method.as_str())
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Result, ensure};
 use lab::{
     Client, FloodSpec, Path, Scene, Sources, Stats,
+    daemon::challenge_of,
     frame::{self, Frame},
     network::SERVER_IPV4,
     scene::WEB,
@@ -53,8 +54,7 @@ impl Attacker {
 }
 
 fn is_challenged(stats: &Stats, outcome: Outcome) -> bool {
-    let challenged = stats.measures.challenge.ports.iter().find(|challenged| challenged.port == PORT);
-    challenged.is_some_and(|challenged| outcome == Outcome::AnyChallenge || challenged.method == "cookie")
+    challenge_of(stats, PORT).is_some_and(|method| outcome == Outcome::AnyChallenge || method == "cookie")
 }
 
 fn try_to_disable(way: Way, outcome: Outcome) -> Result<()> {

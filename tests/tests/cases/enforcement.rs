@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lab::{Flood, FloodSpec, Lab, Scene, Setup, Sources, Stats, eventually, machine_lock::lock_machine, server};
+use lab::{
+    Flood, FloodSpec, Lab, Scene, Setup, Sources, Stats, eventually, machine_lock::lock_machine,
+    network::SERVER_INTERFACE, server,
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -281,23 +284,16 @@ fn a_killed_daemon_s_settings_come_back_and_protection_resumes() -> Result<()> {
     let lab = Lab::new()?;
     let retries = || lab.server.setting("net.ipv4.tcp_synack_retries");
     lab.server.sysctl("net.ipv4.tcp_synack_retries", "4")?;
-    let folder = tempfile::tempdir().context("cannot create a directory")?;
-    let socket = folder.path().join("socket");
-    let config = format!(
-        "interfaces = [\"lab-server\"]\n[thresholds]\nhold = \"1s\"\n[listen]\nsocket = \"{}\"\n[store]\npath = \"{}\"\n",
-        socket.display(),
-        folder.path().join("store").display()
-    );
-    let start = || Setup::new(&lab)?.whole_config(&config).listening_on(&socket).start();
-    let mut daemon = start()?;
+    let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\n[thresholds]\nhold = \"1s\"");
+    let mut daemon = Setup::new(&lab)?.config(&config).start()?;
     lab.receive_without_daemon()?;
     let mut flood = Flood::new(&lab, &FloodSpec::one_source(9))?;
-    let daemon = flood.during(20_000, || {
+    flood.during(20_000, || {
         eventually("the setting is changed", retries, |retries| retries == "1")?;
         daemon.end(Signal::SIGKILL)?;
         ensure!(retries()? == "1", "the setting was restored before the next daemon started");
         let started = Instant::now();
-        let daemon = start()?;
+        daemon.start_again()?;
         let log = daemon.log()?;
         ensure!(log.contains("tcp_synack_retries was put back to 4"), "{log}");
         eventually(
@@ -306,7 +302,7 @@ fn a_killed_daemon_s_settings_come_back_and_protection_resumes() -> Result<()> {
             |lists| lists["blocks"].to_string().contains("198.18.1.1"),
         )?;
         ensure!(started.elapsed() < Duration::from_secs(2), "protection resumed after {:?}", started.elapsed());
-        Ok(daemon)
+        Ok(())
     })?;
     daemon.stats_when("the state is calm", |stats| stats.state == "calm")?;
     ensure!(retries()? == "4", "{}", retries()?);

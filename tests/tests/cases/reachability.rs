@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Client, Flood, FloodSpec, Lab, Path, Scene, Setup, Sources, Stats, eventually,
+    Client, Flood, FloodSpec, Lab, Path, Scene, Setup, Sources, Stats,
+    daemon::challenge_of,
+    eventually,
     network::{SERVER_INTERFACE, SERVER_IPV4},
     redirect::{BEHIND, PUBLISHED, host_behind, masquerade, nft, publish},
     scene::{Crowd, WEB},
@@ -23,14 +25,6 @@ use nix::{
 
 fn random(port: u16) -> FloodSpec {
     FloodSpec::syn(Sources::RANDOM_IPV4, port)
-}
-
-fn is_challenged(stats: &Stats, port: u16) -> bool {
-    stats.measures.challenge.ports.iter().any(|challenged| challenged.port == port)
-}
-
-fn is_challenged_by(stats: &Stats, port: u16, method: &str) -> bool {
-    stats.measures.challenge.ports.iter().any(|challenged| challenged.port == port && challenged.method == method)
 }
 
 fn left_alone(stats: &Stats) -> String {
@@ -52,7 +46,7 @@ fn a_published_port_and_a_host_behind_stay_reachable() -> Result<()> {
     let mut flood = scene.flood(&random(80))?;
     let mut of_published = scene.flood(&random(PUBLISHED))?;
     flood.during(50_000, || {
-        scene.daemon.stats_when("the port is challenged", |stats| is_challenged(stats, 80))?;
+        scene.daemon.stats_when("the port is challenged", |stats| challenge_of(stats, 80).is_some())?;
         for _ in 0..10 {
             of_published.send_at(5000, Duration::from_millis(100))?;
             for server in [published, direct, WEB] {
@@ -60,7 +54,7 @@ fn a_published_port_and_a_host_behind_stay_reachable() -> Result<()> {
             }
         }
         let stats = scene.daemon.stats()?;
-        ensure!(!is_challenged(&stats, PUBLISHED), "{:?}", stats.measures.challenge);
+        ensure!(challenge_of(&stats, PUBLISHED).is_none(), "{:?}", stats.measures.challenge);
         Ok(())
     })
 }
@@ -107,7 +101,7 @@ fn a_published_port_that_a_proxy_listens_on_too_is_challenged_without_cookies() 
     let mut flood = scene.flood(&random(PUBLISHED))?;
     flood.during(20_000, || {
         scene.daemon.stats_when("it is challenged without cookies", |stats| {
-            left_alone(stats).contains("redirected") && is_challenged_by(stats, PUBLISHED, "retransmit")
+            left_alone(stats).contains("redirected") && challenge_of(stats, PUBLISHED) == Some("retransmit")
         })?;
         for _ in 0..5 {
             client.fetch(published).context("the published port is not reachable")?;
@@ -136,9 +130,9 @@ fn challenges_that_lead_to_nothing_are_ended() -> Result<()> {
     ensure!(before.share() == 1.0, "{} of {} connections were served before the flood", before.served(), before.tried);
     let mut flood = scene.flood(&random(80))?;
     flood.during(20_000, || {
-        scene.daemon.stats_when("the port is challenged", |stats| is_challenged(stats, 80))?;
+        scene.daemon.stats_when("the port is challenged", |stats| challenge_of(stats, 80).is_some())?;
         scene.daemon.stats_when("the watchdog ends the challenge", |stats| {
-            left_alone(stats).contains("no handshake completed") && is_challenged_by(stats, 80, "retransmit")
+            left_alone(stats).contains("no handshake completed") && challenge_of(stats, 80) == Some("retransmit")
         })?;
         let told = scene.events("challenge_ended")?;
         ensure!(told.iter().any(|event| event["message"].to_string().contains("firewall")), "{told:?}");
@@ -194,7 +188,7 @@ fn first_syns_are_dropped_where_that_is_the_method() -> Result<()> {
     let mut flood = scene.flood(&random(80))?;
     Client::new(&scene.lab).fetch(WEB)?;
     flood.during(100_000, || {
-        scene.daemon.stats_when("the port is challenged", |stats| is_challenged(stats, 80))?;
+        scene.daemon.stats_when("the port is challenged", |stats| challenge_of(stats, 80).is_some())?;
         let known = Client::new(&scene.lab).fetch(WEB)?;
         ensure!(known < Duration::from_millis(500), "a proven source waited for {known:?}");
         let unknown = Client::new(&scene.lab).from(stranger.into()).fetch(WEB)?;

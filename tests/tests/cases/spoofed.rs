@@ -7,10 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lab::{
-    Client, Flood, FloodSpec, Lab, Scene, Setup, Sources, Stats,
-    network::{SERVER_IPV4, SERVER_IPV6},
+    Client, Flood, FloodSpec, Lab, Scene, Setup, Sources,
+    daemon::challenge_of,
+    network::{SERVER_INTERFACE, SERVER_IPV4, SERVER_IPV6},
     scene::{Attack, WEB},
     server::{self, Nginx},
     soak::adds_up,
@@ -70,7 +71,7 @@ fn strangers_are_served_while_it_lasts() -> Result<()> {
     }
     let mut flood = scene.flood(&random_ipv4())?;
     let served = flood.during(100_000, || {
-        scene.daemon.stats_when("the port is challenged", |stats| is_challenged(stats, 80))?;
+        scene.daemon.stats_when("the port is challenged", |stats| challenge_of(stats, 80) == Some("cookie"))?;
         Client::new(&scene.lab).run_from(&strangers, WEB, 100, Duration::from_secs(2), || true)
     })?;
     ensure!(
@@ -82,10 +83,6 @@ fn strangers_are_served_while_it_lasts() -> Result<()> {
     let returned = scene.daemon.stats()?.measures.challenge.cookies_returned;
     ensure!(returned >= 150, "only {returned} cookies were returned");
     Ok(())
-}
-
-fn is_challenged(stats: &Stats, port: u16) -> bool {
-    stats.measures.challenge.ports.iter().any(|challenged| challenged.port == port && challenged.method == "cookie")
 }
 
 /// Checks that a client is served within two seconds.
@@ -104,7 +101,7 @@ fn listeners_that_come_and_go_are_served() -> Result<()> {
     let mut flood = scene.flood(&FloodSpec { destination_ports: (80, 4), ..random_ipv4() })?;
     let lab = scene.lab.clone();
     flood.during(100_000, || {
-        scene.daemon.stats_when("the port is challenged", |stats| is_challenged(stats, 80))?;
+        scene.daemon.stats_when("the port is challenged", |stats| challenge_of(stats, 80) == Some("cookie"))?;
         // nginx is restarted.
         scene.nginx = None;
         scene.nginx = Some(Nginx::start(&lab, &[80])?);
@@ -112,12 +109,14 @@ fn listeners_that_come_and_go_are_served() -> Result<()> {
         // A port is opened that was closed.
         let _new = Nginx::start(&lab, &[81])?;
         serves(&lab, (SERVER_IPV4, 81).into())?;
-        scene.daemon.stats_when("the new port is challenged", |stats| is_challenged(stats, 81))?;
+        scene.daemon.stats_when("the new port is challenged", |stats| challenge_of(stats, 81) == Some("cookie"))?;
         serves(&lab, (SERVER_IPV4, 81).into())?;
         // Four workers share a port.
         let _workers = server::echo(&lab.server, "0.0.0.0:82", 4)?;
         serves(&lab, (SERVER_IPV4, 82).into())?;
-        scene.daemon.stats_when("the workers' port is challenged", |stats| is_challenged(stats, 82))?;
+        scene
+            .daemon
+            .stats_when("the workers' port is challenged", |stats| challenge_of(stats, 82) == Some("cookie"))?;
         for _ in 0..20 {
             serves(&lab, (SERVER_IPV4, 82).into())?;
         }
@@ -131,42 +130,33 @@ fn listeners_that_come_and_go_are_served() -> Result<()> {
 fn a_killed_daemon_takes_up_where_it_was() -> Result<()> {
     let lab = Lab::new()?;
     let _nginx = Nginx::start(&lab, &[80])?;
-    let folder = tempfile::tempdir().context("no directory")?;
-    let socket = folder.path().join("socket");
-    let config = format!(
-        "interfaces = [\"lab-server\"]\n[thresholds]\nhold = \"1s\"\n[listen]\nsocket = \"{}\"\n[store]\npath = \"{}\"\n",
-        socket.display(),
-        folder.path().join("store").display()
-    );
-    let start = || Setup::new(&lab)?.whole_config(&config).listening_on(&socket).start();
-    let mut daemon = start()?;
+    let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\n[thresholds]\nhold = \"1s\"");
+    let mut daemon = Setup::new(&lab)?.config(&config).start()?;
     lab.receive_without_daemon()?;
     let mut flood = Flood::new(&lab, &random_ipv4())?;
     flood.during(20_000, || {
-        daemon.stats_when("the port is challenged", |stats| is_challenged(stats, 80))?;
+        daemon.stats_when("the port is challenged", |stats| challenge_of(stats, 80) == Some("cookie"))?;
         Client::new(&lab).fetch(WEB)?;
         let is_over = AtomicBool::new(false);
         let client = thread::scope(|scope| {
             let client = scope
                 .spawn(|| Client::new(&lab).run(WEB, 50, Duration::from_secs(30), || !is_over.load(Ordering::Relaxed)));
             let result = (|| {
-                daemon.end(Signal::SIGKILL)?;
-                let daemon = start()?;
+                daemon.restart(Signal::SIGKILL)?;
                 let log = daemon.log()?;
                 ensure!(log.contains("tcp_synack_retries was put back"), "{log}");
                 ensure!(
                     !log.contains("tcp_syncookies was put back"),
                     "the setting for cookies under way was not kept: {log}"
                 );
-                daemon.stats_when("the port is challenged again", |stats| is_challenged(stats, 80))?;
+                daemon.stats_when("the port is challenged again", |stats| challenge_of(stats, 80) == Some("cookie"))?;
                 thread::sleep(Duration::from_millis(500));
-                Ok(daemon)
+                Ok(())
             })();
             is_over.store(true, Ordering::Relaxed);
             let client = client.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-            result.map(|daemon| (daemon, client))
+            result.map(|()| client)
         })?;
-        let (mut daemon, client) = client;
         ensure!(client.share() == 1.0, "{} of {} connections were served", client.served(), client.tried);
         // The daemon leaves nothing behind when it ends.
         daemon.end(Signal::SIGTERM)?;
