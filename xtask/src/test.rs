@@ -108,10 +108,11 @@ fn run_all() -> Result<()> {
     setup::for_bench()?;
     setup::for_kernels()?;
     setup::for_linting()?;
-    lint()?;
+    check_formatting()?;
     let tests = lab::build(&["bench", "kernels", "smoke"])?;
-    // An emulated machine takes one processor; unit tests leave one, and do not mind.
+    // An emulated machine takes one processor; linting and unit tests leave one, and do not mind.
     let kernels = background("other kernels", lab::binary("kernels"))?;
+    lint()?;
     unit()?;
     kernels.finish()?;
     lab(&tests)?;

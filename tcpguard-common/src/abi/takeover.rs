@@ -99,9 +99,9 @@ mod tests {
             map::SYN_BY_PORT,
             1,
             &[include_str!("port.rs"), include_str!("../challenge/port_load.rs")],
-            0x8d64_c5f6_8e4c_499e,
+            0x1068_aca2_0424_89e7,
         ),
-        (map::HANDSHAKES_BY_PORT, 2, &[include_str!("port.rs")], 0xd9b8_70e5_d86f_0804),
+        (map::HANDSHAKES_BY_PORT, 2, &[include_str!("port.rs")], 0xfe44_7be9_22cb_d193),
         (
             map::LISTENER_CHANGES,
             1,

@@ -220,7 +220,9 @@ impl Monitor {
             let listeners = self.kernel.listeners();
             self.knows_listeners |= listeners.is_ok();
             self.listeners.note("listeners", listeners);
-            let open = self.listeners.answer.iter().map(|listener| listener.local.port()).collect();
+            // What arrives at an interface never reaches a listener on the loopback address.
+            let reachable = self.listeners.answer.iter().filter(|listener| !listener.local.ip().is_loopback());
+            let open = reachable.map(|listener| listener.local.port()).collect();
             self.listening.set(open)?;
         }
         Ok(())

@@ -157,7 +157,7 @@ fn a_killed_daemon_takes_up_where_it_was() -> Result<()> {
             let client = client.join().unwrap_or_else(|panic| resume_unwind(panic))?;
             result.map(|()| client)
         })?;
-        ensure!(client.share() == 1.0, "{} of {} connections were served", client.served(), client.tried);
+        ensure!(client.share() == 1.0, "{} of {}: {:?}", client.served(), client.tried, client.troubles);
         // The daemon leaves nothing behind when it ends.
         daemon.end(Signal::SIGTERM)?;
         for (name, usual) in [("tcp_syncookies", "1"), ("tcp_timestamps", "1"), ("tcp_synack_retries", "5")] {

@@ -23,6 +23,10 @@ const KERNELS_COOKIES_RETURN: u64 = 3;
 /// How long the kernel's own cookies may be under way when the datapath begins to send cookies, in milliseconds: a round
 /// trip, and the delay until their senders are answered by the datapath.
 const DRAIN: u64 = 1300;
+/// How long this takes at most, if the kernel continues to send cookies for other queues that fill, in milliseconds.
+const LONGEST_DRAIN: u64 = 5000;
+/// For how long the kernel's timestamps wait at most to be restored while it sends cookies of its own, in seconds.
+const MAX_KERNELS_COOKIES: u64 = 60;
 /// For how long of this the kernel accepts the datapath's cookies in any case, in milliseconds: each listener is prepared
 /// meanwhile, and accepts them for two minutes.
 const PREPARED_WITHIN: u64 = 300;
@@ -50,6 +54,9 @@ pub(super) struct CookieLifetime {
     has_begun: bool,
     /// When no cookie of the kernel's with an offset is under way any more, in jiffies.
     drained: u64,
+    drains_at_most_until: u64,
+    /// When every listener has been prepared, in jiffies.
+    prepared: u64,
 }
 
 impl CookieLifetime {
@@ -61,8 +68,11 @@ impl CookieLifetime {
             ticks_per_second: datapath.ticks_per_second.into(),
             kernels: None,
             kernels_last: 0,
-            has_begun: false,
+            // The previous daemon may have ended while cookies of the kernel's were under way.
+            has_begun: until > 0,
             drained: 0,
+            drains_at_most_until: 0,
+            prepared: 0,
         }
     }
 
@@ -74,7 +84,8 @@ impl CookieLifetime {
     /// Extends the lifetime if the datapath sent cookies since the last tick.
     pub fn note(&mut self, snapshot: &Snapshot, datapath: &Datapath) {
         let kernels = snapshot.tcp_ext.syncookies_sent;
-        if self.kernels.replace(kernels).is_some_and(|before| before != kernels) {
+        // Those counted before the first look may be under way.
+        if self.kernels.replace(kernels).unwrap_or(0) != kernels {
             self.kernels_last = snapshot.clock.jiffies();
         }
         let challenged = snapshot.totals.challenged();
@@ -111,20 +122,29 @@ impl CookieLifetime {
             && self.kernels_last > 0
             && settings.number(TIMESTAMPS_SETTING).is_ok_and(|timestamps| timestamps == TIMESTAMPS_WITH_OFFSET)
         {
-            self.drained = jiffies + self.ticks(DRAIN);
+            (self.drained, self.drains_at_most_until) =
+                (jiffies + self.ticks(DRAIN), jiffies + self.ticks(LONGEST_DRAIN));
+            self.prepared = jiffies + self.ticks(PREPARED_WITHIN);
+        }
+        if self.is_draining(jiffies) {
+            // Another queue may have filled meanwhile.
+            let quiet = (self.kernels_last + self.ticks(RECENT)).min(self.drains_at_most_until);
+            self.drained = self.drained.max(if jiffies > self.prepared { quiet } else { 0 });
         }
         let mut wanted = Vec::new();
         if jiffies < self.until {
-            let is_prepared =
-                self.is_draining(jiffies) && jiffies + self.ticks(DRAIN - PREPARED_WITHIN) >= self.drained;
+            let is_prepared = self.is_draining(jiffies) && jiffies >= self.prepared;
             // With the higher value the kernel sends cookies from every port, in the same way.
             wanted.push((COOKIES_SETTING, if is_prepared { COOKIES_FOR_FULL_QUEUES } else { COOKIES_ALWAYS }));
         }
         if self.is_draining(jiffies) {
             return wanted;
         }
-        // Until then the kernel sends cookies of its own, which also take some time to be returned.
-        if jiffies >= self.until + KERNELS_COOKIES_RETURN * self.ticks_per_second {
+        // Until then the kernel sends cookies of its own, which also take some time to be returned; and so do those that it
+        // sends because a queue is full.
+        let kernels = if self.kernels_last > 0 { self.kernels_last + self.ticks(RECENT) } else { 0 };
+        let kernels = kernels.min(self.until + MAX_KERNELS_COOKIES * self.ticks_per_second);
+        if jiffies >= kernels.max(self.until + KERNELS_COOKIES_RETURN * self.ticks_per_second) {
             return wanted;
         }
         // If the operator disabled timestamps they stay disabled: SYN-ACKs then carry only the MSS option.

@@ -50,7 +50,7 @@ use timing::{max_port_load, timestamp_offset};
 use watchdog::{Family, Watchdog};
 
 /// How long clients may take to return a cookie after the last one was sent.
-pub(crate) const COOKIES_UNDER_WAY: Duration = Duration::from_millis(300);
+pub(crate) const COOKIES_UNDER_WAY: Duration = Duration::from_millis(1500);
 
 /// Decides which ports are challenged, and keeps the kernel and the datapath prepared for it.
 pub struct Challenger {
@@ -154,7 +154,8 @@ impl Challenger {
     /// Selects the ports to challenge.
     pub fn choose(&mut self, judgement: &Judgement, snapshot: &Snapshot, datapath: &Datapath, at: Duration) {
         self.cookies.note(snapshot, datapath);
-        let open: BTreeSet<u16> = snapshot.listeners.iter().map(|listener| listener.local.port()).collect();
+        let reachable = snapshot.listeners.iter().filter(|listener| !listener.local.ip().is_loopback());
+        let open: BTreeSet<u16> = reachable.map(|listener| listener.local.port()).collect();
         let policy = &self.options.policy;
         let max_half_open = |scope: Scope| match scope {
             Scope::Host => policy.host.max_half_open,
@@ -345,11 +346,13 @@ impl Challenger {
     /// Removes an address family that must not be challenged with cookies from the port's parameters, and returns the
     /// reason.
     fn leave_family_alone(&self, port: u16, terms: &mut PortChallenge) -> Option<String> {
-        let (family, any) = [(Family::Ipv4, port_flag::ANY_IPV4), (Family::Ipv6, port_flag::ANY_IPV6)]
-            .into_iter()
-            .find(|(family, _)| self.watchdog.left_alone(port, *family).is_some())?;
-        // The family of single addresses is not known here.
-        terms.flags &= !(any | port_flag::SOME_ADDRESSES);
+        let of_families = [
+            (Family::Ipv4, port_flag::ANY_IPV4 | port_flag::SOME_IPV4),
+            (Family::Ipv6, port_flag::ANY_IPV6 | port_flag::SOME_IPV6),
+        ];
+        let (family, flags) =
+            of_families.into_iter().find(|(family, _)| self.watchdog.left_alone(port, *family).is_some())?;
+        terms.flags &= !flags;
         self.watchdog.left_alone(port, family).map(str::to_owned)
     }
 

@@ -106,7 +106,7 @@ impl Row {
         let connections = scene.flood(&spec)?.during(self.per_second, || {
             // The client comes when the flood has been recognised.
             thread::sleep(Duration::from_secs(1));
-            client.run(self.server(), 10, Duration::from_secs(6), || true)
+            client.run(self.server(), 10, Duration::from_secs(4), || true)
         })?;
         let mut drops = scene.daemon.stats()?.drops;
         drops.retain(|_, count| *count > 0);
