@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use lab::{
     Client, Flood, FloodSpec, Lab, Scene, Setup, Sources,
     daemon::challenge_of,
-    network::{SERVER_INTERFACE, SERVER_IPV4, SERVER_IPV6},
+    network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE, SERVER_IPV4, SERVER_IPV6},
     scene::{Attack, WEB},
     server::{self, Nginx},
     soak::adds_up,
@@ -129,11 +129,13 @@ fn listeners_that_come_and_go_are_served() -> Result<()> {
 #[test]
 fn a_killed_daemon_takes_up_where_it_was() -> Result<()> {
     let lab = Lab::new()?;
+    lab.lay_second_cable()?;
     let _nginx = Nginx::start(&lab, &[80])?;
-    let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\n[thresholds]\nhold = \"1s\"");
+    let interfaces = format!("interfaces = [\"{SERVER_INTERFACE}\", \"{SECOND_SERVER_INTERFACE}\"]");
+    let config = format!("{interfaces}\n[thresholds]\nhold = \"1s\"");
     let mut daemon = Setup::new(&lab)?.config(&config).start()?;
     lab.receive_without_daemon()?;
-    let mut flood = Flood::new(&lab, &random_ipv4())?;
+    let mut flood = Flood::from_interface(&lab.client, SECOND_CLIENT_INTERFACE, &random_ipv4())?;
     flood.during(20_000, || {
         daemon.stats_when("the port is challenged", |stats| challenge_of(stats, 80) == Some("cookie"))?;
         Client::new(&lab).fetch(WEB)?;
