@@ -1,10 +1,6 @@
 //! Sources and connections, and the hashes that every structure is indexed by.
 
-use tcpguard_common::{
-    address::{Address, prefix_mask},
-    hash,
-    packet::Segment,
-};
+use tcpguard_common::{address::Address, hash, packet::Segment};
 
 use crate::settings;
 
@@ -19,15 +15,6 @@ impl Source {
     #[inline(always)]
     pub fn new(address: Address) -> Self {
         Self { address, hash: hash::address(settings::hash_key(), address) }
-    }
-
-    /// Returns the hash of the network that a single customer may have at most: /24 for IPv4, /48 for IPv6.
-    #[inline(always)]
-    pub fn customer_hash(self) -> u64 {
-        const IPV4: Address = prefix_mask(96 + 24);
-        const IPV6: Address = prefix_mask(48);
-        let mask = if self.address.is_ipv4() { IPV4 } else { IPV6 };
-        hash::address(settings::hash_key(), self.address.masked(mask))
     }
 }
 

@@ -48,30 +48,26 @@ pub struct PortHandshakes {
     pub returned_ipv4: u64,
     /// Cookies returned over IPv6.
     pub returned_ipv6: u64,
-    /// Cookies returned over IPv4 from a network (/24) that is not among the last ones: what a single host or network
+    /// Cookies returned from a network that is not among the last ones, over either family: what a single host or network
     /// returns counts once.
-    pub returned_networks_ipv4: u64,
-    /// Likewise over IPv6; the networks are /48, which a single customer may have.
-    pub returned_networks_ipv6: u64,
-    /// The IPv4 networks that returned cookies last; see [`with_network`].
-    pub last_networks_ipv4: u64,
-    /// The IPv6 networks that returned cookies last.
-    pub last_networks_ipv6: u64,
+    pub returned_networks: u64,
+    /// The networks that returned cookies last; see [`with_network`].
+    pub last_networks: u64,
 }
 
-/// Adds a network, by the lowest bits of its hash, to the last eight; `None` if it is among them.
+/// Adds a network, by the lowest bits of its hash, to the last four; `None` if it is among them.
 #[inline(always)]
 pub const fn with_network(last: u64, hash: u64) -> Option<u64> {
     // 0 marks an unused place.
-    let tag = hash & 0xff | 1;
+    let tag = hash & 0xffff | 1;
     let mut place = 0;
     while place < 64 {
-        if last >> place & 0xff == tag {
+        if last >> place & 0xffff == tag {
             return None;
         }
-        place += 8;
+        place += 16;
     }
-    Some(last << 8 | tag)
+    Some(last << 16 | tag)
 }
 
 #[cfg(test)]
@@ -79,14 +75,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_counts_once_among_the_last_eight() {
-        let first = with_network(0, 0x20).expect("the first");
-        assert_eq!(with_network(first, 0xffff_0000_0020), None);
-        let others = [0x30, 0x40, 0x50, 0x60, 0x70, 0x80, 0x90];
-        let eight = others.into_iter().fold(first, |last, hash| with_network(last, hash).expect("another"));
-        assert_eq!(with_network(eight, 0x20), None);
-        let nine = with_network(eight, 0xa0).expect("another");
-        assert!(with_network(nine, 0x20).is_some(), "eight others came since");
+    fn a_network_counts_once_among_the_last_four() {
+        let add = |last, hash| with_network(last, hash);
+        let first = add(0, 0x20).expect("the first");
+        assert_eq!(add(first, 0xffff_0000_0020), None);
+        let four = [0x30, 0x40, 0x50].into_iter().fold(first, |last, hash| add(last, hash).expect("another"));
+        assert_eq!(add(four, 0x20), None);
+        let five = add(four, 0x60).expect("another");
+        assert!(add(five, 0x20).is_some(), "four others came since");
     }
 }
 
@@ -132,10 +128,8 @@ pub mod port_flag {
     pub const ANY_IPV4: u32 = 1 << 4;
     /// A listener accepts connections to any IPv6 address of the host.
     pub const ANY_IPV6: u32 = 1 << 5;
-    /// Listeners accept connections to single IPv4 addresses, which are looked up ([`super::Endpoint`]).
-    pub const SOME_IPV4: u32 = 1 << 6;
-    /// Listeners accept connections to single IPv6 addresses, likewise.
-    pub const SOME_IPV6: u32 = 1 << 15;
+    /// Listeners accept connections to single addresses, which are looked up ([`super::Endpoint`]).
+    pub const SOME_ADDRESSES: u32 = 1 << 6;
     /// Segments received over IPv4 are checked: whether they belong to a connection or return a cookie.
     pub const WATCH_IPV4: u32 = 1 << 7;
     /// Segments received over IPv6 are checked likewise.

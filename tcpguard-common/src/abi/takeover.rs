@@ -99,9 +99,9 @@ mod tests {
             map::SYN_BY_PORT,
             1,
             &[include_str!("port.rs"), include_str!("../challenge/port_load.rs")],
-            0x1068_aca2_0424_89e7,
+            0x8d64_c5f6_8e4c_499e,
         ),
-        (map::HANDSHAKES_BY_PORT, 2, &[include_str!("port.rs")], 0xfe44_7be9_22cb_d193),
+        (map::HANDSHAKES_BY_PORT, 2, &[include_str!("port.rs")], 0xd9b8_70e5_d86f_0804),
         (
             map::LISTENER_CHANGES,
             1,
@@ -115,7 +115,7 @@ mod tests {
             &[include_str!("../tracking/handshake.rs"), include_str!("../clock.rs")],
             0xfc4c_418b_af8d_439c,
         ),
-        (map::FIRST_SYNS, 2, &[include_str!("../challenge/first_syn.rs")], 0x1379_900b_2900_8725),
+        (map::FIRST_SYNS, 2, &[include_str!("../challenge/first_syn.rs")], 0xa16e_2028_49a5_a2d7),
         (
             map::RETURNED_COOKIES,
             1,

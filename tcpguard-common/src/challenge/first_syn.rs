@@ -1,7 +1,7 @@
 //! Detection of retransmitted SYNs: a TCP client retransmits its SYN after a second; floods do not.
 //!
 //! SYNs are remembered in sets of four cells of four bytes, which hold the connection and the time at which its SYN
-//! was last received. A client whose cell was evicted has to retransmit once more. A SYN that arrives again and
+//! was last received. A client whose cell was evicted, or that found no cell free, has to retransmit once more. A SYN that arrives again and
 //! again at shorter intervals than a client's is never taken for a retransmit.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -27,6 +27,8 @@ const TIME_BITS: u32 = 10;
 const TIME_MASK: u32 = (1 << TIME_BITS) - 1;
 /// A repeat after fewer slots is not a TCP retransmit: the first one is sent after a second (RFC 6298 2.1).
 const MIN_AGE: u32 = 6;
+/// A cell is kept for this many slots: a little longer than a second, until the first retransmit.
+const KEPT: u32 = 10;
 /// A repeat after more slots counts as a new SYN: the third retransmit is sent four seconds after the second.
 const MAX_AGE: u32 = 40;
 
@@ -59,7 +61,10 @@ impl Set {
                 place = way;
             }
         }
-        self.0[place % WAYS] = tag | slot & TIME_MASK;
+        // In a flood that overwrites every cell within a second, no SYN would be known when it is retransmitted.
+        if oldest >= KEPT {
+            self.0[place % WAYS] = tag | slot & TIME_MASK;
+        }
         false
     }
 }
@@ -94,11 +99,23 @@ mod tests {
     fn the_oldest_is_forgotten() {
         let mut set = Set::default();
         let other = |number: u64| HASH ^ number << 50;
-        for number in 0..5 {
+        for number in 0..4 {
             assert!(!set.is_repeat(other(number), 1000 + number as u32));
         }
-        assert!(!set.is_repeat(other(0), 1009), "pushed out");
-        assert!(set.is_repeat(other(4), 1012));
+        assert!(!set.is_repeat(other(4), 1010), "it takes the place of the oldest");
+        assert!(set.is_repeat(other(3), 1011));
+        assert!(set.is_repeat(other(4), 1018));
+        assert!(!set.is_repeat(other(0), 1018), "which was forgotten");
+    }
+
+    #[test]
+    fn a_flood_does_not_push_out_what_is_younger_than_a_second() {
+        let mut set = Set::default();
+        assert!(!set.is_repeat(HASH, 1000));
+        for number in 1..1000 {
+            assert!(!set.is_repeat(HASH ^ number << 50, 1000 + number as u32 / 125));
+        }
+        assert!(set.is_repeat(HASH, 1008));
     }
 
     #[test]

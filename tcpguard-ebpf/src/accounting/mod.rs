@@ -86,7 +86,7 @@ fn add(context: *mut RawContext, high: u64, low: u64, jiffies: u64, port: u32) -
 /// Counts a valid cookie that was returned.
 #[inline(always)]
 pub fn cookie_returned(source: Source, segment: &Segment) {
-    ports::count_returned(segment.destination_port, segment.source.is_ipv4(), source.customer_hash());
+    ports::count_returned(segment.destination_port, segment.source.is_ipv4(), prefixes::network_hash(source));
 }
 
 /// Counts a SYN whose source has no entry and gets none.

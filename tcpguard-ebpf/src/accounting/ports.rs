@@ -80,18 +80,12 @@ pub fn count_completed(handshake: &Handshake, proves: bool) {
 #[inline(always)]
 pub fn count_returned(port: u16, is_ipv4: bool, network: u64) {
     let Some(handshakes) = handshakes(port) else { return };
-    let (returned, networks, last) = if is_ipv4 {
-        let PortHandshakes { returned_ipv4, returned_networks_ipv4, last_networks_ipv4, .. } = handshakes;
-        (returned_ipv4, returned_networks_ipv4, last_networks_ipv4)
-    } else {
-        let PortHandshakes { returned_ipv6, returned_networks_ipv6, last_networks_ipv6, .. } = handshakes;
-        (returned_ipv6, returned_networks_ipv6, last_networks_ipv6)
-    };
+    let returned = if is_ipv4 { &mut handshakes.returned_ipv4 } else { &mut handshakes.returned_ipv6 };
     atomic::add(returned, 1);
     // Another CPU may add a network at the same time, and one of the two be lost; the count stays about right.
-    if let Some(with) = with_network(*last, network) {
-        *last = with;
-        atomic::add(networks, 1);
+    if let Some(networks) = with_network(handshakes.last_networks, network) {
+        handshakes.last_networks = networks;
+        atomic::add(&mut handshakes.returned_networks, 1);
     }
 }
 

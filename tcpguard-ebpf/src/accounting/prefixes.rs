@@ -29,6 +29,12 @@ pub fn count_end(source: Source, now: Now) {
     }
 }
 
+/// Returns the hash of the source's network.
+#[inline(always)]
+pub fn network_hash(source: Source) -> u64 {
+    hash::address(settings::hash_key(), network_of(source))
+}
+
 #[inline(always)]
 fn network_of(source: Source) -> Address {
     settings::network_of(source.address)

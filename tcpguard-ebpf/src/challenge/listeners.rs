@@ -46,17 +46,14 @@ pub fn takes_cookies(challenge: &PortChallenge, segment: &Segment) -> bool {
 #[inline(always)]
 pub fn has_listener(challenge: &PortChallenge, segment: &Segment) -> bool {
     let (source, destination) = (segment.source, segment.destination);
-    let (any, some) = if source.is_ipv4() {
-        (port_flag::ANY_IPV4, port_flag::SOME_IPV4)
-    } else {
-        (port_flag::ANY_IPV6, port_flag::SOME_IPV6)
-    };
+    let any = if source.is_ipv4() { port_flag::ANY_IPV4 } else { port_flag::ANY_IPV6 };
     local::has_address(destination)
         && !destination.is_link_local()
         && !source.is_link_local()
         && source.may_be_answered()
         && source != destination
-        && (challenge.has(any) || challenge.has(some) && is_endpoint(destination, segment.destination_port))
+        && (challenge.has(any)
+            || challenge.has(port_flag::SOME_ADDRESSES) && is_endpoint(destination, segment.destination_port))
 }
 
 #[inline(always)]

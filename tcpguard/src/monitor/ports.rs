@@ -44,8 +44,8 @@ pub struct PortSnapshot {
     pub here: [u64; 2],
     /// Cookies returned by clients over IPv4 and IPv6.
     pub returned: [u64; 2],
-    /// Cookies returned over IPv4 and IPv6, of which those of one network count once.
-    pub returned_networks: [u64; 2],
+    /// Cookies returned, of which those of one network count once.
+    pub returned_networks: u64,
     /// The accept queue of at least one listener is full: the application accepts too slowly.
     pub is_full: bool,
 }
@@ -119,7 +119,7 @@ fn assemble(
         snapshot.proved = totals.proved;
         snapshot.here = [totals.here_ipv4, totals.here_ipv6];
         snapshot.returned = [totals.returned_ipv4, totals.returned_ipv6];
-        snapshot.returned_networks = [totals.returned_networks_ipv4, totals.returned_networks_ipv6];
+        snapshot.returned_networks = totals.returned_networks;
         snapshot.ended = totals.completed + totals.reset;
     }
     for (port, counts) in &half_open.by_port {

@@ -333,10 +333,7 @@ fn who_must_not_be_answered_is_not() -> Result<()> {
     let terms = |flags: u32| PortChallenge { flags, time_to_live: 64, ..PortChallenge::default() };
     guard.maps.challenges.set_terms(&[(PORT, terms(port_flag::COOKIE | port_flag::ANY_IPV4))].into())?;
     ensure!((verdict(&guard, "198.18.0.1")?, verdict(&guard, "2001:db8::1")?) == (XDP_TX, XDP_PASS));
-    guard
-        .maps
-        .challenges
-        .set_terms(&[(PORT, terms(port_flag::COOKIE | port_flag::SOME_IPV4 | port_flag::SOME_IPV6))].into())?;
+    guard.maps.challenges.set_terms(&[(PORT, terms(port_flag::COOKIE | port_flag::SOME_ADDRESSES))].into())?;
     guard.maps.challenges.set_endpoints([(address("2001:db8::1").into(), PORT)].into())?;
     ensure!((verdict(&guard, "198.18.0.1")?, verdict(&guard, "2001:db8::1")?) == (XDP_PASS, XDP_TX));
     Ok(())

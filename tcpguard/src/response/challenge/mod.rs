@@ -346,13 +346,11 @@ impl Challenger {
     /// Removes an address family that must not be challenged with cookies from the port's parameters, and returns the
     /// reason.
     fn leave_family_alone(&self, port: u16, terms: &mut PortChallenge) -> Option<String> {
-        let of_families = [
-            (Family::Ipv4, port_flag::ANY_IPV4 | port_flag::SOME_IPV4),
-            (Family::Ipv6, port_flag::ANY_IPV6 | port_flag::SOME_IPV6),
-        ];
-        let (family, flags) =
-            of_families.into_iter().find(|(family, _)| self.watchdog.left_alone(port, *family).is_some())?;
-        terms.flags &= !flags;
+        let (family, any) = [(Family::Ipv4, port_flag::ANY_IPV4), (Family::Ipv6, port_flag::ANY_IPV6)]
+            .into_iter()
+            .find(|(family, _)| self.watchdog.left_alone(port, *family).is_some())?;
+        // The family of single addresses is not known here.
+        terms.flags &= !(any | port_flag::SOME_ADDRESSES);
         self.watchdog.left_alone(port, family).map(str::to_owned)
     }
 

@@ -109,7 +109,7 @@ pub fn terms_of(
             IpAddr::V6(address) if address.is_unspecified() => port_flag::ANY_IPV4 | port_flag::ANY_IPV6,
             address => {
                 endpoints.insert((address.into(), port));
-                if address.is_ipv4() { port_flag::SOME_IPV4 } else { port_flag::SOME_IPV6 }
+                port_flag::SOME_ADDRESSES
             }
         };
         restrict_to_buffer(&mut entry.terms, listener, facts);
@@ -210,14 +210,13 @@ mod tests {
         ];
         let (ports, endpoints) = terms_of(&listeners, &facts(), Some(1500));
         let takes = |port: u16| {
-            ports[&port].terms.flags
-                & (port_flag::ANY_IPV4 | port_flag::ANY_IPV6 | port_flag::SOME_IPV4 | port_flag::SOME_IPV6)
+            ports[&port].terms.flags & (port_flag::ANY_IPV4 | port_flag::ANY_IPV6 | port_flag::SOME_ADDRESSES)
         };
         assert_eq!(takes(80), port_flag::ANY_IPV4);
         assert_eq!(takes(81), port_flag::ANY_IPV6);
         assert_eq!(takes(82), port_flag::ANY_IPV4 | port_flag::ANY_IPV6);
         assert!(ports[&83].is_bound_to_interface && !ports[&80].is_bound_to_interface);
-        assert_eq!(takes(84), port_flag::SOME_IPV4 | port_flag::SOME_IPV6);
+        assert_eq!(takes(84), port_flag::SOME_ADDRESSES);
         assert_eq!(endpoints.len(), 2);
         let terms = ports[&80].terms;
         assert_eq!((terms.most_mss_ipv4, terms.most_mss_ipv6, terms.window), (1460, 1440, 64_240));

@@ -159,7 +159,7 @@ impl Port {
                 since: at,
                 challenged: snapshot.challenged,
                 returned: snapshot.returned[index],
-                returned_networks: snapshot.returned_networks[index],
+                returned_networks: snapshot.returned_networks,
             });
         }
     }
@@ -171,7 +171,7 @@ impl Port {
             return None;
         }
         let returned = self.last.returned[family as usize].saturating_sub(silent.returned);
-        let networks = self.last.returned_networks[family as usize].saturating_sub(silent.returned_networks);
+        let networks = self.last.returned_networks.saturating_sub(silent.returned_networks);
         let is_telling = returned >= MIN_RETURNED && networks >= MIN_RETURNED
             || returned >= MIN_RETURNED_BY_FEW && silence >= MIN_SILENCE_OF_FEW;
         if is_telling {
@@ -249,9 +249,9 @@ mod tests {
         let mut watch = Watch::new();
         assert_eq!(watch.run(10, 0, 100), None);
         watch.port.returned[0] += MIN_RETURNED;
-        watch.port.returned_networks[0] += MIN_RETURNED - 1;
+        watch.port.returned_networks += MIN_RETURNED - 1;
         assert_eq!(watch.run(20, 0, 100), None, "from few networks");
-        watch.port.returned_networks[0] += 1;
+        watch.port.returned_networks += 1;
         let reason = watch.run(1, 0, 100).expect("they lead to nothing");
         assert!(reason.contains("were returned over IPv4"), "{reason}");
         assert!(watch.dog.left_alone(80, Family::Ipv6).is_none(), "the other family may work");
@@ -261,13 +261,13 @@ mod tests {
     fn those_of_one_network_take_longer() {
         let mut watch = Watch::new();
         watch.run(10, 0, 100);
-        (watch.port.returned[0], watch.port.returned_networks[0]) = (1000, 1);
+        (watch.port.returned[0], watch.port.returned_networks) = (1000, 1);
         assert_eq!(watch.run(85, 0, 100), None);
         let reason = watch.run(20, 0, 100).expect("all clients may be of one network");
         assert!(reason.contains("1000 cookies were returned over IPv4"), "{reason}");
         let mut busy = Watch::new();
         for _ in 0..100 {
-            (busy.port.returned[0], busy.port.returned_networks[0]) = (busy.port.returned[0] + 100, 1);
+            (busy.port.returned[0], busy.port.returned_networks) = (busy.port.returned[0] + 100, 1);
             assert_eq!(busy.run(9, 0, 100).or(busy.run(1, 1, 100)), None, "somebody completes one");
         }
     }
