@@ -16,7 +16,7 @@ const RECORDED: [(&str, u32, u32); 7] = [
     ("tcpguard", 193_391, 192_959),
     ("answer_syn", 73_637, 72_672),
     ("handshake_completed", 6_525, 6_525),
-    ("syn_ack_retried", 657, 657),
+    ("syn_ack_retried", 737, 737),
     ("clock", 12, 12),
     ("block_source", 179, 179),
     ("prime_listener", 769, 769),
