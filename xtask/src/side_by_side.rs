@@ -10,7 +10,6 @@ pub const SIDE_BY_SIDE: &[&str] = &[
     "commands::",
     "cookies::",
     "counting::",
-    "disabling::",
     "doctor::",
     "enforcement::",
     "evidence::",
@@ -33,6 +32,8 @@ pub const ALONE: &[&str] = &[
     "hostile::a_mixture",
     "hostile::one_source",
     "hostile::ten_sources",
+    // It runs a copy of the daemon: another test that starts a process at that moment still has the copy open for writing.
+    "refusals::without_privilege",
 ];
 
 /// Returns whether a test, given by its path in the test binary, may run beside others.

@@ -145,8 +145,10 @@ fn distance(tests: &LabTests) -> Result<()> {
     let rows = ["distance::at_length", "--ignored", "--nocapture"];
     step("clients and floods at a distance, at length", tests.command(1).args(rows))?;
     let mut others = tests.command(1);
-    others.env("TCPGUARD_LAB_ROUND_TRIP", "80").args(["benign::", "hostile::", "disabling::"]);
-    step("benign and hostile rows at 80 ms", &mut others)
+    others.env("TCPGUARD_LAB_ROUND_TRIP", "80").args(["benign::", "hostile::"]);
+    step("benign and hostile rows at 80 ms", &mut others)?;
+    let ways = ["disabling::", "--include-ignored"];
+    step("every way to disable the challenge", tests.command(1).args(ways))
 }
 
 /// Two versions of the package: one to install, one to upgrade to.

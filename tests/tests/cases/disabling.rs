@@ -93,6 +93,7 @@ fn try_to_disable(way: Way, outcome: Outcome) -> Result<()> {
 }
 
 #[test]
+#[ignore = "takes a quarter of a minute: cargo xtask test distance"]
 fn silence() -> Result<()> {
     try_to_disable(|_, _| Ok(()), Outcome::Cookies)
 }
@@ -108,6 +109,7 @@ fn cookies_of_six_hosts_that_lead_to_nothing() -> Result<()> {
 }
 
 #[test]
+#[ignore = "takes a quarter of a minute: cargo xtask test distance"]
 fn stale_cookies() -> Result<()> {
     fn replay(attacker: &Attacker, round: u8) -> Result<()> {
         // Each is completed, and its ACK sent again from then on.
@@ -125,6 +127,7 @@ fn stale_cookies() -> Result<()> {
 }
 
 #[test]
+#[ignore = "takes a quarter of a minute: cargo xtask test distance"]
 fn syns_to_closed_ports() -> Result<()> {
     fn probe(attacker: &Attacker, round: u8) -> Result<()> {
         let spec = FloodSpec::syn(Sources::RANDOM_IPV4, 7000 + u16::from(round));

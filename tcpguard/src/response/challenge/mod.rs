@@ -366,7 +366,9 @@ impl Challenger {
         }
         let Some(settings) = settings else { return Some("kernel settings cannot be changed".to_owned()) };
         let cookies = settings.number(COOKIES_SETTING);
-        let wanted = if self.cookies.is_draining(jiffies) { COOKIES_FOR_FULL_QUEUES } else { COOKIES_ALWAYS };
+        // Once listeners were prepared, the lower value suffices while draining.
+        let is_prepared = self.cookies.is_draining(jiffies) && self.readiness.has_any();
+        let wanted = if is_prepared { COOKIES_FOR_FULL_QUEUES } else { COOKIES_ALWAYS };
         if self.sends_cookies() && !cookies.as_ref().is_ok_and(|cookies| *cookies >= wanted) {
             let what = cookies.map_or_else(|error| error.to_string(), |cookies| format!("it is {cookies}"));
             return Some(format!("{COOKIES_SETTING} must be 2 and could not be changed: {what}"));

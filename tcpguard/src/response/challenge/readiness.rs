@@ -79,6 +79,11 @@ impl Readiness {
         self.waiting.get(&port).is_none_or(|since| at.saturating_sub(*since) < PATIENCE)
     }
 
+    /// Returns `true` if a listener is ready.
+    pub fn has_any(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// Forgets all listeners, because the kernel setting they depend on was changed.
     pub fn forget(&mut self) {
         self.ready.clear();
