@@ -28,6 +28,7 @@ pub const SIDE_BY_SIDE: &[&str] = &[
 
 /// Exceptions from [`SIDE_BY_SIDE`]: tests that measure times or whose floods need a whole processor.
 pub const ALONE: &[&str] = &[
+    "enforcement::a_killed_daemon",
     "enforcement::the_first_drop_comes_within_300_ms",
     "hostile::a_mixture",
     "hostile::one_source",
