@@ -1,8 +1,8 @@
 //! Detection of retransmitted SYNs: a TCP client retransmits its SYN after a second; floods do not.
 //!
 //! SYNs are remembered in sets of four cells of four bytes, which hold the connection and the time at which its SYN
-//! was last received. A client whose cell was evicted, or that found no cell free, has to retransmit once more. A SYN that arrives again and
-//! again at shorter intervals than a client's is never taken for a retransmit.
+//! was last received. A client whose cell was evicted, or that found no cell free, has to retransmit once more. A SYN
+//! that arrives again and again at shorter intervals than a client's is never taken for a retransmit.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

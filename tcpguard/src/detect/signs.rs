@@ -15,8 +15,6 @@ const WITHOUT_OPTIONS: f64 = 0.5;
 /// The rate of resets from which they tell something, and their share of the SYNs.
 const MIN_RESETS: f64 = 10.0;
 const RESETS_OF_SYNS: f64 = 0.1;
-/// The share of its backlog from which a queue is reported.
-const FILLING: f64 = 0.5;
 
 /// Returns the signs in words.
 pub(super) fn signs(observation: &Observation) -> Vec<String> {
@@ -70,8 +68,7 @@ fn resets(rates: &Rates) -> Option<String> {
 }
 
 fn queue(port: &PortSnapshot) -> Option<String> {
-    let is_filling = port.backlog > 0 && port.half_open as f64 >= FILLING * port.backlog as f64;
-    is_filling.then(|| {
+    port.is_queue_filling().then(|| {
         let percent = port.half_open * 100 / port.backlog;
         format!("port {}: {} half-open handshakes fill {percent} % of its backlog", port.port, port.half_open)
     })

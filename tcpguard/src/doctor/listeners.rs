@@ -29,8 +29,7 @@ pub(super) fn examine(listeners: &io::Result<Vec<Listener>>) -> Vec<Finding> {
 
 fn examine_all(listeners: &[Listener]) -> Vec<Finding> {
     let mut ports = BTreeMap::<u16, Vec<&Listener>>::new();
-    // Floods do not arrive on the loopback interface.
-    for listener in listeners.iter().filter(|listener| !listener.local.ip().is_loopback()) {
+    for listener in listeners.iter().filter(|listener| listener.is_reachable()) {
         ports.entry(listener.local.port()).or_default().push(listener);
     }
     ports.into_iter().map(|(port, listeners)| examine_port(port, &listeners)).collect()

@@ -47,6 +47,12 @@ impl Listener {
         Self { local, accept_queue, backlog, is_ipv6_only: false, interface: 0, receive_buffer: None }
     }
 
+    /// Returns whether other hosts can reach it: what arrives at an interface never reaches a listener on the loopback
+    /// address.
+    pub const fn is_reachable(&self) -> bool {
+        !self.local.ip().is_loopback()
+    }
+
     /// Returns whether the accept queue is full (`sk_acceptq_is_full`): the application accepts more slowly
     /// than handshakes complete.
     pub const fn is_full(&self) -> bool {

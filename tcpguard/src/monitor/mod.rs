@@ -220,8 +220,7 @@ impl Monitor {
             let listeners = self.kernel.listeners();
             self.knows_listeners |= listeners.is_ok();
             self.listeners.note("listeners", listeners);
-            // What arrives at an interface never reaches a listener on the loopback address.
-            let reachable = self.listeners.answer.iter().filter(|listener| !listener.local.ip().is_loopback());
+            let reachable = self.listeners.answer.iter().filter(|listener| listener.is_reachable());
             let open = reachable.map(|listener| listener.local.port()).collect();
             self.listening.set(open)?;
         }

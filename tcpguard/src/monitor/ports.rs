@@ -13,6 +13,9 @@ use crate::{
 /// How many ports without a listener are reported: those with the most SYNs.
 const MAX_CLOSED_PORTS: usize = 32;
 
+/// A queue is about to overflow when this share of the backlog is half open.
+const FULL_SHARE: f64 = 0.5;
+
 /// The account of one port. Counts are totals of the datapath unless stated otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortSnapshot {
@@ -51,6 +54,11 @@ pub struct PortSnapshot {
 }
 
 impl PortSnapshot {
+    /// Returns `true` if the queue of the port's listeners is about to overflow.
+    pub fn is_queue_filling(&self) -> bool {
+        self.backlog > 0 && self.half_open as f64 >= FULL_SHARE * self.backlog as f64
+    }
+
     /// Returns the number of handshakes requested, including SYNs dropped because of a judgement.
     pub const fn attempts(&self) -> u64 {
         self.begun + self.restrained

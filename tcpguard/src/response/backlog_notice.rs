@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use super::harm;
 use crate::{
     detect::Phase,
     events::{EventKind, EventLog, Note},
@@ -71,7 +70,7 @@ impl Watched {
         self.completed.retain(|(then, _)| at.saturating_sub(*then) <= SECOND);
         self.completed.push_back((at, port.completed));
         let completed = self.completed.front().map_or(0, |(_, then)| port.completed.saturating_sub(*then));
-        if !harm::is_queue_filling(port) && port.half_open <= FEW_COMPLETE * completed {
+        if !port.is_queue_filling() && port.half_open <= FEW_COMPLETE * completed {
             self.above_since = None;
             return false;
         }
@@ -86,7 +85,7 @@ impl Watched {
 }
 
 fn is_candidate(port: &PortSnapshot) -> bool {
-    port.backlog > 0 && (harm::is_queue_filling(port) || port.half_open > MANY)
+    port.backlog > 0 && (port.is_queue_filling() || port.half_open > MANY)
 }
 
 fn notice(port: &PortSnapshot, max_half_open: u32) -> String {

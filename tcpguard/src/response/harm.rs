@@ -3,15 +3,8 @@
 
 use crate::monitor::{PortSnapshot, Snapshot};
 
-/// A queue is about to overflow when this share of the backlog is half open.
-const FULL_SHARE: f64 = 0.5;
 /// From this many unanswered SYNs per second on, their processing costs the kernel noticeable CPU time.
 const COSTLY_RATE: f64 = 1000.0;
-
-/// Returns `true` if the queue of a port's listeners is about to overflow.
-pub(super) fn is_queue_filling(port: &PortSnapshot) -> bool {
-    port.backlog > 0 && port.half_open as f64 >= FULL_SHARE * port.backlog as f64
-}
 
 /// Returns `true` if this many SYNs per second cost noticeable CPU time.
 pub(super) fn is_costly(unanswered_per_second: f64) -> bool {
@@ -27,5 +20,5 @@ pub(super) fn is_refusing(snapshot: &Snapshot) -> bool {
 /// time.
 pub(super) fn is_done(snapshot: &Snapshot) -> bool {
     let unanswered = snapshot.rates.syn - snapshot.rates.completed;
-    is_refusing(snapshot) || snapshot.ports.iter().any(is_queue_filling) || is_costly(unanswered)
+    is_refusing(snapshot) || snapshot.ports.iter().any(PortSnapshot::is_queue_filling) || is_costly(unanswered)
 }

@@ -10,7 +10,7 @@ use crate::{
     config::Service,
     detect::{Kind, Phase, Scope, State},
     monitor::PortSnapshot,
-    response::harm::{is_costly, is_queue_filling},
+    response::harm::is_costly,
     time::HANDSHAKE_LIFETIME,
 };
 
@@ -72,7 +72,8 @@ impl Choice {
             return;
         }
         let all: f64 = rates.iter().filter(|(port, _)| open.contains(port)).map(|(_, rate)| rate.asked).sum();
-        let filling: BTreeSet<u16> = ports.iter().filter(|port| is_queue_filling(port)).map(|port| port.port).collect();
+        let filling: BTreeSet<u16> =
+            ports.iter().filter(|port| port.is_queue_filling()).map(|port| port.port).collect();
         for (port, rate) in rates.iter().filter(|(port, _)| open.contains(port)) {
             let scope = scope_of(services, *port);
             let is_pressed = rate.asked >= MIN_PRESSURE && rate.asked >= PRESSED_SHARE * all;

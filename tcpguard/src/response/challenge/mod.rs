@@ -154,7 +154,7 @@ impl Challenger {
     /// Selects the ports to challenge.
     pub fn choose(&mut self, judgement: &Judgement, snapshot: &Snapshot, datapath: &Datapath, at: Duration) {
         self.cookies.note(snapshot, datapath);
-        let reachable = snapshot.listeners.iter().filter(|listener| !listener.local.ip().is_loopback());
+        let reachable = snapshot.listeners.iter().filter(|listener| listener.is_reachable());
         let open: BTreeSet<u16> = reachable.map(|listener| listener.local.port()).collect();
         let policy = &self.options.policy;
         let max_half_open = |scope: Scope| match scope {

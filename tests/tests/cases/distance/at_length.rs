@@ -20,17 +20,21 @@ fn all<T>(rows: impl IntoIterator<Item = T>, check: impl Fn(&T) -> Result<()>) -
     Ok(())
 }
 
+/// The rows of clients, the busiest of which lasts `busiest` seconds.
+fn clients(busiest: u64) -> [calm::Row; 5] {
+    [
+        calm::Row::new(3000, 300, 2000, 10),
+        calm::Row::new(3000, 150, 5000, 10),
+        calm::Row::new(20_000, 60, 20_000, busiest).with_abandoned(),
+        calm::Row::new(1, 300, 1000, 10),
+        calm::Row::new(16, 80, 5000, 10),
+    ]
+}
+
 #[test]
 #[ignore = "takes minutes: cargo xtask test distance"]
 fn clients_are_no_attack() -> Result<()> {
-    let rows = [
-        calm::Row::new(3000, 300, 2000, 10),
-        calm::Row::new(3000, 150, 5000, 10),
-        calm::Row::new(20_000, 60, 20_000, 75).with_abandoned(),
-        calm::Row::new(1, 300, 1000, 10),
-        calm::Row::new(16, 80, 5000, 10),
-    ];
-    all(rows, |row| {
+    all(clients(75), |row| {
         let (unguarded, guarded) = (row.unguarded()?.quantile(0.99), row.stays_calm()?.quantile(0.99));
         println!("p99 unguarded {unguarded:?}, guarded {guarded:?}");
         ensure!(guarded <= unguarded + TOLERANCE, "{row:?}: p99 {guarded:?}, unguarded {unguarded:?}");
@@ -41,14 +45,7 @@ fn clients_are_no_attack() -> Result<()> {
 #[test]
 #[ignore = "takes minutes: cargo xtask test distance"]
 fn clients_with_lost_packets_are_no_attack() -> Result<()> {
-    let rows = [
-        calm::Row::new(3000, 300, 2000, 10),
-        calm::Row::new(3000, 150, 5000, 10),
-        calm::Row::new(20_000, 60, 20_000, 20).with_abandoned(),
-        calm::Row::new(1, 300, 1000, 10),
-        calm::Row::new(16, 80, 5000, 10),
-    ];
-    all(rows.map(calm::Row::with_loss), |row| row.stays_calm().map(drop))
+    all(clients(20).map(calm::Row::with_loss), |row| row.stays_calm().map(drop))
 }
 
 #[test]
