@@ -72,8 +72,8 @@ fn clients_of_a_forwarded_port_are_neither_an_attack_nor_blocked() -> Result<()>
     let published = SocketAddr::from((SERVER_IPV4, PUBLISHED));
     let client = Client::in_namespace(&far.namespace).run(published, 20, Duration::from_secs(90), || true)?;
     ensure!(client.share() == 1.0, "{} of {}: {:?}", client.served(), client.tried, client.troubles);
-    let stats = scene.daemon.stats()?;
-    ensure!(stats.totals.syn_closed >= u64::from(client.tried), "{:?}", stats.totals);
+    let stats =
+        scene.daemon.stats_when("every SYN is counted", |stats| stats.totals.syn_closed >= u64::from(client.tried))?;
     ensure!(stats.half_open.datapath == 0 && stats.totals.dropped == 0, "{:?}", stats.totals);
     ensure!(scene.events("attack_started")?.is_empty(), "{:?}", scene.events("attack_started")?);
     ensure!(scene.blocked()?.is_empty() && stats.measures.kernel_settings.is_empty(), "{:?}", stats.measures);

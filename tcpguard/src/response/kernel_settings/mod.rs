@@ -185,13 +185,17 @@ impl KernelSettings {
     }
 
     /// Changes the `wanted` settings to their values, and restores all others.
+    ///
+    /// [`TIMESTAMPS_SETTING`] is changed before [`COOKIES_SETTING`]: cookies that the kernel sends in between would carry
+    /// timestamps of the old setting, and return under the new one. Their clients would discard all that follows.
     pub fn bring_to(&mut self, wanted: &BTreeMap<&'static str, u64>) -> Vec<SettingOutcome> {
         let unwanted = |name: &str| !wanted.contains_key(name);
         let mut outcomes = Vec::new();
         if self.changed.iter().any(|changed| unwanted(&changed.name)) {
             outcomes.extend(self.restore_where(unwanted).into_iter().map(SettingOutcome::Restored));
         }
-        for (name, value) in wanted {
+        let (first, then): (Vec<_>, Vec<_>) = wanted.iter().partition(|(name, _)| **name == TIMESTAMPS_SETTING);
+        for (name, value) in first.into_iter().chain(then) {
             match self.change(name, &value.to_string()) {
                 Ok(Some(changed)) => outcomes.push(SettingOutcome::Changed(changed)),
                 Ok(None) => {}
@@ -345,6 +349,19 @@ mod tests {
         assert_eq!(settings.restore().len(), 1);
         assert_eq!(fixture.get("net.ipv4.tcp_synack_retries"), "5");
         assert!(!settings.journal.is_there());
+    }
+
+    #[test]
+    fn timestamps_change_before_cookies() {
+        let fixture = Fixture::new();
+        fixture.set(TIMESTAMPS_SETTING, "1");
+        let (mut settings, _) = fixture.open();
+        let outcomes = settings.bring_to(&[(COOKIES_SETTING, 2), (TIMESTAMPS_SETTING, 2)].into());
+        let changed = outcomes.iter().map(|outcome| match outcome {
+            SettingOutcome::Changed(changed) => changed.name.as_str(),
+            SettingOutcome::Failed(..) | SettingOutcome::Restored(_) => "",
+        });
+        assert_eq!(changed.collect::<Vec<_>>(), [TIMESTAMPS_SETTING, COOKIES_SETTING]);
     }
 
     #[test]
