@@ -16,10 +16,13 @@ use tcpguard_common::{
 
 use super::{cookie, listeners};
 use crate::{
-    accounting::counters,
+    accounting::{counters, sources},
     frame::Frame,
     hook::{Context, RawContext},
-    lease, settings, time,
+    kernel::connections,
+    lease, settings,
+    source::Source,
+    time,
 };
 
 /// 16-bit words in one of an Ethernet header's addresses.
@@ -54,7 +57,7 @@ fn make(context: &Context) -> Option<()> {
     let options = SynOptions::read_usual(&frame, segment.tcp_offset, segment.header_length)
         .unwrap_or_else(|| SynOptions::from_packed(read_options(context.as_ptr().cast(), segment.place())));
     let is_ipv4 = segment.source.is_ipv4();
-    if options.is_signed() {
+    if options.is_signed() || is_of_connection(context, segment) {
         return None;
     }
     let cookie = cookie::make(segment, options.mss())?;
@@ -85,6 +88,15 @@ fn make(context: &Context) -> Option<()> {
         frame.write(end, [Be16::new(0)])?;
     }
     Some(())
+}
+
+/// Returns whether the kernel has a socket of the connection that a SYN asks for: most often one in TIME_WAIT, of a client
+/// that uses its port again. The kernel accepts such a SYN (RFC 9293, section 3.10.7.4), but would take the ACK that returns
+/// a cookie for a segment of the past connection. Sources that completed no handshake have none, and cost no look-up.
+#[inline(always)]
+fn is_of_connection(context: &Context, segment: &Segment) -> bool {
+    let entry = sources::find_known(Source::new(segment.source));
+    entry.is_some_and(|entry| entry.completed > 0) && connections::has_connection(context, segment) == Some(true)
 }
 
 /// Returns the options as one number, whatever their layout. It is a global function, which the verifier checks on its

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
-    net::{IpAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -14,9 +14,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use lab::{
     Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
+    client::connect_from_port,
     daemon::challenge_of,
     frame::{ACK, FIN, Frame, PSH, RST},
-    network::SERVER_IPV4,
+    network::{CLIENT_IPV4, SERVER_IPV4},
     server,
     wire::{Answer, Wire, completion, linux_syn},
 };
@@ -39,10 +40,14 @@ fn address(text: &str) -> IpAddr {
 
 impl Fixture {
     fn new() -> Result<Self> {
+        Self::with(ALWAYS)
+    }
+
+    fn with(config: &str) -> Result<Self> {
         let lab = Lab::new()?;
         let listener = server::listen(&lab.server, SERVER_IPV4.into(), PORT)?;
         listener.set_nonblocking(true).context("cannot make the listener non-blocking")?;
-        let daemon = Setup::new(&lab)?.config(ALWAYS).start()?;
+        let daemon = Setup::new(&lab)?.config(config).start()?;
         let wire = Wire::open(&lab.client)?;
         let fixture = Self { lab, daemon, listener, wire };
         fixture.daemon.stats_when("the port is challenged", |stats| challenge_of(stats, PORT) == Some("cookie"))?;
@@ -67,11 +72,16 @@ impl Fixture {
     /// Opens a connection and returns its client and server end.
     fn connect(&self) -> Result<(TcpStream, TcpStream)> {
         let client = Client::new(&self.lab).connect((SERVER_IPV4, PORT).into())?;
+        Ok((client, self.accept()?))
+    }
+
+    /// Accepts one connection.
+    fn accept(&self) -> Result<TcpStream> {
         let server =
             lab::eventually("the connection is accepted", || Ok(self.listener.accept().ok()), Option::is_some)?;
         let (server, _) = server.context("cannot accept the connection")?;
         server.set_nonblocking(false).context("cannot make the connection blocking")?;
-        Ok((client, server))
+        Ok(server)
     }
 
     /// Accepts all connections, after a delay for segments under way, and returns their number.
@@ -130,6 +140,32 @@ fn a_cookie_for_another_port_makes_no_connection() -> Result<()> {
     fixture.wire.send(&Frame { destination_port: 444, ..completion(&syn, &answer) })?;
     ensure!(fixture.accept_all() == 0 && other.accept().is_err(), "the cookie made a connection on another port");
     Ok(())
+}
+
+#[test]
+fn a_client_uses_its_port_again_while_the_server_waits() -> Result<()> {
+    let fixture = Fixture::with(&format!("{ALWAYS}proven_for = \"1s\"\n"))?;
+    let port = SocketAddr::from((CLIENT_IPV4, 40_404));
+    let converse = || -> Result<()> {
+        let open = || connect_from_port(port, (SERVER_IPV4, PORT).into());
+        let mut client = fixture.lab.client.within(open)?;
+        let mut server = fixture.accept()?;
+        server.write_all(b"hello")?;
+        // The end that closes first is in TIME_WAIT afterwards.
+        drop(server);
+        client.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).context("the server was not heard")?;
+        ensure!(heard == "hello", "{heard}");
+        Ok(())
+    };
+    converse()?;
+    // The source is no longer proven then.
+    sleep(Duration::from_millis(1500));
+    let failed = || Ok(fixture.daemon.stats()?.measures.challenge.failed);
+    let before = failed()?;
+    converse().context("with a port whose connection is in TIME_WAIT")?;
+    lab::eventually("the SYN is counted as passed to the kernel", failed, |failed| *failed == before + 1).map(drop)
 }
 
 #[test]
