@@ -41,8 +41,12 @@ impl Namespace {
         })
         .join()
         .map_err(|_| anyhow!("the thread that makes a namespace panicked"))??;
+        let ports = machine.as_ref().and_then(|machine| machine.client_ports());
         let namespace = Self { file: Arc::new(file), _machine: machine };
         namespace.ip("link set lo up")?;
+        if let Some(ports) = ports {
+            namespace.sysctl("net.ipv4.ip_local_port_range", &format!("{} {}", ports.start(), ports.end()))?;
+        }
         Ok(namespace)
     }
 

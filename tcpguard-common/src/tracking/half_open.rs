@@ -2,7 +2,8 @@
 //! lifetime of a request in the kernel.
 //!
 //! Handshakes are counted by the period in which they began. A period's count expires with the period, so the
-//! total cannot drift whatever was lost; and a count is only lowered while it is above zero.
+//! total cannot drift whatever was lost; and a count is only lowered while it is above zero. Two CPUs that lower a count
+//! of one at the same time leave minus one, which counts as none.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -34,11 +35,9 @@ impl HalfOpenWindow {
             self.advance(period);
         }
         let slot = &mut self.slots[period as usize % SLOTS];
-        let count = *slot;
-        if count < u32::MAX {
-            atomic::add_u32(slot, 1);
-        }
-        count.saturating_add(1)
+        let count = held(*slot);
+        atomic::add_u32(slot, 1);
+        count + 1
     }
 
     /// Returns whether no handshake has begun in `period` yet.
@@ -81,7 +80,7 @@ impl HalfOpenWindow {
         (0..WINDOW_PERIODS)
             .map(|age| self.latest.wrapping_sub(age))
             .filter(|period| now.wrapping_sub(*period) < periods)
-            .map(|period| u64::from(self.slots[period as usize % SLOTS]))
+            .map(|period| u64::from(held(self.slots[period as usize % SLOTS])))
             .sum()
     }
 
@@ -101,12 +100,18 @@ impl HalfOpenWindow {
     #[inline(always)]
     fn lower(&mut self, period: u32) -> bool {
         let slot = &mut self.slots[period as usize % SLOTS];
-        let has_any = *slot > 0;
+        let has_any = held(*slot) > 0;
         if has_any {
             atomic::add_u32(slot, ONE_LESS);
         }
         has_any
     }
+}
+
+/// Returns the number of handshakes that a slot stands for: none if it is below zero.
+#[inline(always)]
+const fn held(slot: u32) -> u32 {
+    if slot.cast_signed() > 0 { slot } else { 0 }
 }
 
 #[cfg(test)]
@@ -146,6 +151,22 @@ mod tests {
         window.open(108);
         window.close(100);
         assert_eq!(window.count(108), 1);
+    }
+
+    #[test]
+    fn one_that_two_cpus_close_at_once_is_none() {
+        let mut window = HalfOpenWindow::default();
+        window.open(100);
+        // Both saw one, and both lowered it.
+        window.slots[100 % SLOTS] = window.slots[100 % SLOTS].wrapping_add(ONE_LESS).wrapping_add(ONE_LESS);
+        assert_eq!((window.count(100), window.count_recent(100)), (0, 0));
+        window.close(100);
+        window.close_newest(100);
+        assert_eq!(window.count(100), 0);
+        for _ in 0..3 {
+            window.open(100);
+        }
+        assert_eq!(window.count(100), 2);
     }
 
     #[derive(Clone, Copy, Debug)]
