@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use aya::sys::{Stats, enable_stats};
 use lab::{
     Client, Daemon, Flood, FloodSpec, Lab, Namespace, Setup, Sources, eventually, http, network::SERVER_IPV4,
-    server::Nginx,
+    server::Nginx, share_machine,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -199,7 +199,9 @@ impl Drop for Prometheus {
 }
 
 #[test]
+#[ignore = "takes a minute: `cargo xtask test` runs it in parallel with other tests"]
 fn prometheus_sees_what_was_sent() -> Result<()> {
+    share_machine();
     let lab = Lab::new()?;
     lab.lay_second_cable()?;
     let _nginx = Nginx::start(&lab, &[80])?;
