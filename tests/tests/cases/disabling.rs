@@ -99,6 +99,7 @@ fn silence() -> Result<()> {
 }
 
 #[test]
+#[ignore = "takes a quarter of a minute: cargo xtask test distance"]
 fn cookies_of_one_host_that_lead_to_nothing() -> Result<()> {
     try_to_disable(|attacker, round| attacker.return_cookie([198, 18, 20, 1], round), Outcome::AnyChallenge)
 }
@@ -137,6 +138,7 @@ fn syns_to_closed_ports() -> Result<()> {
 }
 
 #[test]
+#[ignore = "takes a quarter of a minute: cargo xtask test distance"]
 fn syns_each_followed_by_a_reset() -> Result<()> {
     fn pairs(attacker: &Attacker, round: u8) -> Result<()> {
         // 20,000 pairs a second, as long as the round takes.

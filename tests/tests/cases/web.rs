@@ -11,7 +11,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lab::{Client, Daemon, FloodSpec, Lab, Namespace, Scene, Setup, Sources, bridge::Bridge, http, scene::WEB};
+use lab::{
+    Client, Daemon, FloodSpec, Lab, Namespace, Scene, Setup, Sources, bridge::Bridge, http, scene::WEB, share_machine,
+};
 use xtask::bpf::toolchain::target_folder;
 
 const HTTP: &str = "127.0.0.1:9477";
@@ -242,7 +244,9 @@ fn ask_heavily(daemon: &Daemon, path: &str, is_over: &AtomicBool) -> Result<u32>
 }
 
 #[test]
+#[ignore = "takes a minute: `cargo xtask test` runs it in parallel with other tests"]
 fn it_does_as_its_description_says() -> Result<()> {
+    share_machine();
     let lab = Lab::new()?;
     let daemon = Setup::new(&lab)?.start()?;
     schemathesis(&lab.server, HTTP)?;

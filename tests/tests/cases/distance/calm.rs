@@ -127,16 +127,19 @@ fn nor_across_a_reload_and_a_restart() -> Result<()> {
 }
 
 #[test]
+#[ignore = "one more row: cargo xtask test distance"]
 fn two_thousand_connections_a_second_at_300_ms_are_no_attack() -> Result<()> {
     Row::new(3000, 300, 2000, 5).stays_calm().map(drop)
 }
 
 #[test]
+#[ignore = "one more row: cargo xtask test distance"]
 fn one_address_with_a_thousand_connections_a_second_at_300_ms_is_no_attack() -> Result<()> {
     Row::new(1, 300, 1000, 5).stays_calm().map(drop)
 }
 
 #[test]
+#[ignore = "one more row: cargo xtask test distance"]
 fn sixteen_addresses_of_one_network_are_no_attack() -> Result<()> {
     Row::new(16, 80, 5000, 5).stays_calm().map(drop)
 }

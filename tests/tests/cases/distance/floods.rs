@@ -158,6 +158,7 @@ fn a_flood_with_a_clients_address_and_path_does_not_shut_it_out() -> Result<()> 
 }
 
 #[test]
+#[ignore = "one more row: cargo xtask test distance"]
 fn nor_where_its_host_sends_no_resets() -> Result<()> {
     Row { sends_resets: false, ..Row::new(100_000, Acquaintance::Proven) }.is_served()
 }
@@ -173,11 +174,13 @@ fn a_flood_with_the_addresses_of_its_network_does_not_shut_a_proven_client_out()
 }
 
 #[test]
+#[ignore = "one more row: cargo xtask test distance"]
 fn nor_a_new_one() -> Result<()> {
     Row { forged: Forged::Network, ..Row::new(100_000, Acquaintance::New) }.is_served()
 }
 
 #[test]
+#[ignore = "one more row: cargo xtask test distance"]
 fn nor_one_of_an_ipv6_network() -> Result<()> {
     Row { forged: Forged::NetworkIpv6, ..Row::new(100_000, Acquaintance::New) }.is_served()
 }
