@@ -60,6 +60,12 @@ pub fn max_port_load() -> u64 {
     control!(max_port_load)
 }
 
+/// See [`lease::Lease::last_first_syn_slab`].
+#[inline(always)]
+pub fn last_first_syn_slab() -> u64 {
+    control!(last_first_syn_slab)
+}
+
 /// The flags of a valid lease, and none of an expired one. They are read once per packet: what every SYN carries along
 /// costs every SYN.
 #[derive(Clone, Copy)]

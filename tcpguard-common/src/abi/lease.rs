@@ -27,6 +27,9 @@ pub struct Lease {
     /// The number of SYNs from unproven sources to one port within a slot ([`crate::clock::Clock::slot`])
     /// above which the datapath challenges on its own. 0: no limit.
     pub max_port_load: u64,
+    /// The last element in use of the table of first SYNs, one less than a power of two
+    /// ([`crate::challenge::first_syn::needed_slabs`]). At least [`crate::challenge::first_syn::MIN_SLABS`] are in use.
+    pub last_first_syn_slab: u64,
 }
 
 /// Bits of [`Lease::flags`].
@@ -68,6 +71,7 @@ impl Lease {
         proven_ticks: 0,
         timestamp_offset: 0,
         max_port_load: 0,
+        last_first_syn_slab: 0,
     };
 }
 

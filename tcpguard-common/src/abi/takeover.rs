@@ -115,7 +115,7 @@ mod tests {
             &[include_str!("../tracking/handshake.rs"), include_str!("../clock.rs")],
             0xfc4c_418b_af8d_439c,
         ),
-        (map::FIRST_SYNS, 2, &[include_str!("../challenge/first_syn.rs")], 0xa16e_2028_49a5_a2d7),
+        (map::FIRST_SYNS, 2, &[include_str!("../challenge/first_syn.rs")], 0xa373_b727_1b35_6e03),
         (
             map::RETURNED_COOKIES,
             1,

@@ -10,9 +10,23 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const WAYS: usize = 4;
 /// Sets in one map element.
 pub const SETS_PER_SLAB: usize = 256;
-/// The number of map elements. With half a million sets in all, most of two million SYNs sent within a second
-/// are still known at its end.
+/// The number of map elements, a power of two: two million cells in all.
 pub const SLABS: u32 = 2048;
+/// The number of map elements in use at least, a power of two: enough for 50,000 SYNs per second.
+pub const MIN_SLABS: u32 = 64;
+
+/// Returns the number of map elements needed for this many SYNs per second: as few as will do, because a table that fits
+/// into the processor's cache costs a third of the whole one.
+pub const fn needed_slabs(syn_per_second: u64) -> u32 {
+    const CELLS_PER_SLAB: u64 = (SETS_PER_SLAB * WAYS) as u64;
+    // Cells are kept for 1.25 s.
+    let slabs = (syn_per_second.saturating_mul(5) / 4).div_ceil(CELLS_PER_SLAB);
+    if slabs >= SLABS as u64 {
+        return SLABS;
+    }
+    let slabs = (slabs as u32).next_power_of_two();
+    if slabs > MIN_SLABS { slabs } else { MIN_SLABS }
+}
 
 /// One map element.
 pub type Slab = [Set; SETS_PER_SLAB];
@@ -32,11 +46,13 @@ const KEPT: u32 = 10;
 /// A repeat after more slots counts as a new SYN: the third retransmit is sent four seconds after the second.
 const MAX_AGE: u32 = 40;
 
-/// Returns the element and the set within it for a SYN with this hash ([`crate::hash::syn`]).
+/// Returns the element and the set within it for a SYN with this hash ([`crate::hash::syn`]). `last_slab` is the last
+/// element in use ([`crate::abi::lease::Lease::last_first_syn_slab`]).
 #[inline(always)]
-pub const fn position(hash: u64) -> (u32, usize) {
+pub const fn position(hash: u64, last_slab: u64) -> (u32, usize) {
     let set = hash as u32;
-    ((set / SETS_PER_SLAB as u32) & (SLABS - 1), set as usize % SETS_PER_SLAB)
+    let in_use = (last_slab as u32 | (MIN_SLABS - 1)) & (SLABS - 1);
+    (set / SETS_PER_SLAB as u32 & in_use, set as usize % SETS_PER_SLAB)
 }
 
 impl Set {
@@ -45,25 +61,21 @@ impl Set {
     #[inline(always)]
     pub fn is_repeat(&mut self, hash: u64, slot: u32) -> bool {
         let tag = (hash >> 32) as u32 & !TIME_MASK;
-        let mut place = 0;
-        let mut oldest = 0;
+        let mut place = WAYS;
         for way in 0..WAYS {
             let cell = self.0[way];
             let age = slot.wrapping_sub(cell) & TIME_MASK;
-            // An empty cell counts as one of the oldest.
-            let age = if cell == 0 { TIME_MASK } else { age };
             if cell & !TIME_MASK == tag && age <= MAX_AGE {
                 self.0[way] = tag | slot & TIME_MASK;
                 return age >= MIN_AGE;
             }
-            if age >= oldest {
-                oldest = age;
+            // In a flood that overwrites every cell within a second, no SYN would be known when it is retransmitted.
+            if age >= KEPT || cell == 0 {
                 place = way;
             }
         }
-        // In a flood that overwrites every cell within a second, no SYN would be known when it is retransmitted.
-        if oldest >= KEPT {
-            self.0[place % WAYS] = tag | slot & TIME_MASK;
+        if place < WAYS {
+            self.0[place] = tag | slot & TIME_MASK;
         }
         false
     }
@@ -116,6 +128,24 @@ mod tests {
             assert!(!set.is_repeat(HASH ^ number << 50, 1000 + number as u32 / 125));
         }
         assert!(set.is_repeat(HASH, 1008));
+    }
+
+    #[test]
+    fn as_much_of_the_table_is_used_as_the_rate_needs() {
+        for (rate, slabs) in [
+            (0, MIN_SLABS),
+            (50_000, MIN_SLABS),
+            (60_000, 128),
+            (400_000, 512),
+            (1_600_000, SLABS),
+            (3_000_000, SLABS),
+            (u64::MAX, SLABS),
+        ] {
+            assert_eq!(needed_slabs(rate), slabs, "{rate} per second");
+        }
+        // What is remembered stays where it is for half of the SYNs when the table grows.
+        let kept = (0..1000).filter(|n| position(n << 9, 63).0 == position(n << 9, 127).0).count();
+        assert!((400..=600).contains(&kept), "{kept}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tcpguard_common::{
     hash,
 };
 
-use crate::syn::Syn;
+use crate::{lease, syn::Syn};
 
 #[btf_map]
 static FIRST_SYNS: Array<Slab, { SLABS as usize }> = Array::new();
@@ -16,7 +16,7 @@ static FIRST_SYNS: Array<Slab, { SLABS as usize }> = Array::new();
 #[inline(always)]
 pub fn is_repeat(syn: &Syn) -> bool {
     let hash = hash::syn(syn.connection(), syn.segment.sequence);
-    let (slab, set) = position(hash);
+    let (slab, set) = position(hash, lease::last_first_syn_slab());
     let Some(slab) = FIRST_SYNS.get_ptr_mut(slab) else { return true };
     // SAFETY: elements of an array live as long as the program, and one word is written at once: two CPUs at the same set
     // leave one SYN or the other.

@@ -5,6 +5,7 @@
 //! | `blocking`, `blocks` | blocking offenders; how long a block lasts |
 //! | [`challenge`] | challenging SYNs where blocks do not help |
 //! | `closed_ports` | floods of ports without a listener |
+//! | `first_syns` | how much of the table of first SYNs is used |
 //! | `kernel_measures`, `kernel_settings` | kernel settings during an attack, and the journal that restores them |
 //! | `harm` | whether an attack does harm, which measures wait for |
 //! | `backlog_advice`, `backlog_notice` | backlogs that are too small; ports with many half-open handshakes |
@@ -18,6 +19,7 @@ mod blocking;
 mod blocks;
 pub mod challenge;
 mod closed_ports;
+mod first_syns;
 mod harm;
 mod kernel_measures;
 mod kernel_settings;
@@ -54,6 +56,7 @@ use blocking::Blocker;
 pub use blocks::Block;
 use challenge::{ChallengeStatus, Challenger};
 use closed_ports::ClosedPorts;
+use first_syns::FirstSyns;
 use kernel_measures::KernelMeasures;
 pub use kernel_settings::{
     COOKIES_SETTING, ChangedSetting, KernelSettings, Restored, SettingError, SettingOutcome, TIMESTAMPS_SETTING,
@@ -94,6 +97,7 @@ pub struct Enforcer {
     blocker: Blocker,
     challenger: Challenger,
     closed_ports: ClosedPorts,
+    first_syns: FirstSyns,
     scans: Scans,
     backlogs: BacklogNotices,
     /// `thresholds.max_half_open`.
@@ -133,6 +137,7 @@ impl Enforcer {
             blocker: Blocker::new(config, lists.clone(), events.clone(), store),
             challenger: Challenger::new(config, challenges, events.clone(), datapath, cookies_until),
             closed_ports: ClosedPorts::new(events.clone()),
+            first_syns: FirstSyns::default(),
             scans: Scans::new(events.clone()),
             backlogs: BacklogNotices::new(events.clone()),
             max_half_open: config.thresholds.max_half_open,
@@ -199,6 +204,7 @@ impl Enforcer {
         self.knows_listeners = snapshot.knows_listeners;
         self.is_alert = judgement.state.phase() != Phase::Calm;
         self.closed_ports.apply(snapshot, self.level, at);
+        self.first_syns.note(snapshot.totals.syn(), at);
         self.scans.report(&snapshot.scanning, at);
         self.backlogs.report(judgement.state.phase(), snapshot, self.max_half_open, at);
         self.payload.apply(judgement, self.kernel.settings());
@@ -227,6 +233,7 @@ impl Enforcer {
             flags,
             timestamp_offset: challenge.timestamp_offset,
             max_port_load: challenge.max_port_load,
+            last_first_syn_slab: self.first_syns.last_slab(),
             ..self.source_limits
         })
     }
