@@ -52,7 +52,7 @@ const MAX_AGE: u32 = 40;
 pub const fn position(hash: u64, last_slab: u64) -> (u32, usize) {
     let set = hash as u32;
     let in_use = (last_slab as u32 | (MIN_SLABS - 1)) & (SLABS - 1);
-    (set / SETS_PER_SLAB as u32 & in_use, set as usize % SETS_PER_SLAB)
+    ((set / SETS_PER_SLAB as u32) & in_use, set as usize % SETS_PER_SLAB)
 }
 
 impl Set {
