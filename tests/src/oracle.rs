@@ -33,6 +33,14 @@ pub fn syns_sent(namespace: &Namespace) -> Result<u64> {
         + counter(namespace, "netstat", "TcpExt: ", "TCPSynRetrans")?)
 }
 
+/// Returns one of the kernel's extended TCP counters (`TcpExt` in /proc/net/netstat).
+///
+/// # Errors
+/// Returns an error if the kernel has no such counter.
+pub fn tcp_ext(namespace: &Namespace, name: &str) -> Result<u64> {
+    counter(namespace, "netstat", "TcpExt: ", name)
+}
+
 /// Reads a counter from a file of pairs of lines, names followed by numbers.
 fn counter(namespace: &Namespace, file: &str, group: &str, name: &str) -> Result<u64> {
     let path = format!("/proc/thread-self/net/{file}");
