@@ -115,7 +115,7 @@ mod tests {
             &[include_str!("../tracking/handshake.rs"), include_str!("../clock.rs")],
             0xfc4c_418b_af8d_439c,
         ),
-        (map::FIRST_SYNS, 2, &[include_str!("../challenge/first_syn.rs")], 0xa373_b727_1b35_6e03),
+        (map::FIRST_SYNS, 2, &[include_str!("../challenge/first_syn.rs")], 0x6e2f_e963_0fc2_69f9),
         (
             map::RETURNED_COOKIES,
             1,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tcpguard_common::challenge::first_syn::{MIN_SLABS, needed_slabs};
 
-/// For how long a flood has to be weaker before the table shrinks. Half of what is remembered is lost then.
-const SHRINKS_AFTER: Duration = Duration::from_secs(10);
+/// For how long a flood has to be weaker before the table shrinks.
+const SHRINKS_AFTER: Duration = Duration::from_secs(600);
 
 /// The part of the table in use.
 pub(super) struct FirstSyns {
@@ -23,8 +23,7 @@ impl Default for FirstSyns {
 }
 
 impl FirstSyns {
-    /// Adapts the part in use to the SYNs since the last tick; `syn` is the number of all SYNs. It grows at once, and
-    /// shrinks by half.
+    /// Adapts the part in use to the SYNs since the last tick; `syn` is the number of all SYNs. It grows at once.
     pub fn note(&mut self, syn: u64, at: Duration) {
         let Some((then, before)) = self.last.replace((at, syn)) else { return };
         let seconds = at.saturating_sub(then).as_secs_f64();
@@ -35,7 +34,7 @@ impl FirstSyns {
         if needed >= self.slabs {
             (self.slabs, self.needed) = (needed, at);
         } else if at.saturating_sub(self.needed) >= SHRINKS_AFTER {
-            (self.slabs, self.needed) = (needed.max(self.slabs / 2), at);
+            (self.slabs, self.needed) = (needed, at);
         }
     }
 
@@ -60,10 +59,9 @@ mod tests {
             first_syns.note(syn, at);
             first_syns.last_slab() + 1
         };
-        assert_eq!((tick(1000), tick(1000)), (64, 64));
-        assert_eq!(tick(400_000), 512);
-        assert_eq!((0..98).map(|_| tick(1000)).min(), Some(512));
-        assert_eq!((tick(1000), tick(1000)), (512, 256));
-        assert_eq!((0..400).map(|_| tick(1000)).last(), Some(64));
+        assert_eq!((tick(1000), tick(400_000)), (512, 512));
+        assert_eq!(tick(900_000), 2048);
+        assert_eq!((0..5990).map(|_| tick(400_000)).min(), Some(2048));
+        assert_eq!((0..20).map(|_| tick(400_000)).last(), Some(512));
     }
 }
