@@ -31,9 +31,7 @@ impl FirstSyns {
             return;
         }
         let needed = needed_slabs((syn.saturating_sub(before) as f64 / seconds) as u64);
-        if needed >= self.slabs {
-            (self.slabs, self.needed) = (needed, at);
-        } else if at.saturating_sub(self.needed) >= SHRINKS_AFTER {
+        if needed >= self.slabs || at.saturating_sub(self.needed) >= SHRINKS_AFTER {
             (self.slabs, self.needed) = (needed, at);
         }
     }
