@@ -54,9 +54,8 @@ pub(super) struct CookieLifetime {
     has_begun: bool,
     /// When no cookie of the kernel's with an offset is under way any more, in jiffies.
     drained: u64,
-    drains_at_most_until: u64,
-    /// When every listener has been prepared, in jiffies.
-    prepared: u64,
+    /// When waiting for that began, in jiffies.
+    drains_since: u64,
 }
 
 impl CookieLifetime {
@@ -71,8 +70,7 @@ impl CookieLifetime {
             // The previous daemon may have ended while cookies of the kernel's were under way.
             has_begun: until > 0,
             drained: 0,
-            drains_at_most_until: 0,
-            prepared: 0,
+            drains_since: 0,
         }
     }
 
@@ -122,18 +120,17 @@ impl CookieLifetime {
             && self.kernels_last > 0
             && settings.number(TIMESTAMPS_SETTING).is_ok_and(|timestamps| timestamps == TIMESTAMPS_WITH_OFFSET)
         {
-            (self.drained, self.drains_at_most_until) =
-                (jiffies + self.ticks(DRAIN), jiffies + self.ticks(LONGEST_DRAIN));
-            self.prepared = jiffies + self.ticks(PREPARED_WITHIN);
+            (self.drained, self.drains_since) = (jiffies + self.ticks(DRAIN), jiffies);
         }
-        if self.is_draining(jiffies) {
+        let prepared = self.drains_since + self.ticks(PREPARED_WITHIN);
+        if self.is_draining(jiffies) && jiffies > prepared {
             // Another queue may have filled meanwhile.
-            let quiet = (self.kernels_last + self.ticks(RECENT)).min(self.drains_at_most_until);
-            self.drained = self.drained.max(if jiffies > self.prepared { quiet } else { 0 });
+            let quiet = self.kernels_last + self.ticks(RECENT);
+            self.drained = self.drained.max(quiet.min(self.drains_since + self.ticks(LONGEST_DRAIN)));
         }
         let mut wanted = Vec::new();
         if jiffies < self.until {
-            let is_prepared = self.is_draining(jiffies) && jiffies >= self.prepared;
+            let is_prepared = self.is_draining(jiffies) && jiffies >= prepared;
             // With the higher value the kernel sends cookies from every port, in the same way.
             wanted.push((COOKIES_SETTING, if is_prepared { COOKIES_FOR_FULL_QUEUES } else { COOKIES_ALWAYS }));
         }
