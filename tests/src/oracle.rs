@@ -29,8 +29,7 @@ pub fn syn_recv(namespace: &Namespace) -> Result<Vec<SynRecv>> {
 /// # Errors
 /// Returns an error if the counters cannot be read.
 pub fn syns_sent(namespace: &Namespace) -> Result<u64> {
-    Ok(counter(namespace, "snmp", "Tcp: ", "ActiveOpens")?
-        + counter(namespace, "netstat", "TcpExt: ", "TCPSynRetrans")?)
+    Ok(counter(namespace, "snmp", "Tcp: ", "ActiveOpens")? + tcp_ext(namespace, "TCPSynRetrans")?)
 }
 
 /// Returns one of the kernel's extended TCP counters (`TcpExt` in /proc/net/netstat).
@@ -69,10 +68,24 @@ fn plain(address: &str) -> String {
 /// # Errors
 /// Returns an error if /proc/stat cannot be read.
 pub fn softirq_seconds() -> Result<f64> {
+    cpu_seconds(7)
+}
+
+/// Returns the seconds for which CPUs of this machine have been ready to run and were not, because the host of a virtual
+/// machine gave the time to others. Its resolution is one clock tick.
+///
+/// # Errors
+/// Returns an error if /proc/stat cannot be read.
+pub fn stolen_seconds() -> Result<f64> {
+    cpu_seconds(8)
+}
+
+/// Returns a field of the first line of /proc/stat (proc_stat(5)), which is the sum of all CPUs, in seconds.
+fn cpu_seconds(field: usize) -> Result<f64> {
     let stat = std::fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
-    let field = stat.lines().next().and_then(|line| line.split_whitespace().nth(7)?.parse::<f64>().ok());
+    let ticks = stat.lines().next().and_then(|line| line.split_whitespace().nth(field)?.parse::<f64>().ok());
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
-    Ok(field.context("no softirq time in /proc/stat")? / per_second as f64)
+    Ok(ticks.with_context(|| format!("/proc/stat has no field {field}"))? / per_second as f64)
 }
 
 /// Returns the CPU time of this process and of the kernel's softirq threads since their start, in seconds. Frames sent by

@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Client, Daemon, FloodSpec, Lab, Namespace, Scene, Setup, Sources, bridge::Bridge, http, scene::WEB, share_machine,
+    Client, Daemon, FloodSpec, Lab, Namespace, Scene, Setup, Sources, bridge::Bridge, http, oracle::stolen_seconds,
+    scene::WEB, share_machine,
 };
 use xtask::bpf::toolchain::target_folder;
 
@@ -119,7 +120,7 @@ const MAX_GROWTH_KIB: u64 = 32 * 1024;
 fn a_crowd_that_looks_on_is_borne_in_a_flood() -> Result<()> {
     let scene = Scene::new("")?;
     let before = scene.daemon.resident_kib()?;
-    let stolen_before = stolen()?;
+    let stolen_before = stolen_seconds()?;
     let is_over = AtomicBool::new(false);
     let answered = AtomicU32::new(0);
     let heard = AtomicU32::new(0);
@@ -151,7 +152,7 @@ fn a_crowd_that_looks_on_is_borne_in_a_flood() -> Result<()> {
     })?;
     let wanted = REQUESTS_PER_SECOND * CROWD_LASTS.as_secs() as u32;
     let (answered, heard) = (answered.into_inner(), heard.into_inner());
-    let (delay, stolen) = (stats.cost.longest_tick_delay_seconds, stolen()? - stolen_before);
+    let (delay, stolen) = (stats.cost.longest_tick_delay_seconds, stolen_seconds()? - stolen_before);
     println!(
         "{answered} responses, {heard} messages, ticks up to {delay:.3} s late, {stolen:.2} s stolen, memory {before} to \
          {memory} KiB, client {:.3}",
@@ -163,15 +164,6 @@ fn a_crowd_that_looks_on_is_borne_in_a_flood() -> Result<()> {
     ensure!(memory < before + MAX_GROWTH_KIB, "memory grew from {before} to {memory} KiB");
     ensure!(client.share() >= 0.99, "only {:.3} of the client's connections were served", client.share());
     Ok(())
-}
-
-/// Returns for how long processors of this machine have been ready to run and were not, in seconds: a virtual machine's
-/// host gave the time to others (`steal` in proc_stat(5)).
-fn stolen() -> Result<f64> {
-    const PER_SECOND: f64 = 100.0;
-    let text = std::fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
-    let steal = text.split_whitespace().nth(8).and_then(|steal| steal.parse::<f64>().ok());
-    steal.map(|steal| steal / PER_SECOND).context("/proc/stat has no steal")
 }
 
 /// Follows `/live` over many connections, some of which hardly read, and counts the messages received.

@@ -30,7 +30,6 @@ use tcpguard_common::{
         rule::{FOREVER, Rule},
     },
     address::Address,
-    challenge::first_syn::needed_slabs,
     tracking::bucket::Rate,
 };
 
@@ -289,9 +288,7 @@ pub fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result
     let rate = Rate::new(100_000_000, datapath.ticks_per_second);
     let proven_ticks = 600 * u64::from(datapath.ticks_per_second);
     // Otherwise the number of half-open handshakes here would keep a proven source from passing.
-    // As much of the table of first SYNs as a flood of 400,000 SYNs per second needs.
-    let last_first_syn_slab = u64::from(needed_slabs(400_000)) - 1;
-    let terms = Lease { rate, proven_ticks, max_half_open: u64::MAX, last_first_syn_slab, ..Lease::NONE };
+    let terms = Lease { rate, proven_ticks, max_half_open: u64::MAX, ..Lease::NONE };
     maps.lease.grant(&Lease { valid_until: FOREVER, flags, generation: 1, ..terms })?;
     Ok(())
 }
