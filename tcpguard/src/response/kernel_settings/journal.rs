@@ -3,12 +3,12 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
-    os::unix::fs::MetadataExt,
+    io::{self, Read, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use nix::unistd::geteuid;
+use nix::{fcntl::OFlag, unistd::geteuid};
 use serde::{Deserialize, Serialize};
 
 use super::ChangedSetting;
@@ -16,6 +16,9 @@ use crate::fault;
 
 /// The preferred directory for journals, which does not depend on the configuration.
 pub(super) const HOME: &str = "/run/tcpguard";
+
+/// The maximum size of a journal in bytes; five settings take less than a thousand.
+const MAX_BYTES: u64 = 65_536;
 
 /// The contents of a journal.
 #[derive(Default, Serialize, Deserialize)]
@@ -65,14 +68,32 @@ impl Journal {
     }
 
     fn read_at(&self, place: &Path) -> Option<Entry> {
-        let owner = |path: &Path| fs::metadata(path).map(|metadata| metadata.uid()).ok();
-        let (writer, folder) = (owner(place)?, place.parent().and_then(owner));
+        let ignored = |why: String| tracing::warn!("the journal {} is ignored: {why}", place.display());
+        let file = match open(place) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                ignored(error.to_string());
+                return None;
+            }
+        };
+        let metadata = file.metadata().ok()?;
+        let folder = place.parent().and_then(|folder| fs::symlink_metadata(folder).ok()).filter(fs::Metadata::is_dir);
         // Root restores what the service's user saved, in a directory of that user.
-        if writer != 0 && writer != geteuid().as_raw() && Some(writer) != folder {
-            tracing::warn!("the journal {} is ignored: its owner (user {writer}) is not trusted", place.display());
+        let writer = metadata.uid();
+        let is_trusted =
+            writer == 0 || writer == geteuid().as_raw() || folder.is_some_and(|folder| folder.uid() == writer);
+        if !metadata.is_file() || metadata.nlink() != 1 || !is_trusted {
+            ignored(format!("its owner (user {writer}) is not trusted, or it is no regular file"));
             return None;
         }
-        let entry: Entry = serde_json::from_slice(&fs::read(place).ok()?).ok()?;
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
+        let entry: Entry = serde_json::from_slice(&bytes).ok()?;
+        if let Some(other) = entry.settings.iter().find(|setting| !setting.is_known()) {
+            ignored(format!("{} with the values {} and {} is not tcpguard's", other.name, other.original, other.value));
+            return None;
+        }
         (entry.namespace == self.namespace).then_some(entry)
     }
 
@@ -113,13 +134,24 @@ impl Journal {
     }
 }
 
+/// Opens a journal, but not what a symbolic link in its place points to. It does not wait for the writer of a pipe.
+fn open(place: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    File::options().read(true).custom_flags(flags.bits()).open(place)
+}
+
 fn write_whole(place: &Path, bytes: &[u8]) -> io::Result<()> {
     // Directories given by the configuration are not created here.
     if place.parent() == Some(Path::new(HOME)) {
         fs::create_dir_all(HOME)?;
     }
     let temporary = place.with_extension("new");
-    let mut file = File::create(&temporary)?;
+    // Of a daemon that was killed, or somebody else's link.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options().write(true).create_new(true).open(&temporary)?;
     file.write_all(bytes).and_then(|()| file.sync_all())?;
     fault::point("the journal is written beside the old one");
     fs::rename(&temporary, place)

@@ -6,7 +6,7 @@ mod journal;
 use std::{
     collections::BTreeMap,
     fs, io,
-    ops::Range,
+    ops::{Range, RangeInclusive},
     path::{Path, PathBuf},
 };
 
@@ -33,6 +33,29 @@ pub struct ChangedSetting {
     pub original: String,
     /// Its present value.
     pub value: String,
+}
+
+/// The settings that tcpguard changes, and the values that the kernel permits. No other is restored, whatever a journal
+/// says: root restores, and the journal belongs to the service's user.
+const KNOWN: [(&str, RangeInclusive<u64>); 5] = [
+    (COOKIES_SETTING, 0..=2),
+    (TIMESTAMPS_SETTING, 0..=2),
+    ("net.ipv4.tcp_synack_retries", 0..=255),
+    ("net.ipv4.tcp_max_syn_backlog", 0..=i32::MAX as u64),
+    ("net.core.somaxconn", 0..=i32::MAX as u64),
+];
+
+impl ChangedSetting {
+    /// Returns whether tcpguard changes this setting, and both values are decimal numbers that the kernel permits.
+    fn is_known(&self) -> bool {
+        let is_number = |value: &str| !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+        let range = KNOWN.iter().find(|(name, _)| *name == self.name).map(|(_, range)| range);
+        range.is_some_and(|range| {
+            [&self.original, &self.value]
+                .into_iter()
+                .all(|value| is_number(value) && value.parse().is_ok_and(|number| range.contains(&number)))
+        })
+    }
 }
 
 /// The reason a setting was not changed.
@@ -439,6 +462,69 @@ mod tests {
         give(fixture.folder.path());
         let (_, restored) = fixture.open();
         assert_eq!((restored.len(), fixture.get(retries)), (1, "5".into()));
+    }
+
+    #[test]
+    fn a_journal_restores_nothing_but_the_settings_that_tcpguard_changes() {
+        let fixture = Fixture::new();
+        fixture.set("net.ipv4.ip_forward", "1");
+        let victim = fixture.folder.path().join("victim");
+        fs::write(&victim, "1").expect("written");
+        let place = fixture.folder.path().join("kernel-settings.7.json");
+        let retries = "net.ipv4.tcp_synack_retries";
+        fixture.set(retries, "1");
+        let journal = |name: &str, original: &str| {
+            let setting = ChangedSetting { name: name.into(), original: original.into(), value: "1".into() };
+            let entry = journal::Entry { namespace: 7, settings: vec![setting], cookies_until: 0 };
+            serde_json::to_vec(&entry).expect("JSON")
+        };
+        for (name, original) in [
+            (victim.to_str().expect("text"), "0"),
+            ("net.ipv4.ip_forward", "0"),
+            ("net.ipv4.tcp_synack_retries/../ip_forward", "0"),
+            (retries, "256"),
+            (retries, "-1"),
+            (retries, "+5"),
+            (retries, ""),
+            (retries, "5\n6"),
+        ] {
+            fs::write(&place, journal(name, original)).expect("written");
+            assert!(fixture.open().1.is_empty(), "{name} = {original:?}");
+        }
+        assert_eq!(
+            (fs::read_to_string(&victim).expect("read"), fixture.get("net.ipv4.ip_forward")),
+            ("1".into(), "1".into())
+        );
+        fs::write(&place, journal(retries, "5")).expect("written");
+        assert_eq!((fixture.open().1.len(), fixture.get(retries)), (1, "5".into()));
+    }
+
+    #[test]
+    fn links_in_place_of_the_journal_are_not_followed() {
+        use std::os::unix::fs::symlink;
+        let fixture = Fixture::new();
+        let folder = fixture.folder.path();
+        let retries = "net.ipv4.tcp_synack_retries";
+        let (mut settings, _) = fixture.open();
+        settings.change(retries, "1").expect("changed");
+        drop(settings);
+        // Read: the journal is elsewhere, and a link points to it.
+        let place = folder.join("kernel-settings.7.json");
+        fs::rename(&place, folder.join("elsewhere")).expect("moved");
+        symlink(folder.join("elsewhere"), &place).expect("a link");
+        assert!(fixture.open().1.is_empty());
+        assert!(!place.exists(), "a journal that is not believed is removed");
+        fs::hard_link(folder.join("elsewhere"), &place).expect("a link");
+        assert!(fixture.open().1.is_empty(), "it may be somebody else's file");
+        // Written: a link points to a file of root's.
+        let victim = folder.join("victim");
+        fs::write(&victim, "precious").expect("written");
+        symlink(&victim, folder.join("kernel-settings.7.new")).expect("a link");
+        symlink(&victim, &place).expect("a link");
+        let (mut settings, _) = fixture.open();
+        settings.change("net.ipv4.tcp_syncookies", "1").expect("changed");
+        assert_eq!(fs::read_to_string(&victim).expect("read"), "precious");
+        assert!(fs::symlink_metadata(&place).expect("a journal").is_file());
     }
 
     #[test]
