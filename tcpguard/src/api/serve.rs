@@ -19,15 +19,19 @@ use hyper_util::{
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener},
     sync::Semaphore,
+    time::MissedTickBehavior,
 };
 use tokio_io_timeout::TimeoutWriter;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use super::Access;
-use crate::config::Listen;
+use crate::{
+    config::Listen,
+    events::{EventKind, EventLog, Note},
+};
 
 const MAX_CONNECTIONS: usize = 256;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,6 +40,8 @@ const MAX_HEAD: usize = 16 * 1024;
 /// keep all others out.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const SOCKET_MODE: u32 = 0o660;
+/// How long the daemon waits before it tries again to listen on an HTTP address that is in use.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Why the daemon cannot listen.
 #[derive(Debug, Error)]
@@ -63,7 +69,9 @@ pub enum ListenError {
 
 /// The daemon's listening sockets. Dropping this removes the Unix socket's file.
 pub struct Listeners {
-    http: TcpListener,
+    address: SocketAddr,
+    /// `None` while another process uses the address.
+    http: Option<TcpListener>,
     unix: UnixListener,
     _socket_file: SocketFile,
 }
@@ -84,26 +92,52 @@ impl Listeners {
     /// # Errors
     /// Returns an error if an address or path is in use or cannot be bound.
     pub async fn bind(listen: &Listen) -> Result<Self, ListenError> {
-        let http = TcpListener::bind(listen.http)
-            .await
-            .map_err(|source| ListenError::Http { address: listen.http, source })?;
+        let address = listen.http;
+        let http = match TcpListener::bind(address).await {
+            Ok(http) => Some(http),
+            // Whoever has the port must not keep the host from being protected.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+            Err(source) => return Err(ListenError::Http { address, source }),
+        };
         let unix = bind_unix(&listen.socket)?;
-        info!("listening on http://{} and {}", listen.http, listen.socket.display());
-        Ok(Self { http, unix, _socket_file: SocketFile(listen.socket.clone()) })
+        info!("listening on {}", listen.socket.display());
+        Ok(Self { address, http, unix, _socket_file: SocketFile(listen.socket.clone()) })
+    }
+
+    /// Tells whether the HTTP address can be used.
+    fn report(&self, events: &EventLog) {
+        let address = self.address;
+        if self.http.is_some() {
+            return info!("listening on http://{address}");
+        }
+        let message = format!(
+            "cannot listen on http://{address}, which another process uses: there is no dashboard and there are no \
+             metrics until it is free; the commands work, and listen.http sets another address"
+        );
+        events.record(Note::new(EventKind::HttpUnavailable, message));
     }
 
     /// Serves until `shutdown`, then until the pending requests are answered, for at most one second.
-    pub async fn serve(self, router: Router, shutdown: CancellationToken) {
+    pub async fn serve(mut self, router: Router, events: EventLog, shutdown: CancellationToken) {
+        self.report(&events);
         let server = Server { shutdown: shutdown.clone(), connections: TaskTracker::new() };
         let (read_only, full) =
             (router.clone().layer(Extension(Access::Read)), router.layer(Extension(Access::Change)));
         // Idle connections that use up one limit do not keep the administrator out of the other listener.
         let http_permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let unix_permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut retry = tokio::time::interval(RETRY);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                accepted = self.http.accept() => server.take(accepted.map(|(stream, _)| stream), &read_only, &http_permits).await,
+                _ = retry.tick(), if self.http.is_none() => {
+                    self.http = TcpListener::bind(self.address).await.ok();
+                    if self.http.is_some() {
+                        self.report(&events);
+                    }
+                }
+                accepted = accept(self.http.as_ref()) => server.take(accepted, &read_only, &http_permits).await,
                 accepted = self.unix.accept() => server.take(accepted.map(|(stream, _)| stream), &full, &unix_permits).await,
             }
         }
@@ -111,6 +145,14 @@ impl Listeners {
         if tokio::time::timeout(Duration::from_secs(1), server.connections.wait()).await.is_err() {
             debug!("some requests were cut off");
         }
+    }
+}
+
+/// Accepts a connection; waits for ever if there is no listener.
+async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
+    match listener {
+        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+        None => std::future::pending().await,
     }
 }
 

@@ -118,7 +118,7 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
         return Err(error.into());
     }
 
-    let server = tokio::spawn(listeners.serve(router, shutdown.clone()));
+    let server = tokio::spawn(listeners.serve(router, events.clone(), shutdown.clone()));
     let files = tokio::spawn(follow_files(files, shutdown.clone()));
     let notify = tokio::spawn(notify::run(configs, events, subscription, shutdown));
     daemon.main_loop(watch, maps.events, requested, options).await;

@@ -71,6 +71,8 @@ event_kinds! {
     PortScan => "port_scan",
     /// The configuration was reloaded.
     ConfigReloaded => "config_reloaded",
+    /// The HTTP address is in use. The host is guarded, without dashboard and metrics, until it is free.
+    HttpUnavailable => "http_unavailable",
     /// The clock was set, or the host was suspended.
     ClockJumped => "clock_jumped",
     /// A notification about an attack could not be delivered.

@@ -92,11 +92,18 @@ fn no_default_route_is_said() -> Result<()> {
 }
 
 #[test]
-fn an_address_in_use_is_named() -> Result<()> {
+fn whoever_has_the_http_port_does_not_keep_the_host_unguarded() -> Result<()> {
     let lab = Lab::new()?;
-    let _holder =
+    let holder =
         lab.server.within(|| TcpListener::bind("127.0.0.1:9477").context("cannot listen in a new namespace"))?;
-    refuses(&lab, &Setup::new(&lab)?, 1, &["http://127.0.0.1:9477", "in use", "listen.http"])
+    let daemon = Setup::new(&lab)?.start()?;
+    let told = || Ok(String::from_utf8(daemon.tcpguard(&["events"])?.stdout)?);
+    let told = eventually("it is reported", told, |told| told.contains("http://127.0.0.1:9477"))?;
+    ensure!(told.contains("another process uses") && told.contains("listen.http"), "{told}");
+    drop(holder);
+    let asked = || lab.server.within(|| http::get(TcpStream::connect("127.0.0.1:9477")?, "/readyz"));
+    let answers = |answer: &Option<(u16, String)>| answer.as_ref().is_some_and(|(status, _)| *status == 200);
+    eventually("it answers when the port is free", || Ok(asked().ok()), answers).map(drop)
 }
 
 #[test]
