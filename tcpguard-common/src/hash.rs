@@ -5,42 +5,65 @@
 use crate::address::Address;
 
 const FIRST_MULTIPLIER: u64 = 0xbf58_476d_1ce4_e5b9;
+const SECOND_MULTIPLIER: u64 = 0x94d0_49bb_1331_11eb;
 
 #[inline(always)]
 const fn mix(mut word: u64) -> u64 {
     word = (word ^ (word >> 30)).wrapping_mul(FIRST_MULTIPLIER);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word = (word ^ (word >> 27)).wrapping_mul(SECOND_MULTIPLIER);
     word ^ (word >> 31)
 }
 
-/// Returns the hash of an address. Its parts select the cells in every structure that is indexed by source.
+/// Mixes a word that depends on the key already. The shift before the multiplication has the uppermost bits reach others
+/// too: without it, a difference in bit 63 would stay there, whatever the key.
 #[inline(always)]
-pub const fn address(key: u64, address: Address) -> u64 {
-    let [high, low] = address.words();
-    // An odd multiplier spreads the first word before the second is folded in, so that swapping
-    // the words, or changing both alike, changes the hash.
-    mix((high ^ key).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32) ^ low ^ (key >> 7))
-}
-
-/// Returns the hash of one connection of a source whose hash is `source_hash`.
-#[inline(always)]
-pub const fn connection(source_hash: u64, source_port: u16, destination_port: u16) -> u64 {
-    // The source's hash is mixed already: one multiplication spreads the ports over the upper bits, and folding
-    // brings them down.
-    let product = (source_hash ^ ((source_port as u64) << 16 | destination_port as u64)).wrapping_mul(FIRST_MULTIPLIER);
+const fn round(word: u64) -> u64 {
+    let product = (word ^ (word >> 32)).wrapping_mul(SECOND_MULTIPLIER);
     product ^ (product >> 32)
 }
 
-/// Returns the hash of a client's address and port.
+/// Returns the hash of an address. Its parts select the cells in every structure that is indexed by source.
+///
+/// Each half is mixed with a secret of its own: the upper one with the key, the lower one with the result. Whoever does not
+/// know the key cannot tell which difference of the lower half makes up for one of the upper half. IPv4 addresses have no
+/// upper half, and are spared the first step.
+#[inline(always)]
+pub const fn address(key: u64, address: Address) -> u64 {
+    let [high, low] = address.words();
+    let secret = if high == 0 { key } else { mix(high ^ key) };
+    mix(low ^ secret)
+}
+
+/// Returns the hash of the address and port of a client whose address has the hash `source_hash`.
 #[inline(always)]
 pub const fn client(source_hash: u64, source_port: u16) -> u64 {
-    connection(source_hash, source_port, 0)
+    // The source's hash is mixed already: one multiplication spreads the port over the upper bits, and folding brings them
+    // down.
+    let product = (source_hash ^ source_port as u64).wrapping_mul(FIRST_MULTIPLIER);
+    product ^ (product >> 32)
+}
+
+/// Returns the hash of the connection of a client, with this hash, to a port of `destination`.
+#[inline(always)]
+pub const fn connection(client_hash: u64, destination: Address, destination_port: u16) -> u64 {
+    let port = destination_port as u64;
+    if destination.is_ipv4() {
+        return round(client_hash ^ port << 32 ^ destination.ipv4_be() as u64);
+    }
+    let [high, low] = destination.words();
+    round(round(round(client_hash ^ high) ^ low) ^ port)
 }
 
 /// Returns the hash of one SYN: of its connection and initial sequence number.
 #[inline(always)]
 pub const fn syn(connection_hash: u64, sequence: u32) -> u64 {
     mix(connection_hash ^ (sequence as u64) << 16)
+}
+
+/// Returns 16 bits of a hash of one SYN, which cost a single multiplication.
+#[inline(always)]
+pub const fn syn_tag(connection_hash: u64, sequence: u32) -> u16 {
+    ((connection_hash ^ sequence as u64).wrapping_mul(FIRST_MULTIPLIER) >> 48) as u16
 }
 
 #[cfg(test)]
@@ -71,8 +94,10 @@ mod tests {
     #[test]
     fn connections_of_one_source_do_not_meet() {
         let source = address(7, Ipv4Addr::new(198, 18, 0, 1).into());
+        let server = Ipv4Addr::new(192, 0, 2, 1).into();
         for bits in [0xffff_u64, 0xffff << 16, 0xffff << 40, 0xffff << 48] {
-            let cells: HashSet<u64> = (0..4096u16).map(|port| connection(source, 1024 + port, 443) & bits).collect();
+            let cells: HashSet<u64> =
+                (0..4096u16).map(|port| connection(client(source, 1024 + port), server, 443) & bits).collect();
             // 4,096 values in 65,536 cells occupy 3,970 of them on average.
             assert!(cells.len() > 3800, "{} of bits {bits:#x}", cells.len());
         }
@@ -82,6 +107,90 @@ mod tests {
     fn the_key_matters() {
         let source: Address = Ipv4Addr::new(198, 18, 0, 1).into();
         assert_ne!(address(1, source), address(2, source));
-        assert_ne!(connection(address(1, source), 1000, 80), connection(address(1, source), 1001, 80));
+        assert_ne!(client(address(1, source), 1000), client(address(1, source), 1001));
+    }
+
+    /// Keys as a daemon would draw them.
+    fn keys(number: u64) -> impl Iterator<Item = u64> {
+        (1..=number).map(|n| mix(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    }
+
+    fn flipped(words: [u64; 2], bit: u32) -> [u64; 2] {
+        if bit < 64 { [words[0] ^ 1 << bit, words[1]] } else { [words[0], words[1] ^ 1 << (bit - 64)] }
+    }
+
+    /// An address of the documentation's network, with a lower half of all kinds of bits.
+    const WORDS: [u64; 2] = [u64::from_ne_bytes([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 7]), 0x0123_4567_89ab_cdef];
+
+    /// Checks that each bit of the input flips each bit of the output for about half of the keys.
+    fn avalanches(bits: u32, hash: impl Fn(u64, u32) -> u64, base: impl Fn(u64) -> u64) {
+        const KEYS: u64 = 2000;
+        for bit in 0..bits {
+            let mut flips = [0u32; 64];
+            for key in keys(KEYS) {
+                let difference = hash(key, bit) ^ base(key);
+                flips.iter_mut().enumerate().for_each(|(place, flips)| *flips += (difference >> place & 1) as u32);
+            }
+            for (place, flips) in flips.iter().enumerate() {
+                // Six standard deviations of 2,000 tosses are 134.
+                assert!((850..=1150).contains(flips), "bit {bit} flips bit {place} for {flips} of {KEYS} keys");
+            }
+        }
+    }
+
+    #[test]
+    fn every_bit_of_an_address_changes_every_bit_of_its_hash() {
+        let of = |key, words| address(key, Address::from_words(words));
+        avalanches(128, |key, bit| of(key, flipped(WORDS, bit)), |key| of(key, WORDS));
+        let ipv4 = |key, bits: u32| address(key, Ipv4Addr::from(bits).into());
+        avalanches(32, |key, bit| ipv4(key, 0xc612_0001 ^ 1 << bit), |key| ipv4(key, 0xc612_0001));
+    }
+
+    #[test]
+    fn differences_in_both_halves_do_not_cancel_out() {
+        for (high, low) in (0..64).flat_map(|high| (0..64).map(move |low| (high, low))) {
+            let other = [WORDS[0] ^ 1 << high, WORDS[1] ^ 1 << low];
+            let equal = keys(50).filter(|key| {
+                address(*key, Address::from_words(WORDS)) as u32 == address(*key, Address::from_words(other)) as u32
+            });
+            assert_eq!(equal.count(), 0, "bit {high} of the upper and bit {low} of the lower half");
+        }
+    }
+
+    /// Asserts that 20,000 values of 32 bits have about as many collisions as random ones: 0.05 are expected.
+    fn collide_rarely(what: &str, hashes: impl Iterator<Item = u64>) {
+        let hashes: Vec<u64> = hashes.map(|hash| hash & 0xffff_ffff).collect();
+        let distinct: HashSet<u64> = hashes.iter().copied().collect();
+        assert!(hashes.len() - distinct.len() <= 2, "{what}: {} of {} are distinct", distinct.len(), hashes.len());
+    }
+
+    #[test]
+    fn structured_addresses_collide_as_rarely_as_random_ones() {
+        for key in keys(20) {
+            let of = |words| address(key, Address::from_words(words));
+            let two_bits = (0..128).flat_map(|first| (0..first).map(move |second| (first, second)));
+            collide_rarely("two bits", two_bits.map(|(first, second)| of(flipped(flipped(WORDS, first), second))));
+            for step in [1, 1 << 8, 1 << 31, 1 << 44] {
+                let low = |n: u64| [WORDS[0], WORDS[1].wrapping_add(n.wrapping_mul(step))];
+                collide_rarely("steps of the lower half", (0..20_000).map(|n| of(low(n))));
+                let both = |n: u64| [WORDS[0].wrapping_add(n.wrapping_mul(step)), WORDS[1].wrapping_sub(n)];
+                collide_rarely("steps of both halves", (0..20_000).map(|n| of(both(n))));
+            }
+        }
+    }
+
+    #[test]
+    fn connections_to_several_addresses_differ() {
+        for key in keys(20) {
+            let client = client(address(key, Ipv4Addr::new(198, 18, 0, 1).into()), 40_000);
+            let to = |n: u32| connection(client, Ipv4Addr::from(0xc000_0200 + n).into(), 80);
+            collide_rarely("addresses of the host", (0..20_000).map(to));
+            // The same sequence number to each: the tags have 16 bits, and 256 of them 0.5 collisions.
+            let tags: HashSet<u16> = (0..256).map(|n| syn_tag(to(n), 77)).collect();
+            assert!(tags.len() >= 250, "{} of 256", tags.len());
+            // A sequence number that makes up for the address, if they were only combined.
+            let matched: HashSet<u16> = (0..256).map(|n| syn_tag(to(n), n.swap_bytes())).collect();
+            assert!(matched.len() >= 250, "{} of 256", matched.len());
+        }
     }
 }

@@ -22,6 +22,7 @@ mod kernel;
 mod lease;
 mod local;
 mod pipeline;
+mod rules;
 mod settings;
 mod source;
 mod stages;
@@ -39,7 +40,7 @@ use aya_ebpf::{
 };
 use tcpguard_common::{
     abi::{
-        counters::Counter,
+        counters::{Counter, DropReason},
         request::{BlockRequest, PrimeRequest},
     },
     wire::PacketBytes,
@@ -47,11 +48,16 @@ use tcpguard_common::{
 
 use crate::{
     accounting::counters,
-    challenge::{answer, listeners, prime, returned_cookie},
+    challenge::{
+        answer::{self, Unanswered},
+        listeners, prime, returned_cookie,
+    },
     frame::Frame,
     hook::{Action, Context},
     kernel::handshake::{Handshake, Listener},
+    lease::Lease,
     source::Source,
+    time::Now,
 };
 
 /// Runs for every frame. Whatever goes wrong, the frame passes.
@@ -76,8 +82,14 @@ pub fn tcpguard(context: Context) -> Action {
 #[cfg_attr(not(feature = "tc"), xdp)]
 #[cfg_attr(feature = "tc", classifier)]
 pub fn answer_syn(context: Context) -> Action {
-    if answer::answer(&context) {
-        return hook::reply(&context);
+    let signed = DropReason::SignedSyn;
+    match answer::answer(&context) {
+        Ok(()) => return hook::reply(&context),
+        Err(Unanswered::Signed) if Lease::read(Now::read()).drop(signed).is_err() => {
+            counters::add(signed.counter());
+            return hook::action(true);
+        }
+        Err(Unanswered::Signed | Unanswered::Passes) => {}
     }
     counters::add(Counter::ChallengeFailed);
     hook::pass_on(&context);

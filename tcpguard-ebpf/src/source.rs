@@ -18,8 +18,14 @@ impl Source {
     }
 }
 
-/// Returns the hash of the connection that a segment belongs to.
+/// Returns the hash of the client, an address and a port, that sent a segment.
 #[inline(always)]
-pub fn connection_of(source: Source, segment: &Segment) -> u64 {
-    hash::connection(source.hash, segment.source_port, segment.destination_port)
+pub fn client_of(source: Source, segment: &Segment) -> u64 {
+    hash::client(source.hash, segment.source_port)
+}
+
+/// Returns the hash of the connection that a segment of a client belongs to.
+#[inline(always)]
+pub fn connection_of(client: u64, segment: &Segment) -> u64 {
+    hash::connection(client, segment.destination, segment.destination_port)
 }

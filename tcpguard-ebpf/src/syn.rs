@@ -8,7 +8,7 @@ use tcpguard_common::{
 use crate::{
     accounting,
     lease::Lease,
-    source::{Source, connection_of},
+    source::{Source, client_of, connection_of},
     time::Now,
     verdict::Verdict,
 };
@@ -31,7 +31,7 @@ impl<'a> Syn<'a> {
     /// Returns the hash of the connection that the SYN asks for.
     #[inline(always)]
     pub fn connection(&self) -> u64 {
-        connection_of(self.source, self.segment)
+        connection_of(client_of(self.source, self.segment), self.segment)
     }
 
     /// Ends the pipeline with a drop, if the lease permits drops; see [`Lease::drop`].

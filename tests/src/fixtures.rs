@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use tcpguard_common::{
     abi::counters::{Counter, DropReason},
-    packet::MAX_EXTENSION_HEADERS,
+    packet::{MAX_EXTENSION_HEADERS, MAX_EXTENSIONS_LENGTH},
 };
 
 use crate::frame::{ACK, FIN, Frame, PSH, RST, SYN, URG};
@@ -70,8 +70,12 @@ pub fn table() -> Vec<(String, Vec<u8>, Counter)> {
     }
     let fragment = |fragment| Frame { fragment, payload: vec![0; 8], ..ipv4() }.flags(ACK).build().bytes;
     table.push(("IPv4 first fragment".to_owned(), fragment(0x2000), Counter::Ack));
-    table.push(("IPv4 later fragment".to_owned(), fragment(0x2001), Counter::LaterFragment));
+    table.push(("IPv4 later fragment".to_owned(), fragment(0x2002), Counter::LaterFragment));
+    table.push(("IPv4 fragment that begins within TCP".to_owned(), fragment(0x2001), Counter::TinyFragment));
     table.push(("IPv4 last fragment".to_owned(), fragment(0x0004), Counter::LaterFragment));
+    let divided = Frame { fragment: 0x2000, ..ipv4() };
+    table.push(("IPv4 SYN in fragments".to_owned(), divided.build().bytes, Counter::FragmentedSyn));
+    table.push(("IPv4 fragment that ends within TCP".to_owned(), ending_within_tcp(&divided), Counter::TinyFragment));
     let mut short = ipv4().build();
     short.bytes[short.ip] = 0x44;
     table.push(("IPv4 with a header of 16 bytes".to_owned(), short.bytes, Counter::BadIpHeader));
@@ -101,10 +105,39 @@ pub fn table() -> Vec<(String, Vec<u8>, Counter)> {
     }
     let fragment = |offset: u8| vec![(44, vec![0, 0, 0, offset, 0, 0, 0, 1])];
     table.push(("IPv6 first fragment".to_owned(), with_extensions(fragment(1)), Counter::Ack));
-    table.push(("IPv6 later fragment".to_owned(), with_extensions(fragment(9)), Counter::LaterFragment));
+    table.push(("IPv6 later fragment".to_owned(), with_extensions(fragment(17)), Counter::LaterFragment));
+    table.push((
+        "IPv6 fragment that begins within TCP".to_owned(),
+        with_extensions(fragment(9)),
+        Counter::TinyFragment,
+    ));
+    let divided = Frame { extensions: fragment(1), ..ipv6() };
+    table.push(("IPv6 SYN in fragments".to_owned(), divided.build().bytes, Counter::FragmentedSyn));
+    table.push(("IPv6 fragment that ends within TCP".to_owned(), ending_within_tcp(&divided), Counter::TinyFragment));
+    let mut chain = Frame { extensions: [fragment(1), vec![extension(60, 8)]].concat(), ..ipv6() }.build();
+    chain.bytes.truncate(chain.ip + 40 + 8 + 4);
+    table.push(("IPv6 fragment that ends within its extensions".to_owned(), chain.bytes, Counter::TinyFragment));
     let many = vec![extension(60, 0); MAX_EXTENSION_HEADERS + 1];
     table.push(("IPv6 with one extension too many".to_owned(), with_extensions(many), Counter::TooManyExtensions));
+    let longest = (MAX_EXTENSIONS_LENGTH / 8 - 1) as u8;
+    let long = |units| with_extensions(vec![extension(60, units)]);
+    table.push(("IPv6 with the longest extension that is read".to_owned(), long(longest), Counter::Ack));
+    table.push(("IPv6 with a longer extension".to_owned(), long(longest + 1), Counter::TooManyExtensions));
     table
+}
+
+/// Returns the frame without the last four bytes of its TCP header, with lengths to match.
+fn ending_within_tcp(frame: &Frame) -> Vec<u8> {
+    let mut built = frame.build();
+    built.bytes.truncate(built.tcp + 16);
+    let ip = &mut built.bytes[built.ip..];
+    let length = ip.len() as u16;
+    if frame.source.is_ipv4() {
+        ip[2..4].copy_from_slice(&length.to_be_bytes());
+    } else {
+        ip[4..6].copy_from_slice(&(length - 40).to_be_bytes());
+    }
+    built.bytes
 }
 
 /// Returns named frames that are dropped regardless of their source, with the drop reason.
@@ -116,6 +149,17 @@ pub fn drop_table(family: &str, plain: &Frame) -> Vec<(String, Vec<u8>, DropReas
     let mut offset = plain.build();
     offset.bytes[offset.tcp + 12] = 0x40;
     table.push((format!("{family} data offset"), offset.bytes, DropReason::BadDataOffset));
+    let divided = if plain.source.is_ipv4() {
+        Frame { fragment: 0x2000, ..plain.clone() }
+    } else {
+        Frame { extensions: vec![(44, vec![0, 0, 0, 1, 0, 0, 0, 1])], ..plain.clone() }
+    };
+    table.push((format!("{family} SYN in fragments"), built(divided.clone()), DropReason::FragmentedSyn));
+    table.push((format!("{family} tiny fragment"), ending_within_tcp(&divided), DropReason::TinyFragment));
+    if plain.source.is_ipv6() {
+        let many = Frame { extensions: vec![extension(60, 0); MAX_EXTENSION_HEADERS + 1], ..plain.clone() };
+        table.push((format!("{family} too many extensions"), built(many), DropReason::TooManyExtensions));
+    }
     let from_zero = Frame { source_port: 0, ..plain.clone() };
     let to_zero = Frame { destination_port: 0, ..plain.clone() };
     table.push((format!("{family} from port 0"), built(from_zero), DropReason::PortZero));

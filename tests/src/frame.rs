@@ -106,6 +106,27 @@ impl Frame {
 
     /// Builds the frame with correct lengths and checksums.
     pub fn build(&self) -> Built {
+        self.around(&self.segment())
+    }
+
+    /// Builds the frame as two fragments, the first of which has `first` bytes of the TCP segment, a multiple of eight.
+    pub fn fragments(&self, first: usize) -> [Vec<u8>; 2] {
+        let segment = self.segment();
+        let (head, rest) = segment.split_at(first);
+        let fragment = |offset: usize, has_more: bool| {
+            let units = (offset / 8) as u16;
+            if self.source.is_ipv4() {
+                return Self { fragment: units | u16::from(has_more) << 13, ..self.clone() };
+            }
+            let [high, low] = (units << 3 | u16::from(has_more)).to_be_bytes();
+            let header = (44, vec![0, 0, high, low, 0, 0, 0, 1]);
+            Self { extensions: [self.extensions.clone(), vec![header]].concat(), ..self.clone() }
+        };
+        [fragment(0, true).around(head).bytes, fragment(first, false).around(rest).bytes]
+    }
+
+    /// Builds the headers around a TCP segment, or a part of it.
+    fn around(&self, segment: &[u8]) -> Built {
         let mut bytes = Vec::new();
         let (to, from) = if self.is_answer { (CLIENT_MAC, SERVER_MAC) } else { (SERVER_MAC, CLIENT_MAC) };
         bytes.extend(to);
@@ -114,7 +135,6 @@ impl Frame {
             bytes.extend(tag.to_be_bytes());
             bytes.extend([0, 7]);
         }
-        let segment = self.segment();
         let ip = bytes.len() + 2;
         let header = match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {

@@ -16,6 +16,7 @@ pub mod http;
 pub mod loaded;
 pub mod machine;
 pub mod machine_lock;
+pub mod md5;
 pub mod namespace;
 pub mod neighbour;
 pub mod network;

@@ -6,6 +6,7 @@
 pub const SIDE_BY_SIDE: &[&str] = &[
     "answers::",
     "benign::",
+    "bypasses::",
     "coexistence::",
     "commands::",
     "cookies::",

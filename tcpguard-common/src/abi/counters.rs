@@ -250,6 +250,10 @@ table! {
         BadDataOffset bad_data_offset, Unparsed [Parse];
         /// See [`Unread::TooManyExtensions`].
         TooManyExtensions too_many_extensions, Unparsed [Parse];
+        /// See [`Unread::TinyFragment`].
+        TinyFragment tiny_fragment, Unparsed [Parse];
+        /// See [`Unread::FragmentedSyn`].
+        FragmentedSyn fragmented_syn, Unparsed [Parse];
         /// Handshakes completed by sources that had not been admitted when their SYN arrived.
         CompletedUntracked completed_untracked, Event [];
         /// Sources admitted to the source table.
@@ -268,6 +272,18 @@ table! {
         BadDataOffset bad_data_offset "A TCP data offset of less than five words.",
             counters DropBadDataOffset WouldBadDataOffset, false Invalid [Parse],
             because "its data offset is smaller than a TCP header";
+        TooManyExtensions too_many_extensions "More than six IPv6 extension headers, or more than 384 bytes of them.",
+            counters DropTooManyExtensions WouldTooManyExtensions, false Invalid [Parse],
+            because "its IPv6 extension headers are too many or too long to be read";
+        TinyFragment tiny_fragment "A first fragment without its whole TCP header, or another one that begins within the TCP header.",
+            counters DropTinyFragment WouldTinyFragment, false Invalid [Parse],
+            because "it is a fragment that divides its TCP header";
+        FragmentedSyn fragmented_syn "A SYN in fragments.",
+            counters DropFragmentedSyn WouldFragmentedSyn, false Invalid [Parse],
+            because "it is a SYN in fragments";
+        DeniedFragment denied_fragment "A later fragment of a TCP packet, of a network on the deny list or from an address that no remote host has.",
+            counters DropDeniedFragment WouldDeniedFragment, false Operator [Lists],
+            because "it is a fragment from a network on the deny list, or from an address that no remote host has";
         PortZero port_zero "A SYN from or to port 0.",
             counters DropPortZero WouldPortZero, true Invalid [PortZero],
             because "port 0 is invalid in TCP";
@@ -295,6 +311,9 @@ table! {
         FirstSyn first_syn "The first SYN of a connection to a port that is challenged by retransmit; its retransmit passes.",
             counters DropFirstSyn WouldFirstSyn, true Judgement [Challenge],
             because "its port is challenged, and this is the first SYN of the connection: its retransmit passes";
+        SignedSyn signed_syn "A SYN with an MD5 signature or authentication option to a challenged port without keys, from a source that is not on the allow list.",
+            counters DropSignedSyn WouldSignedSyn, false Judgement [Challenge],
+            because "its port is challenged, and it claims to be signed, but no listener of the port has keys";
         StrayAck stray_ack "A segment with ACK to a challenged port that belongs to no connection and returns no valid cookie.",
             counters DropStrayAck WouldStrayAck, false Stray [Stray],
             because "its port is challenged, and it belongs to no connection and returns no valid cookie";
@@ -312,7 +331,7 @@ table! {
 
 /// The version of the table, which increases whenever a row is added, removed or moved: a daemon takes over the counters of
 /// the previous one only if both have the same.
-pub const COUNTS_VERSION: u32 = 3;
+pub const COUNTS_VERSION: u32 = 4;
 
 /// The number of counters.
 pub const COUNTERS: usize = Counter::ALL.len();
@@ -331,6 +350,8 @@ impl From<Unread> for Counter {
             Unread::BadIpHeader => Self::BadIpHeader,
             Unread::BadDataOffset => Self::BadDataOffset,
             Unread::TooManyExtensions => Self::TooManyExtensions,
+            Unread::TinyFragment => Self::TinyFragment,
+            Unread::FragmentedSyn => Self::FragmentedSyn,
         }
     }
 }

@@ -41,8 +41,10 @@ pub mod map {
     pub const SYN_HEADERS: &str = "SYN_HEADERS";
     /// Per CPU: [`super::port::PortSlab`], SYNs by destination port.
     pub const SYN_BY_PORT: &str = "SYN_BY_PORT";
-    /// Hash: local port to [`super::port::PortHandshakes`].
+    /// Array by local port: [`super::port::PortHandshakes`].
     pub const HANDSHAKES_BY_PORT: &str = "HANDSHAKES_BY_PORT";
+    /// One [`super::port::PortSet`]: the ports of [`HANDSHAKES_BY_PORT`] that count something.
+    pub const PORTS_IN_USE: &str = "PORTS_IN_USE";
     /// Hash: indices of the interfaces whose handshakes are counted.
     pub const GUARDED_INTERFACES: &str = "GUARDED_INTERFACES";
     /// One [`crate::abi::lease::Lease`]: the section of the programs' variables, which holds nothing else.

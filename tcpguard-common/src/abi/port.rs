@@ -55,6 +55,15 @@ pub struct PortHandshakes {
     pub last_networks: u64,
 }
 
+/// A set of ports: one bit for each.
+pub type PortSet = [u64; 65_536 / 64];
+
+/// Returns the word of a [`PortSet`] that a port belongs to, and its bit.
+#[inline(always)]
+pub const fn place_in_set(port: u16) -> (usize, u64) {
+    (port as usize / 64, 1 << (port % 64))
+}
+
 /// Adds a network, by the lowest bits of its hash, to the last four; `None` if it is among them.
 #[inline(always)]
 pub const fn with_network(last: u64, hash: u64) -> Option<u64> {
@@ -73,6 +82,17 @@ pub const fn with_network(last: u64, hash: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_port_has_a_bit_of_its_own() {
+        let mut set: PortSet = [0; 1024];
+        for port in 0..=u16::MAX {
+            let (word, bit) = place_in_set(port);
+            assert_eq!(set[word] & bit, 0, "port {port}");
+            set[word] |= bit;
+        }
+        assert_eq!(set, [u64::MAX; 1024]);
+    }
 
     #[test]
     fn a_network_counts_once_among_the_last_four() {
@@ -138,6 +158,10 @@ pub mod port_flag {
     pub const STRAY_FILTER_IPV4: u32 = 1 << 13;
     /// Stray segments received over IPv6 are dropped.
     pub const STRAY_FILTER_IPV6: u32 = 1 << 14;
+    /// A listener has keys for MD5 signatures (RFC 2385).
+    pub const MD5_KEYS: u32 = 1 << 15;
+    /// A listener may have keys for the authentication option (RFC 5925).
+    pub const AUTHENTICATION_KEYS: u32 = 1 << 16;
     /// Answers may carry timestamps, and with them the other options.
     pub const TIMESTAMPS: u32 = 1 << 8;
     /// Answers may permit selective acknowledgements.

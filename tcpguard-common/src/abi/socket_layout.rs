@@ -13,6 +13,10 @@ pub struct SocketLayout {
     pub remote_ipv4: u32,
     /// `sock_common.skc_v6_daddr`, 128 bits.
     pub remote_ipv6: u32,
+    /// `sock_common.skc_rcv_saddr`, 32 bits, big-endian.
+    pub local_ipv4: u32,
+    /// `sock_common.skc_v6_rcv_saddr`, 128 bits.
+    pub local_ipv6: u32,
     /// `sock_common.skc_dport`, 16 bits, big-endian.
     pub remote_port: u32,
     /// `sock_common.skc_num`, 16 bits.
@@ -35,6 +39,8 @@ impl SocketLayout {
         family: 0,
         remote_ipv4: 0,
         remote_ipv6: 0,
+        local_ipv4: 0,
+        local_ipv6: 0,
         remote_port: 0,
         local_port: 0,
         namespace: 0,

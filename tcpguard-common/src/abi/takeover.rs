@@ -43,21 +43,22 @@ const fn carried(map: &'static str, version: u32, content: &'static str) -> Carr
 
 /// All maps that are carried over: the state collected by the datapath itself. Maps written by the daemon are
 /// rewritten completely before the datapath that reads them takes over.
-pub const CARRIED_MAPS: [CarriedMap; 16] = [
+pub const CARRIED_MAPS: [CarriedMap; 17] = [
     carried(map::INSTANCE, 1, "all collected state"),
     carried(map::COUNTS, COUNTS_VERSION, "counters"),
     carried(map::SOURCES, 2, "what is known of each source"),
-    carried(map::KNOWN_SOURCES, 1, "the filter of known sources"),
-    carried(map::PREFIXES, 1, "the accounts of networks"),
+    carried(map::KNOWN_SOURCES, 2, "the filter of known sources"),
+    carried(map::PREFIXES, 2, "the accounts of networks"),
     carried(map::DISTINCT, 1, "the number of different sources"),
     carried(map::SYN_BY_PORT, 1, "SYNs by port"),
-    carried(map::HANDSHAKES_BY_PORT, 2, "handshakes by port"),
+    carried(map::HANDSHAKES_BY_PORT, 3, "handshakes by port"),
+    carried(map::PORTS_IN_USE, 1, "which ports have handshakes"),
     carried(map::LISTENER_CHANGES, 1, "listener changes"),
     carried(map::PORT_LOADS, 1, "the load of each port"),
-    carried(map::HANDSHAKES, 2, "half-open handshakes"),
-    carried(map::FIRST_SYNS, 2, "first SYNs awaiting their retransmit"),
-    carried(map::RETURNED_COOKIES, 1, "returned cookies"),
-    carried(map::SKETCH, 1, "the sketch of SYNs by source"),
+    carried(map::HANDSHAKES, 3, "half-open handshakes"),
+    carried(map::FIRST_SYNS, 3, "first SYNs awaiting their retransmit"),
+    carried(map::RETURNED_COOKIES, 2, "returned cookies"),
+    carried(map::SKETCH, 2, "the sketch of SYNs by source"),
     carried(map::ADMISSION, 1, "the load that admission is based on"),
     carried(map::ALLOWANCE, 1, "the allowance of new entries"),
 ];
@@ -72,9 +73,9 @@ mod tests {
 
     /// The layout of each map that is carried over: the name of the map, its version, the files that define its entries,
     /// and the fingerprint of what they define.
-    const RECORDED: [(&str, u32, &[&str], u64); 16] = [
+    const RECORDED: [(&str, u32, &[&str], u64); 17] = [
         (map::INSTANCE, 1, &[include_str!("takeover.rs")], 0x93a8_9dbf_3cd8_bf84),
-        (map::COUNTS, 3, &[], 0xd3a8_7a9c_d917_5d2b),
+        (map::COUNTS, 4, &[], 0xbf6d_846a_d1cf_53c6),
         (
             map::SOURCES,
             2,
@@ -87,10 +88,10 @@ mod tests {
             ],
             0x8a7c_ac1b_f08a_b056,
         ),
-        (map::KNOWN_SOURCES, 1, &[include_str!("../tracking/filter.rs")], 0x8bd4_4917_0b38_c975),
+        (map::KNOWN_SOURCES, 2, &[include_str!("../tracking/filter.rs")], 0x8bd4_4917_0b38_c975),
         (
             map::PREFIXES,
-            1,
+            2,
             &[include_str!("../tracking/prefix.rs"), include_str!("../address.rs")],
             0xbd8d_f6ec_6dbb_be03,
         ),
@@ -99,9 +100,10 @@ mod tests {
             map::SYN_BY_PORT,
             1,
             &[include_str!("port.rs"), include_str!("../challenge/port_load.rs")],
-            0x8d64_c5f6_8e4c_499e,
+            0x42eb_b668_fbde_a6d7,
         ),
-        (map::HANDSHAKES_BY_PORT, 2, &[include_str!("port.rs")], 0xd9b8_70e5_d86f_0804),
+        (map::HANDSHAKES_BY_PORT, 3, &[include_str!("port.rs")], 0xcdeb_2f32_d2a2_d2c3),
+        (map::PORTS_IN_USE, 1, &[include_str!("port.rs")], 0xcdeb_2f32_d2a2_d2c3),
         (
             map::LISTENER_CHANGES,
             1,
@@ -111,18 +113,18 @@ mod tests {
         (map::PORT_LOADS, 1, &[include_str!("../challenge/port_load.rs")], 0xb2f3_8b58_ad9f_5f7d),
         (
             map::HANDSHAKES,
-            2,
+            3,
             &[include_str!("../tracking/handshake.rs"), include_str!("../clock.rs")],
             0xfc4c_418b_af8d_439c,
         ),
-        (map::FIRST_SYNS, 2, &[include_str!("../challenge/first_syn.rs")], 0x6e2f_e963_0fc2_69f9),
+        (map::FIRST_SYNS, 3, &[include_str!("../challenge/first_syn.rs")], 0x6e2f_e963_0fc2_69f9),
         (
             map::RETURNED_COOKIES,
-            1,
+            2,
             &[include_str!("../challenge/returned_cookie.rs"), include_str!("../clock.rs")],
             0xc593_f03e_df05_4909,
         ),
-        (map::SKETCH, 1, &[include_str!("../tracking/sketch.rs")], 0xc00b_fb51_dcfc_033c),
+        (map::SKETCH, 2, &[include_str!("../tracking/sketch.rs")], 0xc00b_fb51_dcfc_033c),
         (map::ADMISSION, 1, &[include_str!("../tracking/admission.rs")], 0xdb5e_dd80_fc47_fffd),
         (map::ALLOWANCE, 1, &[include_str!("../tracking/admission.rs")], 0xdb5e_dd80_fc47_fffd),
     ];

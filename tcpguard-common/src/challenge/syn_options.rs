@@ -26,20 +26,32 @@ const MAX_OPTIONS: usize = 16;
 const MAX_WINDOW_SCALE: u8 = 14;
 
 /// The options of a SYN, packed into one number: MSS (16 bits, 0 if absent), window scale plus one (4), whether
-/// selective acknowledgements are permitted (1), whether there is a timestamp (1), whether the segment is
-/// signed (1), and the timestamp (upper 32).
+/// selective acknowledgements are permitted (1), whether there is a timestamp (1), whether there is an MD5 signature
+/// (1) or an authentication option (1), and the timestamp (upper 32).
 ///
 /// The verifier knows nothing about the value of a packed number, and does not have to track how it was
 /// assembled.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct SynOptions(u64);
 
+/// The option by which a segment claims to be signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signature {
+    /// None.
+    None,
+    /// An MD5 signature (RFC 2385).
+    Md5,
+    /// The TCP authentication option (RFC 5925).
+    Authentication,
+}
+
 const MSS_MASK: u64 = 0xffff;
 const SCALE_SHIFT: u32 = 16;
 const SCALE_MASK: u64 = 0xf << SCALE_SHIFT;
 const SACK_BIT: u64 = 1 << 20;
 const TIMESTAMP_BIT: u64 = 1 << 21;
-const SIGNED_BIT: u64 = 1 << 22;
+const MD5_BIT: u64 = 1 << 22;
+const AUTHENTICATION_BIT: u64 = 1 << 23;
 const TIMESTAMP_SHIFT: u32 = 32;
 
 impl SynOptions {
@@ -70,11 +82,17 @@ impl SynOptions {
         if self.0 & TIMESTAMP_BIT != 0 { Some((self.0 >> TIMESTAMP_SHIFT) as u32) } else { None }
     }
 
-    /// Returns whether the SYN is signed. Only the kernel can answer it, because the answer has to be signed
-    /// too.
+    /// Returns by which options the SYN claims to be signed. Only the kernel can answer it, because the answer has to be
+    /// signed too; whether the signature is right is not checked.
     #[inline(always)]
-    pub const fn is_signed(self) -> bool {
-        self.0 & SIGNED_BIT != 0
+    pub const fn signature(self) -> Signature {
+        if self.0 & AUTHENTICATION_BIT != 0 {
+            Signature::Authentication
+        } else if self.0 & MD5_BIT != 0 {
+            Signature::Md5
+        } else {
+            Signature::None
+        }
     }
 
     /// Returns the options as one number.
@@ -211,7 +229,8 @@ impl SynOptions {
             (WINDOW_SCALE, 3) => self.with_window_scale(rest.byte(2)),
             (SACK_PERMITTED, 2) => self.with_sack(),
             (TIMESTAMPS, 10) => self.with_timestamp(rest.after_timestamp_head()),
-            (MD5_SIGNATURE | AUTHENTICATION, _) => Self(self.0 | SIGNED_BIT),
+            (MD5_SIGNATURE, _) => Self(self.0 | MD5_BIT),
+            (AUTHENTICATION, _) => Self(self.0 | AUTHENTICATION_BIT),
             _ => self,
         }
     }
@@ -321,7 +340,11 @@ mod tests {
         assert_eq!(read(&[]), SynOptions::default());
         let mut signed = vec![2, 4, 5, 0xb4, 1, 1, 19, 18];
         signed.extend([7; 16]);
-        assert!(read(&signed).is_signed() && !read(&linux).is_signed());
+        assert_eq!((read(&signed).signature(), read(&linux).signature()), (Signature::Md5, Signature::None));
+        signed[6] = 29;
+        assert_eq!(read(&signed).signature(), Signature::Authentication);
+        // Of whatever length it claims to be.
+        assert_eq!(read(&[19, 2, 1, 1]).signature(), Signature::Md5);
         let read = read(&linux);
         assert_eq!((read.mss(), read.window_scale(), read.sack(), read.timestamp()), (1460, Some(7), true, stamp));
     }

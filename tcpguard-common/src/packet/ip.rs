@@ -10,9 +10,11 @@ use crate::{
     wire::{Be16, PacketBytes},
 };
 
-/// The maximum number of IPv6 extension headers that are parsed. Real traffic has none or one; Linux itself
-/// drops a packet only if a header repeats, so a longer chain passes without being counted as a handshake.
+/// The maximum number of IPv6 extension headers that are parsed. Real traffic has none or one.
 pub const MAX_EXTENSION_HEADERS: usize = 6;
+/// Their maximum length together, in bytes. At traffic control, the TCP header behind them is still within the part of a
+/// frame that is made accessible.
+pub const MAX_EXTENSIONS_LENGTH: usize = 384;
 
 /// The IP protocol number of TCP.
 pub const TCP: u8 = 6;
@@ -22,7 +24,9 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
-const MORE_FRAGMENTS_AND_OFFSET_MASK: u16 = 0x1fff;
+const IPV4_MORE_FRAGMENTS: u16 = 0x2000;
+const IPV4_FRAGMENT_OFFSET_MASK: u16 = 0x1fff;
+const IPV6_MORE_FRAGMENTS: u16 = 1;
 const IPV6_FRAGMENT_OFFSET_MASK: u16 = 0xfff8;
 
 /// An IP packet whose payload is a TCP segment or the first fragment of one.
@@ -39,6 +43,15 @@ pub(super) struct Datagram {
     pub tcp_offset: usize,
     /// Bytes of TCP header and payload, according to the IP header.
     pub tcp_length: u16,
+    /// It is the first of several fragments.
+    pub is_fragment: bool,
+}
+
+/// Returns why a fragment that is not the first is not read. `offset` is where it continues the packet, in units of eight
+/// bytes: one that begins within the TCP header could overwrite the flags of the first (RFC 1858, RFC 3128).
+#[inline(always)]
+const fn later_fragment(offset: u16, is_tcp: bool) -> Unread {
+    if offset == 1 && is_tcp { Unread::TinyFragment } else { Unread::LaterFragment }
 }
 
 #[repr(C)]
@@ -97,7 +110,17 @@ pub(super) fn at(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Option<D
         let [source, destination]: [[Be16; 8]; 2] = bytes.read(offset + offset_of!(Ipv6Header, source))?;
         (Address::from_ipv6_fields(source), Address::from_ipv6_fields(destination))
     };
-    Some(Datagram { source, destination, service: 0, time_to_live: 0, ip_offset: offset, tcp_offset: 0, tcp_length: 0 })
+    let (service, time_to_live, tcp_offset, tcp_length) = (0, 0, 0, 0);
+    Some(Datagram {
+        source,
+        destination,
+        service,
+        time_to_live,
+        ip_offset: offset,
+        tcp_offset,
+        tcp_length,
+        is_fragment: false,
+    })
 }
 
 /// Returns the number of bytes from `tcp_offset` to the end of the packet whose IP header, at `offset`, has been parsed
@@ -125,8 +148,10 @@ fn parse_ipv4(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Data
     if header.protocol != TCP {
         return Err(Unread::NotTcp);
     }
-    if header.fragment.get() & MORE_FRAGMENTS_AND_OFFSET_MASK != 0 {
-        return Err(Unread::LaterFragment);
+    let fragment = header.fragment.get();
+    let fragment_offset = fragment & IPV4_FRAGMENT_OFFSET_MASK;
+    if fragment_offset != 0 {
+        return Err(later_fragment(fragment_offset, true));
     }
     let tcp_length = header.total_length.get().checked_sub(header_length).ok_or(Unread::Truncated)?;
     Ok(Datagram {
@@ -137,6 +162,7 @@ fn parse_ipv4(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Data
         ip_offset: offset,
         tcp_offset: offset + header_length as usize,
         tcp_length,
+        is_fragment: fragment & IPV4_MORE_FRAGMENTS != 0,
     })
 }
 
@@ -148,14 +174,23 @@ fn parse_ipv6(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Data
     }
     let mut next_header = header.next_header;
     let mut extensions_length = 0;
+    let mut is_fragment = false;
     for _ in 0..MAX_EXTENSION_HEADERS {
         if next_header == TCP {
             break;
         }
         let position = offset + size_of::<Ipv6Header>() + extensions_length;
-        let (following, length) = parse_extension(bytes, position, next_header)?;
-        next_header = following;
-        extensions_length += length;
+        let extension = match parse_extension(bytes, position, next_header) {
+            // A first fragment has to contain all headers (RFC 7112).
+            Err(Unread::Truncated) if is_fragment => return Err(Unread::TinyFragment),
+            extension => extension?,
+        };
+        next_header = extension.next_header;
+        extensions_length += extension.length;
+        is_fragment |= extension.has_more_fragments;
+        if extensions_length > MAX_EXTENSIONS_LENGTH {
+            return Err(Unread::TooManyExtensions);
+        }
     }
     if next_header != TCP {
         return Err(Unread::TooManyExtensions);
@@ -176,25 +211,36 @@ fn parse_ipv6(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Data
         ip_offset: offset,
         tcp_offset: offset + size_of::<Ipv6Header>() + extensions_length,
         tcp_length,
+        is_fragment,
     })
 }
 
-/// Returns the type of the header that follows the extension header of type `kind` at `offset`, and the
-/// extension's own length in bytes, or the reason why nothing after it can be read.
+/// What an extension header tells.
+struct Extension {
+    /// The type of the header that follows it.
+    next_header: u8,
+    /// Its own length in bytes.
+    length: usize,
+    /// It makes the packet the first of several fragments.
+    has_more_fragments: bool,
+}
+
+/// Reads the extension header of type `kind` at `offset`, or returns the reason why nothing after it can be read.
 #[inline(always)]
-fn parse_extension(bytes: &(impl PacketBytes + ?Sized), offset: usize, kind: u8) -> Result<(u8, usize), Unread> {
+fn parse_extension(bytes: &(impl PacketBytes + ?Sized), offset: usize, kind: u8) -> Result<Extension, Unread> {
     if !matches!(kind, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS) {
         return Err(Unread::NotTcp);
     }
     let extension: ExtensionHeader = bytes.read(offset).ok_or(Unread::Truncated)?;
+    let (next_header, fragment) = (extension.next_header, extension.fragment.get());
     let length = match kind {
-        FRAGMENT if extension.fragment.get() & IPV6_FRAGMENT_OFFSET_MASK != 0 => {
-            return Err(Unread::LaterFragment);
+        FRAGMENT if fragment & IPV6_FRAGMENT_OFFSET_MASK != 0 => {
+            return Err(later_fragment(fragment >> 3, next_header == TCP));
         }
         FRAGMENT => size_of::<ExtensionHeader>(),
         // RFC 4302: the length is given in 4-byte words, minus two.
         AUTHENTICATION => (extension.length as usize + 2) * 4,
         _ => (extension.length as usize + 1) * 8,
     };
-    Ok((extension.next_header, length))
+    Ok(Extension { next_header, length, has_more_fragments: kind == FRAGMENT && fragment & IPV6_MORE_FRAGMENTS != 0 })
 }

@@ -9,7 +9,7 @@ mod ip;
 mod tcp;
 
 pub use ethernet::MAX_VLAN_TAGS;
-pub use ip::{MAX_EXTENSION_HEADERS, TCP as TCP_PROTOCOL};
+pub use ip::{MAX_EXTENSION_HEADERS, MAX_EXTENSIONS_LENGTH, TCP as TCP_PROTOCOL};
 pub use tcp::{Flags, HEADER_LENGTH as TCP_HEADER_LENGTH, SegmentKind};
 
 use crate::{address::Address, wire::PacketBytes};
@@ -70,8 +70,8 @@ pub const fn tcp_at(place: u64) -> (usize, usize) {
     ((place >> 16 & 0x7ffe) as usize, (place >> 8 & 0x3c) as usize)
 }
 
-/// The reason why a frame holds no readable TCP segment. Such frames pass to the kernel unchanged, except those
-/// with a bad data offset, which may be dropped ([`crate::abi::counters::DropReason::BadDataOffset`]).
+/// The reason why a frame holds no readable TCP segment. The kernel discards some of these packets, and others are no TCP;
+/// those that could get a SYN past the pipeline may be dropped (`tcpguard-ebpf/src/stages/header.rs`).
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unread {
@@ -88,13 +88,17 @@ pub enum Unread {
     BadIpHeader,
     /// A TCP data offset of less than five words.
     BadDataOffset,
-    /// More IPv6 extension headers than are parsed (see [`MAX_EXTENSION_HEADERS`]).
+    /// More or longer IPv6 extension headers than are parsed (see [`MAX_EXTENSION_HEADERS`], [`MAX_EXTENSIONS_LENGTH`]).
     TooManyExtensions,
+    /// A first fragment that ends within its headers (RFC 1858, RFC 7112), or another one that begins within the TCP header.
+    TinyFragment,
+    /// A SYN whose rest is in further fragments.
+    FragmentedSyn,
 }
 
 impl Unread {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::NotIp,
         Self::NotTcp,
         Self::LaterFragment,
@@ -102,7 +106,16 @@ impl Unread {
         Self::BadIpHeader,
         Self::BadDataOffset,
         Self::TooManyExtensions,
+        Self::TinyFragment,
+        Self::FragmentedSyn,
     ];
+}
+
+/// Returns the source address of a frame of which [`parse`] has found the IP header.
+#[inline(always)]
+pub fn source(bytes: &(impl PacketBytes + ?Sized)) -> Option<Address> {
+    let (ethernet::Payload::Ipv4(offset) | ethernet::Payload::Ipv6(offset)) = ethernet::payload(bytes).ok()?;
+    ip::at(bytes, offset).map(|datagram| datagram.source)
 }
 
 /// Parses the frame in `bytes` up to its TCP header.

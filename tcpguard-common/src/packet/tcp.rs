@@ -104,7 +104,9 @@ const fn segment(header: &TcpHeader, datagram: &Datagram, payload_length: u16, h
 
 #[inline(always)]
 pub(super) fn parse(bytes: &(impl PacketBytes + ?Sized), datagram: &Datagram) -> Result<Segment, Unread> {
-    let header: TcpHeader = bytes.read(datagram.tcp_offset).ok_or(Unread::Truncated)?;
+    // The kernel discards a packet that ends within its TCP header, unless further fragments complete it.
+    let incomplete = if datagram.is_fragment { Unread::TinyFragment } else { Unread::Truncated };
+    let header: TcpHeader = bytes.read(datagram.tcp_offset).ok_or(incomplete)?;
     let data_offset = header.data_offset as u16 >> 4;
     if data_offset < MINIMUM_DATA_OFFSET {
         return Err(Unread::BadDataOffset);
@@ -112,8 +114,11 @@ pub(super) fn parse(bytes: &(impl PacketBytes + ?Sized), datagram: &Datagram) ->
     if data_offset > MINIMUM_DATA_OFFSET {
         // If the last word of the options can be read, the whole header is present.
         let last_word = datagram.tcp_offset + data_offset as usize * 4 - size_of::<Be32>();
-        bytes.read::<Be32>(last_word).ok_or(Unread::Truncated)?;
+        bytes.read::<Be32>(last_word).ok_or(incomplete)?;
     }
-    let payload_length = datagram.tcp_length.checked_sub(data_offset * 4).ok_or(Unread::Truncated)?;
+    let payload_length = datagram.tcp_length.checked_sub(data_offset * 4).ok_or(incomplete)?;
+    if datagram.is_fragment && matches!(Flags(header.flags).kind(), SegmentKind::Syn) {
+        return Err(Unread::FragmentedSyn);
+    }
     Ok(segment(&header, datagram, payload_length, data_offset as usize * 4))
 }

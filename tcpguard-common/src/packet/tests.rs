@@ -139,14 +139,27 @@ fn ipv4_options_and_payload() {
 
 #[test]
 fn fragments() {
-    let first = frame(&[0x0800], ipv4(0, 0x2000, 6, &tcp(Flags::SYN, 8)));
-    assert_eq!(parse_bytes(&first), Ok(expected_ipv4(Flags::SYN, 8)));
-    let later = frame(&[0x0800], ipv4(0, 0x0001, 6, &tcp(Flags::SYN, 0)));
-    assert_eq!(parse_bytes(&later), Err(Unread::LaterFragment));
-    let first = frame(&[0x86dd], ipv6(44, &[&[6, 0, 0, 1, 0, 0, 0, 7][..], &tcp(Flags::SYN, 0)].concat()));
-    assert_eq!(parse_bytes(&first), Ok(expected_ipv6(Flags::SYN)));
-    let later = frame(&[0x86dd], ipv6(44, &[&[6, 0, 0, 9, 0, 0, 0, 7][..], &tcp(Flags::SYN, 0)].concat()));
-    assert_eq!(parse_bytes(&later), Err(Unread::LaterFragment));
+    let ipv4 =
+        |fragment: u16, flags: u8, length: usize| frame(&[0x0800], ipv4(0, fragment, 6, &tcp(flags, 20)[..length]));
+    assert_eq!(parse_bytes(&ipv4(0x2000, Flags::ACK, 40)), Ok(expected_ipv4(Flags::ACK, 20)));
+    assert_eq!(parse_bytes(&ipv4(0x2000, Flags::SYN, 40)), Err(Unread::FragmentedSyn));
+    assert_eq!(parse_bytes(&ipv4(0x2000, Flags::SYN, 16)), Err(Unread::TinyFragment));
+    assert_eq!(parse_bytes(&ipv4(0x0000, Flags::SYN, 16)), Err(Unread::Truncated));
+    assert_eq!(parse_bytes(&ipv4(0x0001, Flags::SYN, 40)), Err(Unread::TinyFragment));
+    assert_eq!(parse_bytes(&ipv4(0x0002, Flags::SYN, 40)), Err(Unread::LaterFragment));
+
+    let ipv6 = |fragment: u16, next: u8, payload: &[u8]| {
+        let [high, low] = fragment.to_be_bytes();
+        frame(&[0x86dd], ipv6(44, &[&[next, 0, high, low, 0, 0, 0, 7][..], payload].concat()))
+    };
+    assert_eq!(parse_bytes(&ipv6(0, 6, &tcp(Flags::SYN, 0))), Ok(expected_ipv6(Flags::SYN)), "a fragment of one");
+    assert_eq!(parse_bytes(&ipv6(1, 6, &tcp(Flags::ACK, 0))), Ok(expected_ipv6(Flags::ACK)));
+    assert_eq!(parse_bytes(&ipv6(1, 6, &tcp(Flags::SYN, 0))), Err(Unread::FragmentedSyn));
+    assert_eq!(parse_bytes(&ipv6(1, 6, &tcp(Flags::SYN, 0)[..16])), Err(Unread::TinyFragment));
+    assert_eq!(parse_bytes(&ipv6(1, 60, &[])), Err(Unread::TinyFragment), "it ends within its extensions");
+    assert_eq!(parse_bytes(&ipv6(9, 6, &tcp(Flags::SYN, 0))), Err(Unread::TinyFragment));
+    assert_eq!(parse_bytes(&ipv6(9, 60, &tcp(Flags::SYN, 0))), Err(Unread::LaterFragment));
+    assert_eq!(parse_bytes(&ipv6(17, 6, &tcp(Flags::SYN, 0))), Err(Unread::LaterFragment));
 }
 
 #[test]

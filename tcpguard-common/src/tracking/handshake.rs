@@ -7,9 +7,9 @@
 //!
 //! A handshake is found by its client's address and port, because a handshake that is forwarded to another
 //! network namespace completes there with another destination address and port (DNAT). What tells the
-//! handshakes of one client port apart is the [`check`] of destination port and initial sequence number.
+//! handshakes of one client port apart is the [`check`] of destination and initial sequence number.
 
-use crate::clock::WINDOW_PERIODS;
+use crate::{clock::WINDOW_PERIODS, hash};
 
 /// The number of sets.
 pub const SETS: u32 = 16_384;
@@ -39,11 +39,12 @@ pub const fn set(client_hash: u64) -> u32 {
     client_hash as u32 & (SETS - 1)
 }
 
-/// Returns what tells the handshakes of one client port apart: the destination port and the SYN's sequence
-/// number, folded into 16 bits.
+/// Returns what tells the handshakes of one client port apart: a tag of the destination and the SYN's sequence number. It
+/// is keyed, like the hash of the connection: otherwise a flood to several addresses of the host could choose sequence
+/// numbers with which all of its SYNs count as one.
 #[inline(always)]
-pub const fn check(destination_port: u16, sequence: u32) -> u16 {
-    destination_port.rotate_left(5) ^ (sequence >> 16) as u16 ^ sequence as u16
+pub const fn check(connection_hash: u64, sequence: u32) -> u16 {
+    hash::syn_tag(connection_hash, sequence)
 }
 
 /// Remembers a handshake that begins. Returns false if it is remembered already: the SYN is a retransmit. If the
@@ -164,19 +165,24 @@ mod tests {
 
     const CLIENT: u64 = 0xfeed_beef_dead_cafe;
 
+    /// The check of a handshake with a port of 192.0.2.1.
+    fn check(port: u16, sequence: u32) -> u16 {
+        super::check(hash::connection(CLIENT, core::net::Ipv4Addr::new(192, 0, 2, 1).into(), port), sequence)
+    }
+
     const fn at(period: u32) -> Begun {
         Begun { period, time_to_live: 57 }
     }
 
     #[test]
     fn a_syn_sent_again_is_recognised() {
-        let check = check(443, 0x1234_5678);
-        let handshake = Handshake::new(CLIENT, check, at(70_000));
-        assert!(handshake.is(CLIENT, check, 70_000));
-        assert!(handshake.is(CLIENT, check, 70_007));
-        assert!(!handshake.is(CLIENT, super::check(443, 0x1234_5679), 70_000), "another sequence number");
-        assert!(!handshake.is(CLIENT, super::check(444, 0x1234_5678), 70_000), "another destination port");
-        assert!(!handshake.is(CLIENT ^ 1 << 40, check, 70_000), "another client port");
+        let the_check = check(443, 0x1234_5678);
+        let handshake = Handshake::new(CLIENT, the_check, at(70_000));
+        assert!(handshake.is(CLIENT, the_check, 70_000));
+        assert!(handshake.is(CLIENT, the_check, 70_007));
+        assert!(!handshake.is(CLIENT, check(443, 0x1234_5679), 70_000), "another sequence number");
+        assert!(!handshake.is(CLIENT, check(444, 0x1234_5678), 70_000), "another destination port");
+        assert!(!handshake.is(CLIENT ^ 1 << 40, the_check, 70_000), "another client port");
     }
 
     #[test]

@@ -7,7 +7,10 @@ use tcpguard_common::{
     tracking::handshake::{self, Begun, SETS, Set, check},
 };
 
-use crate::{kernel::handshake::Handshake, source::Source};
+use crate::{
+    kernel::handshake::Handshake,
+    source::{Source, client_of, connection_of},
+};
 
 #[btf_map]
 static HANDSHAKES: Array<Set, { SETS as usize }> = Array::new();
@@ -17,8 +20,8 @@ static HANDSHAKES: Array<Set, { SETS as usize }> = Array::new();
 pub fn begin(source: Source, segment: &Segment, now: u32) -> bool {
     let client = client_of(source, segment);
     let begun = Begun { period: now, time_to_live: segment.time_to_live };
-    set(client)
-        .is_none_or(|set| handshake::begin(set, client, check(segment.destination_port, segment.sequence), begun))
+    let check = check(connection_of(client, segment), segment.sequence);
+    set(client).is_none_or(|set| handshake::begin(set, client, check, begun))
 }
 
 /// Forgets the handshake that a reset ends, and returns what was observed when it began. The sequence number of such a
@@ -26,7 +29,7 @@ pub fn begin(source: Source, segment: &Segment, now: u32) -> bool {
 #[inline(always)]
 pub fn reset(source: Source, segment: &Segment, now: u32) -> Option<Begun> {
     let client = client_of(source, segment);
-    let check = check(segment.destination_port, segment.sequence.wrapping_sub(1));
+    let check = check(connection_of(client, segment), segment.sequence.wrapping_sub(1));
     handshake::end(set(client)?, client, Some(check), now)
 }
 
@@ -43,11 +46,6 @@ pub fn complete(source: Source, handshake: &Handshake, now: u32) -> Option<Begun
 pub fn is_remembered(source: Source, handshake: &Handshake, now: u32) -> bool {
     let client = hash::client(source.hash, handshake.remote_port);
     set(client).is_some_and(|set| handshake::is_remembered(set, client, now))
-}
-
-#[inline(always)]
-fn client_of(source: Source, segment: &Segment) -> u64 {
-    hash::client(source.hash, segment.source_port)
 }
 
 #[inline(always)]

@@ -1,13 +1,12 @@
-//! Counts by port: SYNs by destination port, for every port and CPU; and the outcome of handshakes, for ports that have
-//! completed one.
+//! Counts by port: SYNs by destination port, for every port and CPU; and the outcome of handshakes, by local port. There is
+//! an element for each port, so that nothing an attacker sends can use them up.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    btf_maps::{HashMap, PerCpuArray},
+    btf_maps::{Array, PerCpuArray},
     macros::btf_map,
 };
 use tcpguard_common::{
-    abi::port::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSlab, PortSyns, with_network},
+    abi::port::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSet, PortSlab, PortSyns, place_in_set, with_network},
     atomic,
 };
 
@@ -16,9 +15,12 @@ use crate::kernel::handshake::Handshake;
 #[btf_map]
 static SYN_BY_PORT: PerCpuArray<PortSlab, PORT_SLABS> = PerCpuArray::new();
 
-/// Bounded: handshakes of further listening ports count in the totals only.
 #[btf_map]
-static HANDSHAKES_BY_PORT: HashMap<u16, PortHandshakes, 4096> = HashMap::new();
+static HANDSHAKES_BY_PORT: Array<PortHandshakes, 65_536> = Array::new();
+
+/// The ports that the daemon has to look up.
+#[btf_map]
+static PORTS_IN_USE: Array<PortSet, 1> = Array::new();
 
 /// Counts a SYN that began a handshake. Each SYN is counted once, where its path through the program ends.
 #[inline(always)]
@@ -105,11 +107,15 @@ pub fn count_retried(port: u16) {
 
 #[inline(always)]
 fn handshakes<'a>(port: u16) -> Option<&'a mut PortHandshakes> {
-    let found = HANDSHAKES_BY_PORT.get_ptr_mut(port).or_else(|| {
-        // It fails if another CPU was faster; the second look-up then finds that CPU's entry.
-        HANDSHAKES_BY_PORT.insert(port, PortHandshakes::default(), BPF_NOEXIST.into()).ok();
-        HANDSHAKES_BY_PORT.get_ptr_mut(port)
-    })?;
-    // SAFETY: nothing removes entries of this map while programs run; counts are changed atomically.
-    Some(unsafe { &mut *found })
+    let found = HANDSHAKES_BY_PORT.get_ptr_mut(port.into())?;
+    let in_use = PORTS_IN_USE.get_ptr_mut(0)?;
+    let (word, bit) = place_in_set(port);
+    // SAFETY: elements of an array live as long as the program; counts and bits are changed atomically.
+    unsafe {
+        let word = &mut (*in_use)[word];
+        if *word & bit == 0 {
+            atomic::set_bits(word, bit);
+        }
+        Some(&mut *found)
+    }
 }

@@ -3,12 +3,16 @@
 
 use aya_ebpf::{EbpfContext as _, btf_maps::ProgramArray, macros::btf_map};
 use tcpguard_common::{
-    abi::counters::Counter,
+    abi::{
+        counters::Counter,
+        port::{PortChallenge, port_flag},
+        rule::Standing,
+    },
     challenge::{
         syn_ack::{
             self, FULL_LENGTH, IPV4_HEADER_LENGTH, IPV6_HEADER_LENGTH, MIN_FRAME, PLAIN_LENGTH, SynAck, UNSCALED_LENGTH,
         },
-        syn_options::SynOptions,
+        syn_options::{Signature, SynOptions},
     },
     packet::{self, Segment},
     wire::{Be16, PacketBytes},
@@ -20,9 +24,10 @@ use crate::{
     frame::Frame,
     hook::{Context, RawContext},
     kernel::connections,
-    lease, settings,
+    lease::{self, Lease},
+    rules, settings,
     source::Source,
-    time,
+    time::{self, Now},
 };
 
 /// 16-bit words in one of an Ethernet header's addresses.
@@ -42,24 +47,55 @@ pub fn answer_next(context: &Context) {
     counters::add(Counter::ChallengeFailed);
 }
 
-/// Turns the frame into the answer to the SYN that it holds. Returns false if that is impossible; the frame is then
-/// unchanged.
+/// Why a SYN is not answered.
+pub enum Unanswered {
+    /// It cannot be, and is left to the kernel.
+    Passes,
+    /// Only a listener with keys could answer it, and there is none.
+    Signed,
+}
+
+/// Turns the frame into the answer to the SYN that it holds.
+///
+/// # Errors
+/// Returns an error if that is impossible; the frame is then unchanged.
 #[inline(always)]
-pub fn answer(context: &Context) -> bool {
-    make(context).is_some()
+pub fn answer(context: &Context) -> Result<(), Unanswered> {
+    let frame = Frame::of(context);
+    let segment = packet::parse(&frame).map_err(|_| Unanswered::Passes)?;
+    let challenge = listeners::challenge_of(segment.destination_port).ok_or(Unanswered::Passes)?;
+    let options = SynOptions::read_usual(&frame, segment.tcp_offset, segment.header_length)
+        .unwrap_or_else(|| SynOptions::from_packed(read_options(context.as_ptr().cast(), segment.place())));
+    check_signature(options.signature(), challenge, &segment)?;
+    if is_of_connection(context, &segment) {
+        return Err(Unanswered::Passes);
+    }
+    make(context, frame, &segment, challenge, options).ok_or(Unanswered::Passes)
+}
+
+/// Tells a SYN that the kernel may answer because it is signed from one that claims to be, to get past the challenge.
+#[inline(always)]
+fn check_signature(signature: Signature, challenge: &PortChallenge, segment: &Segment) -> Result<(), Unanswered> {
+    let keys = match signature {
+        Signature::None => return Ok(()),
+        Signature::Md5 => port_flag::MD5_KEYS,
+        Signature::Authentication => port_flag::AUTHENTICATION_KEYS,
+    };
+    let now = Now::read();
+    let standing = rules::standing_of(segment.source, Lease::read(now), now);
+    let is_left_to_kernel = challenge.has(keys) || matches!(standing, Standing::Allowed);
+    Err(if is_left_to_kernel { Unanswered::Passes } else { Unanswered::Signed })
 }
 
 #[inline(always)]
-fn make(context: &Context) -> Option<()> {
-    let frame = Frame::of(context);
-    let segment = &packet::parse(&frame).ok()?;
-    let challenge = listeners::challenge_of(segment.destination_port)?;
-    let options = SynOptions::read_usual(&frame, segment.tcp_offset, segment.header_length)
-        .unwrap_or_else(|| SynOptions::from_packed(read_options(context.as_ptr().cast(), segment.place())));
+fn make(
+    context: &Context,
+    frame: Frame,
+    segment: &Segment,
+    challenge: &PortChallenge,
+    options: SynOptions,
+) -> Option<()> {
     let is_ipv4 = segment.source.is_ipv4();
-    if options.is_signed() || is_of_connection(context, segment) {
-        return None;
-    }
     let cookie = cookie::make(segment, options.mss())?;
     let answer = SynAck::new(segment, options, cookie, challenge, timestamp_milliseconds());
 

@@ -34,7 +34,8 @@ pub fn acknowledges(connection: u64, segment: &Segment) -> bool {
 /// Marks the cookie of a completed handshake as spent: it must not complete another one.
 #[inline(always)]
 pub fn spend(source: Source, handshake: &Handshake) {
-    let connection = hash::connection(source.hash, handshake.remote_port, handshake.local_port);
+    let client = hash::client(source.hash, handshake.remote_port);
+    let connection = hash::connection(client, handshake.local_address, handshake.local_port);
     if let Some(set) = set(connection) {
         returned_cookie::spend(set, connection);
     }

@@ -5,6 +5,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_redirect, bpf_skb_change_tail, bpf_skb_pull_data},
     programs::TcContext,
 };
+use tcpguard_common::packet::MAX_EXTENSIONS_LENGTH;
 
 /// The context of a program.
 pub type Context = TcContext;
@@ -14,7 +15,8 @@ pub type RawContext = __sk_buff;
 pub type Action = i32;
 
 /// Bytes that contain every header that is parsed: Ethernet, two tags, IPv6 with extensions, TCP with options.
-const HEADERS: u32 = 256;
+const HEADERS: u32 = 512;
+const _: () = assert!(14 + 2 * 4 + 40 + MAX_EXTENSIONS_LENGTH + 60 <= HEADERS as usize);
 
 /// Makes the headers accessible: the kernel may store a part of the frame elsewhere.
 #[inline(always)]

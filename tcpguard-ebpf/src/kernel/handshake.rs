@@ -18,6 +18,7 @@ const AF_INET6: u16 = 10;
 pub struct Handshake {
     pub source: Address,
     pub remote_port: u16,
+    pub local_address: Address,
     pub local_port: u16,
     /// Index of the interface that received its last segment; 0 if unknown.
     pub interface: u32,
@@ -97,14 +98,15 @@ impl Handshake {
 
     #[inline(always)]
     fn read(common: KernelStruct, layout: &SocketLayout) -> Option<Self> {
-        let source = match common.read::<u16>(layout.family)? {
-            AF_INET => Address::from_ipv4_be(common.read(layout.remote_ipv4)?),
-            AF_INET6 => Address::from_words(common.read(layout.remote_ipv6)?),
-            _ => return None,
+        let address = |ipv4: u32, ipv6: u32| match common.read::<u16>(layout.family)? {
+            AF_INET => Some(Address::from_ipv4_be(common.read(ipv4)?)),
+            AF_INET6 => Some(Address::from_words(common.read(ipv6)?)),
+            _ => None,
         };
         Some(Self {
-            source,
+            source: address(layout.remote_ipv4, layout.remote_ipv6)?,
             remote_port: u16::from_be(common.read(layout.remote_port)?),
+            local_address: address(layout.local_ipv4, layout.local_ipv6)?,
             local_port: common.read(layout.local_port)?,
             interface: 0,
             is_in_our_namespace: is_in_our_namespace(common, layout)?,

@@ -1,7 +1,7 @@
 //! What the headers alone tell: frames that cannot be parsed, segments that no TCP implementation sends, and SYNs with
 //! data.
 
-use aya_ebpf::{btf_maps::Array, macros::btf_map};
+use aya_ebpf::{EbpfContext as _, btf_maps::Array, macros::btf_map};
 use tcpguard_common::{
     abi::{
         counters::{Counter, DropReason},
@@ -12,24 +12,56 @@ use tcpguard_common::{
 };
 
 use crate::{
-    accounting::counters, frame::Frame, hook::Context, lease::Lease, local, syn::Syn, time::Now, verdict::Verdict,
+    accounting::counters,
+    frame::Frame,
+    hook::{Context, RawContext},
+    lease::Lease,
+    local, rules,
+    syn::Syn,
+    time::Now,
+    verdict::Verdict,
 };
 
 /// How SYNs with data are handled, by destination port. Written by the daemon.
 #[btf_map]
 static PAYLOAD_POLICY: Array<u32, 65_536> = Array::new();
 
-/// Parses the frame. One without a TCP segment passes, unless its data offset is invalid.
+/// Parses the frame. One without a readable TCP segment passes, unless it may be a part of a SYN.
 #[inline(always)]
 pub fn parse(context: &Context) -> Result<Segment, Verdict> {
     packet::parse(&Frame::of(context)).map_err(|reason| {
-        if matches!(reason, Unread::BadDataOffset)
-            && let Err(dropped) = Lease::read(Now::read()).drop(DropReason::BadDataOffset)
-        {
-            return dropped;
-        }
-        Verdict::unparsed(reason)
+        let unread = Verdict::unparsed(reason);
+        let Some(reason) = malformation(context, reason) else { return unread };
+        Lease::read(Now::read()).drop(reason).err().unwrap_or(unread)
     })
+}
+
+/// Returns why a frame without a readable TCP segment is dropped, if it is.
+#[inline(always)]
+fn malformation(context: &Context, reason: Unread) -> Option<DropReason> {
+    match reason {
+        // No TCP, or discarded by the kernel.
+        Unread::NotIp | Unread::NotTcp | Unread::BadIpHeader => None,
+        Unread::BadDataOffset => Some(DropReason::BadDataOffset),
+        Unread::TooManyExtensions => Some(DropReason::TooManyExtensions),
+        Unread::TinyFragment => Some(DropReason::TinyFragment),
+        Unread::FragmentedSyn => Some(DropReason::FragmentedSyn),
+        // Without the first fragment, which is judged by its TCP header, these are never read by the kernel.
+        Unread::LaterFragment | Unread::Truncated => {
+            (is_unwanted(context.as_ptr().cast()) != 0).then_some(DropReason::DeniedFragment)
+        }
+    }
+}
+
+/// Returns 1 if the frame's source is denied or an address that no remote host has. It is a global function, which the
+/// verifier checks on its own: few frames get here, and the others would pay for its stack.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn is_unwanted(context: *mut RawContext) -> u32 {
+    let Some(source) = packet::source(&Frame::of(&Context::new(context))) else { return 0 };
+    let now = Now::read();
+    let standing = rules::standing_of(source, Lease::read(now), now);
+    (!source.may_be_answered() || matches!(standing, Standing::Denied)).into()
 }
 
 /// Drops a segment with a flag combination that no TCP implementation sends.

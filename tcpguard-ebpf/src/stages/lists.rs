@@ -1,73 +1,17 @@
 //! Allow, deny and block entries of networks.
 
-use aya_ebpf::{
-    btf_maps::{LpmTrie, PerCpuArray, lpm_trie::Key},
-    macros::btf_map,
-};
-use tcpguard_common::{
-    abi::{
-        counters::DropReason,
-        lease::flag,
-        rule::{CACHE_SLABS, CacheSlab, CachedRule, Rule, Standing, cache_network, cache_position},
-    },
-    address::Address,
-};
+use tcpguard_common::abi::{counters::DropReason, rule::Standing};
 
-use crate::{syn::Syn, verdict::Verdict};
-
-/// Resolved by the daemon. There is room for [`tcpguard_common::abi::rule::MAX_RULES`]; unused room costs nothing.
-#[btf_map]
-static RULES: LpmTrie<Address, Rule, 524_288> = LpmTrie::new();
-
-#[btf_map]
-static RULE_CACHE: PerCpuArray<CacheSlab, CACHE_SLABS> = PerCpuArray::new();
+use crate::{rules, syn::Syn, verdict::Verdict};
 
 /// Drops a SYN of a denied network; returns the standing of its source otherwise.
 #[inline(always)]
 pub fn lists(syn: &Syn) -> Result<Standing, Verdict> {
-    if !syn.lease.has(flag::RULES) {
-        return Ok(Standing::Ordinary);
-    }
-    let [high, low] = syn.source.address.words();
-    match standing(high, low, syn.lease.generation(), syn.now.jiffies) {
+    match rules::standing_of(syn.source.address, syn.lease, syn.now) {
         Standing::Denied => {
             syn.drop(DropReason::Denied)?;
             Ok(Standing::Ordinary)
         }
         standing => Ok(standing),
     }
-}
-
-/// Returns the standing of the source whose address consists of these two words, in this generation of the lists. It is
-/// not inlined: the path without lists would pay for the registers that it needs.
-#[inline(never)]
-fn standing(high: u64, low: u64, generation: u64, jiffies: u64) -> Standing {
-    find(Address::from_words([high, low]), generation).standing(jiffies)
-}
-
-#[inline(always)]
-fn find(source: Address, generation: u64) -> Rule {
-    let network = cache_network(source);
-    if let Some(cached) = cached(network)
-        && cached.generation == generation
-        && (cached.key == source || cached.key == network && cached.rule.is_whole != 0)
-    {
-        return cached.rule;
-    }
-    // Sources without a rule are not cached: random sources would displace those with one.
-    let Some(rule) = RULES.get(&Key::new(128, source)).copied() else { return Rule::default() };
-    if let Some(cached) = cached(network) {
-        let key = if rule.is_whole != 0 { network } else { source };
-        *cached = CachedRule::new(key, rule, generation);
-    }
-    rule
-}
-
-/// Returns the cell that caches the rule of a network, or of one of its addresses.
-#[inline(always)]
-fn cached<'a>(network: Address) -> Option<&'a mut CachedRule> {
-    let (slab, entry) = cache_position(network);
-    let slab = RULE_CACHE.get_ptr_mut(slab)?;
-    // SAFETY: the element belongs to this CPU; our programs that run in an interrupt do not use it.
-    Some(unsafe { &mut (*slab)[entry] })
 }

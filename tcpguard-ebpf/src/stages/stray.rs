@@ -22,7 +22,7 @@ use crate::{
     hook::{Context, RawContext},
     kernel::connections,
     lease::{self, Lease},
-    source::{Source, connection_of},
+    source::{Source, client_of, connection_of},
     time::Now,
     verdict::Verdict,
 };
@@ -50,7 +50,7 @@ pub fn filter(context: &Context, segment: &Segment, kind: SegmentKind) -> Result
         return Ok(());
     }
     let source = Source::new(segment.source);
-    let connection = connection_of(source, segment);
+    let connection = connection_of(client_of(source, segment), segment);
     // A segment that returns a cookie is classified each time: it may arrive once more when its connection is gone.
     if was_found(connection, now) && !returned_cookie::acknowledges(connection, segment) {
         return Ok(());

@@ -73,6 +73,8 @@ pub fn socket_layout() -> Result<SocketLayout, BtfError> {
         family: btf.offset("sock_common", "skc_family")?,
         remote_ipv4: btf.offset("sock_common", "skc_daddr")?,
         remote_ipv6: btf.offset("sock_common", "skc_v6_daddr")?,
+        local_ipv4: btf.offset("sock_common", "skc_rcv_saddr")?,
+        local_ipv6: btf.offset("sock_common", "skc_v6_rcv_saddr")?,
         remote_port: btf.offset("sock_common", "skc_dport")?,
         local_port: btf.offset("sock_common", "skc_num")?,
         namespace: btf.offset("sock_common", "skc_net")?,

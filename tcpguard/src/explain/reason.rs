@@ -126,6 +126,8 @@ const fn of_unread(reason: Unread) -> &'static str {
         Unread::Truncated => "it is truncated within its headers",
         Unread::BadIpHeader => "its IP header is invalid",
         Unread::BadDataOffset => "its data offset is smaller than a TCP header",
-        Unread::TooManyExtensions => "it has too many IPv6 extension headers",
+        Unread::TooManyExtensions => "it has too many or too long IPv6 extension headers",
+        Unread::TinyFragment => "it is a fragment that divides its TCP header",
+        Unread::FragmentedSyn => "it is a SYN in fragments",
     }
 }

@@ -39,12 +39,22 @@ pub struct Listener {
     pub interface: u32,
     /// The size of the receive buffer in bytes, if the kernel reports it.
     pub receive_buffer: Option<u32>,
+    /// Whether it has keys for MD5 signatures (RFC 2385).
+    pub has_md5_keys: bool,
 }
 
 impl Listener {
     /// Creates a listener with default values for the other fields.
     pub const fn new(local: SocketAddr, accept_queue: u32, backlog: u32) -> Self {
-        Self { local, accept_queue, backlog, is_ipv6_only: false, interface: 0, receive_buffer: None }
+        Self {
+            local,
+            accept_queue,
+            backlog,
+            is_ipv6_only: false,
+            interface: 0,
+            receive_buffer: None,
+            has_md5_keys: false,
+        }
     }
 
     /// Returns whether other hosts can reach it: what arrives at an interface never reaches a listener on the loopback

@@ -31,6 +31,9 @@ pub struct TcpExt {
     /// request queue was full.
     #[serde(skip)]
     pub sends_cookies_always: bool,
+    /// Segments received with a valid authentication option (RFC 5925).
+    #[serde(skip)]
+    pub authenticated: u64,
     /// Resets sent.
     #[serde(skip)]
     pub resets_sent: u64,
@@ -67,6 +70,7 @@ impl TcpExt {
             "TCPReqQFullDoCookies" => Some(&mut self.request_queue_full_cookies),
             "SyncookiesSent" => Some(&mut self.syncookies_sent),
             "SyncookiesRecv" => Some(&mut self.syncookies_received),
+            "TCPAOGood" => Some(&mut self.authenticated),
             "SyncookiesFailed" => Some(&mut self.syncookies_failed),
             _ => None,
         }

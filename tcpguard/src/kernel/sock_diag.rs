@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP},
@@ -22,6 +22,10 @@ const RECEIVE_BUFFER: usize = 65_536;
 
 /// The receive timeout. The kernel answers immediately; the daemon must not hang if it does not.
 const PATIENCE_SECONDS: i64 = 1;
+
+/// The attribute of a socket that has keys for MD5 signatures (include/uapi/linux/inet_diag.h). The kernel sends it to
+/// whoever has CAP_NET_ADMIN.
+const INET_DIAG_MD5SIG: u16 = 18;
 
 /// A netlink socket for queries of the kernel's socket tables.
 pub struct SockDiag {
@@ -61,7 +65,8 @@ impl SockDiag {
 
     /// Calls `visit` for each listening socket.
     pub(super) fn for_each_listener(&mut self, mut visit: impl FnMut(Listener)) -> io::Result<()> {
-        self.dump(StateFlags::LISTEN, ExtensionFlags::SKMEMINFO, |response| {
+        // The kernel reports keys only to those who ask for INFO as well (inet_sk_diag_fill).
+        self.dump(StateFlags::LISTEN, ExtensionFlags::SKMEMINFO | ExtensionFlags::INFO, |response| {
             let header = &response.header;
             let local = address(header.socket_id.source_address, header.socket_id.source_port);
             let mut listener = Listener::new(local, header.recv_queue, header.send_queue);
@@ -69,6 +74,7 @@ impl SockDiag {
             for attribute in &response.nlas {
                 match attribute {
                     Nla::SkV6Only(is_ipv6_only) => listener.is_ipv6_only = *is_ipv6_only,
+                    Nla::Other(other) if other.kind() == INET_DIAG_MD5SIG => listener.has_md5_keys = true,
                     Nla::MemInfo(memory) => listener.receive_buffer = Some(memory.receive_queue_max),
                     _ => {}
                 }

@@ -3,6 +3,7 @@
 
 mod answers;
 mod benign;
+mod bypasses;
 mod coexistence;
 mod commands;
 mod cookies;

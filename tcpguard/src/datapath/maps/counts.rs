@@ -65,7 +65,8 @@ impl Totals {
     /// Returns the number of SYNs answered with a cookie.
     pub const fn challenged(&self) -> u64 {
         let chosen = self.get(Counter::SynChallenged) + self.get(Counter::SynChallengedAgain);
-        chosen.saturating_sub(self.get(Counter::ChallengeFailed))
+        // A signed SYN is found when it is to be answered.
+        chosen.saturating_sub(self.get(Counter::ChallengeFailed)).saturating_sub(self.get(Counter::DropSignedSyn))
     }
 
     /// Returns the number of handshakes that were completed, or reset while half-open.

@@ -95,7 +95,11 @@ impl Maps {
                 sources: SourceMap::new(take(ebpf, map::SOURCES)?),
                 known: KnownSources::new(take(ebpf, map::KNOWN_SOURCES)?, hash_key, filter_blocks),
                 prefixes: PrefixMap::new(take(ebpf, map::PREFIXES)?),
-                ports: PortMap::new(take(ebpf, map::SYN_BY_PORT)?, take(ebpf, map::HANDSHAKES_BY_PORT)?),
+                ports: PortMap::new(
+                    take(ebpf, map::SYN_BY_PORT)?,
+                    take(ebpf, map::HANDSHAKES_BY_PORT)?,
+                    take(ebpf, map::PORTS_IN_USE)?,
+                ),
                 distinct: DistinctMap::new(take(ebpf, map::DISTINCT)?),
                 headers: SynHeaderMap::new(take(ebpf, map::SYN_HEADERS)?),
                 listening: ListeningPorts::new(take(ebpf, map::LISTENING)?),

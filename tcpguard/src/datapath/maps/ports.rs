@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use aya::maps::{HashMap, MapData};
+use aya::maps::{Array, MapData};
 use tcpguard_common::abi::{
     names::map,
-    port::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSlab, PortSyns},
+    port::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSet, PortSlab, PortSyns, place_in_set},
 };
 
 use super::{super::DatapathError, PerCpu};
@@ -13,12 +13,17 @@ use super::{super::DatapathError, PerCpu};
 /// Reads the per-port accounts.
 pub struct PortMap {
     syn: PerCpu<PortSlab>,
-    handshakes: HashMap<MapData, u16, PortHandshakes>,
+    handshakes: Array<MapData, PortHandshakes>,
+    in_use: Array<MapData, PortSet>,
 }
 
 impl PortMap {
-    pub(super) const fn new(syn: PerCpu<PortSlab>, handshakes: HashMap<MapData, u16, PortHandshakes>) -> Self {
-        Self { syn, handshakes }
+    pub(super) const fn new(
+        syn: PerCpu<PortSlab>,
+        handshakes: Array<MapData, PortHandshakes>,
+        in_use: Array<MapData, PortSet>,
+    ) -> Self {
+        Self { syn, handshakes, in_use }
     }
 
     /// Returns the SYN counts of the ports of one slab (0 to [`PORT_SLABS`] - 1) that received any.
@@ -47,6 +52,13 @@ impl PortMap {
     /// # Errors
     /// Returns an error if the map cannot be read.
     pub fn read_handshakes(&self) -> Result<BTreeMap<u16, PortHandshakes>, DatapathError> {
-        self.handshakes.iter().collect::<Result<_, _>>().map_err(DatapathError::map(map::HANDSHAKES_BY_PORT))
+        let in_use = self.in_use.get(&0, 0).map_err(DatapathError::map(map::PORTS_IN_USE))?;
+        let is_in_use = |port: &u16| {
+            let (word, bit) = place_in_set(*port);
+            in_use.get(word).is_some_and(|word| word & bit != 0)
+        };
+        let handshakes = |port: u16| self.handshakes.get(&port.into(), 0).map(|handshakes| (port, handshakes));
+        let ports = (0..=u16::MAX).filter(is_in_use).map(handshakes);
+        ports.collect::<Result<_, _>>().map_err(DatapathError::map(map::HANDSHAKES_BY_PORT))
     }
 }

@@ -256,6 +256,9 @@ impl Challenger {
         let facts = self.facts.get(settings, !self.choice.chosen().is_empty());
         let mtu = snapshot.interfaces.iter().filter_map(|interface| interface.mtu).min();
         let (mut ports, endpoints) = terms::terms_of(&snapshot.listeners, &facts, mtu);
+        if snapshot.tcp_ext.authenticated > 0 {
+            ports.values_mut().for_each(|port| port.terms.flags |= port_flag::AUTHENTICATION_KEYS);
+        }
         let can_send = status.no_cookies.is_none() && takes_cookies;
         let mut terms = BTreeMap::new();
         for (port, port_terms) in &mut ports {

@@ -103,6 +103,7 @@ pub fn terms_of(
             is_bound_to_interface: false,
         });
         entry.is_bound_to_interface |= listener.interface != 0;
+        entry.terms.flags |= if listener.has_md5_keys { port_flag::MD5_KEYS } else { 0 };
         entry.terms.flags |= match listener.local.ip() {
             IpAddr::V4(address) if address.is_unspecified() => port_flag::ANY_IPV4,
             IpAddr::V6(address) if address.is_unspecified() && listener.is_ipv6_only => port_flag::ANY_IPV6,
