@@ -38,11 +38,10 @@ fn frame(context: &Context) -> Result<Verdict, Verdict> {
             stages::stray_filter(context, &segment, kind)?;
             Ok(Verdict::passed(kind))
         }
-        kind @ SegmentKind::Ack => {
+        kind @ (SegmentKind::Ack | SegmentKind::SynAck) => {
             stages::stray_filter(context, &segment, kind)?;
             Ok(Verdict::passed(kind))
         }
-        kind @ SegmentKind::SynAck => Ok(Verdict::passed(kind)),
     }
 }
 

@@ -29,7 +29,7 @@ pub fn syn_recv(namespace: &Namespace) -> Result<Vec<SynRecv>> {
 /// # Errors
 /// Returns an error if the counters cannot be read.
 pub fn syns_sent(namespace: &Namespace) -> Result<u64> {
-    Ok(counter(namespace, "snmp", "Tcp: ", "ActiveOpens")? + tcp_ext(namespace, "TCPSynRetrans")?)
+    Ok(tcp(namespace, "ActiveOpens")? + tcp_ext(namespace, "TCPSynRetrans")?)
 }
 
 /// Returns one of the kernel's extended TCP counters (`TcpExt` in /proc/net/netstat).
@@ -38,6 +38,14 @@ pub fn syns_sent(namespace: &Namespace) -> Result<u64> {
 /// Returns an error if the kernel has no such counter.
 pub fn tcp_ext(namespace: &Namespace, name: &str) -> Result<u64> {
     counter(namespace, "netstat", "TcpExt: ", name)
+}
+
+/// Returns one of the kernel's TCP counters (`Tcp` in /proc/net/snmp).
+///
+/// # Errors
+/// Returns an error if the kernel has no such counter.
+pub fn tcp(namespace: &Namespace, name: &str) -> Result<u64> {
+    counter(namespace, "snmp", "Tcp: ", name)
 }
 
 /// Reads a counter from a file of pairs of lines, names followed by numbers.

@@ -31,7 +31,7 @@ stages! {
     Parse parse;
     /// Check for invalid TCP flags.
     Flags flags;
-    /// The stray filter, while the port is challenged.
+    /// The stray filter, while the port is challenged or strays flood the host.
     Stray guard;
     /// The segment is not a SYN and passes.
     NotASyn not_a_syn;
@@ -264,6 +264,8 @@ table! {
         ChallengeFailed challenge_failed, Event [];
         /// Valid cookies returned.
         CookiesReturned cookies_returned, Event [Stray];
+        /// Segments found to belong to no connection, dropped or not.
+        Strays strays, Event [Stray];
     }
     drops {
         BadFlags bad_flags "SYN with FIN or RST, FIN with RST, or neither SYN, RST nor ACK.",
@@ -314,15 +316,18 @@ table! {
         SignedSyn signed_syn "A SYN with an MD5 signature or authentication option to a challenged port without keys, from a source that is not on the allow list.",
             counters DropSignedSyn WouldSignedSyn, false Judgement [Challenge],
             because "its port is challenged, and it claims to be signed, but no listener of the port has keys";
-        StrayAck stray_ack "A segment with ACK to a challenged port that belongs to no connection and returns no valid cookie.",
+        StrayAck stray_ack "A segment with ACK that belongs to no connection and returns no valid cookie, to a challenged port or while strays flood the host.",
             counters DropStrayAck WouldStrayAck, false Stray [Stray],
-            because "its port is challenged, and it belongs to no connection and returns no valid cookie";
-        StrayFin stray_fin "A segment with FIN to a challenged port that belongs to no connection and returns no valid cookie.",
+            because "it belongs to no connection and returns no valid cookie, and its port is challenged or strays flood the host";
+        StrayFin stray_fin "A segment with FIN that belongs to no connection and returns no valid cookie, likewise.",
             counters DropStrayFin WouldStrayFin, false Stray [Stray],
-            because "its port is challenged, and it belongs to no connection and returns no valid cookie";
-        StrayRst stray_rst "A reset to a challenged port that belongs to no connection.",
+            because "it belongs to no connection and returns no valid cookie, and its port is challenged or strays flood the host";
+        StraySynAck stray_syn_ack "A SYN-ACK that belongs to no connection, likewise.",
+            counters DropStraySynAck WouldStraySynAck, false Stray [Stray],
+            because "it belongs to no connection, and its port is challenged or strays flood the host";
+        StrayRst stray_rst "A reset that belongs to no connection, likewise.",
             counters DropStrayRst WouldStrayRst, false Stray [Stray],
-            because "its port is challenged, and it belongs to no connection and returns no valid cookie";
+            because "it belongs to no connection and returns no valid cookie, and its port is challenged or strays flood the host";
         SpentCookie spent_cookie "A segment that returns a cookie which has already created a connection.",
             counters DropSpentCookie WouldSpentCookie, false Stray [Stray],
             because "its cookie has already been used for a connection";

@@ -47,7 +47,7 @@ pub mod flag {
     pub const LIMIT: u64 = 1 << 4;
     /// Some ports are challenged, or will be once their load exceeds the limit.
     pub const CHALLENGE: u64 = 1 << 5;
-    /// Stray segments are dropped, at ports whose [flags](crate::abi::port::port_flag) say so.
+    /// Segments are looked up, and strays dropped, at ports whose [flags](crate::abi::port::port_flag) say so.
     pub const STRAY_FILTER: u64 = 1 << 6;
     /// It is known which ports have a listener. Without this flag, every port counts as having one.
     pub const LISTENERS_KNOWN: u64 = 1 << 7;
@@ -58,6 +58,14 @@ pub mod flag {
     pub const OBSERVE_HEADERS: u64 = 1 << 9;
     /// SYNs of proven sources are answered with cookies as well: the kernel is not to answer any for a moment.
     pub const CHALLENGE_PROVEN: u64 = 1 << 10;
+    /// Every segment for the host itself that arrives over IPv4 is looked up: strays may be flooding it.
+    pub const STRAYS_IPV4: u64 = 1 << 11;
+    /// Likewise over IPv6.
+    pub const STRAYS_IPV6: u64 = 1 << 12;
+    /// The strays found by [`STRAYS_IPV4`] and [`STRAYS_IPV6`] are dropped. Without this flag, they are only counted.
+    pub const DROP_STRAYS: u64 = 1 << 13;
+    /// Any look-up of segments that are not SYNs.
+    pub const ANY_STRAYS: u64 = STRAY_FILTER | STRAYS_IPV4 | STRAYS_IPV6;
 }
 
 impl Lease {

@@ -41,19 +41,25 @@ pub fn takes_cookies(challenge: &PortChallenge, segment: &Segment) -> bool {
     changes.is_some_and(|changes| *changes == challenge.changes) && has_listener(challenge, segment)
 }
 
-/// Returns whether a segment is for the host itself and a listener accepts connections to its address. Link-local
-/// addresses are excluded, because they identify a host only together with an interface.
+/// Returns whether a segment is for the host itself and a listener accepts connections to its address.
 #[inline(always)]
 pub fn has_listener(challenge: &PortChallenge, segment: &Segment) -> bool {
+    let any = if segment.source.is_ipv4() { port_flag::ANY_IPV4 } else { port_flag::ANY_IPV6 };
+    is_for_host(segment)
+        && segment.source.may_be_answered()
+        && (challenge.has(any)
+            || challenge.has(port_flag::SOME_ADDRESSES) && is_endpoint(segment.destination, segment.destination_port))
+}
+
+/// Returns whether a segment is for an address of the host's own, from another one, and neither is link-local: these
+/// identify a host only together with an interface.
+#[inline(always)]
+pub fn is_for_host(segment: &Segment) -> bool {
     let (source, destination) = (segment.source, segment.destination);
-    let any = if source.is_ipv4() { port_flag::ANY_IPV4 } else { port_flag::ANY_IPV6 };
     local::has_address(destination)
         && !destination.is_link_local()
         && !source.is_link_local()
-        && source.may_be_answered()
         && source != destination
-        && (challenge.has(any)
-            || challenge.has(port_flag::SOME_ADDRESSES) && is_endpoint(destination, segment.destination_port))
 }
 
 #[inline(always)]

@@ -1,5 +1,6 @@
-//! The stray filter: drops segments to challenged ports that belong to no connection and return no valid cookie, which
-//! floods of ACKs, FINs and resets consist of. Segments of connections pass untouched.
+//! The stray filter: drops segments that belong to no connection and return no valid cookie, which floods of ACKs, FINs,
+//! resets and SYN-ACKs consist of: those to challenged ports, and while strays flood the host, all. Segments of connections
+//! pass untouched.
 
 use aya_ebpf::{EbpfContext as _, btf_maps::PerCpuArray, macros::btf_map};
 use tcpguard_common::{
@@ -27,51 +28,81 @@ use crate::{
     verdict::Verdict,
 };
 
-/// Drops a stray segment.
+/// Drops a stray segment, or counts it. In calm, this reads one word.
 #[inline(always)]
 pub fn filter(context: &Context, segment: &Segment, kind: SegmentKind) -> Result<(), Verdict> {
-    if lease::flags() & flag::STRAY_FILTER == 0 {
+    if lease::flags() & flag::ANY_STRAYS == 0 {
         return Ok(());
     }
-    let reason = match kind {
-        SegmentKind::Rst => DropReason::StrayRst,
-        _ if segment.flags.0 & Flags::FIN != 0 => DropReason::StrayFin,
-        _ => DropReason::StrayAck,
-    };
     let now = Now::read();
     let lease = Lease::read(now);
-    let Some(port) = listeners::challenge_of(segment.destination_port) else { return Ok(()) };
-    let (watched, filtered) = if segment.source.is_ipv4() {
-        (port_flag::WATCH_IPV4, port_flag::STRAY_FILTER_IPV4)
-    } else {
-        (port_flag::WATCH_IPV6, port_flag::STRAY_FILTER_IPV6)
-    };
-    if !lease.has(flag::STRAY_FILTER) || !port.has(watched) {
-        return Ok(());
-    }
+    let Some(scope) = Scope::of(segment, lease) else { return Ok(()) };
     let source = Source::new(segment.source);
     let connection = connection_of(client_of(source, segment), segment);
     // A segment that returns a cookie is classified each time: it may arrive once more when its connection is gone.
     if was_found(connection, now) && !returned_cookie::acknowledges(connection, segment) {
         return Ok(());
     }
-    let is_reset = u32::from(matches!(kind, SegmentKind::Rst));
-    match classify(context.as_ptr().cast(), segment.place(), is_reset, now.jiffies, connection) {
-        PASSES => Ok(()),
+    let is_ack = if matches!(kind, SegmentKind::Ack) { IS_ACK } else { 0 };
+    let found = classify(context.as_ptr().cast(), segment.place(), is_ack | scope.0, now.jiffies, connection);
+    match found {
+        PASSES => return Ok(()),
         COOKIE => {
             // With a wrong checksum it makes no connection, and is no evidence that cookies come back for nothing.
             if accounting::segment_integrity(context.as_ptr().cast(), segment.place()) == RIGHT {
                 accounting::cookie_returned(source, segment);
             }
-            Ok(())
+            return Ok(());
         }
         CONNECTED => {
             remember(connection, now);
-            Ok(())
+            return Ok(());
         }
-        _ if !port.has(filtered) => Ok(()),
-        SPENT => lease.drop(DropReason::SpentCookie),
-        _ => lease.drop(reason),
+        _ => accounting::counters::add(Counter::Strays),
+    }
+    if scope.0 & DROPS == 0 {
+        return Ok(());
+    }
+    lease.drop(match kind {
+        _ if found == SPENT => DropReason::SpentCookie,
+        SegmentKind::Rst => DropReason::StrayRst,
+        SegmentKind::SynAck => DropReason::StraySynAck,
+        _ if segment.flags.0 & Flags::FIN != 0 => DropReason::StrayFin,
+        _ => DropReason::StrayAck,
+    })
+}
+
+/// Why a segment is looked up, as a combination of the constants below.
+#[derive(Clone, Copy)]
+struct Scope(u32);
+
+/// Its port is challenged, and cookies that return are noted.
+const PORT: u32 = 1;
+/// Every segment for the host is looked up.
+const HOST: u32 = 1 << 1;
+/// Strays are dropped.
+const DROPS: u32 = 1 << 2;
+/// The segment may return a cookie. It is passed to [`classify`] together with the scope.
+const IS_ACK: u32 = 1 << 3;
+
+impl Scope {
+    /// Returns why a segment is looked up, if it is.
+    #[inline(always)]
+    fn of(segment: &Segment, lease: Lease) -> Option<Self> {
+        let port = listeners::challenge_of(segment.destination_port)?;
+        let (watched, filtered, everywhere) = if segment.source.is_ipv4() {
+            (port_flag::WATCH_IPV4, port_flag::STRAY_FILTER_IPV4, flag::STRAYS_IPV4)
+        } else {
+            (port_flag::WATCH_IPV6, port_flag::STRAY_FILTER_IPV6, flag::STRAYS_IPV6)
+        };
+        let mut scope = 0;
+        if lease.has(flag::STRAY_FILTER) && port.has(watched) {
+            scope |= PORT | if port.has(filtered) { DROPS } else { 0 };
+        }
+        if lease.has(everywhere) {
+            scope |= HOST | if lease.has(flag::DROP_STRAYS) { DROPS } else { 0 };
+        }
+        (scope != 0).then_some(Self(scope))
     }
 }
 
@@ -103,20 +134,22 @@ const COOKIE: u32 = 4;
 /// Classifies a segment as one of the constants above. It is a global function, which the verifier checks on its own.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn classify(context: *mut RawContext, place: u64, is_reset: u32, jiffies: u64, connection: u64) -> u32 {
+extern "C" fn classify(context: *mut RawContext, place: u64, scope: u32, jiffies: u64, connection: u64) -> u32 {
     let context = Context::new(context);
     let frame = Frame::of(&context);
     let Some(segment) = Segment::at(&frame, place) else { return PASSES };
     let Some(port) = listeners::challenge_of(segment.destination_port) else { return PASSES };
-    if !listeners::has_listener(port, &segment) {
+    let is_of_port = scope & PORT != 0 && listeners::has_listener(port, &segment);
+    if !is_of_port && (scope & HOST == 0 || !listeners::is_for_host(&segment)) {
         return PASSES;
     }
     match connections::has_connection(&context, &segment) {
         Some(true) => return CONNECTED,
         Some(false) => {}
-        None => return PASSES,
+        // The port does not even have a listener.
+        None => return if scope & HOST != 0 { STRAY } else { PASSES },
     }
-    if is_reset != 0 {
+    if scope & IS_ACK == 0 {
         return STRAY;
     }
     let now = Now::at(jiffies);
@@ -124,6 +157,8 @@ extern "C" fn classify(context: *mut RawContext, place: u64, is_reset: u32, jiff
         None => PASSES,
         Some(false) if returned_cookie::follows(connection, &segment, now) => PASSES,
         Some(false) => STRAY,
+        // The kernel's own: of a port that is not challenged.
+        Some(true) if !is_of_port => PASSES,
         Some(true) => returned(connection, &segment, now),
     }
 }

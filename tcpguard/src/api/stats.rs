@@ -110,6 +110,7 @@ fn assemble(report: &TickReport, about: &About) -> Stats {
             max_half_open: thresholds.max_half_open,
             max_half_open_retried: thresholds.max_half_open_retried,
             max_ports_exhausted: thresholds.max_ports_exhausted,
+            max_stray: thresholds.max_stray,
         },
         ports: snapshot.ports.iter().map(|port| self::port(port, &snapshot.pressure.slow_ports)).collect(),
         sources: Vec::new(),

@@ -78,6 +78,9 @@ section! {
     /// Connection requests per second that the kernel drops because a queue is full; the host is under attack above
     /// this value.
     max_ports_exhausted: u32 = 5;
+    /// Segments per second (ACK, RST, FIN, SYN-ACK) that belong to no connection; the host is under attack above this
+    /// value, and drops them.
+    max_stray: u32 = 5000, 1..=4_294_967_295;
     /// Fraction of each threshold that every value must stay below for `hold` before the attack is over.
     leave_ratio: f64 = 0.8, 0.1..=1.0;
     /// Time that every value must stay below `leave_ratio` of its threshold.

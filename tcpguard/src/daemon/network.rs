@@ -6,6 +6,7 @@ use super::Daemon;
 use crate::{
     datapath::maps::{GuardedInterfaceMap, LocalAddresses},
     interfaces::{InterfaceSet, LinkChange, LinkWatch, Links},
+    response::Surroundings,
 };
 
 /// The guarded interfaces, and what the datapath knows of the host's network.
@@ -16,9 +17,16 @@ pub(super) struct Network {
     pub local: LocalAddresses,
     /// Whether the datapath knows every address of the host.
     pub knows_local: bool,
+    /// Whether an interface is stacked on a guarded one; true while that is not known.
+    pub has_stacked: bool,
 }
 
 impl Network {
+    /// Returns what measures depend on.
+    pub const fn surroundings(&self) -> Surroundings {
+        Surroundings { knows_local: self.knows_local, has_stacked: self.has_stacked }
+    }
+
     /// Writes the host's addresses to the datapath.
     pub async fn update_local(&mut self) {
         let result = match self.links.addresses().await {
@@ -38,8 +46,13 @@ impl Network {
 
     /// Writes the interfaces whose handshakes count to the datapath.
     pub async fn update_guarded(&mut self) {
+        self.has_stacked = true;
         let result = match self.links.all().await {
-            Ok(links) => self.guarded.set(&self.interfaces.receiving_indices(&links)),
+            Ok(links) => {
+                let indices = self.interfaces.receiving_indices(&links);
+                self.has_stacked = indices.len() > self.interfaces.indices().count();
+                self.guarded.set(&indices)
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = result {

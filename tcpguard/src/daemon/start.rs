@@ -92,7 +92,8 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
         shutdown: shutdown.clone(),
     });
     let lease = Lease { map: maps.lease, lasts: config.limits.heartbeat_timeout, time };
-    let network = Network { interfaces, links, guarded: maps.guarded, local: maps.local, knows_local: false };
+    let network =
+        Network { interfaces, links, guarded: maps.guarded, local: maps.local, knows_local: false, has_stacked: true };
     let health = Health {
         cost: CostMeter::default(),
         is_blind: false,

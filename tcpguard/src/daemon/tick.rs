@@ -49,8 +49,8 @@ impl Daemon {
         let at = self.detector.now();
         let judgement = self.detector.judge(&snapshot, at);
 
-        let knows_local = self.network.knows_local;
-        let measures = self.enforcer.act(&judgement, &snapshot, &self.datapath, knows_local, at);
+        let surroundings = self.network.surroundings();
+        let measures = self.enforcer.act(&judgement, &snapshot, &self.datapath, surroundings, at);
         if self.detector.is_worth_saving(&judgement, at) {
             self.save_situation();
         }
@@ -59,7 +59,7 @@ impl Daemon {
         }
 
         let valid_until = snapshot.clock.after(self.lease.lasts);
-        self.lease.map.grant(&self.enforcer.lease(&self.datapath, valid_until, knows_local))?;
+        self.lease.map.grant(&self.enforcer.lease(&self.datapath, valid_until, surroundings.knows_local))?;
 
         self.events.tick();
         self.health.cost.end_tick(Instant::now(), &self.datapath);

@@ -40,13 +40,15 @@ pub enum Kind {
     Prefix,
     /// Few sources, each of which sends SYNs to many ports.
     Scan,
+    /// Segments that are no SYNs and belong to no connection.
+    Stray,
     /// No other kind predominates.
     Mixed,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Spoofed, Self::Concentrated, Self::Prefix, Self::Scan, Self::Mixed];
+    pub const ALL: [Self; 6] = [Self::Spoofed, Self::Concentrated, Self::Prefix, Self::Scan, Self::Stray, Self::Mixed];
 
     /// Returns the name used in the API, messages and metrics.
     pub const fn name(self) -> &'static str {
@@ -55,6 +57,7 @@ impl Kind {
             Self::Concentrated => "concentrated",
             Self::Prefix => "prefix",
             Self::Scan => "scan",
+            Self::Stray => "stray",
             Self::Mixed => "mixed",
         }
     }
@@ -91,7 +94,7 @@ pub struct Offenders {
 pub(super) struct Classification {
     pub kind: Kind,
     pub evidence: String,
-    /// Whether enough handshakes are half open to determine the kind.
+    /// Whether enough handshakes are half open, or enough segments belong to no connection, to determine the kind.
     pub is_telling: bool,
     pub offenders: Offenders,
 }
@@ -127,12 +130,18 @@ pub(super) fn classify(policy: &Policy, observation: &Observation) -> Classifica
     let threshold =
         policy.services.iter().map(|(_, limits)| limits.max_half_open).fold(policy.host.max_half_open, u64::min);
     let is_telling = half_open as f64 >= TELLING * threshold as f64;
+    let strays = observation.pressure.host.strays;
+    let are_strays_telling = policy.host.max_stray.is_some_and(|threshold| strays > threshold);
+    let of_strays = || format!("{strays} segments in a second belong to no connection");
     let (kind, evidence) = if is_telling {
-        name(half_open, &free, &prefixes, observation.rates.distinct_sources)
+        let (kind, evidence) = name(half_open, &free, &prefixes, observation.rates.distinct_sources);
+        if are_strays_telling { (Kind::Mixed, format!("{evidence}; {}", of_strays())) } else { (kind, evidence) }
+    } else if are_strays_telling {
+        (Kind::Stray, of_strays())
     } else {
         name_by_kernel(observation)
     };
-    Classification { kind, evidence, is_telling, offenders }
+    Classification { kind, evidence, is_telling: is_telling || are_strays_telling, offenders }
 }
 
 fn prefix_offence(policy: &Policy, prefix: &PrefixReading) -> Offender {
@@ -208,7 +217,7 @@ fn name(half_open: u64, few: &[&SourceReading], prefixes: &[PrefixReading], dist
             percent(kind),
             sources_per_second(distinct_sources)
         ),
-        Kind::Mixed => format!(
+        Kind::Stray | Kind::Mixed => format!(
             "half-open handshakes: few sources {:.0} %, scanning sources {:.0} %, prefixes {:.0} %, others {:.0} %",
             percent(Kind::Concentrated),
             percent(Kind::Scan),

@@ -49,6 +49,7 @@ impl Policy {
             max_retried: thresholds.max_half_open_retried.into(),
             max_refused: Some(thresholds.max_ports_exhausted.into()),
             max_malformed: Some(thresholds.max_half_open.into()),
+            max_stray: Some(thresholds.max_stray.into()),
             leave_ratio: thresholds.leave_ratio,
             hold: thresholds.hold,
         };
@@ -56,7 +57,14 @@ impl Policy {
             let max_half_open = u64::from(service.max_half_open);
             // The same share of half-open handshakes may be retried as for the host.
             let max_retried = max_half_open * host.max_retried / host.max_half_open.max(1);
-            let limits = Limits { max_half_open, max_retried, max_refused: None, max_malformed: None, ..host.clone() };
+            let limits = Limits {
+                max_half_open,
+                max_retried,
+                max_refused: None,
+                max_malformed: None,
+                max_stray: None,
+                ..host.clone()
+            };
             (service.ports.clone(), limits)
         });
         Self {

@@ -1,5 +1,5 @@
 //! The three tests of Windows' `SynAttackProtect` (half-open, retried, refused), any of which is sufficient, and a test
-//! for malformed segments. All comparisons are strict.
+//! each for malformed segments and for those without a connection. All comparisons are strict.
 
 use std::{fmt, time::Duration};
 
@@ -18,6 +18,8 @@ pub struct Limits {
     pub max_refused: Option<u64>,
     /// Malformed segments per second; `None` to not test them.
     pub max_malformed: Option<u64>,
+    /// Segments per second that belong to no connection; `None` to not test them.
+    pub max_stray: Option<u64>,
     /// An attack can end only while every value is below this share (0 to 1) of its threshold.
     pub leave_ratio: f64,
     /// How long all values must stay below that share before the attack is over.
@@ -39,6 +41,8 @@ pub enum Measure {
     Refused,
     /// Malformed segments in one second.
     Malformed,
+    /// Segments in one second that belong to no connection.
+    Stray,
 }
 
 /// A value that exceeds its threshold.
@@ -65,6 +69,7 @@ impl fmt::Display for Evidence {
             Measure::Retried => "half-open handshakes whose SYN-ACK was sent again",
             Measure::Refused => "connection requests refused in a second",
             Measure::Malformed => "malformed segments in a second",
+            Measure::Stray => "segments in a second that belong to no connection",
         };
         write!(formatter, "{value} {what} (threshold {threshold}")?;
         match allowance {
@@ -147,6 +152,13 @@ impl Values {
             measure: Measure::Malformed,
             standing: readings.malformed,
             coming: readings.malformed_coming,
+            threshold,
+            allowance: 0,
+        }));
+        values.extend(limits.max_stray.map(|threshold| Value {
+            measure: Measure::Stray,
+            standing: readings.strays,
+            coming: readings.strays_coming,
             threshold,
             allowance: 0,
         }));

@@ -182,10 +182,15 @@ impl InterfaceSet {
         self.interfaces.iter().map(GuardedInterface::status).collect()
     }
 
+    /// Returns the indices of the guarded interfaces that exist.
+    pub fn indices(&self) -> impl Iterator<Item = u32> {
+        self.interfaces.iter().filter_map(GuardedInterface::index)
+    }
+
     /// Returns the indices of the guarded interfaces and of those stacked on them (VLANs, bridges, bonds),
     /// on which the kernel's sockets receive guarded traffic.
     pub fn receiving_indices(&self, links: &[Link]) -> BTreeSet<u32> {
-        let mut indices: BTreeSet<u32> = self.interfaces.iter().filter_map(GuardedInterface::index).collect();
+        let mut indices: BTreeSet<u32> = self.indices().collect();
         // Stacks are a few layers deep; each round finds the next layer up.
         for _ in 0..4 {
             let above = links.iter().filter(|link| link.lower.is_some_and(|lower| indices.contains(&lower)));

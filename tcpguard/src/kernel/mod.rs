@@ -4,12 +4,14 @@
 mod netstat;
 mod sock_diag;
 mod spread;
+mod translation;
 
 use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
 
 pub use netstat::TcpExt;
 pub use sock_diag::SockDiag;
 pub use spread::Spread;
+pub use translation::Translation;
 
 /// A handshake in state `SYN_RECV`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -45,6 +45,7 @@ metrics! {
     Counter refused: "Connection requests refused by the kernel for lack of resources", s => s.refused;
     Gauge threshold_half_open: "The host is under attack above this number of half-open handshakes", s => s.thresholds.max_half_open;
     Gauge threshold_half_open_retried: "The host is under attack above this number of half-open handshakes whose SYN-ACK was retransmitted", s => s.thresholds.max_half_open_retried;
+    Gauge threshold_strays_per_second: "The host is under attack above this number of segments per second that belong to no connection", s => s.thresholds.max_stray;
     Gauge threshold_refused_per_second: "The host is under attack above this number of refused connection requests per second", s => s.thresholds.max_ports_exhausted;
     Gauge tracked_sources: "Entries in use in the source table", s => s.tracking.sources;
     Gauge tracked_sources_limit: "Capacity of the source table, in entries", s => s.tracking.max_sources;

@@ -50,6 +50,12 @@ pub struct Readings {
     pub malformed: u64,
     /// Malformed segments per second, at the current rate.
     pub malformed_coming: u64,
+    /// Segments in the last second that belong to no connection.
+    #[serde(default)]
+    pub strays: u64,
+    /// Segments per second that belong to no connection, at the current rate.
+    #[serde(default)]
+    pub strays_coming: u64,
     /// Handshakes completed in the last second: about as many are in flight at a round-trip time of a second.
     #[serde(default)]
     pub completed_second: u64,
@@ -138,6 +144,7 @@ struct Sums {
     /// Those of them that were not returned.
     unreturned: u64,
     malformed: u64,
+    strays: u64,
 }
 
 #[derive(Default)]
@@ -251,6 +258,7 @@ impl PressureMeter {
             full_queue_cookies: counts.tcp_ext.request_queue_full_cookies,
             unreturned: self.unreturned.add(counts.tcp_ext, !slow.is_empty(), now),
             malformed: malformed(totals),
+            strays: totals.get(Counter::Strays),
         };
         self.host.measure(sums, counts, |port| !is_left_out(port), now)
     }
@@ -309,6 +317,8 @@ impl ScopeWindow {
             ) as u64,
             malformed: second.malformed,
             malformed_coming: per_second(recent.malformed) as u64,
+            strays: second.strays,
+            strays_coming: per_second(recent.strays) as u64,
         }
     }
 
@@ -326,6 +336,7 @@ impl ScopeWindow {
             full_queue_cookies: sums.full_queue_cookies.saturating_sub(before.full_queue_cookies),
             unreturned: sums.unreturned.saturating_sub(before.unreturned),
             malformed: sums.malformed.saturating_sub(before.malformed),
+            strays: sums.strays.saturating_sub(before.strays),
         };
         (difference, now.duration_since(*then).as_secs_f64())
     }

@@ -11,6 +11,7 @@
 //! | `backlog_advice`, `backlog_notice` | backlogs that are too small; ports with many half-open handshakes |
 //! | `payload` | SYNs with data |
 //! | `scans` | reporting port scans |
+//! | `strays` | floods of segments that belong to no connection |
 //! | `reporter` | reporting all of it as events |
 
 mod backlog_advice;
@@ -28,6 +29,7 @@ mod reporter;
 mod scans;
 #[cfg(test)]
 mod simulation;
+mod strays;
 
 use std::time::Duration;
 
@@ -64,6 +66,7 @@ pub use kernel_settings::{
 use payload::PayloadControl;
 use reporter::Reporter;
 use scans::Scans;
+use strays::Strays;
 
 /// The measures in force.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +79,15 @@ pub struct Measures {
     pub advice: Vec<BacklogAdvice>,
     /// The status of challenges.
     pub challenge: ChallengeStatus,
+}
+
+/// What is known of the host's network.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings {
+    /// Whether the datapath knows every address of the host.
+    pub knows_local: bool,
+    /// Whether an interface is stacked on a guarded one (VLAN, bridge, bond, VRF).
+    pub has_stacked: bool,
 }
 
 /// Returns the part of the lease that applies to every source.
@@ -99,6 +111,7 @@ pub struct Enforcer {
     closed_ports: ClosedPorts,
     first_syns: FirstSyns,
     scans: Scans,
+    strays: Strays,
     backlogs: BacklogNotices,
     /// `thresholds.max_half_open`.
     max_half_open: u32,
@@ -139,6 +152,7 @@ impl Enforcer {
             closed_ports: ClosedPorts::new(events.clone()),
             first_syns: FirstSyns::default(),
             scans: Scans::new(events.clone()),
+            strays: Strays::new(config),
             backlogs: BacklogNotices::new(events.clone()),
             max_half_open: config.thresholds.max_half_open,
             knows_listeners: false,
@@ -170,6 +184,7 @@ impl Enforcer {
         self.blocker.reconfigure(config);
         self.kernel.reconfigure(config);
         self.payload.reconfigure(config);
+        self.strays.reconfigure(config);
         self.report.set_level(self.level);
         self.challenger.reconfigure(config, datapath);
     }
@@ -180,13 +195,14 @@ impl Enforcer {
         judgement: &Judgement,
         snapshot: &Snapshot,
         datapath: &Datapath,
-        knows_local: bool,
+        surroundings: Surroundings,
         at: Duration,
     ) -> Measures {
         self.report.tell(judgement, snapshot, &self.services, at);
         self.blocker.lift_postponed();
         let advice = self.kernel.advise(judgement, snapshot);
 
+        self.strays.apply(snapshot, surroundings, at);
         self.challenger.choose(judgement, snapshot, datapath, at);
         let for_cookies = self.challenger.wanted_settings(self.kernel.settings(), snapshot.clock.jiffies());
         let cookies_until = self.challenger.cookies_until();
@@ -199,7 +215,14 @@ impl Enforcer {
             cookies_until,
             &mut self.report,
         );
-        let challenge = self.challenger.apply(snapshot, datapath, self.kernel.settings(), knows_local, at);
+        let challenge = self.challenger.apply(
+            snapshot,
+            datapath,
+            self.kernel.settings(),
+            surroundings.knows_local,
+            self.strays.at_ports(),
+            at,
+        );
 
         self.knows_listeners = snapshot.knows_listeners;
         self.is_alert = judgement.state.phase() != Phase::Calm;
@@ -218,7 +241,7 @@ impl Enforcer {
     /// Returns the lease, which expires after `valid_until` (jiffies).
     pub fn lease(&self, datapath: &Datapath, valid_until: u64, knows_local: bool) -> Lease {
         let challenge = self.challenger.granted();
-        let mut flags = challenge.flags;
+        let mut flags = challenge.flags | self.strays.flags();
         let mut set = |condition: bool, flag: u64| flags |= if condition { flag } else { 0 };
         // The token that a SYN costs is returned when its handshake completes, if completions are seen.
         set(datapath.features.sees_completions(), flag::LIMIT);

@@ -204,6 +204,9 @@ pub struct Thresholds {
     pub max_half_open_retried: u32,
     /// Refused connection requests per second.
     pub max_ports_exhausted: u32,
+    /// Segments per second that belong to no connection.
+    #[serde(default)]
+    pub max_stray: u32,
 }
 
 /// A port and its counters.

@@ -37,7 +37,7 @@ use crate::{
     events::EventLog,
     kernel::Listener,
     monitor::Snapshot,
-    response::{COOKIES_SETTING, KernelSettings, harm},
+    response::{COOKIES_SETTING, KernelSettings, harm, strays::PortFilter},
 };
 use announcer::Announcer;
 use choice::Choice;
@@ -65,6 +65,8 @@ pub struct Challenger {
     /// Whether the datapath knows every address of the host.
     knows_local: bool,
     facts: CachedFacts,
+    /// What a flood of strays requires of the ports.
+    strays: PortFilter,
     granted: Granted,
     announcer: Announcer,
 }
@@ -130,6 +132,7 @@ impl Challenger {
             lacking: cookies.or(completions).map(str::to_owned),
             knows_local: true,
             facts: CachedFacts::default(),
+            strays: PortFilter::Off,
             granted: Granted { max_port_load, ..Granted::default() },
             announcer: Announcer::new(events),
         }
@@ -212,8 +215,10 @@ impl Challenger {
         datapath: &Datapath,
         settings: Option<&KernelSettings>,
         knows_local: bool,
+        strays: PortFilter,
         at: Duration,
     ) -> ChallengeStatus {
+        self.strays = strays;
         self.granted.flags = 0;
         self.knows_local = knows_local;
         if !self.options.is_on() {
@@ -272,7 +277,7 @@ impl Challenger {
         self.maps.set_terms(&terms)?;
         let has = |flags: u32| terms.values().any(|terms| terms.has(flags));
         self.granted.flags = if terms.is_empty() { 0 } else { flag::CHALLENGE }
-            | if has(port_flag::WATCH_IPV4) { flag::STRAY_FILTER } else { 0 }
+            | if has(port_flag::WATCH_IPV4 | port_flag::WATCH_IPV6) { flag::STRAY_FILTER } else { 0 }
             | if is_draining { flag::CHALLENGE_PROVEN } else { 0 };
         self.granted.timestamp_offset = timestamp_offset(datapath)?;
         Ok(status)
@@ -316,12 +321,11 @@ impl Challenger {
                 (false, true) => 0,
                 (false, false) => port_flag::RETRANSMIT,
             };
-            if by_cookie {
-                let filters =
-                    [(Family::Ipv4, port_flag::STRAY_FILTER_IPV4), (Family::Ipv6, port_flag::STRAY_FILTER_IPV6)];
-                let served = filters.into_iter().filter(|(family, _)| self.watchdog.is_served_here(port, *family));
-                terms.flags |= served.map(|(_, flag)| flag).sum::<u32>();
-            }
+        }
+        if since.is_some() && by_cookie || self.strays == PortFilter::Drops {
+            terms.flags |= self.stray_filters(port, port_terms);
+        } else if self.strays == PortFilter::Looks {
+            terms.flags |= self.stray_filters(port, port_terms) & (port_flag::WATCH_IPV4 | port_flag::WATCH_IPV6);
         }
         if self.options.syn_per_second > 0 {
             terms.flags |= if by_cookie { port_flag::TRIGGERS_COOKIE } else { port_flag::TRIGGERS_RETRANSMIT };
@@ -332,6 +336,19 @@ impl Challenger {
             status.ports.push(ChallengedPort { port, by_cookie, lasts, is_guarded });
         }
         Ok(terms.has(ACTIVE).then_some(terms))
+    }
+
+    /// Returns the flags by which strays are dropped over the address families in which handshakes complete on this host.
+    fn stray_filters(&self, port: u16, terms: &PortTerms) -> u32 {
+        if terms.is_bound_to_interface {
+            return 0;
+        }
+        let filters = [
+            (Family::Ipv4, port_flag::WATCH_IPV4 | port_flag::STRAY_FILTER_IPV4),
+            (Family::Ipv6, port_flag::WATCH_IPV6 | port_flag::STRAY_FILTER_IPV6),
+        ];
+        let served = filters.into_iter().filter(|(family, _)| self.watchdog.is_served_here(port, *family));
+        served.map(|(_, flags)| flags).sum()
     }
 
     /// Returns why a port must not be challenged with cookies over either address family.
@@ -386,5 +403,9 @@ impl Challenger {
 }
 
 /// The flags that make a port's parameters effective.
-const ACTIVE: u32 =
-    port_flag::COOKIE | port_flag::RETRANSMIT | port_flag::TRIGGERS_COOKIE | port_flag::TRIGGERS_RETRANSMIT;
+const ACTIVE: u32 = port_flag::COOKIE
+    | port_flag::RETRANSMIT
+    | port_flag::TRIGGERS_COOKIE
+    | port_flag::TRIGGERS_RETRANSMIT
+    | port_flag::WATCH_IPV4
+    | port_flag::WATCH_IPV6;
