@@ -24,6 +24,7 @@ pub const SIDE_BY_SIDE: &[&str] = &[
     "reachability::",
     "refusals::",
     "reload::",
+    "ssh::",
     "strays::",
     "terminal::",
 ];

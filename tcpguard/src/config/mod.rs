@@ -73,7 +73,7 @@ pub struct Lists {
     pub deny: Vec<IpNet>,
     /// Files with further denied networks, one per line, with `#` comments. Read again when they change.
     pub deny_files: Vec<PathBuf>,
-    /// Whether to allow the peers of SSH sessions that are open when the daemon starts or reloads its configuration.
+    /// Whether to allow the peers of SSH sessions while somebody is logged in from there.
     pub keep_ssh: bool,
 }
 

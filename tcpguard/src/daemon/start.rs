@@ -25,7 +25,7 @@ use crate::{
     history::{History, Sampler},
     interfaces::{InterfaceSet, LinkWatch, Links},
     kernel::LiveKernel,
-    lists::{FileWatch, Lists},
+    lists::{FileWatch, Lists, SshWatch},
     monitor::Monitor,
     notify,
     response::Enforcer,
@@ -65,6 +65,9 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
     let (lists, mut files) = Lists::start(&config, maps.rules, events.clone(), kept, Arc::clone(&time))?;
     // Before the first packet: the previous daemon may have denied what the files deny.
     files.review();
+    let mut ssh = lists.watch_ssh();
+    // Nor is the operator who starts it locked out.
+    ssh.review();
     let written = (maps.payload, maps.challenges);
     let mut enforcer = Enforcer::start(&config, written, &datapath, lists.clone(), events.clone(), store.clone())?;
     let detector = Detector::resume(&config, saved.situation, &events);
@@ -120,7 +123,7 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
     }
 
     let server = tokio::spawn(listeners.serve(router, events.clone(), shutdown.clone()));
-    let files = tokio::spawn(follow_files(files, shutdown.clone()));
+    let files = tokio::spawn(follow_lists(files, ssh, shutdown.clone()));
     let notify = tokio::spawn(notify::run(configs, events, subscription, shutdown));
     daemon.main_loop(watch, maps.events, requested, options).await;
     for task in [server, files, notify] {
@@ -198,10 +201,13 @@ fn report_missing_features(datapath: &Datapath) {
     }
 }
 
-/// Reads the files of lists, at once and whenever they change.
-async fn follow_files(mut files: FileWatch, shutdown: CancellationToken) {
+/// Follows the files of lists and the SSH sessions as they change.
+async fn follow_lists(mut files: FileWatch, mut ssh: SshWatch, shutdown: CancellationToken) {
     let mut looks = interval(FILE_REVIEW);
     while shutdown.run_until_cancelled(looks.tick()).await.is_some() {
-        tokio::task::block_in_place(|| files.review());
+        tokio::task::block_in_place(|| {
+            ssh.review();
+            files.review();
+        });
     }
 }

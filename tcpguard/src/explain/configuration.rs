@@ -26,6 +26,7 @@ pub fn explain(config: &Config, frames: &[Vec<u8>]) -> Result<Vec<Explanation>, 
     let time = Arc::new(DatapathTime::new(datapath.jiffies()?, datapath.ticks_per_second));
     let (lists, mut files) = Lists::start(config, maps.rules, EventLog::in_memory(), Default::default(), time)?;
     files.review();
+    lists.watch_ssh().review();
     let mut flags = flag::LIMIT | flag::RULES;
     if config.syn_attack_protect == 2 {
         flags |= flag::DROP;

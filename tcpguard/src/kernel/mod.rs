@@ -9,7 +9,7 @@ mod translation;
 use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
 
 pub use netstat::TcpExt;
-pub use sock_diag::SockDiag;
+pub use sock_diag::{Established, SockDiag};
 pub use spread::Spread;
 pub use translation::Translation;
 

@@ -2,7 +2,9 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_MULTIPART, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
+};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP},
@@ -26,6 +28,46 @@ const PATIENCE_SECONDS: i64 = 1;
 /// The attribute of a socket that has keys for MD5 signatures (include/uapi/linux/inet_diag.h). The kernel sends it to
 /// whoever has CAP_NET_ADMIN.
 const INET_DIAG_MD5SIG: u16 = 18;
+/// INET_DIAG_NOCOOKIE: any socket with these addresses.
+const NO_COOKIE: [u8; 8] = [0xff; 8];
+/// A socket's state (include/net/tcp_states.h).
+const TCP_ESTABLISHED: u8 = 1;
+/// Where `struct tcp_info` (include/uapi/linux/tcp.h) has the numbers of bytes acknowledged and received.
+const TCP_INFO_BYTES: [usize; 2] = [120, 128];
+
+/// An established connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Established {
+    /// This host's address and port.
+    pub local: SocketAddr,
+    /// The peer's address and port.
+    pub remote: SocketAddr,
+    /// The inode of the socket.
+    pub inode: u64,
+    /// Whether the peer has acknowledged data and sent some.
+    pub has_data_in_both_directions: bool,
+}
+
+impl Established {
+    fn of(response: &InetResponse) -> Self {
+        let id = &response.header.socket_id;
+        let info = response.nlas.iter().find_map(|attribute| match attribute {
+            Nla::TcpInfo(info) => Some(info.as_slice()),
+            _ => None,
+        });
+        // One byte stands for the SYN.
+        let is_above_one = |offset: usize| {
+            let number = info?.get(offset..)?.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))?;
+            Some(number > 1)
+        };
+        Self {
+            local: address(id.source_address, id.source_port),
+            remote: address(id.destination_address, id.destination_port),
+            inode: response.header.inode.into(),
+            has_data_in_both_directions: TCP_INFO_BYTES.iter().all(|offset| is_above_one(*offset) == Some(true)),
+        }
+    }
+}
 
 /// A netlink socket for queries of the kernel's socket tables.
 pub struct SockDiag {
@@ -90,12 +132,32 @@ impl SockDiag {
         })
     }
 
-    /// Calls `visit` with the local port and remote address of each established connection.
-    pub(crate) fn for_each_established(&mut self, mut visit: impl FnMut(u16, std::net::IpAddr)) -> io::Result<()> {
-        self.dump(StateFlags::ESTABLISHED, ExtensionFlags::empty(), |response| {
-            let connection = &response.header.socket_id;
-            visit(connection.source_port, connection.destination_address.to_canonical());
-        })
+    /// Calls `visit` for each established connection.
+    pub(crate) fn for_each_established(&mut self, mut visit: impl FnMut(Established)) -> io::Result<()> {
+        self.dump(StateFlags::ESTABLISHED, ExtensionFlags::INFO, |response| visit(Established::of(response)))
+    }
+
+    /// Returns whether a connection is established.
+    pub(crate) fn is_established(&mut self, local: SocketAddr, remote: SocketAddr) -> io::Result<bool> {
+        let (family, any) = match local {
+            SocketAddr::V4(_) => (AF_INET, SocketId::new_v4()),
+            SocketAddr::V6(_) => (AF_INET6, SocketId::new_v6()),
+        };
+        let socket_id = SocketId {
+            source_port: local.port(),
+            destination_port: remote.port(),
+            source_address: local.ip(),
+            destination_address: remote.ip(),
+            cookie: NO_COOKIE,
+            ..any
+        };
+        let (states, extensions) = (StateFlags::ESTABLISHED, ExtensionFlags::empty());
+        self.request(InetRequest { family, protocol: IPPROTO_TCP, extensions, states, socket_id }, NLM_F_REQUEST)?;
+        let mut is_found = false;
+        match self.receive(&mut |response| is_found = response.header.state == TCP_ESTABLISHED) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(is_found),
+        }
     }
 
     fn dump(
@@ -105,21 +167,17 @@ impl SockDiag {
         mut visit: impl FnMut(&InetResponse),
     ) -> io::Result<()> {
         for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-            self.request(InetRequest {
-                family,
-                protocol: IPPROTO_TCP,
-                extensions: extensions.clone(),
-                states: states.clone(),
-                socket_id,
-            })?;
+            let (extensions, states) = (extensions.clone(), states.clone());
+            let request = InetRequest { family, protocol: IPPROTO_TCP, extensions, states, socket_id };
+            self.request(request, NLM_F_REQUEST | NLM_F_DUMP)?;
             self.receive(&mut visit)?;
         }
         Ok(())
     }
 
-    fn request(&mut self, request: InetRequest) -> io::Result<()> {
+    fn request(&mut self, request: InetRequest, flags: u16) -> io::Result<()> {
         let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        header.flags = flags;
         self.sequence = self.sequence.wrapping_add(1);
         header.sequence_number = self.sequence;
         let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
@@ -137,9 +195,15 @@ impl SockDiag {
                 let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
                 let is_ours = message.header.sequence_number == self.sequence;
+                let is_last = message.header.flags & NLM_F_MULTIPART == 0;
                 match message.payload {
                     _ if !is_ours => {}
-                    NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => visit(&response),
+                    NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                        visit(&response);
+                        if is_last {
+                            return Ok(());
+                        }
+                    }
                     NetlinkPayload::Done(_) => return Ok(()),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
                     _ => {}

@@ -30,6 +30,7 @@ use crate::{
 };
 use book::{Item, ListBook};
 pub use entry::{Entry, ListName, Origin};
+pub use ssh::SshWatch;
 
 /// The longest duration of an entry.
 const MAX_EXPIRY: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -85,6 +86,7 @@ pub struct Lists {
     store: Store,
     time: Arc<DatapathTime>,
     files: WantedFiles,
+    keep_ssh: Arc<atomic::AtomicBool>,
 }
 
 /// Re-reads the files of lists when they change.
@@ -98,7 +100,8 @@ pub struct FileWatch {
 type WantedFiles = Arc<Mutex<Vec<PathBuf>>>;
 
 impl Lists {
-    /// Creates the lists of the configuration, except for its files, which a [`FileWatch`] reads.
+    /// Creates the lists of the configuration, except for its files, which a [`FileWatch`] reads, and SSH sessions
+    /// ([`Lists::watch_ssh`]).
     ///
     /// # Errors
     /// Returns an error if the datapath cannot be updated.
@@ -112,14 +115,15 @@ impl Lists {
         let book = ListBook::new(Box::new(rules));
         let generation = book.generation();
         let (book, files) = (Arc::new(Mutex::new(book)), WantedFiles::default());
-        let lists = Self { generation, book, events, store, time, files };
+        let keep_ssh = Arc::new(atomic::AtomicBool::new(config.lists.keep_ssh));
+        let lists = Self { generation, book, events, store, time, files, keep_ssh };
         lists.restore(saved);
         lists.reconfigure(config)?;
         let watch = FileWatch { files: BTreeMap::new(), lists: lists.clone() };
         Ok((lists, watch))
     }
 
-    /// Applies a changed configuration. Its files are read by the [`FileWatch`] within a second.
+    /// Applies a changed configuration. Its files are read by the [`FileWatch`] within a second; so is `keep_ssh` applied.
     ///
     /// # Errors
     /// Returns an error if the datapath cannot be updated or the lists are full.
@@ -129,11 +133,18 @@ impl Lists {
             let networks = networks.iter().copied().map(Network::from).collect();
             self.lock().replace(list, &Origin::Configuration, &networks)?;
         }
-        if config.lists.keep_ssh {
-            self.allow_ssh_peers()
-        } else {
-            self.lock().replace(ListName::Allow, &Origin::Ssh, &BTreeSet::new())
-        }
+        self.keep_ssh.store(config.lists.keep_ssh, atomic::Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Returns `lists.keep_ssh` of the configuration.
+    fn keeps_ssh(&self) -> bool {
+        self.keep_ssh.load(atomic::Ordering::Relaxed)
+    }
+
+    /// Returns what keeps the peers of SSH sessions on the allow list.
+    pub fn watch_ssh(&self) -> SshWatch {
+        SshWatch::new(self.clone())
     }
 
     /// Restores the manual entries from before a restart. Entries that cannot be restored are reported.
@@ -151,26 +162,6 @@ impl Lists {
             if let Err(error) = self.lock().insert(entry.network, item) {
                 let message = format!("{} is no longer on the {} list: {error}", entry.network, entry.list.name());
                 self.events.record(Note::new(EventKind::ListProblem, message).about(entry.network));
-            }
-        }
-    }
-
-    /// Allows the peers of current SSH sessions, in place of those of earlier ones.
-    fn allow_ssh_peers(&self) -> Result<(), ListError> {
-        match ssh::peers() {
-            Ok(peers) => {
-                let networks: BTreeSet<Network> = peers.into_iter().map(|peer| Network::of(peer.into())).collect();
-                self.lock().replace(ListName::Allow, &Origin::Ssh, &networks)?;
-                for network in networks {
-                    let message = format!("{network} is allowed: it has an SSH session to this host");
-                    self.events.record(Note::new(EventKind::ListChanged, message).about(network));
-                }
-                Ok(())
-            }
-            Err(error) => {
-                let message = format!("the peers of SSH sessions cannot be allowed: {error}; allow them manually");
-                self.events.record(Note::new(EventKind::ListProblem, message));
-                Ok(())
             }
         }
     }

@@ -31,6 +31,7 @@ mod refusals;
 mod reload;
 mod restart;
 mod spoofed;
+mod ssh;
 mod strays;
 mod terminal;
 mod tracking;

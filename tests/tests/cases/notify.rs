@@ -66,8 +66,11 @@ fn command_and_webhook_are_told_of_start_and_end() -> Result<()> {
     let told = receiver(&lab, &["503 Service Unavailable", "200 OK"])?;
     let setup = Setup::new(&lab)?;
     let file = setup.file("told");
-    let command =
-        format!("[\"/bin/sh\", \"-c\", \"cat >> {0}; echo >> {0}; echo $TCPGUARD_EVENT >> {0}\"]", file.display());
+    let capabilities = setup.file("capabilities");
+    let script =
+        "cat >> FILE; echo >> FILE; grep -E 'Cap(Prm|Eff|Amb)' /proc/self/status > CAPS; echo $TCPGUARD_EVENT >> FILE";
+    let script = script.replace("FILE", &file.to_string_lossy()).replace("CAPS", &capabilities.to_string_lossy());
+    let command = format!("[\"/bin/sh\", \"-c\", \"{script}\"]");
     let _daemon =
         setup.config(&config(&format!("command = {command}\nwebhook = \"http://{WEBHOOK}/hook\"\n"))).start()?;
     attack(&lab)?;
@@ -87,6 +90,10 @@ fn command_and_webhook_are_told_of_start_and_end() -> Result<()> {
     ensure!((lines[1], lines[3]) == ("attack_started", "attack_ended"), "{lines:?}");
     let body: Value = serde_json::from_str(lines[0])?;
     ensure!(body["event"] == "attack_started" && body["attack"].is_string(), "{body}");
+    // It runs as root here, and has no capability nevertheless.
+    let capabilities = fs::read_to_string(capabilities)?;
+    let sets: Vec<&str> = capabilities.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    ensure!(sets == ["0000000000000000"; 3], "{capabilities}");
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod defence;
 mod packets;
 mod places;
 mod spoofed;
+mod strays;
 mod transfer;
 
 use std::time::Duration;
@@ -19,7 +20,7 @@ struct Arguments {
     /// Use few repetitions, to check that the benchmark runs; the results are not meaningful
     #[arg(long)]
     short: bool,
-    /// Run only packets whose description contains TEXT, or one of places, floods and transfer; may be repeated
+    /// Run only packets whose description contains TEXT, or one of places, floods, strays and transfer; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
 }
@@ -33,6 +34,7 @@ fn main() -> Result<()> {
     match arguments.only.as_slice() {
         [only] if only == "places" => return places::costs(&effort),
         [only] if only == "floods" => return spoofed::compare(&effort),
+        [only] if only == "strays" => return strays::compare(&effort),
         [only] if only == "transfer" => return transfer::compare(&effort),
         _ => {}
     }
@@ -44,6 +46,7 @@ fn main() -> Result<()> {
     daemon::costs(&effort)?;
     defence::compare(&effort)?;
     spoofed::compare(&effort)?;
+    strays::compare(&effort)?;
     transfer::compare(&effort)
 }
 
