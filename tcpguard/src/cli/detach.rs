@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::{load_config, print, print_json};
+use super::{load_config, print, print_json, privileges};
 use crate::{
     config::{Config, OnExit},
     datapath::{PinScope, remove_pins},
@@ -64,6 +64,11 @@ pub(super) fn detach(file: Option<&Path>, arguments: &Arguments) -> Result<()> {
     let unit = arguments.unless_restarting.as_deref();
     if let Some(reason) = unit.and_then(reason_to_wait) {
         return print(&format!("nothing is detached: {reason}\n"));
+    }
+    // What a service's user owns is undone with no more than that user's rights.
+    let pins = privileges::become_owner(&config.pins.path)?;
+    if let Some(pins) = &pins {
+        config.pins.path = pins.path();
     }
     let socket = &config.listen.socket;
     if UnixStream::connect(socket).is_ok() {

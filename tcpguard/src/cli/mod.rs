@@ -10,6 +10,7 @@ mod half_open;
 mod lists;
 mod logging;
 mod manual;
+mod privileges;
 mod reload;
 mod run;
 mod sort;

@@ -7,15 +7,14 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use rustix::thread::CapabilitiesSecureBits;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::info;
 
-use super::{load_config, logging};
+use super::{load_config, logging, privileges};
 use crate::daemon::{ConfigSource, RunOptions};
 
 /// Time for blocking tasks, which cannot be cancelled, to finish.
@@ -47,7 +46,7 @@ pub(super) fn run(file: Option<&Path>, arguments: Arguments) -> Result<()> {
     if !nix::unistd::geteuid().is_root() && !has_capabilities()? {
         bail!(crate::datapath::DatapathError::NotPermitted);
     }
-    keep_capabilities_from_commands()?;
+    privileges::keep_from_commands()?;
     logging::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
@@ -85,22 +84,6 @@ fn hangups() -> Result<mpsc::Receiver<()>> {
         }
     });
     Ok(requests)
-}
-
-/// Keeps the commands that the daemon runs from having its capabilities. Called before there are other threads, which
-/// inherit it.
-fn keep_capabilities_from_commands() -> Result<()> {
-    // A user's programs have those that are ambient, and root's all, unless it is told not to be special.
-    rustix::thread::clear_ambient_capability_set().context("cannot clear the ambient capabilities")?;
-    if nix::unistd::geteuid().is_root() {
-        let bits = CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_ROOT_LOCKED;
-        let result = rustix::thread::set_capabilities_secure_bits(bits);
-        // In a container without CAP_SETPCAP, root has no more than the container.
-        if let Err(error) = result {
-            debug!("commands of [notify] would run with root's capabilities: {error}");
-        }
-    }
-    Ok(())
 }
 
 /// Returns whether this process has the capabilities that the daemon needs.

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, chown},
+    os::unix::fs::{PermissionsExt, chown, symlink},
     thread,
     time::Duration,
 };
@@ -93,6 +93,39 @@ fn a_folder_that_is_not_ones_own_is_named() -> Result<()> {
     fs::remove_dir_all(open)?;
     ensure!(log.contains("others may write to /tmp/tcpguard-lab-open"), "{log}");
     Ok(())
+}
+
+/// A service's user that was taken over puts links in place of its pins, so that root removes other files when the service
+/// stops. Fails on a tcpguard that removes pins as root.
+#[test]
+fn detach_does_no_more_to_a_users_files_than_that_user_could() -> Result<()> {
+    let lab = Lab::new()?;
+    let precious = tempfile::tempdir()?;
+    for folder in ["links", "maps"] {
+        fs::create_dir(precious.path().join(folder))?;
+        fs::write(precious.path().join(folder).join("file"), "of root's")?;
+    }
+    let folder = std::path::Path::new("/sys/fs/bpf").join(format!("tcpguard-lab-links-{}", std::process::id()));
+    fs::create_dir_all(folder.join("netns-1"))?;
+    symlink(precious.path().join("links"), folder.join("netns-1/links"))?;
+    symlink(precious.path().join("maps"), folder.join("netns-1/maps"))?;
+    symlink(precious.path(), folder.join("netns-2"))?;
+    for path in [&folder, &folder.join("netns-1")] {
+        chown(path, Some(USER), Some(USER))?;
+    }
+    let detach = |pins: &std::path::Path| {
+        let config = guarding(&format!("[pins]\npath = \"{}\"", pins.display()));
+        Setup::new(&lab)?.config(&config).tcpguard(&["detach", "--all"])
+    };
+    let outcome = detach(&folder)?;
+    let link = std::path::Path::new("/sys/fs/bpf").join(format!("tcpguard-lab-link-{}", std::process::id()));
+    symlink(&folder, &link)?;
+    let refused = detach(&link)?;
+    fs::remove_file(&link)?;
+    let left = |name: &str| precious.path().join(name).join("file").exists();
+    ensure!(left("links") && left("maps"), "root's files were removed: {outcome}");
+    ensure!(refused.status.code() == Some(1) && said(&refused).contains("cannot open"), "{refused}");
+    fs::remove_dir_all(&folder).context("cannot remove the pins")
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod machine;
 mod service;
+mod takeover;
 
 use std::{
     fs,
@@ -149,6 +150,10 @@ fn before_reboot() -> Result<Next> {
         }
         eventually("the daemon is ready", || Ok(service.stats().is_ok()), |ready| *ready)
     })?;
+    step("its exposure is at most 1.5", || {
+        run("systemd-analyze security --no-pager --threshold=15 tcpguard.service").map(drop)
+    })?;
+    step("whoever takes over its user does not become root", || takeover::is_confined(&service))?;
     step("stop detaches everything, start attaches again", || {
         run("systemctl stop tcpguard")?;
         machine::nothing_is_attached()?;

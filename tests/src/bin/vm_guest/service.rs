@@ -34,9 +34,11 @@ impl Service {
         let line =
             |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim).unwrap_or_default();
         ensure!(!line("Uid:").starts_with('0'), "the daemon runs as root");
-        for set in ["CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        // The commands that it runs have only those that are ambient.
+        let three = CAP_BPF | CAP_NET_ADMIN | CAP_PERFMON;
+        for (set, expected) in [("CapPrm:", three), ("CapEff:", three), ("CapBnd:", three), ("CapAmb:", 0)] {
             let capabilities = u64::from_str_radix(line(set), 16).context("cannot parse the capabilities")?;
-            ensure!(capabilities == CAP_BPF | CAP_NET_ADMIN | CAP_PERFMON, "{set} {capabilities:x}");
+            ensure!(capabilities == expected, "{set} {capabilities:x}");
         }
         let text = self.property("StatusText")?;
         ensure!(text.contains("guarding lab-server"), "the service's status is \"{text}\"");
