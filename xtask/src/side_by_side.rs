@@ -5,6 +5,7 @@
 /// machine to itself.
 pub const SIDE_BY_SIDE: &[&str] = &[
     "answers::",
+    "availability::",
     "benign::",
     "bypasses::",
     "coexistence::",

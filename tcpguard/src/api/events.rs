@@ -17,7 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::{
     ApiError, ApiState,
     error::QueryRefused,
-    heavy::{self, Permit},
+    heavy::{self, Permit, StreamPermit},
     limit,
     schema::IdOrTime,
 };
@@ -67,6 +67,7 @@ pub(super) async fn list(
 /// missed ones.
 pub(super) async fn follow(
     State(state): State<ApiState>,
+    permit: StreamPermit,
     query: Result<Query<Parameters>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, ApiError> {
@@ -78,10 +79,10 @@ pub(super) async fn follow(
         None => Vec::new(),
     };
     let last = missed.last().map_or(0, |event| event.id);
-    let coming = stream::unfold(followed, |mut followed| async move {
+    let coming = stream::unfold((followed, permit), |(mut followed, permit)| async move {
         loop {
             match followed.recv().await {
-                Ok(event) => return Some((event, followed)),
+                Ok(event) => return Some((event, (followed, permit))),
                 // A client that reads too slowly misses events; it can request them by id.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,

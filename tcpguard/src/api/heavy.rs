@@ -1,5 +1,6 @@
 //! Responses that take long or need much memory. They are built and serialized on blocking threads, and only a few at
-//! a time: a client that disconnects or reads slowly cannot have further ones built meanwhile.
+//! a time: a client that disconnects or reads slowly cannot have further ones built meanwhile. Streams, which last, may
+//! not take up all connections either.
 
 use std::{
     convert::Infallible,
@@ -24,18 +25,25 @@ use super::{Access, ApiError, ApiState};
 /// Maximum number of such responses at a time, for each kind of access.
 const AT_ONCE: usize = 2;
 
+/// Maximum number of streams at a time, for each kind of access. There are more connections than that
+/// ([`super::serve::MAX_CONNECTIONS`]), so that other requests are answered beside them.
+const STREAMS_AT_ONCE: usize = 256;
+
 /// Semaphores that limit such responses. Requests over TCP and over the Unix socket have one each, so that readers
 /// over TCP do not delay the administrator.
 #[derive(Clone)]
 pub struct Permits {
     read: Arc<Semaphore>,
     change: Arc<Semaphore>,
+    read_streams: Arc<Semaphore>,
+    change_streams: Arc<Semaphore>,
 }
 
 impl Default for Permits {
     fn default() -> Self {
-        let permits = || Arc::new(Semaphore::new(AT_ONCE));
-        Self { read: permits(), change: permits() }
+        let [read, change] = [AT_ONCE; 2].map(|permits| Arc::new(Semaphore::new(permits)));
+        let [read_streams, change_streams] = [STREAMS_AT_ONCE; 2].map(|permits| Arc::new(Semaphore::new(permits)));
+        Self { read, change, read_streams, change_streams }
     }
 }
 
@@ -51,6 +59,27 @@ impl Permits {
         };
         let permit = Arc::clone(permits).acquire_owned().await;
         permit.map(Permit).map_err(|_| ApiError::NotReady("the daemon is shutting down"))
+    }
+
+    fn take_stream(&self, access: Access) -> Result<StreamPermit, ApiError> {
+        let permits = match access {
+            Access::Read => &self.read_streams,
+            Access::Change => &self.change_streams,
+        };
+        let permit = Arc::clone(permits).try_acquire_owned();
+        permit.map(StreamPermit).map_err(|_| ApiError::NotReady("too many streams are open: close some, and try again"))
+    }
+}
+
+/// Permission to send a stream, held until it ends.
+pub(super) struct StreamPermit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+/// A handler with a `StreamPermit` argument refuses the request if there are too many streams.
+impl FromRequestParts<ApiState> for StreamPermit {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        state.permits.take_stream(Access::of(parts))
     }
 }
 

@@ -12,18 +12,21 @@ use tokio::sync::{
     watch,
 };
 
-use super::{ApiState, events};
+use super::{ApiState, events, heavy::StreamPermit};
 use crate::{daemon::TickReport, events::Event};
 
 /// Streams server-sent events: `stats`, with the content of `/stats`, once a second and whenever the state changes;
 /// and `event`, with each event as it is recorded. A client that reads slowly misses messages instead of falling
 /// behind.
-pub(super) async fn live(State(state): State<ApiState>) -> Sse<impl Stream<Item = Result<Message, Infallible>>> {
+pub(super) async fn live(
+    State(state): State<ApiState>,
+    permit: StreamPermit,
+) -> Sse<impl Stream<Item = Result<Message, Infallible>>> {
     let mut beat = state.beat.clone();
     // The latest report is sent immediately.
     beat.mark_changed();
     let shutdown = state.shutdown.clone();
-    let follower = Follower { beat, events: state.events.follow(), state };
+    let follower = Follower { beat, events: state.events.follow(), state, _permit: permit };
     let messages = stream::unfold(follower, |mut follower| async move { Some((follower.next().await?, follower)) });
     let messages = messages.map(Ok).take_until(async move { shutdown.cancelled().await });
     Sse::new(messages).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
@@ -33,6 +36,7 @@ struct Follower {
     beat: watch::Receiver<Option<Arc<TickReport>>>,
     events: broadcast::Receiver<Arc<Event>>,
     state: ApiState,
+    _permit: StreamPermit,
 }
 
 impl Follower {

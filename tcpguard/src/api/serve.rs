@@ -16,6 +16,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -33,7 +34,13 @@ use crate::{
     events::{EventKind, EventLog, Note},
 };
 
-const MAX_CONNECTIONS: usize = 256;
+/// The maximum number of connections to each listener: more than streams may take up, whose number has a limit of its own.
+/// The unit permits as many descriptors as both listeners need (LimitNOFILE).
+pub(super) const MAX_CONNECTIONS: usize = 320;
+/// Descriptors that the daemon needs for everything else, generously.
+const OTHER_DESCRIPTORS: u64 = 256;
+/// The minimum number of connections to each listener, however few descriptors there may be.
+const MIN_CONNECTIONS: usize = 4;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEAD: usize = 16 * 1024;
 /// A connection whose client reads nothing of a response for this long is closed; otherwise a few such clients could
@@ -124,8 +131,9 @@ impl Listeners {
         let (read_only, full) =
             (router.clone().layer(Extension(Access::Read)), router.layer(Extension(Access::Change)));
         // Idle connections that use up one limit do not keep the administrator out of the other listener.
-        let http_permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let unix_permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let most = max_connections();
+        let http_permits = Arc::new(Semaphore::new(most));
+        let unix_permits = Arc::new(Semaphore::new(most));
         let mut retry = tokio::time::interval(RETRY);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -146,6 +154,25 @@ impl Listeners {
             debug!("some requests were cut off");
         }
     }
+}
+
+/// Returns the maximum number of connections to each listener that leaves the daemon the descriptors it needs: without them
+/// it could not look at the kernel.
+fn max_connections() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return MIN_CONNECTIONS };
+    let wanted = 2 * MAX_CONNECTIONS as u64 + OTHER_DESCRIPTORS;
+    let raised = wanted.min(hard).max(soft);
+    let limit = match setrlimit(Resource::RLIMIT_NOFILE, raised, hard) {
+        Ok(()) => raised,
+        // The unit does not permit it, and sets a limit that suffices.
+        Err(_) => soft,
+    };
+    let left = limit.saturating_sub(OTHER_DESCRIPTORS) / 2;
+    let most = usize::try_from(left).unwrap_or(usize::MAX).clamp(MIN_CONNECTIONS, MAX_CONNECTIONS);
+    if most < MAX_CONNECTIONS {
+        warn!("only {limit} files may be open: at most {most} clients are served at a time; see `ulimit -n`");
+    }
+    most
 }
 
 /// Accepts a connection; waits for ever if there is no listener.
@@ -213,7 +240,7 @@ impl Server {
             }
         };
         let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
-            return debug!("more than {MAX_CONNECTIONS} connections: closed the newest");
+            return debug!("too many connections: closed the newest");
         };
         let (router, shutdown) = (router.clone(), self.shutdown.clone());
         self.connections.spawn(async move {

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, Read},
     path::Path,
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::network::Network;
@@ -19,6 +19,54 @@ pub struct Listing {
     pub networks: Vec<Network>,
     /// The lines that cannot be parsed, by number (from 1), with the reason.
     pub problems: Vec<(usize, String)>,
+}
+
+/// A file is read no sooner than this after it was written, in case whoever writes it in place has not finished;
+const SETTLES: Duration = Duration::from_millis(300);
+/// but not later than this after a change was first seen.
+const LATEST: Duration = Duration::from_secs(5);
+/// The minimum pause after reading a file, as a multiple of the time that took: a file that is written continuously takes
+/// up a twentieth of one processor at most.
+const PAUSE: u32 = 20;
+
+/// When a file was last read, and when it may be read again.
+#[derive(Debug, Default)]
+pub struct Followed {
+    /// Its stamp when it was last read; the outer `None` before the first time.
+    read: Option<Option<Stamp>>,
+    /// When a change that was not read yet was first seen.
+    changed: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+impl Followed {
+    /// Returns whether the file is to be read now, and if so, takes note of its stamp.
+    pub fn is_due(&mut self, stamp: Option<Stamp>, time: SystemTime, now: Instant) -> bool {
+        if self.read == Some(stamp) {
+            self.changed = None;
+            return false;
+        }
+        let is_first = self.read.is_none();
+        let waited = now.duration_since(*self.changed.get_or_insert(now));
+        let age = stamp.and_then(|stamp| time.duration_since(stamp.modified?).ok());
+        let has_settled = age.is_none_or(|age| age >= SETTLES) || waited >= LATEST;
+        let may_be_read = self.not_before.is_none_or(|not_before| now >= not_before);
+        let is_due = is_first || has_settled && may_be_read;
+        if is_due {
+            (self.read, self.changed) = (Some(stamp), None);
+        }
+        is_due
+    }
+
+    /// Has the file read again, because it was written while it was read.
+    pub fn read_again(&mut self) {
+        self.read = Some(None);
+    }
+
+    /// Notes that the file was read from `start` to `end`.
+    pub fn note_read(&mut self, start: Instant, end: Instant) {
+        self.not_before = Some(end + PAUSE * end.duration_since(start));
+    }
 }
 
 /// File metadata that shows whether the file has changed.
@@ -83,6 +131,31 @@ mod tests {
         assert_eq!(networks, ["198.51.100.0/24", "198.51.100.9", "2001:db8::/32", "10.0.0.0/8"]);
         let numbers: Vec<usize> = listing.problems.iter().map(|(number, _)| *number).collect();
         assert_eq!(numbers, [5, 7]);
+    }
+
+    #[test]
+    fn a_file_is_read_once_it_has_settled_and_not_again_at_once() {
+        let (start, time) = (Instant::now(), SystemTime::UNIX_EPOCH);
+        let second = Duration::from_secs(1);
+        let stamp = |seconds: u32| Some(Stamp { modified: Some(time + second * seconds), size: 1, inode: 1 });
+        let mut followed = Followed::default();
+        let mut due = |stamp, seconds: u32| {
+            let is_due = followed.is_due(stamp, time + second * seconds, start + second * seconds);
+            if is_due {
+                // It takes half a second, so that ten have to pass.
+                followed.note_read(start + second * seconds, start + second * seconds + second / 2);
+            }
+            is_due
+        };
+        assert!(due(stamp(0), 0), "the first time at once");
+        assert!(!due(stamp(0), 20), "it did not change");
+        assert!(!due(stamp(21), 21), "it was written just now");
+        assert!(due(stamp(21), 22));
+        assert!(!due(stamp(22), 24), "too soon after the last time");
+        assert!(due(stamp(22), 33));
+        // Written continuously, it is read nevertheless.
+        assert_eq!((50..80).filter(|seconds| due(stamp(*seconds), *seconds)).count(), 3);
+        assert!(due(None, 100), "it is gone");
     }
 
     proptest::proptest! {

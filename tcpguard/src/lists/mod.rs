@@ -10,7 +10,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, atomic},
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
 use tcpguard_common::abi::{
@@ -91,8 +91,7 @@ pub struct Lists {
 
 /// Re-reads the files of lists when they change.
 pub struct FileWatch {
-    /// The stamp of each file when it was last read; the outer `None` before the first time.
-    files: BTreeMap<PathBuf, Option<Option<files::Stamp>>>,
+    files: BTreeMap<PathBuf, files::Followed>,
     lists: Lists,
 }
 
@@ -339,13 +338,15 @@ impl FileWatch {
         for path in wanted {
             self.files.entry(path).or_default();
         }
-        for (path, last) in &mut self.files {
+        for (path, followed) in &mut self.files {
             let stamp = files::Stamp::of(path);
-            if *last == Some(stamp) {
+            if !followed.is_due(stamp, SystemTime::now(), Instant::now()) {
                 continue;
             }
-            *last = Some(stamp);
+            let start = Instant::now();
             match files::read(path) {
+                // It was written meanwhile: what was read may be neither the old contents nor the new.
+                _ if files::Stamp::of(path) != stamp => followed.read_again(),
                 Ok(listing) => self.lists.take_file(path, listing),
                 Err(error) => {
                     let message =
@@ -353,6 +354,7 @@ impl FileWatch {
                     self.lists.events.record(Note::new(EventKind::ListProblem, message).about(path.display()));
                 }
             }
+            followed.note_read(start, Instant::now());
         }
     }
 }

@@ -7,11 +7,10 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -32,6 +31,8 @@ use crate::{
 
 /// Records that may be queued for writing.
 const MAX_WAITING: usize = 4096;
+/// How long to wait for the disk before going on without it.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Records written in one transaction.
 const MAX_AT_ONCE: usize = 256;
 
@@ -42,6 +43,8 @@ enum StoreError {
     Folder(PathBuf, io::Error),
     #[error("{0}: {1}")]
     Database(PathBuf, rusqlite::Error),
+    #[error("{0} cannot be opened: its disk does not answer")]
+    Hangs(PathBuf),
     #[error("its thread cannot be started: {0}")]
     Thread(io::Error),
 }
@@ -150,14 +153,15 @@ struct Writer {
     /// Whether the queue is full; used to warn only once until there is room again.
     is_behind: AtomicBool,
     requests: Option<SyncSender<Request>>,
-    thread: Option<JoinHandle<()>>,
+    /// Disconnected when the thread ends.
+    ended: Mutex<Receiver<()>>,
 }
 
 impl Store {
     /// Opens the store at `path` and reads its content. If it cannot be opened, logs a warning and returns a store
     /// that keeps nothing. A damaged file is set aside.
     pub fn open(path: &Path) -> (Self, Saved) {
-        match try_open(path) {
+        match open_in_time(path) {
             Ok((writer, saved)) => (Self(Some(Arc::new(writer))), saved),
             Err(error) => {
                 warn!(
@@ -178,27 +182,45 @@ impl Store {
         }
     }
 
-    /// Waits until all queued records are written.
+    /// Waits until all queued records are written, but not for a disk that hangs.
     pub fn flush(&self) {
         let (done, wait) = sync_channel(1);
-        if let Some(requests) = self.0.as_ref().and_then(|writer| writer.requests.as_ref())
-            && requests.send(Request::Flush(done)).is_ok()
-        {
-            // An error means that the thread has ended, so there is nothing to wait for.
-            wait.recv().ok();
+        let Some(requests) = self.0.as_ref().and_then(|writer| writer.requests.as_ref()) else { return };
+        // With a full queue, the disk has been hanging for long.
+        let is_slow = match requests.try_send(Request::Flush(done)) {
+            Ok(()) => matches!(wait.recv_timeout(PATIENCE), Err(RecvTimeoutError::Timeout)),
+            Err(error) => matches!(error, TrySendError::Full(_)),
+        };
+        if is_slow {
+            warn!("the store's disk hangs: what was just changed may not survive a restart");
         }
     }
 }
 
 impl Drop for Writer {
+    /// Waits until the queue is written, but not for a disk that hangs: the end of the process ends the thread.
     fn drop(&mut self) {
         drop(self.requests.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            warn!("the store's thread panicked");
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match ended.recv_timeout(PATIENCE) {
+            Err(RecvTimeoutError::Timeout) => warn!("the store's disk hangs: the last changes are lost"),
+            // The thread has dropped its end.
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
         }
     }
+}
+
+/// Opens the store on a thread of its own, which is left behind if the disk hangs.
+fn open_in_time(path: &Path) -> Result<(Writer, Saved), StoreError> {
+    let (done, wait) = sync_channel(1);
+    let owned = path.to_owned();
+    let open = move || {
+        fault::point("opening the store");
+        // An error means that the caller no longer waits.
+        done.send(try_open(&owned)).ok();
+    };
+    std::thread::Builder::new().name("tcpguard-open".to_owned()).spawn(open).map_err(StoreError::Thread)?;
+    wait.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(StoreError::Hangs(path.to_owned())))
 }
 
 fn try_open(path: &Path) -> Result<(Writer, Saved), StoreError> {
@@ -214,11 +236,15 @@ fn try_open(path: &Path) -> Result<(Writer, Saved), StoreError> {
         opened => opened.map_err(failed)?,
     };
     let (requests, received) = sync_channel(MAX_WAITING);
-    let thread = std::thread::Builder::new()
+    let (ending, ended) = sync_channel(1);
+    std::thread::Builder::new()
         .name("tcpguard-store".to_owned())
-        .spawn(move || write_all(&connection, &received))
+        .spawn(move || {
+            let _ending: SyncSender<()> = ending;
+            write_all(&connection, &received);
+        })
         .map_err(StoreError::Thread)?;
-    Ok((Writer { is_behind: AtomicBool::new(false), requests: Some(requests), thread: Some(thread) }, saved))
+    Ok((Writer { is_behind: AtomicBool::new(false), requests: Some(requests), ended: Mutex::new(ended) }, saved))
 }
 
 fn is_damaged(error: &rusqlite::Error) -> bool {

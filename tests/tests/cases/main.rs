@@ -2,6 +2,7 @@
 //! installs what they need. `tests/README.md` says how to write one.
 
 mod answers;
+mod availability;
 mod benign;
 mod bypasses;
 mod coexistence;
