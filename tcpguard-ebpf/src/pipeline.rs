@@ -81,7 +81,7 @@ fn syn_of_new_source(context: &Context, syn: &Syn, standing: Standing) -> Result
     let challenge = stages::challenge_of_new(syn, standing);
     stages::first_syn(challenge, syn, arrival)?;
     accounting::observe_distinct(syn.source, syn.now);
-    match accounting::admit(context, syn.source, syn.segment, syn.now, syn.lease.rate(), challenge.is_cookie()) {
+    match accounting::admit(context, syn.source, syn.segment, syn.now, syn.lease, challenge.is_cookie()) {
         Some(entry) => Ok(handshake(entry, syn, challenge)),
         None => {
             accounting::untracked(syn.source, syn.segment, syn.now, challenge.is_cookie());

@@ -30,6 +30,8 @@ pub mod doctor;
 pub mod events;
 pub mod explain;
 mod fault;
+#[cfg(test)]
+mod fuzz;
 pub mod history;
 pub mod interfaces;
 pub mod kernel;

@@ -55,7 +55,7 @@ pub fn table() -> Vec<(String, Vec<u8>, Counter)> {
             table.push((format!("{family} tagged {tags:x?}"), frame, Counter::Ack));
         }
         let three = Frame { tags: vec![0x88a8, 0x8100, 0x8100], ..plain.clone() };
-        table.push((format!("{family} with three tags"), three.build().bytes, Counter::NotIp));
+        table.push((format!("{family} with three tags"), three.build().bytes, Counter::TooManyTags));
         let options = Frame { tcp_options: vec![1; 40], payload: vec![7; 100], ..plain.clone() }.flags(ACK | PSH);
         table.push((format!("{family} with TCP options and data"), options.build().bytes, Counter::Ack));
         let udp = Frame { protocol: 17, ..plain.clone() };
@@ -156,7 +156,12 @@ pub fn drop_table(family: &str, plain: &Frame) -> Vec<(String, Vec<u8>, DropReas
     };
     table.push((format!("{family} SYN in fragments"), built(divided.clone()), DropReason::FragmentedSyn));
     table.push((format!("{family} tiny fragment"), ending_within_tcp(&divided), DropReason::TinyFragment));
+    let tagged = Frame { tags: vec![0x8100; 3], ..plain.clone() };
+    table.push((format!("{family} with three tags"), built(tagged), DropReason::TooManyTags));
     if plain.source.is_ipv6() {
+        let mut jumbogram = Frame { extensions: vec![extension(0, 0)], ..plain.clone() }.build();
+        jumbogram.bytes[jumbogram.ip + 4..jumbogram.ip + 6].fill(0);
+        table.push((format!("{family} SYN without a length"), jumbogram.bytes, DropReason::FragmentedSyn));
         let many = Frame { extensions: vec![extension(60, 0); MAX_EXTENSION_HEADERS + 1], ..plain.clone() };
         table.push((format!("{family} too many extensions"), built(many), DropReason::TooManyExtensions));
     }

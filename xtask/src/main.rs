@@ -4,6 +4,7 @@ mod command;
 mod demo;
 mod dist;
 mod docs;
+mod fuzz;
 mod imports;
 mod lab;
 mod setup;
@@ -37,6 +38,8 @@ enum Task {
     Test(test::Arguments),
     /// Write generated pages: docs/reference, and manual pages and completions into target/docs
     Docs,
+    /// Run the fuzz targets for an hour each, or as long as is asked for (needs root)
+    Fuzz(fuzz::Arguments),
     /// Run floods in phases for ten minutes, with a client beside them (needs root)
     Soak,
     /// Measure what the datapath and the daemon cost (needs root)
@@ -66,6 +69,7 @@ fn run(task: Task) -> Result<()> {
         Task::Lab(arguments) => lab::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Docs => docs::write(),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Soak => soak(),
         Task::Bench { arguments } => bench(&arguments),
     }

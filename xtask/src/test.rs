@@ -11,7 +11,7 @@ use xtask::{
 
 use crate::{
     command::{Background, announced, background, step},
-    dist, imports,
+    dist, fuzz, imports,
     lab::{self, ALL_PACKAGES, LabTests, cargo},
     setup,
 };
@@ -115,6 +115,7 @@ fn run_all() -> Result<()> {
     let kernels = background("other kernels", lab::binary("kernels"))?;
     lint()?;
     unit()?;
+    step("fuzzing the parsers of packets, in short", &mut fuzz::packets(&[]))?;
     bench()?;
     kernels.finish()?;
     lab(&tests)

@@ -248,6 +248,8 @@ table! {
         BadIpHeader bad_ip_header, Unparsed [Parse];
         /// See [`Unread::BadDataOffset`].
         BadDataOffset bad_data_offset, Unparsed [Parse];
+        /// See [`Unread::TooManyTags`].
+        TooManyTags too_many_tags, Unparsed [Parse];
         /// See [`Unread::TooManyExtensions`].
         TooManyExtensions too_many_extensions, Unparsed [Parse];
         /// See [`Unread::TinyFragment`].
@@ -274,6 +276,9 @@ table! {
         BadDataOffset bad_data_offset "A TCP data offset of less than five words.",
             counters DropBadDataOffset WouldBadDataOffset, false Invalid [Parse],
             because "its data offset is smaller than a TCP header";
+        TooManyTags too_many_tags "More than two VLAN tags.",
+            counters DropTooManyTags WouldTooManyTags, false Invalid [Parse],
+            because "it has more VLAN tags than are read, and the kernel removes any number of tags with VLAN 0";
         TooManyExtensions too_many_extensions "More than six IPv6 extension headers, or more than 384 bytes of them.",
             counters DropTooManyExtensions WouldTooManyExtensions, false Invalid [Parse],
             because "its IPv6 extension headers are too many or too long to be read";
@@ -354,6 +359,7 @@ impl From<Unread> for Counter {
             Unread::Truncated => Self::Truncated,
             Unread::BadIpHeader => Self::BadIpHeader,
             Unread::BadDataOffset => Self::BadDataOffset,
+            Unread::TooManyTags => Self::TooManyTags,
             Unread::TooManyExtensions => Self::TooManyExtensions,
             Unread::TinyFragment => Self::TinyFragment,
             Unread::FragmentedSyn => Self::FragmentedSyn,

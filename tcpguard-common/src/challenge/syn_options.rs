@@ -17,6 +17,9 @@ const TIMESTAMPS: u8 = 8;
 const MD5_SIGNATURE: u8 = 19;
 /// The TCP authentication option (RFC 5925).
 const AUTHENTICATION: u8 = 29;
+/// The length of the option with an MD5 signature (RFC 2385), and the least one of an authentication option (RFC 5925).
+const MD5_LENGTH: u8 = 18;
+const AUTHENTICATION_LENGTH: u8 = 4;
 
 /// The maximum length of a header's options, in bytes.
 const MAX_BYTES: usize = 40;
@@ -82,7 +85,7 @@ impl SynOptions {
         if self.0 & TIMESTAMP_BIT != 0 { Some((self.0 >> TIMESTAMP_SHIFT) as u32) } else { None }
     }
 
-    /// Returns by which options the SYN claims to be signed. Only the kernel can answer it, because the answer has to be
+    /// Returns by which options the SYN claims to be signed; see [`is_signed`]. Only the kernel can answer it, because the answer has to be
     /// signed too; whether the signature is right is not checked.
     #[inline(always)]
     pub const fn signature(self) -> Signature {
@@ -236,6 +239,38 @@ impl SynOptions {
     }
 }
 
+/// Returns whether the kernel takes a SYN for signed (`tcp_do_parse_auth_options`): it looks for the first option with a
+/// signature of the right length, and gives up at one that does not fit into the header. Whoever claims more than that is
+/// answered by a listener with keys as if it had claimed nothing.
+#[inline(always)]
+pub fn is_signed(bytes: &(impl PacketBytes + ?Sized), tcp_offset: usize, header_length: usize) -> bool {
+    let length = header_length.saturating_sub(TCP_HEADER_LENGTH);
+    let mut rest = Rest::read(bytes, tcp_offset + TCP_HEADER_LENGTH, length);
+    let mut left = length as i32;
+    for _ in 0..MAX_OPTIONS {
+        let (kind, size) = (rest.byte(0), rest.byte(1));
+        if kind == END {
+            break;
+        }
+        if kind == NO_OPERATION {
+            rest.skip(1);
+            left = left.wrapping_sub(1);
+            continue;
+        }
+        if size < 2 || size as i32 > left {
+            break;
+        }
+        match kind {
+            MD5_SIGNATURE => return size == MD5_LENGTH,
+            AUTHENTICATION => return size >= AUTHENTICATION_LENGTH,
+            _ => {}
+        }
+        rest.skip(size as usize);
+        left = left.wrapping_sub(size as i32);
+    }
+    false
+}
+
 /// The options not yet read: the next byte is the first word's highest, and the last option is followed by
 /// zeros. An option that is cut off by the end of the header is therefore read as if zeros followed.
 ///
@@ -343,7 +378,17 @@ mod tests {
         assert_eq!((read(&signed).signature(), read(&linux).signature()), (Signature::Md5, Signature::None));
         signed[6] = 29;
         assert_eq!(read(&signed).signature(), Signature::Authentication);
-        // Of whatever length it claims to be.
+        let takes = |options: &[u8]| {
+            let header = [&[0; 20][..], options].concat();
+            is_signed(header.as_slice(), 0, header.len())
+        };
+        let md5 = [&[19, 18][..], &[7; 16], &[1, 1]].concat();
+        assert!(takes(&md5) && takes(&[29, 4, 1, 1]) && takes(&[&[1, 1, 2, 4, 5, 180][..], &md5].concat()));
+        for unsigned in [&[19, 2, 1, 1][..], &[29, 2, 1, 1], &[29, 3, 1, 1], &[19, 18, 7, 7], &[0, 0, 29, 4], &[1; 40]]
+        {
+            assert!(!takes(unsigned), "{unsigned:?}");
+        }
+        // It claims to be signed nevertheless, and needs a listener with keys.
         assert_eq!(read(&[19, 2, 1, 1]).signature(), Signature::Md5);
         let read = read(&linux);
         assert_eq!((read.mss(), read.window_scale(), read.sack(), read.timestamp()), (1460, Some(7), true, stamp));

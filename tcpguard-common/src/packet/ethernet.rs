@@ -51,6 +51,7 @@ pub(super) fn payload(bytes: &(impl PacketBytes + ?Sized)) -> Result<Payload, Un
     match kind {
         IPV4 => Ok(Payload::Ipv4(offset)),
         IPV6 => Ok(Payload::Ipv6(offset)),
+        VLAN | SERVICE_VLAN | LEGACY_SERVICE_VLAN => Err(Unread::TooManyTags),
         _ => Err(Unread::NotIp),
     }
 }

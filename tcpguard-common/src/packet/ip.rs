@@ -43,7 +43,7 @@ pub(super) struct Datagram {
     pub tcp_offset: usize,
     /// Bytes of TCP header and payload, according to the IP header.
     pub tcp_length: u16,
-    /// It is the first of several fragments.
+    /// It is the first of several fragments, or without a length (a jumbogram, RFC 2675): no SYN is sent like that.
     pub is_fragment: bool,
 }
 
@@ -173,29 +173,33 @@ fn parse_ipv6(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Data
         return Err(Unread::BadIpHeader);
     }
     let mut next_header = header.next_header;
-    let mut extensions_length = 0;
-    let mut is_fragment = false;
+    let mut extensions = Extensions(0);
     for _ in 0..MAX_EXTENSION_HEADERS {
         if next_header == TCP {
             break;
         }
-        let position = offset + size_of::<Ipv6Header>() + extensions_length;
-        let extension = match parse_extension(bytes, position, next_header) {
+        let position = offset + size_of::<Ipv6Header>() + extensions.length();
+        let (following, extension) = match parse_extension(bytes, position, next_header) {
             // A first fragment has to contain all headers (RFC 7112).
-            Err(Unread::Truncated) if is_fragment => return Err(Unread::TinyFragment),
+            Err(Unread::Truncated) if extensions.have_more_fragments() => return Err(Unread::TinyFragment),
             extension => extension?,
         };
-        next_header = extension.next_header;
-        extensions_length += extension.length;
-        is_fragment |= extension.has_more_fragments;
-        if extensions_length > MAX_EXTENSIONS_LENGTH {
+        next_header = following;
+        extensions.0 += extension.0;
+        if extensions.length() > MAX_EXTENSIONS_LENGTH {
             return Err(Unread::TooManyExtensions);
         }
     }
     if next_header != TCP {
         return Err(Unread::TooManyExtensions);
     }
-    let tcp_length = header.payload_length.get().checked_sub(extensions_length as u16).ok_or(Unread::Truncated)?;
+    // A length of 0 is that of a jumbogram: the kernel accepts it in front of hop-by-hop options, whatever these are
+    // (ip6_rcv_core).
+    let (payload_length, extensions_length) = (header.payload_length.get(), extensions.length());
+    if payload_length != 0 && (payload_length as usize) < extensions_length {
+        return Err(Unread::Truncated);
+    }
+    let tcp_length = payload_length.wrapping_sub(extensions_length as u16);
     let (source, destination) =
         (Address::from_ipv6_fields(header.source), Address::from_ipv6_fields(header.destination));
     // An IPv4-mapped address is invalid in an IPv6 header (RFC 4291 2.5.5.2 is about sockets) and would be
@@ -211,23 +215,33 @@ fn parse_ipv6(bytes: &(impl PacketBytes + ?Sized), offset: usize) -> Result<Data
         ip_offset: offset,
         tcp_offset: offset + size_of::<Ipv6Header>() + extensions_length,
         tcp_length,
-        is_fragment,
+        is_fragment: payload_length == 0 || extensions.have_more_fragments(),
     })
 }
 
-/// What an extension header tells.
-struct Extension {
-    /// The type of the header that follows it.
-    next_header: u8,
-    /// Its own length in bytes.
-    length: usize,
-    /// It makes the packet the first of several fragments.
-    has_more_fragments: bool,
+/// The length of extension headers in bytes (lower 12 bits), and whether they make the packet the first of several fragments
+/// (upper bits). It is one number, which the verifier knows nothing about, so that it does not follow both cases.
+#[derive(Clone, Copy)]
+struct Extensions(usize);
+
+impl Extensions {
+    const LENGTH_BITS: u32 = 12;
+
+    #[inline(always)]
+    const fn length(self) -> usize {
+        self.0 & ((1 << Self::LENGTH_BITS) - 1)
+    }
+
+    #[inline(always)]
+    const fn have_more_fragments(self) -> bool {
+        self.0 >> Self::LENGTH_BITS != 0
+    }
 }
 
-/// Reads the extension header of type `kind` at `offset`, or returns the reason why nothing after it can be read.
+/// Reads the extension header of type `kind` at `offset`. Returns the type of the header that follows, or the reason why
+/// nothing after it can be read.
 #[inline(always)]
-fn parse_extension(bytes: &(impl PacketBytes + ?Sized), offset: usize, kind: u8) -> Result<Extension, Unread> {
+fn parse_extension(bytes: &(impl PacketBytes + ?Sized), offset: usize, kind: u8) -> Result<(u8, Extensions), Unread> {
     if !matches!(kind, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS) {
         return Err(Unread::NotTcp);
     }
@@ -235,12 +249,17 @@ fn parse_extension(bytes: &(impl PacketBytes + ?Sized), offset: usize, kind: u8)
     let (next_header, fragment) = (extension.next_header, extension.fragment.get());
     let length = match kind {
         FRAGMENT if fragment & IPV6_FRAGMENT_OFFSET_MASK != 0 => {
-            return Err(later_fragment(fragment >> 3, next_header == TCP));
+            // Of a TCP segment, or of a packet whose fragments begin with further extension headers.
+            let may_be_tcp = matches!(next_header, TCP | HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION_OPTIONS);
+            let later = later_fragment(fragment >> 3, next_header == TCP);
+            return Err(if may_be_tcp { later } else { Unread::NotTcp });
         }
-        FRAGMENT => size_of::<ExtensionHeader>(),
+        FRAGMENT => {
+            size_of::<ExtensionHeader>() | ((fragment & IPV6_MORE_FRAGMENTS) as usize) << Extensions::LENGTH_BITS
+        }
         // RFC 4302: the length is given in 4-byte words, minus two.
         AUTHENTICATION => (extension.length as usize + 2) * 4,
         _ => (extension.length as usize + 1) * 8,
     };
-    Ok(Extension { next_header, length, has_more_fragments: kind == FRAGMENT && fragment & IPV6_MORE_FRAGMENTS != 0 })
+    Ok((next_header, Extensions(length)))
 }

@@ -88,6 +88,8 @@ pub enum Unread {
     BadIpHeader,
     /// A TCP data offset of less than five words.
     BadDataOffset,
+    /// More VLAN tags than are parsed (see [`MAX_VLAN_TAGS`]).
+    TooManyTags,
     /// More or longer IPv6 extension headers than are parsed (see [`MAX_EXTENSION_HEADERS`], [`MAX_EXTENSIONS_LENGTH`]).
     TooManyExtensions,
     /// A first fragment that ends within its headers (RFC 1858, RFC 7112), or another one that begins within the TCP header.

@@ -114,7 +114,7 @@ fn plain_and_tagged_frames() {
         assert_eq!(parse_bytes(&frame), Ok(expected_ipv4(Flags::SYN, 0)), "{kinds:x?}");
     }
     let three = frame(&[0x88a8, 0x8100, 0x8100, 0x0800], ipv4(0, 0, 6, &tcp(Flags::SYN, 0)));
-    assert_eq!(parse_bytes(&three), Err(Unread::NotIp));
+    assert_eq!(parse_bytes(&three), Err(Unread::TooManyTags));
 }
 
 #[test]
@@ -160,6 +160,21 @@ fn fragments() {
     assert_eq!(parse_bytes(&ipv6(9, 6, &tcp(Flags::SYN, 0))), Err(Unread::TinyFragment));
     assert_eq!(parse_bytes(&ipv6(9, 60, &tcp(Flags::SYN, 0))), Err(Unread::LaterFragment));
     assert_eq!(parse_bytes(&ipv6(17, 6, &tcp(Flags::SYN, 0))), Err(Unread::LaterFragment));
+    assert_eq!(parse_bytes(&ipv6(17, 17, &[0; 20])), Err(Unread::NotTcp), "of a datagram of UDP");
+}
+
+#[test]
+fn jumbograms() {
+    let jumbogram = |next: u8, payload: &[u8]| {
+        let mut datagram = ipv6(next, payload);
+        datagram[4..6].fill(0);
+        parse_bytes(&frame(&[0x86dd], datagram))
+    };
+    // The kernel reads it although nothing says that it is one.
+    assert_eq!(jumbogram(0, &extension(6, 0, &tcp(Flags::SYN, 0))), Err(Unread::FragmentedSyn));
+    assert!(jumbogram(0, &extension(6, 0, &tcp(Flags::ACK, 0))).is_ok());
+    assert_eq!(jumbogram(6, &tcp(Flags::SYN, 0)), Err(Unread::TinyFragment));
+    assert_eq!(jumbogram(60, &extension(6, 0, &tcp(Flags::SYN, 0))), Err(Unread::FragmentedSyn));
 }
 
 #[test]

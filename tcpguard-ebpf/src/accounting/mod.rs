@@ -27,7 +27,6 @@ use tcpguard_common::{
     atomic,
     packet::{Segment, integrity},
     tracking::{
-        bucket::Rate,
         handshake::{Begun, UNKNOWN_TTL},
         source::SourceEntry,
     },
@@ -54,7 +53,7 @@ pub fn admit<'a>(
     source: Source,
     segment: &Segment,
     now: Now,
-    rate: Option<Rate>,
+    lease: Lease,
     is_challenged: bool,
 ) -> Option<&'a mut SourceEntry> {
     if !sketch::count(source, now, is_challenged) {
@@ -66,7 +65,7 @@ pub fn admit<'a>(
         sketch::note_admission(is_challenged);
     }
     let entry = sources::find(source)?;
-    entry.tokens = entry.tokens.saturating_sub(rate.map_or(0, |rate| rate.per_syn));
+    entry.tokens = entry.tokens.saturating_sub(lease.rate().map_or(0, |rate| rate.per_syn));
     sources::count(&mut entry.syn);
     Some(entry)
 }
@@ -111,19 +110,19 @@ pub fn is_first_syn(source: Source, segment: &Segment, now: Now) -> bool {
 /// Counts a SYN to a port without a listener. Nothing of it counts against its source; only the port is noted, which
 /// tells a scan.
 #[inline(always)]
-pub fn to_closed_port(context: &Context, source: Source, segment: &Segment, now: Now, rate: Option<Rate>) {
+pub fn to_closed_port(context: &Context, source: Source, segment: &Segment, now: Now, lease: Lease) {
     not_begun(segment.destination_port, false);
     let entry = match sources::find_known(source) {
         Some(entry) => entry,
         // The host's own addresses get no entry: they are forged.
         None if local::has_address(source.address) => return,
-        None => match admit(context, source, segment, now, rate, false) {
+        None => match admit(context, source, segment, now, lease, false) {
             Some(entry) => entry,
             None => return,
         },
     };
     entry.ports.add(segment.destination_port, now.is_new_period(entry.last_seen));
-    if let Some(rate) = rate {
+    if let Some(rate) = lease.rate() {
         // What the time since then brought must not be lost.
         rate.fill(&mut entry.tokens, now.jiffies.saturating_sub(entry.last_seen));
     }

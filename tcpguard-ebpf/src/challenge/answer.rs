@@ -12,7 +12,7 @@ use tcpguard_common::{
         syn_ack::{
             self, FULL_LENGTH, IPV4_HEADER_LENGTH, IPV6_HEADER_LENGTH, MIN_FRAME, PLAIN_LENGTH, SynAck, UNSCALED_LENGTH,
         },
-        syn_options::{Signature, SynOptions},
+        syn_options::{self, Signature, SynOptions},
     },
     packet::{self, Segment},
     wire::{Be16, PacketBytes},
@@ -66,7 +66,7 @@ pub fn answer(context: &Context) -> Result<(), Unanswered> {
     let challenge = listeners::challenge_of(segment.destination_port).ok_or(Unanswered::Passes)?;
     let options = SynOptions::read_usual(&frame, segment.tcp_offset, segment.header_length)
         .unwrap_or_else(|| SynOptions::from_packed(read_options(context.as_ptr().cast(), segment.place())));
-    check_signature(options.signature(), challenge, &segment)?;
+    check_signature(context, options.signature(), challenge, &segment)?;
     if is_of_connection(context, &segment) {
         return Err(Unanswered::Passes);
     }
@@ -75,7 +75,12 @@ pub fn answer(context: &Context) -> Result<(), Unanswered> {
 
 /// Tells a SYN that the kernel may answer because it is signed from one that claims to be, to get past the challenge.
 #[inline(always)]
-fn check_signature(signature: Signature, challenge: &PortChallenge, segment: &Segment) -> Result<(), Unanswered> {
+fn check_signature(
+    context: &Context,
+    signature: Signature,
+    challenge: &PortChallenge,
+    segment: &Segment,
+) -> Result<(), Unanswered> {
     let keys = match signature {
         Signature::None => return Ok(()),
         Signature::Md5 => port_flag::MD5_KEYS,
@@ -83,8 +88,20 @@ fn check_signature(signature: Signature, challenge: &PortChallenge, segment: &Se
     };
     let now = Now::read();
     let standing = rules::standing_of(segment.source, Lease::read(now), now);
-    let is_left_to_kernel = challenge.has(keys) || matches!(standing, Standing::Allowed);
-    Err(if is_left_to_kernel { Unanswered::Passes } else { Unanswered::Signed })
+    if !challenge.has(keys) && !matches!(standing, Standing::Allowed) {
+        return Err(Unanswered::Signed);
+    }
+    // What the kernel takes for unsigned is answered as such.
+    if is_signed(context.as_ptr().cast(), segment.place()) != 0 { Err(Unanswered::Passes) } else { Ok(()) }
+}
+
+/// Returns 1 if the kernel takes a SYN for signed. It is a global function, as [`read_options`] is.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn is_signed(context: *mut RawContext, place: u64) -> u32 {
+    let frame = Frame::of(&Context::new(context));
+    let (tcp_offset, header_length) = packet::tcp_at(place);
+    syn_options::is_signed(&frame, tcp_offset, header_length).into()
 }
 
 #[inline(always)]

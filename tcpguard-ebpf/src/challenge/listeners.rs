@@ -56,10 +56,7 @@ pub fn has_listener(challenge: &PortChallenge, segment: &Segment) -> bool {
 #[inline(always)]
 pub fn is_for_host(segment: &Segment) -> bool {
     let (source, destination) = (segment.source, segment.destination);
-    local::has_address(destination)
-        && !destination.is_link_local()
-        && !source.is_link_local()
-        && source != destination
+    local::has_address(destination) && !destination.is_link_local() && !source.is_link_local() && source != destination
 }
 
 #[inline(always)]

@@ -20,6 +20,6 @@ pub fn destination(context: &Context, syn: &Syn, standing: Standing) -> Result<(
     if syn.lease.has(flag::LIMIT_CLOSED) && !matches!(standing, Standing::Allowed) && !first_syn::is_repeat(syn) {
         syn.drop(DropReason::ClosedPort)?;
     }
-    accounting::to_closed_port(context, syn.source, syn.segment, syn.now, syn.lease.rate());
+    accounting::to_closed_port(context, syn.source, syn.segment, syn.now, syn.lease);
     Err(Verdict::SYN_CLOSED)
 }

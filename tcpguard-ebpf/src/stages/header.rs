@@ -43,6 +43,7 @@ fn malformation(context: &Context, reason: Unread) -> Option<DropReason> {
         // No TCP, or discarded by the kernel.
         Unread::NotIp | Unread::NotTcp | Unread::BadIpHeader => None,
         Unread::BadDataOffset => Some(DropReason::BadDataOffset),
+        Unread::TooManyTags => Some(DropReason::TooManyTags),
         Unread::TooManyExtensions => Some(DropReason::TooManyExtensions),
         Unread::TinyFragment => Some(DropReason::TinyFragment),
         Unread::FragmentedSyn => Some(DropReason::FragmentedSyn),

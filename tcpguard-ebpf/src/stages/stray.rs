@@ -60,7 +60,7 @@ pub fn filter(context: &Context, segment: &Segment, kind: SegmentKind) -> Result
         }
         _ => accounting::counters::add(Counter::Strays),
     }
-    if scope.0 & DROPS == 0 {
+    if scope.0 & DROPS == 0 || found == STRAY && may_be_answered(connection, now) {
         return Ok(());
     }
     lease.drop(match kind {
@@ -125,6 +125,40 @@ fn remember(connection: u64, now: Now) {
     }
 }
 
+/// Strays that were dropped recently.
+#[btf_map]
+static DROPPED: PerCpuArray<Cells, 1> = PerCpuArray::new();
+
+/// The second, in the upper half, and the number of strays that passed in it.
+#[btf_map]
+static ANSWERED: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// How many strays one CPU lets pass in a second.
+const ANSWERS: u64 = 500;
+
+/// Returns whether a stray passes, so that the kernel answers it with a reset: it was sent again, as by a peer whose
+/// connection this host has forgotten, and not too many do that.
+#[inline(always)]
+fn may_be_answered(connection: u64, now: Now) -> bool {
+    let second = now.second();
+    let Some(cells) = DROPPED.get_ptr_mut(0) else { return false };
+    let position = recent_connection::position(connection);
+    // SAFETY: the element belongs to this CPU, and one word is read and written at once.
+    let cell = unsafe { &mut (*cells)[position] };
+    if !recent_connection::holds(*cell, connection, second) {
+        *cell = recent_connection::cell(connection, second);
+        return false;
+    }
+    let Some(answered) = ANSWERED.get_ptr_mut(0) else { return false };
+    // SAFETY: as above.
+    let answered = unsafe { &mut *answered };
+    if *answered >> 32 != u64::from(second) {
+        *answered = u64::from(second) << 32;
+    }
+    *answered += 1;
+    *answered & 0xffff_ffff <= ANSWERS
+}
+
 const PASSES: u32 = 0;
 const STRAY: u32 = 1;
 const SPENT: u32 = 2;
@@ -145,9 +179,9 @@ extern "C" fn classify(context: *mut RawContext, place: u64, scope: u32, jiffies
     }
     match connections::has_connection(&context, &segment) {
         Some(true) => return CONNECTED,
-        Some(false) => {}
-        // The port does not even have a listener.
-        None => return if scope & HOST != 0 { STRAY } else { PASSES },
+        // The port does not even have a listener, or it is that of a transparent proxy.
+        None if scope & HOST == 0 => return PASSES,
+        Some(false) | None => {}
     }
     if scope & IS_ACK == 0 {
         return STRAY;

@@ -66,7 +66,7 @@ pub(super) async fn explain(
     .await
 }
 
-fn frame(digits: &str) -> Result<Vec<u8>, ApiError> {
+pub(super) fn frame(digits: &str) -> Result<Vec<u8>, ApiError> {
     let bytes =
         hex::decode(digits).map_err(|error| ApiError::BadBody(format!("a frame is not valid hexadecimal: {error}")))?;
     if bytes.len() < MIN_FRAME {

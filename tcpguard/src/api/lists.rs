@@ -231,3 +231,28 @@ pub(super) fn row(entry: &Entry, clock: &WallClock) -> ListEntry {
         expires: entry.until.map(|until| clock.time_of(until)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fuzz_bodies() {
+        let seeds: [&[u8]; 4] = [
+            br#"{"network":"198.51.100.0/24","reason":"why","for":"10m","force":true}"#,
+            br#"{"cidr":"2001:db8::/32","ttl":3.5}"#,
+            br#"{"network":"198.51.100.7","expires":"2026-11-20T08:00:00Z"}"#,
+            br#"{"frames":["0200000000010200000000020800450000280000400040060000c6120001c6120002"]}"#,
+        ];
+        crate::fuzz::run(&seeds, |bytes| {
+            if let Ok(addition) = serde_json::from_slice::<Addition>(bytes) {
+                addition.network.parse::<Network>().ok();
+                crate::lists::check_duration(addition.lasts).ok();
+            }
+            serde_json::from_slice::<Removal>(bytes).ok();
+            if let Ok(packets) = serde_json::from_slice::<crate::api::explain::Packets>(bytes) {
+                packets.frames.iter().for_each(|digits| drop(crate::api::explain::frame(digits)));
+            }
+        });
+    }
+}

@@ -133,3 +133,25 @@ fn the_names_of_windows_lead_to_the_right_key() {
         assert!(error.ends_with(&format!("set {key}")), "{error}");
     }
 }
+
+#[test]
+fn fuzz_configuration() {
+    let example = include_bytes!("../../../packaging/tcpguard.toml");
+    let whole = toml::to_string(&Config::default()).expect("TOML");
+    let seeds: [&[u8]; 3] = [
+        example,
+        whole.as_bytes(),
+        b"interfaces = [\"eth*\"]\n[thresholds]\nhold = \"10s\"\n[[service]]\nports = [443]\n[lists]\nallow = [\"::1\"]\n",
+    ];
+    crate::fuzz::run(&seeds, |bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else { return };
+        match Config::parse(text, "fuzz") {
+            // What `tcpguard check` prints is the same configuration.
+            Ok(config) => {
+                let printed = toml::to_string(&config).expect("TOML");
+                assert_eq!(Config::parse(&printed, "again").expect("valid"), config, "{text}");
+            }
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    });
+}

@@ -5,7 +5,7 @@ use tracing::warn;
 use super::Daemon;
 use crate::{
     datapath::maps::{GuardedInterfaceMap, LocalAddresses},
-    interfaces::{InterfaceSet, LinkChange, LinkWatch, Links},
+    interfaces::{InterfaceSet, Link, LinkChange, LinkWatch, Links},
     response::Surroundings,
 };
 
@@ -17,7 +17,7 @@ pub(super) struct Network {
     pub local: LocalAddresses,
     /// Whether the datapath knows every address of the host.
     pub knows_local: bool,
-    /// Whether an interface is stacked on a guarded one; true while that is not known.
+    /// Whether an interface is stacked on a guarded one, or the other way round; true while that is not known.
     pub has_stacked: bool,
 }
 
@@ -50,7 +50,9 @@ impl Network {
         let result = match self.links.all().await {
             Ok(links) => {
                 let indices = self.interfaces.receiving_indices(&links);
-                self.has_stacked = indices.len() > self.interfaces.indices().count();
+                let guarded: Vec<u32> = self.interfaces.indices().collect();
+                let is_master = |link: &Link| link.master.is_some_and(|master| guarded.contains(&master));
+                self.has_stacked = indices.len() > guarded.len() || links.iter().any(is_master);
                 self.guarded.set(&indices)
             }
             Err(error) => Err(error),
@@ -66,7 +68,10 @@ impl Daemon {
     pub(super) async fn follow(&mut self, change: &LinkChange) {
         if *change == LinkChange::Addresses {
             self.network.update_local().await;
-        } else if self.network.interfaces.follow(change, &mut self.datapath) {
+            return;
+        }
+        let is_stacked = matches!(change, LinkChange::Present(link) if link.lower.is_some() || link.master.is_some());
+        if self.network.interfaces.follow(change, &mut self.datapath) || is_stacked {
             self.network.update_guarded().await;
         }
     }

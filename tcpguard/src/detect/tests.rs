@@ -53,11 +53,13 @@ fn phase_after(readings: Readings) -> Phase {
 #[test]
 fn at_the_threshold_nothing_happens_and_at_one_more_it_does() {
     let refused = |refused| Readings { refused, refused_coming: refused, ..Readings::default() };
+    let strays = |strays| Readings { strays, strays_coming: strays, ..Readings::default() };
     for (at, above) in [
         (counts(500, 0, 0), counts(501, 0, 0)),
         (counts(0, 0, 500), counts(0, 0, 501)),
         (counts(401, 400, 0), counts(401, 401, 0)),
         (refused(5), refused(6)),
+        (strays(5000), strays(5001)),
     ] {
         assert_eq!(phase_after(at), Phase::Calm, "{at:?}");
         assert_eq!(phase_after(above), Phase::Attack, "{above:?}");
@@ -256,6 +258,20 @@ fn a_source_of_many_ports_scans() {
     let judgement = judge(1000, &[scanner], &[]);
     assert_eq!(judgement.state.kind, Some(Kind::Scan));
     assert_eq!(judgement.offenders.sources.len(), 1);
+}
+
+#[test]
+fn strays_are_a_kind_of_their_own_and_beside_syns_a_part_of_a_mixture() {
+    let kind = |half_open, strays| {
+        let readings = Readings { strays, strays_coming: strays, ..counts(0, 0, half_open) };
+        let judgement = detect_lasting(&policy(), &observation(1.0, &over(readings)), &State::default());
+        assert!(judgement.offenders.sources.is_empty());
+        judgement.state.kind
+    };
+    assert_eq!(kind(0, 100_000), Some(Kind::Stray));
+    assert_eq!(kind(100, 100_000), Some(Kind::Stray), "too few are half open to tell anything");
+    assert_eq!(kind(5000, 100_000), Some(Kind::Mixed));
+    assert_eq!(kind(5000, 100), Some(Kind::Spoofed));
 }
 
 #[test]

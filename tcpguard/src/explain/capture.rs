@@ -360,4 +360,18 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn fuzz_packets_to_explain() {
+        let pcap = [&0xa1b2_c3d4_u32.to_le_bytes()[..], &[2, 0, 4, 0], &[0; 8], &[0, 0, 4, 0], &[1, 0, 0, 0]].concat();
+        let record = [&[0; 8][..], &[20, 0, 0, 0], &[20, 0, 0, 0], &[0x45; 20]].concat();
+        let seeds: [&[u8]; 3] =
+            [&[pcap, record].concat(), b"02 00 00 00 00 01 02 00 00 00 00 02 08 00 45", b"0000  02 00 00\n"];
+        crate::fuzz::run(&seeds, |bytes| {
+            read(bytes, 100).map(drop).unwrap_or_else(|error| assert!(!error.to_string().is_empty()));
+            of_hex(&String::from_utf8_lossy(bytes))
+                .map(drop)
+                .unwrap_or_else(|error| assert!(!error.to_string().is_empty()));
+        });
+    }
 }

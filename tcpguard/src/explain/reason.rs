@@ -120,14 +120,15 @@ impl Context<'_> {
 
 const fn of_unread(reason: Unread) -> &'static str {
     match reason {
-        Unread::NotIp => "it is neither IPv4 nor IPv6 (or has more than two VLAN tags)",
+        Unread::NotIp => "it is neither IPv4 nor IPv6",
         Unread::NotTcp => "it is not TCP",
         Unread::LaterFragment => "it is a later fragment, which has no TCP header",
         Unread::Truncated => "it is truncated within its headers",
         Unread::BadIpHeader => "its IP header is invalid",
         Unread::BadDataOffset => "its data offset is smaller than a TCP header",
+        Unread::TooManyTags => "it has more VLAN tags than are read",
         Unread::TooManyExtensions => "it has too many or too long IPv6 extension headers",
         Unread::TinyFragment => "it is a fragment that divides its TCP header",
-        Unread::FragmentedSyn => "it is a SYN in fragments",
+        Unread::FragmentedSyn => "it is a SYN in fragments, or in a jumbogram",
     }
 }

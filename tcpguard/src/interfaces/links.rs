@@ -70,6 +70,19 @@ fn failed(error: impl ToString) -> DatapathError {
     DatapathError::Netlink(error.to_string())
 }
 
+/// Returns the host's own address: where there are two, as on a point-to-point interface, the other is the peer's.
+fn own_address(attributes: &[AddressAttribute]) -> Option<Address> {
+    let local = attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let only = attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    local.or(only).map(Address::from)
+}
+
 impl Links {
     /// Opens the netlink socket. Must be called within a tokio runtime.
     ///
@@ -104,13 +117,7 @@ impl Links {
     /// Returns an error if the kernel does not answer.
     pub async fn addresses(&self) -> Result<BTreeSet<Address>, DatapathError> {
         let messages: Vec<AddressMessage> = self.0.address().get().execute().try_collect().await.map_err(failed)?;
-        let addresses =
-            messages.iter().flat_map(|message| &message.attributes).filter_map(|attribute| match attribute {
-                // On a point-to-point interface, `Address` is the peer's address.
-                AddressAttribute::Local(address) | AddressAttribute::Address(address) => Some(Address::from(*address)),
-                _ => None,
-            });
-        Ok(addresses.collect())
+        Ok(messages.iter().filter_map(|message| own_address(&message.attributes)).collect())
     }
 
     /// Returns the name of the interface of the default route: IPv4's if there is one, otherwise IPv6's.

@@ -1,7 +1,7 @@
 //! Whether segments for the host's own addresses may belong to connections that have no socket here: those of containers
 //! behind NAT, of ports redirected by netfilter, and of IPVS.
 
-use std::{fs, io, path::Path};
+use std::{fs, io};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader};
 use netlink_sys::{Socket, SocketAddr, constants::NETLINK_NETFILTER};
@@ -48,13 +48,15 @@ impl Translation {
         if has_nat_chain().unwrap_or(true) || has_nat_table() || has_virtual_services() {
             return Self::POSSIBLE;
         }
-        let forwards = |setting: &str| fs::read_to_string(setting).map_or(true, |value| value.trim() != "0");
-        Self {
-            ipv4: forwards("/proc/sys/net/ipv4/ip_forward"),
-            // A kernel without IPv6 has no such setting.
-            ipv6: Path::new("/proc/sys/net/ipv6").exists() && forwards("/proc/sys/net/ipv6/conf/all/forwarding"),
-        }
+        Self { ipv4: forwards("/proc/sys/net/ipv4/conf"), ipv6: forwards("/proc/sys/net/ipv6/conf") }
     }
+}
+
+/// Returns whether some interface forwards what it receives; `false` without the folder, that is, without this family.
+fn forwards(folder: &str) -> bool {
+    let Ok(interfaces) = fs::read_dir(folder) else { return false };
+    let mut settings = interfaces.flatten().map(|interface| interface.path().join("forwarding"));
+    settings.any(|setting| fs::read_to_string(setting).map_or(true, |value| value.trim() != "0"))
 }
 
 /// Returns whether the iptables of old, which nftables does not list, have a table for NAT. Only root can read the names.

@@ -158,10 +158,17 @@ mod tests {
         assert!(due(None, 100), "it is gone");
     }
 
-    proptest::proptest! {
-        #[test]
-        fn no_text_is_too_much(text in "\\PC*") {
-            parse(&text);
-        }
+    #[test]
+    fn fuzz_list_files() {
+        crate::fuzz::run(
+            &[b"# a list\n198.51.100.0/24\n2001:db8::/32 ; six\nnonsense\n0.0.0.0/0\n10.1.2.3/8\r\n"],
+            |bytes| {
+                let listing = parse(&String::from_utf8_lossy(bytes));
+                for network in listing.networks {
+                    assert!(!network.is_too_wide());
+                    assert_eq!(network.to_string().parse(), Ok(network), "its text is the same network");
+                }
+            },
+        );
     }
 }

@@ -20,13 +20,16 @@ use crate::{
     monitor::Snapshot,
 };
 
-/// The least time between two looks that the rate of resets or SYN-ACKs leads to: a proxy receives many.
+/// The least time between two looks that the rate of resets, sent or received, or of SYN-ACKs leads to: a proxy has many.
 const NEXT_LOOK: Duration = Duration::from_secs(1);
 /// The least time between two looks that the rate of ACKs leads to, which every busy server receives: a look at each costs
 /// a fiftieth of one at every segment. It is for hosts whose firewall keeps the kernel from sending resets.
 const NEXT_LOOK_AT_ACKS: Duration = Duration::from_secs(5);
 /// The rate of ACKs that leads to a look, as a multiple of the threshold.
 const MANY_ACKS: f64 = 4.0;
+/// The share of strays that the kernel has to answer with resets before they are dropped at any port: otherwise something
+/// takes them before the kernel looks for a connection, such as a load balancer, or a firewall.
+const ANSWERED: f64 = 0.3;
 /// How long what was read of NAT and forwarding is relied on.
 const TRANSLATION_HOLDS: Duration = Duration::from_secs(1);
 
@@ -46,16 +49,19 @@ enum State {
     Calm(Option<Duration>),
     /// For one tick.
     Looking,
-    /// Strays are dropped. The time is when their rate fell below the threshold.
-    Filtering(Option<Duration>),
+    /// Strays are dropped: if `everywhere`, at all ports for which that is possible, and otherwise only where handshakes
+    /// complete on this host. `quiet` is when their rate fell below the threshold.
+    Filtering { everywhere: bool, quiet: Option<Duration> },
 }
 
 /// Totals since the datapath was loaded, and in [`rates`], rates per second.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sums {
     strays: f64,
-    /// Resets that the kernel sent, other than those for SYNs to closed ports.
+    /// Resets that the kernel sent.
     resets_sent: f64,
+    /// SYNs to closed ports, which it answers with a reset if their checksum is right.
+    syn_closed: f64,
     resets: f64,
     syn_acks: f64,
     acks: f64,
@@ -66,7 +72,8 @@ impl Sums {
         let get = |counter: Counter| snapshot.totals.get(counter) as f64;
         Self {
             strays: get(Counter::Strays),
-            resets_sent: snapshot.tcp_ext.resets_sent as f64 - get(Counter::SynClosed),
+            resets_sent: snapshot.tcp_ext.resets_sent as f64,
+            syn_closed: get(Counter::SynClosed),
             resets: get(Counter::Rst),
             syn_acks: get(Counter::SynAck),
             acks: get(Counter::Ack),
@@ -75,9 +82,12 @@ impl Sums {
 
     fn per_second(self, before: Self, seconds: f64) -> Self {
         let rate = |now: f64, before: f64| (now - before).max(0.0) / seconds;
+        let (sent, syn_closed) = (rate(self.resets_sent, before.resets_sent), rate(self.syn_closed, before.syn_closed));
         Self {
             strays: rate(self.strays, before.strays),
-            resets_sent: rate(self.resets_sent, before.resets_sent),
+            // Not all of them: forged SYNs with wrong checksums would hide a flood.
+            resets_sent: sent - syn_closed.min(sent / 2.0),
+            syn_closed,
             resets: rate(self.resets, before.resets),
             syn_acks: rate(self.syn_acks, before.syn_acks),
             acks: rate(self.acks, before.acks),
@@ -111,7 +121,7 @@ impl Strays {
         match self.state {
             State::Calm(_) => PortFilter::Off,
             State::Looking => PortFilter::Looks,
-            State::Filtering(_) => PortFilter::Drops,
+            State::Filtering { .. } => PortFilter::Drops,
         }
     }
 
@@ -123,8 +133,8 @@ impl Strays {
         let rates = sums.per_second(before, (at - then).as_secs_f64());
         let next = next(self.state, rates, &self.thresholds, at);
         match (self.state, next) {
-            (State::Filtering(_), State::Calm(_)) => info!("the flood of segments without a connection ended"),
-            (State::Looking, State::Filtering(_)) => {
+            (State::Filtering { .. }, State::Calm(_)) => info!("the flood of segments without a connection ended"),
+            (State::Looking, State::Filtering { .. }) => {
                 info!("{:.0} segments per second belong to no connection, and are dropped", rates.strays);
             }
             _ => {}
@@ -133,7 +143,9 @@ impl Strays {
         self.flags = match self.state {
             State::Calm(_) => 0,
             State::Looking => self.families(surroundings, at),
-            State::Filtering(_) => self.families(surroundings, at) | flag::DROP_STRAYS,
+            State::Filtering { everywhere: true, .. } => self.families(surroundings, at) | flag::DROP_STRAYS,
+            // Counted everywhere, to find the end of the flood.
+            State::Filtering { everywhere: false, .. } => self.families(surroundings, at),
         };
     }
 
@@ -163,15 +175,25 @@ pub enum PortFilter {
 fn next(state: State, rates: Sums, thresholds: &Thresholds, at: Duration) -> State {
     let threshold = f64::from(thresholds.max_stray);
     match state {
-        State::Looking if rates.strays > threshold => State::Filtering(None),
+        State::Looking if rates.strays > threshold => {
+            // What the kernel finds no connection for either, it answers with a reset, unless it is one.
+            let to_be_answered = (rates.strays - rates.resets).max(0.0);
+            let everywhere = rates.resets_sent >= ANSWERED * to_be_answered;
+            State::Filtering { everywhere, quiet: None }
+        }
         State::Looking => State::Calm(Some(at)),
-        State::Filtering(_) if rates.strays >= thresholds.leave_ratio * threshold => State::Filtering(None),
-        State::Filtering(quiet) if at.saturating_sub(quiet.unwrap_or(at)) >= thresholds.hold => State::Calm(Some(at)),
-        State::Filtering(quiet) => State::Filtering(quiet.or(Some(at))),
+        State::Filtering { everywhere, quiet } => {
+            if rates.strays >= thresholds.leave_ratio * threshold {
+                State::Filtering { everywhere, quiet: None }
+            } else if at.saturating_sub(quiet.unwrap_or(at)) >= thresholds.hold {
+                State::Calm(Some(at))
+            } else {
+                State::Filtering { everywhere, quiet: quiet.or(Some(at)) }
+            }
+        }
         State::Calm(looked) => {
             let has_passed = |wait: Duration| looked.is_none_or(|looked| at.saturating_sub(looked) >= wait);
-            let is_due = rates.resets_sent > threshold
-                || rates.resets.max(rates.syn_acks) > threshold && has_passed(NEXT_LOOK)
+            let is_due = rates.resets_sent.max(rates.resets).max(rates.syn_acks) > threshold && has_passed(NEXT_LOOK)
                 || rates.acks > MANY_ACKS * threshold && has_passed(NEXT_LOOK_AT_ACKS);
             if is_due { State::Looking } else { state }
         }
@@ -211,9 +233,12 @@ mod tests {
         ];
         for kind in kinds {
             let flood = [kind, Sums { strays: 1e5, ..kind }, Sums { strays: 1e5, ..Sums::default() }];
+            let flood = flood.map(|rates| Sums { resets_sent: rates.strays - rates.resets, ..rates });
+            let flood = [Sums { resets_sent: kind.resets_sent, ..flood[0] }, flood[1], flood[2]];
             let states = states(flood.into_iter().chain(std::iter::repeat_n(Sums::default(), 102)));
-            assert_eq!(states[..3], [State::Looking, State::Filtering(None), State::Filtering(None)], "{kind:?}");
-            let first_calm = states.iter().rposition(|state| matches!(state, State::Filtering(_)));
+            let filtering = State::Filtering { everywhere: true, quiet: None };
+            assert_eq!(states[..3], [State::Looking, filtering, filtering], "{kind:?}");
+            let first_calm = states.iter().rposition(|state| matches!(state, State::Filtering { .. }));
             assert_eq!(first_calm, Some(102), "{kind:?}");
         }
     }
@@ -225,7 +250,10 @@ mod tests {
         assert!(looks(&acks) <= 12, "{}", looks(&acks));
         let proxy = minute(Sums { syn_acks: 2e4, resets: 1e4, strays: 100.0, ..Sums::default() });
         assert!((40..=60).contains(&looks(&proxy)), "{}", looks(&proxy));
-        assert!(proxy.iter().all(|state| !matches!(state, State::Filtering(_))));
+        assert!(proxy.iter().all(|state| !matches!(state, State::Filtering { .. })));
+        let load_balancer = minute(Sums { acks: 1e6, strays: 1e6, ..Sums::default() });
+        let drops_everywhere = |state: &State| matches!(state, State::Filtering { everywhere: true, .. });
+        assert!(!load_balancer.iter().any(drops_everywhere), "the kernel does not see what it takes");
         assert_eq!(looks(&minute(Sums { acks: 1e4, resets: 1e3, ..Sums::default() })), 0);
     }
 }

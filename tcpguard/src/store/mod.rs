@@ -240,8 +240,9 @@ fn try_open(path: &Path) -> Result<(Writer, Saved), StoreError> {
     std::thread::Builder::new()
         .name("tcpguard-store".to_owned())
         .spawn(move || {
-            let _ending: SyncSender<()> = ending;
             write_all(&connection, &received);
+            // Told only once the database is closed.
+            drop((connection, ending));
         })
         .map_err(StoreError::Thread)?;
     Ok((Writer { is_behind: AtomicBool::new(false), requests: Some(requests), ended: Mutex::new(ended) }, saved))

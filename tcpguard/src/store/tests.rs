@@ -116,3 +116,28 @@ fn blocks_are_bounded() {
     assert!((60_000..=65_536).contains(&saved.blocks.len()), "{}", saved.blocks.len());
     assert!(saved.blocks.iter().any(|block| block.network.to_string() == "0.1.17.111"));
 }
+
+#[test]
+fn fuzz_store() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tcpguard.sqlite");
+    let (store, _) = Store::open(&path);
+    store.write(Record::Entry(SavedEntry {
+        list: ListName::Deny,
+        network: "198.18.0.0/24".parse().expect("a network"),
+        reason: Some("why".to_owned()),
+        until: None,
+    }));
+    drop(store);
+    let seed = fs::read(&path).expect("a store");
+    let seed = &seed[..seed.len().min(8000)];
+    crate::fuzz::run(&[seed], |bytes| {
+        for entry in fs::read_dir(folder.path()).expect("a folder").flatten() {
+            fs::remove_file(entry.path()).expect("removed");
+        }
+        fs::write(&path, bytes).expect("written");
+        // Whatever it contains, the daemon starts.
+        let (store, _) = Store::open(&path);
+        store.write(Record::NoEntry(ListName::Deny, "198.18.0.0/24".parse().expect("a network")));
+    });
+}

@@ -18,7 +18,10 @@ use lab::{
     oracle, server,
     wire::{Wire, linux_syn},
 };
-use nix::sys::signal::Signal;
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::Signal,
+};
 
 const PORT: u16 = 443;
 const KEY: &[u8] = b"a secret that both ends know";
@@ -55,6 +58,30 @@ fn a_denied_syn_in_fragments_is_not_answered() -> Result<()> {
     let counted = ["tiny_fragment", "fragmented_syn", "denied_fragment"].map(|reason| drops[reason]);
     ensure!(counted == [3, 0, 2], "{drops:?}");
     ensure!(!is_answered_in_fragments(&wire, &syn(3), 40)?, "with data alone in the second");
+    Ok(())
+}
+
+/// Fails on a tcpguard whose table of ports holds 4,096: handshakes at the last port are not counted, and it is never
+/// challenged.
+#[test]
+fn handshakes_at_thousands_of_ports_leave_room_for_the_next() -> Result<()> {
+    const PORTS: u16 = 4200;
+    let lab = Lab::new()?;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("cannot raise the number of open files")?;
+    let listeners: Result<Vec<_>> =
+        (10_000..10_000 + PORTS).map(|port| server::listen(&lab.server, SERVER_IPV4.into(), port)).collect();
+    let daemon = Setup::new(&lab)?.config(&guarding("")).start()?;
+    let client = Client::new(&lab);
+    for port in 10_000..10_000 + PORTS {
+        drop(client.connect((SERVER_IPV4, port).into())?);
+    }
+    let _last = server::listen(&lab.server, SERVER_IPV4.into(), PORT)?;
+    drop(client.connect((SERVER_IPV4, PORT).into())?);
+    daemon.stats_when("the last one is counted", |stats| {
+        stats.ports.iter().any(|port| port.port == PORT && port.completed == 1)
+    })?;
+    drop(listeners?);
     Ok(())
 }
 

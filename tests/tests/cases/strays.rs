@@ -13,10 +13,11 @@ use lab::{
     daemon::Daemon,
     distance::Path,
     flood::{Flood, FloodSpec, Sources},
-    frame::{ACK, FIN, RST, SYN},
+    frame::{ACK, FIN, Frame, RST, SYN},
     network::{CLIENT_IPV4, SERVER_INTERFACE, SERVER_IPV4},
     oracle, redirect,
     server::{self, Nginx},
+    wire::Wire,
 };
 use tcpguard::api::model::Stats;
 
@@ -194,4 +195,24 @@ fn connections_without_a_socket_here_are_not_taken_for_strays() -> Result<()> {
     let after = daemon.stats()?.drops;
     ensure!(after == before, "segments to the published port were dropped: {before:?} {after:?}");
     Ok(())
+}
+
+/// A peer whose connection this host has forgotten sends its segment again, and gets the reset that it needs.
+#[test]
+fn whoever_sends_again_is_answered_during_a_flood() -> Result<()> {
+    let lab = Lab::new()?;
+    let daemon = Setup::new(&lab)?.config(&config("")).start()?;
+    let wire = Wire::open(&lab.client)?;
+    let lost = Frame::syn(IpAddr::from([198, 18, 77, 7]), SERVER_IPV4.into(), CLOSED).flags(ACK);
+    flood(&lab, Sources::RANDOM_IPV4, ACK, CLOSED)?.during(RATE, || {
+        daemon.stats_when("strays are dropped", |stats| stats.drops["stray_ack"] > 1000)?;
+        wire.send(&lost)?;
+        ensure!(wire.answer_to(&lost).is_err(), "the first one is answered");
+        for _ in 0..3 {
+            wire.send(&lost)?;
+        }
+        let answer = wire.answer_to(&lost).context("one sent again is not answered")?;
+        ensure!(answer.flags & RST != 0, "{answer:?}");
+        Ok(())
+    })
 }

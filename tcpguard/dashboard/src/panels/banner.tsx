@@ -8,6 +8,7 @@ const KINDS: Record<string, string> = {
   concentrated: "SYN flood from a few sources",
   prefix: "SYN flood from a few networks",
   scan: "port scan",
+  stray: "segments without a connection",
   mixed: "SYN flood of more than one kind",
 };
 

@@ -110,7 +110,7 @@ pub struct Service {
 pub struct Attack {
     /// When the attack began.
     pub since: Timestamp,
-    /// `spoofed`, `concentrated`, `prefix`, `scan` or `mixed`.
+    /// `spoofed`, `concentrated`, `prefix`, `scan`, `stray` or `mixed`.
     pub kind: String,
     /// The values that exceeded a threshold or decided the kind, one sentence each.
     pub evidence: Vec<String>,

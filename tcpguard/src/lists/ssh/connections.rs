@@ -17,6 +17,9 @@ const SSH_PORT: u16 = 22;
 const SSHD_GRACE: Duration = Duration::from_secs(120);
 /// How long dropbear waits for a login (AUTH_TIMEOUT), which has no sshd_config.
 const DROPBEAR_GRACE: Duration = Duration::from_secs(300);
+const DROPBEAR: &str = "usr/sbin/dropbear";
+/// sshd waits up to four seconds longer, so that connections that began together do not end together.
+const JITTER: Duration = Duration::from_secs(5);
 
 /// Remembers since when each connection has been there.
 #[derive(Default)]
@@ -83,13 +86,12 @@ impl Config {
             included.map(|entry| entry.path()).chain([root.join("etc/ssh/sshd_config")]).collect();
         let texts: Vec<String> = files.iter().filter_map(|file| fs::read_to_string(file).ok()).collect();
         let graces: Vec<Option<Duration>> = texts.iter().flat_map(|text| graces_of(text)).collect();
-        let default = if texts.is_empty() { DROPBEAR_GRACE } else { SSHD_GRACE };
+        let has_dropbear = texts.is_empty() || root.join(DROPBEAR).exists();
+        let least = if has_dropbear { DROPBEAR_GRACE } else { Duration::ZERO };
+        let default = if graces.is_empty() { SSHD_GRACE } else { Duration::ZERO };
         // `None` is unlimited, although it is the smallest of its type.
-        let grace = graces.iter().copied().try_fold(Duration::ZERO, |most, grace| Some(most.max(grace?)));
-        Self {
-            ports: texts.iter().flat_map(|text| ports_of(text)).collect(),
-            grace: if graces.is_empty() { Some(default) } else { grace },
-        }
+        let grace = graces.iter().copied().try_fold(least.max(default), |most, grace| Some(most.max(grace?)));
+        Self { ports: texts.iter().flat_map(|text| ports_of(text)).collect(), grace: grace.map(|grace| grace + JITTER) }
     }
 }
 
@@ -135,12 +137,12 @@ mod tests {
     fn the_longest_grace_counts() {
         let root = tempfile::tempdir().expect("a directory");
         let folder = root.path().join("etc/ssh/sshd_config.d");
-        assert_eq!(Config::read(root.path()).grace, Some(DROPBEAR_GRACE));
+        assert_eq!(Config::read(root.path()).grace, Some(DROPBEAR_GRACE + JITTER));
         fs::create_dir_all(&folder).expect("a directory");
         let main = root.path().join("etc/ssh/sshd_config");
         let with = |text: &str| {
             fs::write(&main, text).expect("written");
-            Config::read(root.path()).grace
+            Config::read(root.path()).grace.map(|grace| grace - JITTER)
         };
         assert_eq!(with("Port 22\n#LoginGraceTime 7\n"), Some(SSHD_GRACE));
         assert_eq!(with("LoginGraceTime 30\n"), Some(Duration::from_secs(30)));
@@ -150,6 +152,9 @@ mod tests {
         assert_eq!(with("LoginGraceTime 30\n"), Some(Duration::from_secs(45)));
         assert_eq!(with("LoginGraceTime 0\n"), None);
         assert_eq!(with("LoginGraceTime soon\n"), None);
+        fs::create_dir_all(root.path().join("usr/sbin")).expect("a directory");
+        fs::write(root.path().join(DROPBEAR), "").expect("written");
+        assert_eq!(with("LoginGraceTime 30\n"), Some(DROPBEAR_GRACE));
     }
 
     fn connection(port: u16, has_data: bool) -> Established {

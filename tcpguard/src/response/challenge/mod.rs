@@ -322,9 +322,10 @@ impl Challenger {
                 (false, false) => port_flag::RETRANSMIT,
             };
         }
-        if since.is_some() && by_cookie || self.strays == PortFilter::Drops {
+        let is_flooded = self.strays != PortFilter::Off && self.watchdog.is_mostly_served_here(port);
+        if since.is_some() && by_cookie || is_flooded && self.strays == PortFilter::Drops {
             terms.flags |= self.stray_filters(port, port_terms);
-        } else if self.strays == PortFilter::Looks {
+        } else if is_flooded {
             terms.flags |= self.stray_filters(port, port_terms) & (port_flag::WATCH_IPV4 | port_flag::WATCH_IPV6);
         }
         if self.options.syn_per_second > 0 {

@@ -68,6 +68,9 @@ struct Port {
     usual: f64,
     /// SYNs received outside attacks while the port was not challenged.
     calm_syns: u64,
+    /// Handshakes begun, and completed on this host, outside attacks since the daemon started.
+    calm_begun: u64,
+    calm_here: u64,
     /// Per family, the state at the last completed handshake; `None` while the port is not challenged or its accept
     /// queue is full.
     silent: [Option<Silence>; 2],
@@ -95,6 +98,11 @@ impl Watchdog {
         let port = self.ports.entry(snapshot.port).or_insert_with(|| Port { last: *snapshot, at, ..Port::default() });
         if !is_challenged {
             port.learn(snapshot, is_calm, at);
+        }
+        if is_calm {
+            port.calm_begun += snapshot.begun.saturating_sub(port.last.begun);
+            let here = |snapshot: &PortSnapshot| snapshot.here.iter().sum::<u64>();
+            port.calm_here += here(snapshot).saturating_sub(here(&port.last));
         }
         for family in Family::ALL {
             port.listen(snapshot, family, is_challenged, at);
@@ -129,6 +137,12 @@ impl Watchdog {
     /// Returns `true` if a handshake to this port ever completed on this host.
     pub fn is_served_here(&self, port: u16, family: Family) -> bool {
         self.ports.get(&port).is_some_and(|port| port.last.here[family as usize] > 0)
+    }
+
+    /// Returns `true` if most handshakes to this port complete on this host: it is not redirected, nor was it when the last
+    /// ones began.
+    pub fn is_mostly_served_here(&self, port: u16) -> bool {
+        self.ports.get(&port).is_some_and(|port| port.calm_here > 0 && port.calm_here * 2 >= port.calm_begun)
     }
 
     /// Forgets ports that are not `wanted` any more.

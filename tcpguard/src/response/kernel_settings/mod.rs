@@ -573,4 +573,19 @@ mod tests {
         assert_eq!((restored.len(), settings.cookies_until()), (1, 0));
         assert_eq!(fixture.get(COOKIES_SETTING), "0");
     }
+
+    #[test]
+    fn fuzz_journal() {
+        let fixture = Fixture::new();
+        let retries = "net.ipv4.tcp_synack_retries";
+        let place = fixture.folder.path().join("kernel-settings.7.json");
+        let (mut settings, _) = fixture.open();
+        settings.change(retries, "1").expect("changed");
+        let seed = fs::read(&place).expect("a journal");
+        crate::fuzz::run(&[&seed, br#"{"namespace":7,"settings":[],"cookies_until":1}"#], |bytes| {
+            fs::write(&place, bytes).expect("written");
+            let entry = Journal::new(&[fixture.folder.path()], 7).read();
+            assert!(entry.settings.iter().all(ChangedSetting::is_known), "{:?}", String::from_utf8_lossy(bytes));
+        });
+    }
 }
