@@ -60,7 +60,9 @@ pub fn filter(context: &Context, segment: &Segment, kind: SegmentKind) -> Result
         }
         _ => accounting::counters::add(Counter::Strays),
     }
-    if scope.0 & DROPS == 0 || found == STRAY && may_be_answered(connection, now) {
+    // What is sent to guess a cookie gets no second try.
+    let may_be_answered = found == STRAY && scope.0 & (HOST | PORT) == HOST && may_be_answered(connection, now);
+    if scope.0 & DROPS == 0 || may_be_answered {
         return Ok(());
     }
     lease.drop(match kind {
