@@ -142,7 +142,7 @@ fn a_list_that_is_written_all_the_time_stays_in_force() -> Result<()> {
             while !is_over.load(Ordering::Relaxed) {
                 fs::write(&file, &text)?;
                 written += 1;
-                sleep(Duration::from_millis(5));
+                sleep(Duration::from_millis(20));
             }
             Ok(written)
         });

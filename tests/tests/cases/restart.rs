@@ -25,6 +25,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
     sys::signal::Signal,
 };
+use tcpguard_common::abi::{names::map, takeover::CARRIED_MAPS};
 
 const PINS: &str = "/sys/fs/bpf/tcpguard";
 
@@ -274,14 +275,18 @@ fn pins_that_are_not_tcpguards_are_not_trusted() -> Result<()> {
     let link = fs::read_dir(folder.join("links"))?.filter_map(Result::ok).map(|entry| entry.path());
     let link =
         link.into_iter().find(|path| path.to_string_lossy().contains("xdp-")).context("there is no pinned link")?;
-    fs::rename(maps.join("DISTINCT-1"), maps.join("PREFIXES-1"))?;
-    fs::rename(maps.join("SKETCH-1"), maps.join("UNKNOWN-9"))?;
+    let pin = |map: &str| {
+        let version = CARRIED_MAPS.iter().find(|carried| carried.map == map).map(|carried| carried.version);
+        version.map(|version| maps.join(format!("{map}-{version}"))).context("the map is not carried over")
+    };
+    fs::rename(pin(map::DISTINCT)?, pin(map::PREFIXES)?)?;
+    fs::rename(pin(map::SKETCH)?, maps.join("UNKNOWN-9"))?;
     daemon.start_again()?;
     let log = daemon.log()?;
     ensure!(log.contains("the accounts of networks") && log.contains("the number of different sources"), "{log}");
     ensure!(!maps.join("UNKNOWN-9").exists(), "the pin with an unknown name was not removed");
     daemon.end(Signal::SIGKILL)?;
-    fs::rename(maps.join("DISTINCT-1"), &link)?;
+    fs::rename(pin(map::DISTINCT)?, &link)?;
     // Without its pin, nothing holds the link any more: the interface is free.
     daemon.start_again()?;
     ensure!(daemon.log()?.contains("is not taken over"), "{}", daemon.log()?);

@@ -24,7 +24,7 @@ use tcpguard::api::model::Stats;
 const PORT: u16 = 443;
 /// A port of the server without a listener, as those are that its own connections begin at.
 const CLOSED: u16 = 40_000;
-const RATE: u32 = 50_000;
+const RATE: u32 = 20_000;
 
 /// The kinds of floods: the reason for which they are dropped, their flags and port.
 const KINDS: [(&str, u8, u16); 6] = [
