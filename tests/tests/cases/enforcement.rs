@@ -263,7 +263,9 @@ fn a_stopped_daemon_lets_everything_pass_and_goes_on_when_continued() -> Result<
         let values = text.lines().filter_map(|line| line.strip_prefix("Tcp: ")).nth(1).context("no TCP counters")?;
         values.split_whitespace().nth(9).and_then(|value| value.parse().ok()).context("no InSegs")
     };
-    let mut flood = scene.flood(&FloodSpec::one_source(9))?;
+    // With random ports and sequence numbers: those that come in turn come again after three seconds, and are retransmits.
+    let source = Sources::Random(Ipv4Addr::new(198, 18, 1, 1).into(), 1);
+    let mut flood = scene.flood(&FloodSpec::syn(source, 9))?;
     flood.during(20_000, || {
         eventually("the source is blocked", || scene.blocked(), |blocked| blocked.contains("198.18.1.1"))?;
         let before = received()?;
