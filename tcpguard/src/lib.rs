@@ -17,7 +17,7 @@
 //! | [`history`], [`cost`], [`metrics`] | the last fifteen minutes, the cost of tcpguard itself, metrics for Prometheus |
 //! | [`explain`], [`doctor`], [`notify`] | verdicts explained, obstacles on the host, notifications of attacks |
 //! | [`api`], [`cli`] | the HTTP API and the commands |
-//! | `service_manager`, `fault`, `record` | systemd; points at which tests kill the daemon; recordings for simulations |
+//! | `netlink`, `service_manager`, `fault`, `record` | sockets to the kernel; systemd; points at which tests kill the daemon; recordings for simulations |
 
 pub mod api;
 pub mod cli;
@@ -38,6 +38,7 @@ pub mod kernel;
 pub mod lists;
 pub mod metrics;
 pub mod monitor;
+mod netlink;
 pub mod network;
 pub mod notify;
 mod record;

@@ -285,9 +285,9 @@ table! {
         TinyFragment tiny_fragment "A first fragment without its whole TCP header, or another one that begins within the TCP header.",
             counters DropTinyFragment WouldTinyFragment, false Invalid [Parse],
             because "it is a fragment that divides its TCP header";
-        FragmentedSyn fragmented_syn "A SYN in fragments.",
+        FragmentedSyn fragmented_syn "A SYN in fragments, or in an IPv6 packet of length 0 (a jumbogram).",
             counters DropFragmentedSyn WouldFragmentedSyn, false Invalid [Parse],
-            because "it is a SYN in fragments";
+            because "it is a SYN in fragments, or in a jumbogram";
         DeniedFragment denied_fragment "A later fragment of a TCP packet, of a network on the deny list or from an address that no remote host has.",
             counters DropDeniedFragment WouldDeniedFragment, false Operator [Lists],
             because "it is a fragment from a network on the deny list, or from an address that no remote host has";

@@ -7,11 +7,7 @@ use std::{
 };
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use nix::sys::{
-    socket::{setsockopt, sockopt},
-    time::TimeVal,
-};
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage, LinkXdp},
@@ -19,12 +15,14 @@ use rtnetlink::packet_route::{
 };
 
 use super::AttachMode;
+use crate::netlink;
 
 // include/uapi/linux/if_link.h
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 const XDP_FLAGS_REPLACE: u32 = 1 << 4;
 
+/// See [`netlink::open`].
 const PATIENCE_SECONDS: i64 = 2;
 
 /// Atomically replaces the XDP program `expected` of an interface with `program`, which stays attached independently of
@@ -94,10 +92,7 @@ fn request(message: RouteNetlinkMessage) -> io::Result<()> {
 
 /// Sends a request, and returns the socket to read the answer from.
 fn ask(message: RouteNetlinkMessage, flags: u16) -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE_SECONDS, 0))?;
+    let socket = netlink::open(NETLINK_ROUTE, PATIENCE_SECONDS)?;
     let mut header = NetlinkHeader::default();
     header.flags = flags;
     let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));

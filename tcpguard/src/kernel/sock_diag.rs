@@ -10,20 +10,16 @@ use netlink_packet_sock_diag::{
     constants::{AF_INET, AF_INET6, IPPROTO_TCP},
     inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer, nlas::Nla},
 };
-use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
-
-use nix::sys::{
-    socket::{setsockopt, sockopt},
-    time::TimeVal,
-};
+use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 
 use super::{HalfOpen, Listener};
+use crate::netlink;
 
 /// The kernel sends dumps in messages of up to 32 KiB.
-const RECEIVE_BUFFER: usize = 65_536;
+pub(super) const RECEIVE_BUFFER: usize = 65_536;
 
-/// The receive timeout. The kernel answers immediately; the daemon must not hang if it does not.
-const PATIENCE_SECONDS: i64 = 1;
+/// See [`netlink::open`].
+pub(super) const PATIENCE_SECONDS: i64 = 1;
 
 /// The attribute of a socket that has keys for MD5 signatures (include/uapi/linux/inet_diag.h). The kernel sends it to
 /// whoever has CAP_NET_ADMIN.
@@ -83,11 +79,7 @@ impl SockDiag {
     /// # Errors
     /// Returns an error if the kernel does not support sock_diag.
     pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-        socket.bind_auto()?;
-        socket.connect(&NetlinkAddress::new(0, 0))?;
-        let patience = TimeVal::new(PATIENCE_SECONDS, 0);
-        setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+        let socket = netlink::open(NETLINK_SOCK_DIAG, PATIENCE_SECONDS)?;
         Ok(Self { socket, buffer: vec![0; RECEIVE_BUFFER], sequence: 0 })
     }
 

@@ -4,11 +4,10 @@
 use std::{fs, io};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader};
-use netlink_sys::{Socket, SocketAddr, constants::NETLINK_NETFILTER};
-use nix::sys::{
-    socket::{setsockopt, sockopt},
-    time::TimeVal,
-};
+use netlink_sys::constants::NETLINK_NETFILTER;
+
+use super::sock_diag::{PATIENCE_SECONDS, RECEIVE_BUFFER};
+use crate::netlink;
 
 /// The family of messages about nftables (NFNL_SUBSYS_NFTABLES, include/uapi/linux/netfilter/nfnetlink.h).
 const NFTABLES: u16 = 10 << 8;
@@ -26,9 +25,6 @@ const DONE: u16 = 3;
 const ATTRIBUTE_FLAGS: u16 = 0xc000;
 
 const HEADER: usize = 16;
-const RECEIVE_BUFFER: usize = 65_536;
-/// The receive timeout. The kernel answers immediately; the daemon must not hang if it does not.
-const PATIENCE_SECONDS: i64 = 1;
 
 /// The address families whose segments may belong to such connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,10 +73,7 @@ fn has_virtual_services() -> bool {
 
 /// Returns whether nftables, or iptables on top of it, has a chain that translates addresses.
 fn has_nat_chain() -> io::Result<bool> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE_SECONDS, 0))?;
+    let socket = netlink::open(NETLINK_NETFILTER, PATIENCE_SECONDS)?;
     let mut header = NetlinkHeader::default();
     (header.length, header.message_type) = ((HEADER + NFGENMSG.len()) as u32, GET_CHAIN);
     (header.flags, header.sequence_number) = (NLM_F_REQUEST | NLM_F_DUMP, 1);

@@ -40,7 +40,7 @@ pub struct Followed {
 }
 
 impl Followed {
-    /// Returns whether the file is to be read now, and if so, takes note of its stamp.
+    /// Returns whether the file is to be read now.
     pub fn is_due(&mut self, stamp: Option<Stamp>, time: SystemTime, now: Instant) -> bool {
         if self.read == Some(stamp) {
             self.changed = None;
@@ -51,20 +51,15 @@ impl Followed {
         let age = stamp.and_then(|stamp| time.duration_since(stamp.modified?).ok());
         let has_settled = age.is_none_or(|age| age >= SETTLES) || waited >= LATEST;
         let may_be_read = self.not_before.is_none_or(|not_before| now >= not_before);
-        let is_due = is_first || has_settled && may_be_read;
-        if is_due {
-            (self.read, self.changed) = (Some(stamp), None);
+        is_first || has_settled && may_be_read
+    }
+
+    /// Notes that the file was read from `start` to `end`, when it had this stamp; `None` if it was written meanwhile, so
+    /// that it has to be read again.
+    pub fn note_read(&mut self, stamp: Option<Option<Stamp>>, start: Instant, end: Instant) {
+        if stamp.is_some() {
+            (self.read, self.changed) = (stamp, None);
         }
-        is_due
-    }
-
-    /// Has the file read again, because it was written while it was read.
-    pub fn read_again(&mut self) {
-        self.read = Some(None);
-    }
-
-    /// Notes that the file was read from `start` to `end`.
-    pub fn note_read(&mut self, start: Instant, end: Instant) {
         self.not_before = Some(end + PAUSE * end.duration_since(start));
     }
 }
@@ -143,7 +138,7 @@ mod tests {
             let is_due = followed.is_due(stamp, time + second * seconds, start + second * seconds);
             if is_due {
                 // It takes half a second, so that ten have to pass.
-                followed.note_read(start + second * seconds, start + second * seconds + second / 2);
+                followed.note_read(Some(stamp), start + second * seconds, start + second * seconds + second / 2);
             }
             is_due
         };

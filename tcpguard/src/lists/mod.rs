@@ -114,8 +114,7 @@ impl Lists {
         let book = ListBook::new(Box::new(rules));
         let generation = book.generation();
         let (book, files) = (Arc::new(Mutex::new(book)), WantedFiles::default());
-        let keep_ssh = Arc::new(atomic::AtomicBool::new(config.lists.keep_ssh));
-        let lists = Self { generation, book, events, store, time, files, keep_ssh };
+        let lists = Self { generation, book, events, store, time, files, keep_ssh: Arc::default() };
         lists.restore(saved);
         lists.reconfigure(config)?;
         let watch = FileWatch { files: BTreeMap::new(), lists: lists.clone() };
@@ -344,9 +343,11 @@ impl FileWatch {
                 continue;
             }
             let start = Instant::now();
-            match files::read(path) {
-                // It was written meanwhile: what was read may be neither the old contents nor the new.
-                _ if files::Stamp::of(path) != stamp => followed.read_again(),
+            let read = files::read(path);
+            // If it was written meanwhile, what was read may be neither the old contents nor the new.
+            let is_whole = files::Stamp::of(path) == stamp;
+            match read {
+                _ if !is_whole => {}
                 Ok(listing) => self.lists.take_file(path, listing),
                 Err(error) => {
                     let message =
@@ -354,7 +355,7 @@ impl FileWatch {
                     self.lists.events.record(Note::new(EventKind::ListProblem, message).about(path.display()));
                 }
             }
-            followed.note_read(start, Instant::now());
+            followed.note_read(is_whole.then_some(stamp), start, Instant::now());
         }
     }
 }
