@@ -13,7 +13,17 @@ static EVENTS: RingBuf<Event, 65_536> = RingBuf::new();
 pub fn report(event: Event) {
     match EVENTS.reserve(0) {
         Some(mut slot) => {
-            slot.write(event);
+            let Event { kind, reason, source, half_open } = event;
+            let to = slot.as_mut_ptr();
+            // SAFETY: the slot is a whole event, which nothing else refers to before it is submitted. The stores are
+            // volatile because the compiler replaces zeros next to each other by a call of `memset`, which stores byte
+            // by byte.
+            unsafe {
+                (&raw mut (*to).kind).write_volatile(kind);
+                (&raw mut (*to).reason).write_volatile(reason);
+                (&raw mut (*to).source).write_volatile(source);
+                (&raw mut (*to).half_open).write_volatile(half_open);
+            }
             slot.submit(0);
         }
         None => counters::add(Counter::EventsLost),

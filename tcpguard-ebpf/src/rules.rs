@@ -51,7 +51,7 @@ fn find(source: Address, generation: u64) -> Rule {
     let Some(rule) = RULES.get(&Key::new(128, source)).copied() else { return Rule::default() };
     if let Some(cached) = cached(network) {
         let key = if rule.is_whole != 0 { network } else { source };
-        *cached = CachedRule::new(key, rule, generation);
+        cached.set(key, rule, generation);
     }
     rule
 }

@@ -1,6 +1,10 @@
 //! Notifies the service manager of the daemon's state (sd_notify(3)), if there is one.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    time::{Duration, Instant},
+};
 
 use sd_notify::NotifyState;
 use tracing::warn;
@@ -9,6 +13,32 @@ use crate::{daemon::TickReport, detect::Phase};
 
 /// The interval between two status lines.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
+
+/// What to do about a network that is closed to the service.
+pub(crate) const HOW_TO_OPEN: &str = "systemd lets tcpguard.service reach this host only (IPAddressDeny=); see \"Network\" \
+     in docs/service.md";
+
+/// Returns whether the service manager lets this process exchange packets with this host only, as `IPAddressDeny=any` with
+/// `IPAddressAllow=localhost` does. No packet leaves the host; if it has no address, the answer is no.
+pub(crate) fn is_network_closed() -> bool {
+    // The addresses are for documentation (RFC 5737, RFC 3849); connecting a UDP socket only selects the own address.
+    const ELSEWHERE: [(IpAddr, IpAddr); 2] = [
+        (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
+        (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))),
+    ];
+    let is_closed_from = |own: IpAddr| -> io::Result<()> {
+        let socket = UdpSocket::bind((own, 0))?;
+        socket.send_to(&[], socket.local_addr()?).map(drop)
+    };
+    let own_addresses = ELSEWHERE.into_iter().filter_map(|(any, there)| {
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((there, 9)).ok()?;
+        socket.local_addr().ok().map(|address| address.ip()).filter(|own| !own.is_loopback())
+    });
+    own_addresses
+        .map(is_closed_from)
+        .any(|sent| sent.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied))
+}
 
 /// Sends notifications to the service manager.
 pub(crate) struct ServiceManager {

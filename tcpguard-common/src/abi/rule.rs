@@ -86,10 +86,13 @@ pub struct CachedRule {
 const _: () = assert!(size_of::<CachedRule>() == 64);
 
 impl CachedRule {
-    /// Creates an entry for `rule`, found for `key`.
+    /// Makes this the entry for `rule`, found for `key`.
     #[inline(always)]
-    pub const fn new(key: Address, rule: Rule, generation: u64) -> Self {
-        Self { key, rule, generation, padding: [0; 2] }
+    pub const fn set(&mut self, key: Address, rule: Rule, generation: u64) {
+        // The padding is left alone: the compiler would clear it with a call of `memset`, which stores byte by byte.
+        self.key = key;
+        self.rule = rule;
+        self.generation = generation;
     }
 }
 

@@ -76,11 +76,14 @@ impl HalfOpenWindow {
     }
 
     /// Returns the number of half-open handshakes that began in the last `periods` periods, including `now`.
+    #[inline(always)]
     fn count_of(&self, now: u32, periods: u32) -> u64 {
+        let since_latest = now.wrapping_sub(self.latest);
         (0..WINDOW_PERIODS)
-            .map(|age| self.latest.wrapping_sub(age))
-            .filter(|period| now.wrapping_sub(*period) < periods)
-            .map(|period| u64::from(held(self.slots[period as usize % SLOTS])))
+            .map(|age| {
+                let slot = self.slots[self.latest.wrapping_sub(age) as usize % SLOTS];
+                u64::from(held(slot)) & if_less(since_latest.wrapping_add(age), periods)
+            })
             .sum()
     }
 
@@ -109,9 +112,17 @@ impl HalfOpenWindow {
 }
 
 /// Returns the number of handshakes that a slot stands for: none if it is below zero.
+///
+/// Without a branch, like [`if_less`]: the verifier follows both sides of each branch, for each of the slots.
 #[inline(always)]
 const fn held(slot: u32) -> u32 {
-    if slot.cast_signed() > 0 { slot } else { 0 }
+    slot & !(slot.cast_signed() >> 31).cast_unsigned()
+}
+
+/// Returns a mask of all bits if `a < b`, and of none otherwise.
+#[inline(always)]
+const fn if_less(a: u32, b: u32) -> u64 {
+    ((a as i64 - b as i64) >> 63).cast_unsigned()
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use super::Access;
 use crate::{
     config::Listen,
     events::{EventKind, EventLog, Note},
+    service_manager::{self, HOW_TO_OPEN},
 };
 
 /// The maximum number of connections to each listener: more than streams may take up, whose number has a limit of its own.
@@ -115,7 +116,12 @@ impl Listeners {
     fn report(&self, events: &EventLog) {
         let address = self.address;
         if self.http.is_some() {
-            return info!("listening on http://{address}");
+            info!("listening on http://{address}");
+            if !address.ip().is_loopback() && service_manager::is_network_closed() {
+                let message = format!("http://{address} can be reached from this host only: {HOW_TO_OPEN}");
+                events.record(Note::new(EventKind::HttpUnavailable, message));
+            }
+            return;
         }
         let message = format!(
             "cannot listen on http://{address}, which another process uses: there is no dashboard and there are no \

@@ -1,9 +1,9 @@
 //! Loading of the datapath. Optional features that the kernel lacks are left out and reported.
 
-use std::path::Path;
+use std::{panic::resume_unwind, path::Path, thread};
 
 use aya::{
-    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    Btf, BtfError, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, Map, MapData, ProgramArray},
     programs::{BtfTracePoint, Program, links::FdLink},
 };
@@ -75,13 +75,15 @@ impl Datapath {
 
         let pins = held.pins.as_ref();
         let identity = Identity { generation, hash_key };
-        let mut ebpf = load_object(options, &environment, &identity, &sizes, pins)?;
+        // Parsed once, because it has megabytes.
+        let kernel_types = Btf::from_sys_fs();
+        let mut ebpf = load_object(options, &environment, kernel_types.as_ref().ok(), &identity, &sizes, pins)?;
         load_programs(&mut ebpf, &environment)?;
         let mut instance_map: Array<MapData, Instance> = take(&mut ebpf, map::INSTANCE)?;
         // Written before the tracepoints are attached: whether they count depends on it.
         instance_map.set(0, instance, 0).map_err(DatapathError::map(map::INSTANCE))?;
         pin_program_arrays(&ebpf, generation, pins)?;
-        let (tracepoints, features) = attach_tracepoints(&mut ebpf, &environment, purpose, pins);
+        let (tracepoints, features) = attach_tracepoints(&mut ebpf, &environment, &kernel_types, purpose, pins);
         if options.log_level.is_some() {
             log::start(&mut ebpf);
         }
@@ -118,12 +120,14 @@ struct Identity {
 fn load_object(
     options: &DatapathOptions,
     environment: &Environment,
+    kernel_types: Option<&Btf>,
     identity: &Identity,
     sizes: &[(&str, u32)],
     pins: Option<&Pins>,
 ) -> Result<Ebpf, DatapathError> {
     let mut loader = EbpfLoader::new();
     loader
+        .btf(kernel_types)
         .verifier_log_level(VerifierLogLevel::DISABLE)
         .override_global(setting::GENERATION, &identity.generation, true)
         .override_global(setting::HASH_KEY, &identity.hash_key, true);
@@ -143,16 +147,26 @@ fn load_object(
     loader.load(object_for(options.hook)).map_err(|error| DatapathError::object(&error))
 }
 
-/// Loads every program that is not attached to a tracepoint.
+/// Loads every program that is not attached to a tracepoint. The kernel verifies them at the same time, which is most
+/// of what a start takes.
 fn load_programs(ebpf: &mut Ebpf, environment: &Environment) -> Result<(), DatapathError> {
-    for name in [program::PACKET, program::CLOCK, program::BLOCK_SOURCE, program::PRIME_LISTENER] {
-        load_program(ebpf, name)?;
+    let mut names = vec![program::PACKET, program::CLOCK, program::BLOCK_SOURCE, program::PRIME_LISTENER];
+    let answers = environment.cookies == Feature::Available;
+    if answers {
+        names.push(program::ANSWER_SYN);
     }
-    if environment.cookies == Feature::Available {
-        load_program(ebpf, program::ANSWER_SYN)?;
-        install_answer(ebpf)?;
+    if let Some(missing) = names.iter().find(|name| ebpf.program(name).is_none()) {
+        return Err(DatapathError::Missing(missing));
     }
-    Ok(())
+    let programs = ebpf.programs_mut().filter_map(|(found, program)| {
+        let name = names.iter().find(|name| **name == found)?;
+        Some((*name, program))
+    });
+    thread::scope(|scope| {
+        let loads: Vec<_> = programs.map(|(name, program)| scope.spawn(|| load_program(name, program))).collect();
+        loads.into_iter().try_for_each(|load| load.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })?;
+    if answers { install_answer(ebpf) } else { Ok(()) }
 }
 
 /// Pins the program arrays, which the kernel would clear otherwise; see [`Pins::add_map_of`].
@@ -169,13 +183,14 @@ fn pin_program_arrays(ebpf: &Ebpf, generation: u64, pins: Option<&Pins>) -> Resu
 fn attach_tracepoints(
     ebpf: &mut Ebpf,
     environment: &Environment,
+    kernel_types: &Result<Btf, BtfError>,
     purpose: Purpose,
     pins: Option<&Pins>,
 ) -> (Vec<Tracepoint>, Features) {
     let mut tracepoints = Vec::new();
     let mut attach = |name, tracepoint| match (&environment.layout_problem, purpose) {
         (Some(problem), _) => Feature::Unavailable(problem.clone()),
-        (None, Purpose::Guarding) => match attach_tracepoint(ebpf, name, tracepoint, pins) {
+        (None, Purpose::Guarding) => match attach_tracepoint(ebpf, name, tracepoint, kernel_types, pins) {
             Ok(link) => {
                 tracepoints.push(Tracepoint { name, _link: link });
                 Feature::Available
@@ -259,10 +274,10 @@ impl From<TakenOver> for Takeover {
     }
 }
 
-fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
-    match ebpf.program_mut(name) {
-        Some(Program::Xdp(program)) => program.load().map_err(DatapathError::program(name)),
-        Some(Program::SchedClassifier(program)) => program.load().map_err(DatapathError::program(name)),
+fn load_program(name: &'static str, program: &mut Program) -> Result<(), DatapathError> {
+    match program {
+        Program::Xdp(program) => program.load().map_err(DatapathError::program(name)),
+        Program::SchedClassifier(program) => program.load().map_err(DatapathError::program(name)),
         _ => Err(DatapathError::Missing(name)),
     }
 }
@@ -282,12 +297,13 @@ fn attach_tracepoint(
     ebpf: &mut Ebpf,
     name: &'static str,
     tracepoint: &str,
+    kernel_types: &Result<Btf, BtfError>,
     pins: Option<&Pins>,
 ) -> Result<FdLink, DatapathError> {
-    let btf = Btf::from_sys_fs().map_err(|error| DatapathError::Object(error.to_string()))?;
+    let types = kernel_types.as_ref().map_err(|error| DatapathError::Object(error.to_string()))?;
     let program = ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
     let program: &mut BtfTracePoint = program.try_into().map_err(DatapathError::program(name))?;
-    program.load(tracepoint, &btf).map_err(DatapathError::program(name))?;
+    program.load(tracepoint, types).map_err(DatapathError::program(name))?;
     let id = program.attach().map_err(DatapathError::program(name))?;
     let link = FdLink::from(program.take_link(id).map_err(DatapathError::program(name))?);
     match pins {

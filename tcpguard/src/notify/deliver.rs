@@ -16,7 +16,10 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::Notification;
-use crate::config::Notify;
+use crate::{
+    config::Notify,
+    service_manager::{self, HOW_TO_OPEN},
+};
 
 /// Delay before the first retry; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -138,6 +141,9 @@ async fn post_once(patience: Duration, url: &str, body: &[u8]) -> Result<(), Att
         // The request itself was rejected; a retry would be too.
         ureq::Error::StatusCode(status @ 400..500) if ![408, 429].contains(&status) => {
             Attempt::Hopeless(DeliveryError::Refused(format!("the receiver responded with status {status}")))
+        }
+        error if service_manager::is_network_closed() => {
+            Attempt::MayHelpAgain(DeliveryError::Refused(format!("{error}; {HOW_TO_OPEN}")))
         }
         error => Attempt::MayHelpAgain(DeliveryError::Refused(error.to_string())),
     })

@@ -224,7 +224,7 @@ pub struct Flood {
     interface: u32,
     interface_name: String,
     /// Number of frames that the cable had dropped before this flood.
-    lost_before: u64,
+    lost_before: Lost,
 }
 
 #[repr(transparent)]
@@ -267,7 +267,7 @@ impl Flood {
             client: namespace.clone(),
             interface: index,
             interface_name: interface.to_owned(),
-            lost_before: lost(namespace, interface)?,
+            lost_before: Lost::read(namespace, interface)?,
         })
     }
 
@@ -347,11 +347,26 @@ impl Flood {
     }
 
     /// Returns how many frames arrived so far: those sent, minus those dropped because the receiver's queue was full.
+    /// Frames of the client's kernel that were dropped count as the flood's; see [`Flood::lost_of_others`].
     ///
     /// # Errors
     /// Returns an error if the counts cannot be read.
     pub fn delivered(&self) -> Result<u64> {
-        Ok(self.made()? - (lost(&self.client, &self.interface_name)? - self.lost_before))
+        Ok(self.made()? - (self.lost()?.all - self.lost_before.all))
+    }
+
+    /// Returns the greatest number of frames that were dropped meanwhile and are not the flood's, but segments that the
+    /// client's kernel sent.
+    ///
+    /// # Errors
+    /// Returns an error if the counts cannot be read.
+    pub fn lost_of_others(&self) -> Result<u64> {
+        let lost = self.lost()?;
+        Ok((lost.all - self.lost_before.all) - (lost.of_floods - self.lost_before.of_floods))
+    }
+
+    fn lost(&self) -> Result<Lost> {
+        Lost::read(&self.client, &self.interface_name)
     }
 
     fn made(&self) -> Result<u64> {
@@ -371,12 +386,32 @@ fn xdp_context(length: usize, interface: u32) -> Vec<u8> {
     [0, length as u32, 0, interface, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
-/// Returns the number of frames that the cable dropped (the interface's `tx_dropped`: the peer's queue was full).
-fn lost(namespace: &Namespace, interface: &str) -> Result<u64> {
-    let output =
-        namespace.command("ip").args(["-s", "-j", "link", "show", interface]).output().context("cannot run ip")?;
-    let links: serde_json::Value = serde_json::from_slice(&output.stdout).context("the output of ip is not JSON")?;
-    links[0]["stats64"]["tx"]["dropped"].as_u64().with_context(|| format!("ip does not show the drops of {interface}"))
+/// What the cable dropped because the peer's queue was full.
+struct Lost {
+    /// All frames: the interface's `tx_dropped`.
+    all: u64,
+    /// Those sent by BPF programs, which only floods do.
+    of_floods: u64,
+}
+
+impl Lost {
+    fn read(namespace: &Namespace, interface: &str) -> Result<Self> {
+        let run = |program: &str, arguments: &[&str]| -> Result<Vec<u8>> {
+            let output = namespace.command(program).args(arguments).arg(interface).output();
+            Ok(output.with_context(|| format!("cannot run {program}"))?.stdout)
+        };
+        let of_floods = String::from_utf8(run("ethtool", &["-S"])?)?
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("tx_queue_")?.split_once("_xdp_xmit_errors: "))
+            .map(|(_, errors)| errors.parse::<u64>().context("ethtool shows no number"))
+            .sum::<Result<u64>>()?;
+        let links: serde_json::Value = serde_json::from_slice(&run("ip", &["-s", "-j", "link", "show"])?)
+            .context("the output of ip is not JSON")?;
+        let all = links[0]["stats64"]["tx"]["dropped"]
+            .as_u64()
+            .with_context(|| format!("ip does not show the drops of {interface}"))?;
+        Ok(Self { all, of_floods })
+    }
 }
 
 /// The client's ends of the cables.

@@ -1,6 +1,7 @@
 //! Runs in the virtual machine of `cargo xtask test vm`: tests the Debian package from installation to purge.
 
 mod machine;
+mod network;
 mod service;
 mod takeover;
 
@@ -55,7 +56,7 @@ fn test() -> Result<()> {
         Ok(Next::Reboot) => run("systemctl reboot").map(drop),
         Ok(Next::PowerOff) => end("passed"),
         Err(error) => {
-            println!("vm: {}", run("journalctl -b --no-pager -n 60 -u tcpguard").unwrap_or_default());
+            println!("vm: {}", run("journalctl -b --no-pager -o short-monotonic -n 60 -u tcpguard").unwrap_or_default());
             end(&format!("{error:#}"))
         }
     }
@@ -150,6 +151,7 @@ fn before_reboot() -> Result<Next> {
         }
         eventually("the daemon is ready", || Ok(service.stats().is_ok()), |ready| *ready)
     })?;
+    step("other hosts reach its HTTP only once the operator allows it", || network::is_closed_by_default(&lab, &service))?;
     step("its exposure is at most 1.5", || {
         run("systemd-analyze security --no-pager --threshold=15 tcpguard.service").map(drop)
     })?;
@@ -229,7 +231,12 @@ fn uninterrupted<T>(lab: &Lab, service: &Service, work: impl FnOnce() -> Result<
     })?;
     all_served(&client)?;
     let sent = before + flood.delivered()? + oracle::syns_sent(&lab.client)? - by_client;
-    eventually("every SYN is counted", || service.syn(), |syn| *syn == sent).map(drop)
+    // The emulated machine may be too slow to empty the cable's queue: what was dropped of the client's segments counts
+    // as if SYNs of the flood had been.
+    let lost_of_others = flood.lost_of_others()?;
+    println!("vm: dropped on the cable, of others than the flood: {lost_of_others}");
+    let sent = sent..=sent + lost_of_others;
+    eventually(&format!("each of {sent:?} SYNs is counted"), || service.syn(), |syn| sent.contains(syn)).map(drop)
 }
 
 /// Returns the command for a command line; arguments are separated by whitespace.
