@@ -3,6 +3,10 @@
 use anyhow::{Context, Result, bail, ensure};
 use aya::programs::{loaded_links, loaded_programs};
 
+/// Settings that tcpguard changes, below /proc/sys/net, with the machine's values.
+pub const ORIGINAL_SETTINGS: [(&str, &str); 3] =
+    [("ipv4/tcp_syncookies", "1"), ("ipv4/tcp_timestamps", "1"), ("ipv4/tcp_synack_retries", "5")];
+
 /// Runs a command and returns its standard output.
 pub fn run(arguments: &str) -> Result<String> {
     let output = crate::command(arguments)
@@ -35,9 +39,7 @@ pub fn nothing_is_attached() -> Result<()> {
     let links = loaded_links().filter_map(std::result::Result::ok).count();
     // The client's end of the cable has a link.
     ensure!(links <= 1, "{links} BPF links are left");
-    for (setting, value) in
-        [("ipv4/tcp_syncookies", "1"), ("ipv4/tcp_timestamps", "1"), ("ipv4/tcp_synack_retries", "5")]
-    {
+    for (setting, value) in ORIGINAL_SETTINGS {
         let now =
             std::fs::read_to_string(format!("/proc/sys/net/{setting}")).context("cannot read a kernel setting")?;
         ensure!(now.trim() == value, "{setting} is {}", now.trim());

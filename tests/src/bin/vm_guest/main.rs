@@ -56,7 +56,10 @@ fn test() -> Result<()> {
         Ok(Next::Reboot) => run("systemctl reboot").map(drop),
         Ok(Next::PowerOff) => end("passed"),
         Err(error) => {
-            println!("vm: {}", run("journalctl -b --no-pager -o short-monotonic -n 60 -u tcpguard").unwrap_or_default());
+            println!(
+                "vm: {}",
+                run("journalctl -b --no-pager -o short-monotonic -n 60 -u tcpguard").unwrap_or_default()
+            );
             end(&format!("{error:#}"))
         }
     }
@@ -151,7 +154,9 @@ fn before_reboot() -> Result<Next> {
         }
         eventually("the daemon is ready", || Ok(service.stats().is_ok()), |ready| *ready)
     })?;
-    step("other hosts reach its HTTP only once the operator allows it", || network::is_closed_by_default(&lab, &service))?;
+    step("other hosts reach its HTTP only once the operator allows it", || {
+        network::is_closed_by_default(&lab, &service)
+    })?;
     step("its exposure is at most 1.5", || {
         run("systemd-analyze security --no-pager --threshold=15 tcpguard.service").map(drop)
     })?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lab::{Lab, eventually, addresses::SERVER_IPV4};
+use lab::{Lab, addresses::SERVER_IPV4, eventually};
 
 use crate::{machine::run, service::Service};
 

@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{machine::run, service::Service};
+use crate::{
+    machine::{self, run},
+    service::Service,
+};
 
 /// Files of root's.
 const FILE: &str = "/etc/lab-victim";
@@ -88,6 +91,10 @@ fn recovers(service: &Service) -> Result<()> {
     run("systemctl stop tcpguard").ok();
     run("find /var/lib/tcpguard /run/tcpguard /sys/fs/bpf/tcpguard -type l -delete")?;
     run("find /run/tcpguard -name kernel-settings* -delete")?;
+    // The attack replaced the journal, and with it the original values. The service's user may change these settings.
+    for (setting, original) in machine::ORIGINAL_SETTINGS {
+        fs::write(format!("/proc/sys/net/{setting}"), original).context("cannot restore a kernel setting")?;
+    }
     run("systemctl start tcpguard")?;
     service.is_active_and_unprivileged()
 }
