@@ -100,18 +100,28 @@ pub enum Unread {
 
 impl Unread {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NotIp,
         Self::NotTcp,
         Self::LaterFragment,
         Self::Truncated,
         Self::BadIpHeader,
         Self::BadDataOffset,
+        Self::TooManyTags,
         Self::TooManyExtensions,
         Self::TinyFragment,
         Self::FragmentedSyn,
     ];
 }
+
+const _: () = {
+    let mut index = 0;
+    while index < Unread::ALL.len() {
+        assert!(Unread::ALL[index] as usize == index, "in the order of their numbers");
+        index += 1;
+    }
+    assert!(index == Unread::FragmentedSyn as usize + 1, "all of them");
+};
 
 /// Returns the source address of a frame of which [`parse`] has found the IP header.
 #[inline(always)]
