@@ -289,6 +289,18 @@ impl Daemon {
         self.process.0.id()
     }
 
+    /// Returns the daemon's user and system time in seconds.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be read.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).context("cannot read the CPU time")?;
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).context("no CPU time");
+        let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
+        Ok((ticks(11)? + ticks(12)?) / per_second as f64)
+    }
+
     /// Returns the daemon's resident memory, in KiB.
     ///
     /// # Errors

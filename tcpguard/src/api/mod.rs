@@ -47,7 +47,7 @@ use crate::{
 pub use access::Access;
 pub use error::{ApiError, Foreign};
 pub use explain::{MAX_FRAMES, Packets};
-pub use half_open::report as half_open_report;
+pub use half_open::{KernelRows, report as half_open_report};
 pub use heavy::Permits;
 pub use serve::{ListenError, Listeners};
 pub use stats::StatsCache;
@@ -65,6 +65,8 @@ pub struct ApiState {
     pub stats_cache: StatsCache,
     /// The source table.
     pub sources: SourceMap,
+    /// The kernel's half-open handshakes, for `/half-open`.
+    pub kernel_rows: KernelRows,
     /// The state of the datapath from which `/explain` creates its second instance.
     pub live: LiveState,
     /// Facts that do not change while the daemon runs.

@@ -15,7 +15,7 @@ use super::{
     publish::{Publisher, Subscriptions},
 };
 use crate::{
-    api::{self, About, ApiState, Listeners, Permits, StatsCache},
+    api::{self, About, ApiState, KernelRows, Listeners, Permits, StatsCache},
     cli,
     config::Config,
     cost::CostMeter,
@@ -85,6 +85,7 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
         history,
         stats_cache: StatsCache::default(),
         sources,
+        kernel_rows: KernelRows::default(),
         live: maps.live,
         about: Arc::new(About { started: Instant::now(), features: datapath.features.clone() }),
         config: configs.clone(),

@@ -3,6 +3,7 @@
 mod completions;
 mod half_open;
 mod headers;
+mod pace;
 mod ports;
 mod prefixes;
 mod pressure;
@@ -41,6 +42,7 @@ pub use sources::{MAX_TOP_SOURCES, PORTS_OF_A_SCAN, SourceOrder, SourceReading, 
 
 use half_open::HandshakeWindow;
 use headers::HeaderMeter;
+use pace::{Pace, Shares};
 use ports::PortReader;
 use prefixes::PrefixReader;
 use pressure::{Counts, PressureMeter};
@@ -52,6 +54,9 @@ pub const TICK: Duration = Duration::from_millis(100);
 /// The kernel's listeners are listed once in this many ticks, since they seldom change, and in every tick in which
 /// requests are refused or a listener changed.
 const TICKS_PER_LISTENER_LIST: u64 = 5;
+/// The shares of one core for dumps of the kernel's half-open handshakes and listeners. The kernel walks all its
+/// connections for the first and all listeners for the second; on most hosts, each tick can have one.
+const DUMPS: Shares = Shares { calm: 0.004, alert: 0.02 };
 /// The number of distinct sources is estimated once in this many ticks; it changes once a second.
 const TICKS_PER_ESTIMATE: u64 = 5;
 
@@ -76,7 +81,11 @@ pub struct Monitor {
     /// The kernel has listed its listeners.
     knows_listeners: bool,
     half_open: Answer<Arc<HalfOpenTable>>,
+    half_open_pace: Pace,
     listeners: Answer<Vec<Listener>>,
+    listener_pace: Pace,
+    /// Something happened in the last tick that makes the kernel's view more important.
+    is_suspicious: bool,
     tcp_ext: Answer<TcpExt>,
     first_tcp_ext: TcpExt,
     ticks: u64,
@@ -106,7 +115,10 @@ impl Monitor {
             rates: RateMeter::default(),
             handshakes: HandshakeWindow::default(),
             half_open: Answer::default(),
+            half_open_pace: Pace::new(DUMPS),
             listeners: Answer::default(),
+            listener_pace: Pace::new(DUMPS),
+            is_suspicious: false,
             tcp_ext: Answer { answer: first_tcp_ext, problem: None },
             kernel,
             first_tcp_ext,
@@ -159,7 +171,8 @@ impl Monitor {
         let totals = self.counts.read()?;
         let period = datapath.clock.window_period(clock.jiffies());
         self.sources.advance(period, datapath.clock)?;
-        self.ask_kernel()?;
+        self.is_suspicious |= is_alert;
+        self.ask_kernel(Instant::now())?;
         if self.ticks.is_multiple_of(TICKS_PER_ESTIMATE) {
             self.last_distinct = self.distinct_per_second(datapath, clock.jiffies())?;
         }
@@ -173,9 +186,9 @@ impl Monitor {
         };
         let pressure = self.pressure.measure(&counts, Instant::now());
         let half_open = self.count_half_open(&totals, period);
-        let is_suspicious = is_alert || half_open.datapath.max(half_open.kernel) > self.suspicion;
-        self.prefixes.advance(is_suspicious, period)?;
-        let suspects = if is_suspicious { self.sources.suspects(period)? } else { Vec::new() };
+        self.is_suspicious = is_alert || half_open.datapath.max(half_open.kernel) > self.suspicion;
+        self.prefixes.advance(self.is_suspicious, period)?;
+        let suspects = if self.is_suspicious { self.sources.suspects(period)? } else { Vec::new() };
         let snapshot = Snapshot {
             rates: self.rates.measure(&totals, self.last_distinct),
             headers: self.headers.read(is_alert, Instant::now())?,
@@ -192,6 +205,7 @@ impl Monitor {
             tracked_sources: self.sources.tracked(),
             top_sources: self.sources.top(),
             kernel_half_open: Arc::clone(&self.half_open.answer),
+            kernel_read: self.half_open_pace.last_end(),
             kernel_problem: self.half_open.problem.clone().or_else(|| self.listeners.problem.clone()),
             tcp_ext: self.tcp_ext.answer,
             clock,
@@ -210,14 +224,19 @@ impl Monitor {
         Ok(self.distinct.estimate(last_period)? * periods_per_second)
     }
 
-    fn ask_kernel(&mut self) -> Result<(), DatapathError> {
-        self.half_open.note("half-open handshakes", self.kernel.half_open().map(Arc::new));
+    fn ask_kernel(&mut self, now: Instant) -> Result<(), DatapathError> {
+        if self.half_open_pace.is_due(self.is_suspicious, now) {
+            let answer = self.half_open_pace.measure(|| self.kernel.half_open());
+            self.half_open.note("half-open handshakes", answer.map(Arc::new));
+        }
         self.tcp_ext.note("counters", self.kernel.tcp_ext());
         let drops = self.tcp_ext.answer.listen_drops;
         let is_refusing = drops != std::mem::replace(&mut self.last_drops, drops);
-        let has_changed = std::mem::replace(&mut self.listeners_changed, false);
-        if is_refusing || has_changed || self.ticks.is_multiple_of(TICKS_PER_LISTENER_LIST) {
-            let listeners = self.kernel.listeners();
+        let is_needed = is_refusing || self.listeners_changed;
+        let is_turn = is_needed || self.ticks.is_multiple_of(TICKS_PER_LISTENER_LIST);
+        if is_turn && self.listener_pace.is_due(is_needed || self.is_suspicious, now) {
+            self.listeners_changed = false;
+            let listeners = self.listener_pace.measure(|| self.kernel.listeners());
             self.knows_listeners |= listeners.is_ok();
             self.listeners.note("listeners", listeners);
             let reachable = self.listeners.answer.iter().filter(|listener| listener.is_reachable());

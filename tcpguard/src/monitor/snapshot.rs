@@ -1,6 +1,6 @@
 //! What one tick measured.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use crate::{
     datapath::maps::Totals,
@@ -28,8 +28,10 @@ pub struct Snapshot {
     pub headers: HeaderReading,
     /// Numbers of half-open handshakes.
     pub half_open: HalfOpenCounts,
-    /// The kernel's half-open handshakes, one row each.
+    /// The kernel's half-open handshakes, one row each, as of `kernel_read`.
     pub kernel_half_open: Arc<HalfOpenTable>,
+    /// When the kernel's half-open handshakes were read; on hosts with many connections, not in each tick.
+    pub kernel_read: Option<Instant>,
     /// Why the kernel's tables could not be read in this tick; the last known ones are reported.
     pub kernel_problem: Option<String>,
     /// The kernel's TCP counters since the network namespace was created.

@@ -125,6 +125,7 @@ fn snapshot(seen: &Recorded, at: Duration) -> Snapshot {
         headers: HeaderReading::default(),
         half_open: seen.host.half_open,
         kernel_half_open: Arc::new(HalfOpenTable::default()),
+        kernel_read: None,
         kernel_problem: None,
         tcp_ext: TcpExt::default(),
         refused: 0,

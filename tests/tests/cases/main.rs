@@ -17,6 +17,7 @@ mod enforcement;
 mod evidence;
 mod explain;
 mod faults;
+mod host_cost;
 mod hostile;
 mod instruction_counts;
 mod killpoints;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lab::{Daemon, Flood, FloodSpec, Lab, Setup, Sources, network::SERVER_INTERFACE};
 
 use super::Effort;
@@ -45,9 +45,9 @@ struct Usage {
 }
 
 fn watch(daemon: &Daemon, duration: Duration) -> Result<Usage> {
-    let (start, before) = (Instant::now(), cpu_seconds(daemon.id())?);
+    let (start, before) = (Instant::now(), daemon.cpu_seconds()?);
     sleep(duration);
-    let cpu_percent = (cpu_seconds(daemon.id())? - before) / start.elapsed().as_secs_f64() * 100.0;
+    let cpu_percent = (daemon.cpu_seconds()? - before) / start.elapsed().as_secs_f64() * 100.0;
     let mut sources_ms = 0.0f64;
     for _ in 0..20 {
         let start = Instant::now();
@@ -55,13 +55,4 @@ fn watch(daemon: &Daemon, duration: Duration) -> Result<Usage> {
         sources_ms = sources_ms.max(start.elapsed().as_secs_f64() * 1000.0);
     }
     Ok(Usage { cpu_percent, resident_mib: daemon.resident_kib()? as f64 / 1024.0, sources_ms })
-}
-
-/// Returns the user and system time of a process in seconds, from `/proc/PID/stat`.
-fn cpu_seconds(process: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).context("cannot read the daemon's CPU time")?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
-    Ok((ticks(11) + ticks(12)) / per_second as f64)
 }
