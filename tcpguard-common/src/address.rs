@@ -279,4 +279,50 @@ mod tests {
             assert_eq!(address(text).masked(prefix_mask(length)), address(network), "{text}/{length}");
         }
     }
+
+    #[test]
+    fn what_no_remote_host_has_is_not_answered() {
+        let answered =
+            ["1.0.0.0", "126.255.255.255", "128.0.0.0", "223.255.255.255", "2001:db8::1", "fe80::1", "0:0:0:1::"];
+        let not = [
+            "0.0.0.0",
+            "0.255.255.255",
+            "127.0.0.1",
+            "127.255.0.0",
+            "224.0.0.0",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::2:1",
+            "ff00::",
+            "ff02::1",
+            "ffff:1::",
+        ];
+        answered.iter().for_each(|text| assert!(address(text).may_be_answered(), "{text}"));
+        not.iter().for_each(|text| assert!(!address(text).may_be_answered(), "{text}"));
+    }
+
+    #[test]
+    fn link_local_is_fe80_to_febf() {
+        ["fe80::", "fe80::1", "feb0::1", "febf:ffff::"]
+            .iter()
+            .for_each(|text| assert!(address(text).is_link_local(), "{text}"));
+        ["fe7f::1", "fec0::1", "7e80::1", "ff80::1", "169.254.0.1", "::"]
+            .iter()
+            .for_each(|text| assert!(!address(text).is_link_local(), "{text}"));
+    }
+
+    #[test]
+    fn quarters_are_the_bytes_in_their_order() {
+        for text in ["198.18.0.1", "2001:db8:1:2:3:4:5:6"] {
+            let bytes = address(text).quarters().map(u32::to_ne_bytes).concat();
+            assert_eq!(bytes, address(text).octets(), "{text}");
+        }
+    }
+
+    #[test]
+    fn fields_are_the_bytes_in_their_order() {
+        let fields = [0x2001, 0x0db8, 1, 2, 3, 0xfffe, 5, 0x8001].map(Be16::new);
+        assert_eq!(Address::from_ipv6_fields(fields), address("2001:db8:1:2:3:fffe:5:8001"));
+    }
 }

@@ -44,3 +44,15 @@ pub fn set_bits(word: &mut u64, mask: u64) {
         *word |= mask;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_added_to_those_that_are_set() {
+        let mut word = 0b0110;
+        set_bits(&mut word, 0b1100);
+        assert_eq!(word, 0b1110);
+    }
+}

@@ -19,3 +19,16 @@ pub const fn checksum(sum: u32) -> Be16 {
     let once = (sum & 0xffff) + (sum >> 16);
     Be16::new_raw(!((once + (once >> 16)) as u16))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn carries_are_added_until_there_is_none() {
+        // The second addition has a carry of its own.
+        for (sum, expected) in [(0, 0xffff), (0xffff, 0), (0x1_fffe, 0), (0x1_ffff, 0xfffe), (0xfffe_0001, 0)] {
+            assert_eq!(checksum(sum).raw(), expected, "{sum:#x}");
+        }
+    }
+}

@@ -80,4 +80,12 @@ mod tests {
         assert_eq!(clock.second(now) >> 3, clock.window_period(now));
         assert_eq!(clock.epoch(now + 64), clock.epoch(now) + 1);
     }
+
+    #[test]
+    fn a_slot_is_an_eighth_of_a_second() {
+        let clock = Clock::new(250);
+        let second = clock.second_in_jiffies();
+        assert_eq!(clock.slot(5 * second + second / 8 * 3), 43);
+        assert_eq!(clock.slot(5 * second + second / 8 * 3 - 1), 42);
+    }
 }

@@ -193,4 +193,59 @@ mod tests {
             assert!(matched.len() >= 250, "{} of 256", matched.len());
         }
     }
+
+    /// Hashes of everything else, with which a bit must neither disappear in a carry nor be masked.
+    const OTHERS: [u64; 4] = [0, u64::MAX, 0x1234_5678_9abc_def0, 0xfedc_ba98_7654_3210];
+
+    #[test]
+    fn every_port_and_sequence_number_counts() {
+        for other in OTHERS {
+            let clients: HashSet<u64> = (0..=u16::MAX).map(|port| client(other, port)).collect();
+            assert_eq!(clients.len(), 65_536, "ports of {other:#x}");
+            let numbers = (0..32).map(|bit| 1 << bit).chain([0, u32::MAX]);
+            let syns: HashSet<u64> = numbers.map(|number| syn(other, number)).collect();
+            assert_eq!(syns.len(), 34, "sequence numbers of {other:#x}");
+        }
+        assert_eq!(OTHERS.map(|other| syn(other, 7)).iter().collect::<HashSet<_>>().len(), OTHERS.len());
+    }
+
+    /// Tables are indexed by the lowest bits. About eight of sixteen are to change with each bit of what is hashed.
+    #[test]
+    fn every_bit_changes_half_of_the_lowest_bits() {
+        const SAMPLES: u64 = 256;
+        let assert_half = |what: &str, bit: u32, pair: &dyn Fn(u64) -> [u64; 2]| {
+            let flips = |[one, other]: [u64; 2]| ((one ^ other) as u16).count_ones();
+            let sum: u32 = (0..SAMPLES).map(|sample| flips(pair(mix(sample)))).sum();
+            let average = f64::from(sum) / SAMPLES as f64;
+            assert!((6.0..=10.0).contains(&average), "bit {bit} of {what} changes {average} of 16");
+        };
+        for bit in 0..16 {
+            assert_half("the port", bit, &|other| [client(other, 443), client(other, 443 ^ 1 << bit)]);
+        }
+        let ipv4 = Address::from(core::net::IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)));
+        for destination in [Address::from_words([0x0123, 0x4567]), ipv4] {
+            let hash = |client_hash: u64, port: u16| connection(client_hash, destination, port);
+            for bit in 0..64 {
+                assert_half("the client", bit, &|other| [hash(other, 443), hash(other ^ 1 << bit, 443)]);
+            }
+            for bit in 0..16 {
+                assert_half("the port", bit, &|other| [hash(other, 443), hash(other, 443 ^ 1 << bit)]);
+            }
+        }
+    }
+
+    /// Fails if a difference passes through a round unmixed, such as that of bit 63 without the shift before it.
+    #[test]
+    fn no_difference_of_one_half_makes_up_for_one_of_the_other() {
+        let low_differences = || (0..64).flat_map(|first| (0..=first).map(move |second| 1_u64 << first | 1 << second));
+        for other in OTHERS {
+            let base = connection(other, Address::from_words([7, 9]), 443);
+            for high in (0..64).map(|bit| 1_u64 << bit) {
+                for low in low_differences() {
+                    let destination = Address::from_words([7 ^ high, 9 ^ low]);
+                    assert_ne!(connection(other, destination, 443), base, "{high:#x} {low:#x}");
+                }
+            }
+        }
+    }
 }

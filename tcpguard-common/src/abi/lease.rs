@@ -92,3 +92,35 @@ pub mod payload_policy {
     /// They are dropped: the port's service is under attack.
     pub const DROP: u32 = 2;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::flag;
+
+    #[test]
+    fn each_flag_has_a_bit_of_its_own() {
+        let flags = [
+            flag::DROP,
+            flag::RULES,
+            flag::DROP_PAYLOAD,
+            flag::LOCAL_KNOWN,
+            flag::LIMIT,
+            flag::CHALLENGE,
+            flag::STRAY_FILTER,
+            flag::LISTENERS_KNOWN,
+            flag::LIMIT_CLOSED,
+            flag::OBSERVE_HEADERS,
+            flag::CHALLENGE_PROVEN,
+            flag::STRAYS_IPV4,
+            flag::STRAYS_IPV6,
+            flag::DROP_STRAYS,
+        ];
+        assert!(flags.iter().all(|flag| flag.is_power_of_two()));
+        let all = flags.iter().fold(0, |all, flag| all | flag);
+        assert_eq!(all.count_ones() as usize, flags.len());
+        for part in [flag::STRAY_FILTER, flag::STRAYS_IPV4, flag::STRAYS_IPV6] {
+            assert_eq!(flag::ANY_STRAYS & part, part);
+        }
+        assert_eq!(flag::ANY_STRAYS.count_ones(), 3);
+    }
+}

@@ -79,33 +79,6 @@ pub const fn with_network(last: u64, hash: u64) -> Option<u64> {
     Some(last << 16 | tag)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_port_has_a_bit_of_its_own() {
-        let mut set: PortSet = [0; 1024];
-        for port in 0..=u16::MAX {
-            let (word, bit) = place_in_set(port);
-            assert_eq!(set[word] & bit, 0, "port {port}");
-            set[word] |= bit;
-        }
-        assert_eq!(set, [u64::MAX; 1024]);
-    }
-
-    #[test]
-    fn a_network_counts_once_among_the_last_four() {
-        let add = |last, hash| with_network(last, hash);
-        let first = add(0, 0x20).expect("the first");
-        assert_eq!(add(first, 0xffff_0000_0020), None);
-        let four = [0x30, 0x40, 0x50].into_iter().fold(first, |last, hash| add(last, hash).expect("another"));
-        assert_eq!(add(four, 0x20), None);
-        let five = add(four, 0x60).expect("another");
-        assert!(add(five, 0x20).is_some(), "four others came since");
-    }
-}
-
 /// The maximum number of [`Endpoint`]s.
 pub const MAX_ENDPOINTS: u32 = 4096;
 
@@ -188,4 +161,57 @@ pub struct Endpoint {
     pub address: Address,
     /// The port in host byte order.
     pub port: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_port_has_a_bit_of_its_own() {
+        let mut set: PortSet = [0; 1024];
+        for port in 0..=u16::MAX {
+            let (word, bit) = place_in_set(port);
+            assert_eq!(set[word] & bit, 0, "port {port}");
+            set[word] |= bit;
+        }
+        assert_eq!(set, [u64::MAX; 1024]);
+    }
+
+    #[test]
+    fn a_network_counts_once_among_the_last_four() {
+        let add = |last, hash| with_network(last, hash);
+        let first = add(0, 0x20).expect("the first");
+        assert_eq!(add(first, 0xffff_0000_0020), None);
+        let four = [0x30, 0x40, 0x50].into_iter().fold(first, |last, hash| add(last, hash).expect("another"));
+        assert_eq!(add(four, 0x20), None);
+        let five = add(four, 0x60).expect("another");
+        assert!(add(five, 0x20).is_some(), "four others came since");
+    }
+
+    #[test]
+    fn each_flag_has_a_bit_of_its_own() {
+        use port_flag::*;
+        let flags = [
+            COOKIE,
+            RETRANSMIT,
+            TRIGGERS_COOKIE,
+            TRIGGERS_RETRANSMIT,
+            ANY_IPV4,
+            ANY_IPV6,
+            SOME_ADDRESSES,
+            WATCH_IPV4,
+            WATCH_IPV6,
+            STRAY_FILTER_IPV4,
+            STRAY_FILTER_IPV6,
+            MD5_KEYS,
+            AUTHENTICATION_KEYS,
+            TIMESTAMPS,
+            SACK,
+            WINDOW_SCALING,
+            ECN,
+        ];
+        assert!(flags.iter().all(|flag| flag.is_power_of_two()));
+        assert_eq!(flags.iter().fold(0, |all, flag| all | flag).count_ones() as usize, flags.len());
+    }
 }

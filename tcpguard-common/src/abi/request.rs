@@ -95,4 +95,14 @@ mod tests {
         let order = BlockRequest::new(source, 0x0123_4567_89ab_cdef);
         assert_eq!((order.source(), order.until()), (source, 0x0123_4567_89ab_cdef));
     }
+
+    #[test]
+    fn a_listener_is_the_one_that_was_named() {
+        for (address, is_ipv4) in [("198.18.3.4", true), ("2001:db8::7", false), ("0.0.0.0", true), ("::", false)] {
+            let address: IpAddr = address.parse().expect("an address");
+            let request = PrimeRequest::new(address, 8443, 40_001);
+            assert_eq!(request.address(), address.into());
+            assert_eq!((request.port(), request.turn(), request.is_ipv4()), (8443, 40_001, is_ipv4), "{address}");
+        }
+    }
 }

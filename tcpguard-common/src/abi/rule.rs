@@ -133,4 +133,48 @@ mod tests {
         assert_eq!(Rule { blocked_until: 5, ..Rule::default() }.standing(5), Standing::Ordinary);
         assert_eq!(Rule { blocked_until: 5, ..Rule::default() }.standing(4), Standing::Blocked);
     }
+
+    #[test]
+    fn what_is_joined_applies_as_long_as_either() {
+        let rule =
+            |is_allowed, denied_until, blocked_until| Rule { is_allowed, is_whole: 1, denied_until, blocked_until };
+        let joined = Rule { is_allowed: 3, is_whole: 0, denied_until: 9, blocked_until: 8 };
+        assert_eq!(rule(1, 5, 8).joined(&rule(3, 9, 2)), joined);
+        assert_eq!(rule(2, 9, 2).joined(&rule(1, 5, 8)), joined);
+        assert_eq!(rule(0, 9, 9).joined(&rule(0, 9, 9)).denied_until, 9);
+    }
+
+    #[test]
+    fn an_entry_is_what_was_found() {
+        let (key, rule) = (Address::from_words([1, 2]), Rule { denied_until: 5, ..Rule::default() });
+        let mut cached = CachedRule::default();
+        cached.set(key, rule, 7);
+        assert_eq!((cached.key, cached.rule, cached.generation), (key, rule, 7));
+    }
+
+    #[test]
+    fn networks_are_cached_by_24_and_64_bits() {
+        let network = |text: &str| {
+            let address: core::net::IpAddr = text.parse().expect("an address");
+            cache_network(address.into()).to_string()
+        };
+        assert_eq!(network("198.18.3.255"), "198.18.3.0");
+        assert_eq!(network("2001:db8:1:2:ffff::1"), "2001:db8:1:2::");
+    }
+
+    #[test]
+    fn neighbouring_networks_use_the_whole_cache() {
+        let mut uses = vec![0_u32; CACHE_SLABS * CACHE_PER_SLAB];
+        for number in 0..65_536_u32 {
+            let ipv4 = Address::from(core::net::IpAddr::from((0x0a00_0000 | number << 8).to_be_bytes()));
+            let ipv6 = Address::from_words([u64::from_be(0x2001_0db8_0000_0000 | u64::from(number)), 0]);
+            for key in [ipv4, ipv6] {
+                let (slab, entry) = cache_position(key);
+                uses[slab as usize * CACHE_PER_SLAB + entry] += 1;
+            }
+        }
+        // 16 keys for each entry on average.
+        assert!(uses.iter().filter(|uses| **uses == 0).count() < uses.len() / 50);
+        assert!(uses.iter().all(|uses| *uses < 80), "{:?}", uses.iter().max());
+    }
 }

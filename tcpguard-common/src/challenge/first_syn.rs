@@ -145,4 +145,20 @@ mod tests {
         assert!(!set.is_repeat(HASH, u32::MAX - 2));
         assert!(set.is_repeat(HASH, 6));
     }
+
+    #[test]
+    fn the_table_grows_when_cells_run_out() {
+        const CELLS: u64 = MIN_SLABS as u64 * (SETS_PER_SLAB * WAYS) as u64;
+        assert_eq!([0, CELLS, CELLS + 1].map(needed_slabs), [MIN_SLABS, MIN_SLABS, SLABS]);
+    }
+
+    #[test]
+    fn the_lowest_bits_choose_the_set() {
+        let sets = SETS_PER_SLAB as u64;
+        let last = u64::from(SLABS - 1);
+        assert_eq!(position(sets * 5 + 3, last), (5, 3));
+        assert_eq!(position(sets * u64::from(SLABS) + sets - 1, last), (0, SETS_PER_SLAB - 1));
+        assert_eq!(position(sets * u64::from(MIN_SLABS + 5), 0), (5, 0), "at least MIN_SLABS are in use");
+        assert_eq!(position(sets * u64::from(MIN_SLABS + 5), u64::MAX), (MIN_SLABS + 5, 0), "at most SLABS");
+    }
 }

@@ -72,4 +72,16 @@ mod tests {
         assert!(!cpu.count(8));
         assert_eq!(load.add(8), 32);
     }
+
+    #[test]
+    fn a_portion_is_of_one_slot() {
+        let mut cpu = CpuLoad::default();
+        for _ in 1..PORTION {
+            assert!(!cpu.count(7));
+        }
+        for _ in 1..PORTION {
+            assert!(!cpu.count(8), "those of slot 7 do not count");
+        }
+        assert!(cpu.count(8));
+    }
 }

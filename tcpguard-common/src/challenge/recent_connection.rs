@@ -39,4 +39,12 @@ mod tests {
         assert!(holds(cell(hash, 65_535), hash, 65_535) && holds(cell(hash, 65_535), hash, 65_536));
         assert!(!holds(cell(hash, 7), hash, 9) && !holds(cell(hash, 7), hash ^ 1 << 20, 7));
     }
+
+    #[test]
+    fn the_cell_is_chosen_by_the_lowest_bits_and_holds_the_others() {
+        assert_eq!([0, 1, 4095, 4096, 0xffff_f123].map(position), [0, 1, 4095, 0, 0x123]);
+        assert_eq!(cell(0x1234_5678_9abc_def0, 0x0007_0003), 0x1234_5678_9abc_0003);
+        let hash = 0x1234_5678_9abc_def0;
+        assert!(!holds(cell(hash, 9), hash, 8), "of a second to come");
+    }
 }

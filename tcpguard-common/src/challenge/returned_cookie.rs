@@ -137,4 +137,30 @@ mod tests {
         assert_eq!(note(&mut set, connection ^ 1 << 40, 77, 1002), First, "another connection");
         assert_eq!(note(&mut set, connection, 77, 1000 + COOKIE_SECONDS + 1), First, "no longer valid anyway");
     }
+
+    #[test]
+    fn the_set_is_chosen_by_the_lowest_bits_which_cells_do_not_hold() {
+        assert_eq!([0, 5, 16_383, 16_384, 0xabcd_0000_4003].map(set), [0, 5, 16_383, 0, 3]);
+        assert_eq!(tag(0xabcd_0000_1234_5678), 0xabcd_0001_0000_0000);
+        assert_eq!(name(0xabcd_0000_1234_5678, 0x0005_0003), 0xabcd_0001_0006_0000);
+    }
+
+    #[test]
+    fn what_is_old_makes_room_and_what_is_not_stays() {
+        let connection = |number: u64| number << 40;
+        let mut set = Set::default();
+        for number in 1..=4 {
+            // All cells are old at first, the last of them is taken.
+            assert_eq!(note(&mut set, connection(number), 77, 1000), Returned::First);
+        }
+        let others = (1..=4).filter(|number| acknowledges(&set, connection(*number), 77)).count();
+        assert_eq!(others, 4, "each has a cell of its own");
+        // Without an old cell, the hash chooses the one that is replaced.
+        let newest = connection(5) | 2 << 14;
+        assert_eq!(note(&mut set, newest, 77, 1000), Returned::First);
+        assert_eq!(set[2] & !0xffff, name(newest, 77));
+        let last_second = 1000 + COOKIE_SECONDS;
+        assert_eq!(note(&mut set, newest, 77, last_second), Returned::Again, "as long as it is valid");
+        assert_eq!(note(&mut set, newest, 77, last_second + 1), Returned::First, "and no longer");
+    }
 }

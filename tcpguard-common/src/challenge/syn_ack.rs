@@ -280,4 +280,14 @@ mod tests {
         assert!(!asks(0xc2, 2, 0), "the packet itself is ECN-capable");
         assert!(asks(0xc2, 2, 1), "accurate ECN");
     }
+
+    #[test]
+    fn headers_are_as_the_kernel_writes_them() {
+        let address = |text: &str| -> Address { text.parse::<IpAddr>().expect("an address").into() };
+        let words = ipv4_header(address("198.18.0.1"), address("203.0.113.9"), 24, 63).map(Be16::get);
+        assert_eq!(words, [0x4500, 44, 0, 0x4000, 0x3f06, words[5], 0xc612, 1, 0xcb00, 0x7109]);
+        let sum = words.iter().map(|word| u32::from(*word)).sum::<u32>();
+        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "the checksum");
+        assert_eq!(ipv6_head(40, 61).map(Be16::get), [0x6000, 0, 40, 0x063d]);
+    }
 }

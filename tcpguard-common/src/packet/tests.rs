@@ -130,6 +130,17 @@ fn headers_are_found() {
 }
 
 #[test]
+fn the_source_is_known_of_what_cannot_be_read() {
+    let source_of = |frame: Vec<u8>| source(frame.as_slice()).map(|address| address.to_string());
+    let fragment = frame(&[0x0800], ipv4(0, 0x0005, 6, &[0; 8]));
+    assert_eq!(parse_bytes(&fragment), Err(Unread::LaterFragment));
+    assert_eq!(source_of(fragment).as_deref(), Some("198.18.0.9"));
+    let tagged = frame(&[0x8100, 0x86dd], ipv6(17, &[0; 8]));
+    assert_eq!(source_of(tagged).as_deref(), Some("2001:db8::9"));
+    assert_eq!(source_of(frame(&[0x0806], vec![0; 28])), None);
+}
+
+#[test]
 fn ipv4_options_and_payload() {
     for words in 0..=10 {
         let frame = frame(&[0x0800], ipv4(words, 0, 6, &tcp(Flags::ACK, 33)));
