@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{
     TARGET,
+    strip::without_debug_sections,
     toolchain::{Compiler, linker_folder, target_folder, workspace},
 };
 use crate::sources::hash_of;
@@ -82,7 +83,10 @@ impl BpfCrate<'_> {
             bail!("the BPF programs in {} do not compile: {errors}", folder.display());
         }
         let object = target_folder.join(TARGET).join("release").join(self.binary);
-        fs::copy(&object, &copy).with_context(|| format!("cannot copy {} to {}", object.display(), copy.display()))?;
+        let compiled = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
+        let stripped =
+            without_debug_sections(&compiled).with_context(|| format!("cannot strip {}", object.display()))?;
+        fs::write(&copy, stripped).with_context(|| format!("cannot write {}", copy.display()))?;
         fs::write(&stamp, sources).with_context(|| format!("cannot write {}", stamp.display()))
     }
 }

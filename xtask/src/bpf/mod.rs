@@ -1,6 +1,7 @@
 //! Building BPF programs: [`toolchain`] finds what is installed, [`build`] uses it.
 
 pub mod build;
+mod strip;
 pub mod toolchain;
 
 /// The target that BPF programs are compiled for.
