@@ -312,13 +312,15 @@ impl Rest {
 
     #[inline(always)]
     fn skip(&mut self, bytes: usize) {
-        let mut bytes = bytes;
-        for _ in 0..2 {
-            if bytes >= 8 {
-                let [_, second, third, fourth, fifth] = self.0;
-                self.0 = [second, third, fourth, fifth, 0];
-                bytes -= 8;
-            }
+        let bytes = if bytes < MAX_BYTES { bytes } else { MAX_BYTES };
+        if bytes & 32 != 0 {
+            self.0 = [self.0[4], 0, 0, 0, 0];
+        }
+        if bytes & 16 != 0 {
+            self.0 = [self.0[2], self.0[3], self.0[4], 0, 0];
+        }
+        if bytes & 8 != 0 {
+            self.0 = [self.0[1], self.0[2], self.0[3], self.0[4], 0];
         }
         let shift = 8 * (bytes & 7) as u32;
         let [first, second, third, fourth, fifth] = self.0;
@@ -404,6 +406,67 @@ mod tests {
         assert_eq!(read(&[1; 40]), SynOptions::default());
         // An option with a wrong length is skipped.
         assert_eq!(read(&[2, 3, 5, 1, 4, 2, 1, 1]), options(0, None, true, None));
+    }
+
+    #[test]
+    fn options_are_found_behind_others_of_any_length() {
+        for length in 2..=30_u8 {
+            let mut bytes = vec![0xfe, length];
+            // What a walk that lands within it would take for options.
+            bytes.extend([3, 3, 9, 19, 18, 29, 4].iter().cycle().take(usize::from(length) - 2));
+            bytes.extend([8, 10, 1, 2, 3, 4, 0, 0, 0, 0]);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            assert_eq!(read(&bytes), options(0, None, false, Some(0x0102_0304)), "behind {length} bytes");
+            assert!(
+                !is_signed([&[0; 20][..], &bytes].concat().as_slice(), 0, 20 + bytes.len()),
+                "behind {length} bytes"
+            );
+        }
+        for length in 2..=36_u8 {
+            let mut bytes = vec![0xfe, length];
+            bytes.resize(usize::from(length), 3);
+            bytes.extend([29, 4, 1, 1]);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            assert!(
+                is_signed([&[0; 20][..], &bytes].concat().as_slice(), 0, 20 + bytes.len()),
+                "behind {length} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn what_follows_the_header_is_no_option() {
+        let frame = [&[0; 20][..], &[1, 1, 1, 1, 2, 4, 5, 0xb4, 29, 4, 1, 1, 1, 1, 1, 1]].concat();
+        assert_eq!(SynOptions::read(frame.as_slice(), 0, 24), SynOptions::default());
+        assert!(!is_signed(frame.as_slice(), 0, 24) && is_signed(frame.as_slice(), 0, 36));
+    }
+
+    #[test]
+    fn an_option_without_a_sound_length_ends_the_search_for_a_signature() {
+        let takes = |options: &[u8]| is_signed([&[0; 20][..], options].concat().as_slice(), 0, 20 + options.len());
+        assert!(takes(&[4, 2, 29, 4, 1, 1, 1, 1]));
+        assert!(!takes(&[30, 1, 29, 4, 1, 1, 1, 1]) && !takes(&[30, 0, 29, 4, 1, 1, 1, 1]));
+        assert!(takes(&[30, 4, 0, 0, 29, 4, 1, 1]) && !takes(&[1, 29, 4, 1]), "the last bytes of the header");
+    }
+
+    #[test]
+    fn the_usual_layout_is_read_at_once() {
+        let linux = [2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
+        let usual =
+            |options: &[u8]| SynOptions::read_usual([&[0; 20][..], options].concat().as_slice(), 0, 20 + options.len());
+        assert_eq!(usual(&linux), Some(read(&linux)));
+        for marker in [0, 1, 4, 5, 6, 7, 16, 17, 18] {
+            let mut other = linux;
+            other[marker] ^= 0x10;
+            assert_eq!(usual(&other), None, "byte {marker}");
+        }
+        assert_eq!(usual(&[&linux[..], &[0; 4]].concat()), None, "more options");
+    }
+
+    #[test]
+    fn the_last_value_counts() {
+        let twice = options(1460, Some(7), true, Some(1)).with_mss(100).with_window_scale(2).with_timestamp(9);
+        assert_eq!(twice, options(100, Some(2), true, Some(9)));
     }
 
     proptest! {
