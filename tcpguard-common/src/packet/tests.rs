@@ -222,6 +222,42 @@ fn a_chain_of_extensions_is_followed_so_far() {
 }
 
 #[test]
+fn extensions_may_be_so_long() {
+    let behind = |units: u8| frame(&[0x86dd], ipv6(60, &extension(6, units, &tcp(Flags::SYN, 0))));
+    let most = u8::try_from(MAX_EXTENSIONS_LENGTH / 8).expect("a byte");
+    assert_eq!(parse_bytes(&behind(most - 1)), Ok(expected_ipv6(Flags::SYN)));
+    assert_eq!(parse_bytes(&behind(most)), Err(Unread::TooManyExtensions));
+}
+
+#[test]
+fn extensions_beyond_the_packet_are_no_extensions() {
+    let mut long = frame(&[0x86dd], ipv6(60, &extension(6, 1, &tcp(Flags::SYN, 0))));
+    // The payload would end within the extension header.
+    long[14 + 4..14 + 6].copy_from_slice(&8_u16.to_be_bytes());
+    assert_eq!(parse_bytes(&long), Err(Unread::Truncated));
+}
+
+#[test]
+fn small_fields_are_read() {
+    let mut datagram = ipv6(6, &tcp(Flags::SYN, 0));
+    (datagram[0], datagram[1]) = (0x6a, 0xb3);
+    let segment = packet_of(&frame(&[0x86dd], datagram));
+    assert_eq!(segment.service, 0xab, "the traffic class");
+    let mut datagram = ipv4(0, 0, 6, &tcp(Flags::SYN, 0));
+    (datagram[1], datagram[20 + 12]) = (0xcd, 0x5a);
+    let whole = frame(&[0x0800], datagram);
+    let segment = packet_of(&whole);
+    assert_eq!((segment.service, segment.reserved), (0xcd, 0x0a));
+    assert_eq!((segment.ip_offset, segment.tcp_offset, segment.header_length), (14, 34, 20));
+    let again = Segment::at(whole.as_slice(), segment.place()).expect("the same segment");
+    assert_eq!((again.tcp_offset, again.reserved, again.destination_port), (34, 0x0a, 443));
+}
+
+fn packet_of(frame: &[u8]) -> Segment {
+    parse(frame).expect("a segment")
+}
+
+#[test]
 fn what_is_not_tcp_over_ip() {
     assert_eq!(parse_bytes(&frame(&[0x0806], vec![0; 28])), Err(Unread::NotIp));
     assert_eq!(parse_bytes(&frame(&[0x0800], ipv4(0, 0, 17, &[0; 20]))), Err(Unread::NotTcp));

@@ -231,4 +231,35 @@ mod tests {
         allowance.fill(START + 1, MAX_ALLOWANCE);
         assert_eq!(allowance.left, MAX_ALLOWANCE / EPOCHS_TO_FILL + 1);
     }
+
+    #[test]
+    fn a_burst_may_take_a_quarter_which_is_there_again_after_120_epochs() {
+        assert_eq!(whole_allowance(4000), 1000);
+        let mut allowance = Allowance::default();
+        allowance.fill(7, 1200);
+        assert_eq!(allowance.left, 77, "seven epochs since the first");
+        allowance.fill(7, 1200);
+        assert_eq!(allowance.left, 77, "in the same epoch");
+        allowance.fill(8, 1200);
+        assert_eq!(allowance.left, 88, "a 120th more, rounded up");
+        allowance.fill(8 + EPOCHS_TO_FILL, 1200);
+        assert_eq!(allowance.left, 1200);
+        allowance.left = u32::MAX;
+        assert!(allowance.is_empty());
+        allowance.fill(9 + EPOCHS_TO_FILL, 1200);
+        assert_eq!(allowance.left, 11, "what two CPUs took too many is forgotten");
+    }
+
+    #[test]
+    fn load_is_that_of_this_epoch_or_the_last() {
+        let mut load = Admission::default();
+        for _ in 0..5 {
+            load.count(3);
+        }
+        load.given_to_heavy = 2;
+        load.count(4);
+        assert_eq!((load.load, load.last_load, load.given_to_heavy), (1, 5, 0));
+        load.count(6);
+        assert_eq!((load.load, load.last_load), (1, 0), "an epoch without SYNs was between");
+    }
 }

@@ -216,4 +216,26 @@ mod tests {
             prop_assert_eq!(window.count(now.wrapping_add(WINDOW_PERIODS)), 0);
         }
     }
+
+    #[test]
+    fn recent_are_this_period_and_the_one_before() {
+        let mut window = HalfOpenWindow::default();
+        for (period, handshakes) in [(20, 1), (21, 2), (22, 4)] {
+            for _ in 0..handshakes {
+                window.open(period);
+            }
+        }
+        assert_eq!([22, 23, 24].map(|now| window.count_recent(now)), [6, 4, 0]);
+        assert!(window.is_new_period(23) && !window.is_new_period(22));
+    }
+
+    #[test]
+    fn the_newest_is_removed_while_it_is_in_the_window() {
+        let mut window = HalfOpenWindow::default();
+        window.open(20);
+        window.close_newest(20 + WINDOW_PERIODS);
+        assert_eq!(window.slots.iter().sum::<u32>(), 1, "it has expired, and is left alone");
+        window.close_newest(19 + WINDOW_PERIODS);
+        assert_eq!(window.slots.iter().sum::<u32>(), 0);
+    }
 }
