@@ -132,4 +132,15 @@ mod tests {
         rate.fill(&mut tokens, u64::MAX);
         assert!(rate.take(&mut tokens));
     }
+
+    #[test]
+    fn what_is_given_back_is_one_syn_and_fills_at_most_the_bucket() {
+        let rate = Rate::new(100, HZ);
+        let mut tokens = 0;
+        rate.give_back(&mut tokens);
+        assert_eq!(tokens, rate.per_syn);
+        tokens = rate.most - 1;
+        rate.give_back(&mut tokens);
+        assert_eq!(tokens, rate.most);
+    }
 }

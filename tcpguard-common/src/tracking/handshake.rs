@@ -255,4 +255,9 @@ mod tests {
         assert!(begin(&mut set, 9 << 40, 7, at(108)));
         assert_eq!(end(&mut set, 9 << 40, Some(7), 108), Some(at(108)));
     }
+
+    #[test]
+    fn the_set_is_chosen_by_the_lowest_bits() {
+        assert_eq!([0, 5, u64::from(SETS) + 7, 0xabcd_0000_0000_0003].map(set), [0, 5, 7, 3]);
+    }
 }
