@@ -469,7 +469,61 @@ mod tests {
         assert_eq!(twice, options(100, Some(2), true, Some(9)));
     }
 
+    /// Options as kinds and data, which fit into a header together.
+    fn sound_options() -> impl Strategy<Value = Vec<(u8, Vec<u8>)>> {
+        let kind = proptest::sample::select(vec![
+            MSS,
+            WINDOW_SCALE,
+            SACK_PERMITTED,
+            TIMESTAMPS,
+            MD5_SIGNATURE,
+            29,
+            5,
+            30,
+            254,
+        ]);
+        let data = prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..=34),
+            proptest::sample::select(vec![0_usize, 1, 2, 8, 16]).prop_map(|length| vec![7; length]),
+        ];
+        proptest::collection::vec((kind, data), 0..=8).prop_map(|mut options| {
+            let mut left = MAX_BYTES;
+            options.retain(|(_, data)| {
+                let fits = data.len() + 2 <= left;
+                left -= if fits { data.len() + 2 } else { 0 };
+                fits
+            });
+            options
+        })
+    }
+
     proptest! {
+        #[test]
+        fn whatever_options_are_written_are_read(written in sound_options()) {
+            let mut bytes = Vec::new();
+            let mut expected = SynOptions::default();
+            for (kind, data) in &written {
+                bytes.extend([*kind, data.len() as u8 + 2]);
+                bytes.extend(data);
+                expected = match (*kind, data.as_slice()) {
+                    (MSS, [high, low]) => expected.with_mss(u16::from_be_bytes([*high, *low])),
+                    (WINDOW_SCALE, [scale]) => expected.with_window_scale(*scale),
+                    (SACK_PERMITTED, []) => expected.with_sack(),
+                    (TIMESTAMPS, [a, b, c, d, _, _, _, _]) => expected.with_timestamp(u32::from_be_bytes([*a, *b, *c, *d])),
+                    _ => expected,
+                };
+            }
+            bytes.resize(bytes.len().next_multiple_of(4), END);
+            let found = read(&bytes);
+            prop_assert_eq!(
+                (found.mss(), found.window_scale(), found.sack(), found.timestamp()),
+                (expected.mss(), expected.window_scale(), expected.sack(), expected.timestamp())
+            );
+            let signature = written.iter().find(|(kind, _)| [MD5_SIGNATURE, AUTHENTICATION].contains(kind));
+            let is_right = signature.is_some_and(|(kind, data)| if *kind == AUTHENTICATION { data.len() >= 2 } else { data.len() == 16 });
+            prop_assert_eq!(is_signed([&[0; 20][..], &bytes].concat().as_slice(), 0, 20 + bytes.len()), is_right);
+        }
+
         #[test]
         fn any_options_are_read(mut bytes in proptest::collection::vec(any::<u8>(), 0..=40)) {
             bytes.resize(bytes.len() / 4 * 4, 0);
