@@ -224,7 +224,9 @@ pub struct Flood {
     interface: u32,
     interface_name: String,
     /// Number of frames that the cable had dropped before this flood.
-    lost_before: Lost,
+    lost_before: u64,
+    /// Those of them that floods had sent.
+    lost_of_floods_before: u64,
 }
 
 #[repr(transparent)]
@@ -267,7 +269,8 @@ impl Flood {
             client: namespace.clone(),
             interface: index,
             interface_name: interface.to_owned(),
-            lost_before: Lost::read(namespace, interface)?,
+            lost_before: lost(namespace, interface)?,
+            lost_of_floods_before: lost_of_floods(namespace, interface)?,
         })
     }
 
@@ -352,7 +355,7 @@ impl Flood {
     /// # Errors
     /// Returns an error if the counts cannot be read.
     pub fn delivered(&self) -> Result<u64> {
-        Ok(self.made()? - (self.lost()?.all - self.lost_before.all))
+        Ok(self.made()? - (lost(&self.client, &self.interface_name)? - self.lost_before))
     }
 
     /// Returns the greatest number of frames that were dropped meanwhile and are not the flood's, but segments that the
@@ -361,12 +364,9 @@ impl Flood {
     /// # Errors
     /// Returns an error if the counts cannot be read.
     pub fn lost_of_others(&self) -> Result<u64> {
-        let lost = self.lost()?;
-        Ok((lost.all - self.lost_before.all) - (lost.of_floods - self.lost_before.of_floods))
-    }
-
-    fn lost(&self) -> Result<Lost> {
-        Lost::read(&self.client, &self.interface_name)
+        let all = lost(&self.client, &self.interface_name)? - self.lost_before;
+        let of_floods = lost_of_floods(&self.client, &self.interface_name)? - self.lost_of_floods_before;
+        Ok(all - of_floods)
     }
 
     fn made(&self) -> Result<u64> {
@@ -386,32 +386,22 @@ fn xdp_context(length: usize, interface: u32) -> Vec<u8> {
     [0, length as u32, 0, interface, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
-/// What the cable dropped because the peer's queue was full.
-struct Lost {
-    /// All frames: the interface's `tx_dropped`.
-    all: u64,
-    /// Those sent by BPF programs, which only floods do.
-    of_floods: u64,
+/// Returns the number of frames that the cable dropped (the interface's `tx_dropped`: the peer's queue was full).
+fn lost(namespace: &Namespace, interface: &str) -> Result<u64> {
+    let output =
+        namespace.command("ip").args(["-s", "-j", "link", "show", interface]).output().context("cannot run ip")?;
+    let links: serde_json::Value = serde_json::from_slice(&output.stdout).context("the output of ip is not JSON")?;
+    links[0]["stats64"]["tx"]["dropped"].as_u64().with_context(|| format!("ip does not show the drops of {interface}"))
 }
 
-impl Lost {
-    fn read(namespace: &Namespace, interface: &str) -> Result<Self> {
-        let run = |program: &str, arguments: &[&str]| -> Result<Vec<u8>> {
-            let output = namespace.command(program).args(arguments).arg(interface).output();
-            Ok(output.with_context(|| format!("cannot run {program}"))?.stdout)
-        };
-        let of_floods = String::from_utf8(run("ethtool", &["-S"])?)?
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("tx_queue_")?.split_once("_xdp_xmit_errors: "))
-            .map(|(_, errors)| errors.parse::<u64>().context("ethtool shows no number"))
-            .sum::<Result<u64>>()?;
-        let links: serde_json::Value = serde_json::from_slice(&run("ip", &["-s", "-j", "link", "show"])?)
-            .context("the output of ip is not JSON")?;
-        let all = links[0]["stats64"]["tx"]["dropped"]
-            .as_u64()
-            .with_context(|| format!("ip does not show the drops of {interface}"))?;
-        Ok(Self { all, of_floods })
-    }
+/// Returns how many of these were sent by BPF programs, which only floods do.
+fn lost_of_floods(namespace: &Namespace, interface: &str) -> Result<u64> {
+    let output = namespace.command("ethtool").args(["-S", interface]).output().context("cannot run ethtool")?;
+    let errors_of = |line: &str| -> Option<Result<u64>> {
+        let (_, errors) = line.trim().strip_prefix("tx_queue_")?.split_once("_xdp_xmit_errors: ")?;
+        Some(errors.parse().context("ethtool shows no number"))
+    };
+    String::from_utf8(output.stdout)?.lines().filter_map(errors_of).sum()
 }
 
 /// The client's ends of the cables.
