@@ -26,6 +26,7 @@ use crate::{
     network::{Lab, SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE, SERVER_IPV4},
     oracle,
     server::{self, Nginx},
+    wait::SetAtEnd,
 };
 
 /// The client address of the SSH session.
@@ -139,9 +140,10 @@ impl Scene {
                     let goes_on = || !is_over.load(Ordering::Relaxed);
                     Client::new(&self.lab).run(WEB, CLIENT_RATE, Duration::from_secs(120), goes_on)
                 });
+                let end = SetAtEnd(&is_over);
                 let sent = run();
                 let ended = Instant::now();
-                is_over.store(true, Ordering::Relaxed);
+                drop(end);
                 let client = client.join().unwrap_or_else(|panic| resume_unwind(panic))?;
                 Ok((sent?, client, ended))
             })
@@ -164,8 +166,9 @@ impl Scene {
                 }
                 Ok(seen)
             });
+            let end = SetAtEnd(&is_over);
             let result = work();
-            is_over.store(true, Ordering::Relaxed);
+            drop(end);
             let seen = observer.join().unwrap_or_else(|panic| resume_unwind(panic))?;
             Ok((result?, seen))
         })

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Debug,
+    sync::atomic::{AtomicBool, Ordering},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -30,5 +31,14 @@ pub fn eventually<T: Debug>(
             bail!("{what}: not within {PATIENCE:?}; last seen: {seen:#?}");
         }
         sleep(PAUSE);
+    }
+}
+
+/// Sets a flag when dropped, also by a panic: whoever runs until the flag is set would go on for ever otherwise.
+pub struct SetAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -223,6 +223,8 @@ pub struct Flood {
     client: Namespace,
     interface: u32,
     interface_name: String,
+    /// Number of frames that the cable dropped while this flood was sent; others may have been sent between.
+    lost: u64,
     /// Number of frames that the cable had dropped before this flood.
     lost_before: u64,
     /// Those of them that floods had sent.
@@ -269,6 +271,7 @@ impl Flood {
             client: namespace.clone(),
             interface: index,
             interface_name: interface.to_owned(),
+            lost: 0,
             lost_before: lost(namespace, interface)?,
             lost_of_floods_before: lost_of_floods(namespace, interface)?,
         })
@@ -280,10 +283,18 @@ impl Flood {
     /// Returns an error if the kernel rejects the run or not all frames arrived.
     pub fn send(&mut self, count: u32) -> Result<()> {
         let before = self.delivered()?;
-        self.make(count)?;
+        self.counting_losses(|flood| flood.make(count))?;
         let delivered = self.delivered()? - before;
         ensure!(delivered == u64::from(count), "{delivered} frames arrived instead of {count}");
         Ok(())
+    }
+
+    /// Counts what the cable drops while `send` runs.
+    fn counting_losses<T>(&mut self, send: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let before = lost(&self.client, &self.interface_name)?;
+        let result = send(self)?;
+        self.lost += lost(&self.client, &self.interface_name)? - before;
+        Ok(result)
     }
 
     /// Sends `count` frames as fast as the kernel accepts them; some may not arrive.
@@ -316,7 +327,13 @@ impl Flood {
     /// Returns an error if the kernel rejects it.
     pub fn send_at_while(&mut self, rate: u32, duration: Duration, goes_on: impl Fn() -> bool) -> Result<u64> {
         ensure!(duration <= MAX_DURATION, "a flood may last at most {MAX_DURATION:?}");
-        let (before, made_before) = (self.delivered()?, self.made()?);
+        let before = self.delivered()?;
+        self.counting_losses(|flood| flood.send_chunks(rate, duration, goes_on))?;
+        Ok(self.delivered()? - before)
+    }
+
+    fn send_chunks(&mut self, rate: u32, duration: Duration, goes_on: impl Fn() -> bool) -> Result<()> {
+        let made_before = self.made()?;
         let start = Instant::now();
         let chunk = Duration::from_secs(1) / CHUNKS_PER_SECOND;
         while goes_on() && start.elapsed() < duration {
@@ -331,7 +348,7 @@ impl Flood {
             let turn = (start.elapsed().as_secs_f64() / chunk.as_secs_f64()) as u32 + 1;
             sleep((chunk * turn + off_beat(turn)).saturating_sub(start.elapsed()));
         }
-        Ok(self.delivered()? - before)
+        Ok(())
     }
 
     /// Sends `rate` frames per second while `work` runs, and returns its result.
@@ -355,7 +372,7 @@ impl Flood {
     /// # Errors
     /// Returns an error if the counts cannot be read.
     pub fn delivered(&self) -> Result<u64> {
-        Ok(self.made()? - (lost(&self.client, &self.interface_name)? - self.lost_before))
+        Ok(self.made()? - self.lost)
     }
 
     /// Returns the greatest number of frames that were dropped meanwhile and are not the flood's, but segments that the
