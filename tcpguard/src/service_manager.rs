@@ -1,4 +1,4 @@
-//! Notifies the service manager of the daemon's state (sd_notify(3)), if there is one.
+//! The service manager, if there is one: it is notified of the daemon's state (sd_notify(3)), and may close the network to it.
 
 use std::{
     io,
@@ -26,7 +26,7 @@ pub(crate) fn is_network_closed() -> bool {
         (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
         (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))),
     ];
-    let is_closed_from = |own: IpAddr| -> io::Result<()> {
+    let send_to_itself = |own: IpAddr| -> io::Result<()> {
         let socket = UdpSocket::bind((own, 0))?;
         socket.send_to(&[], socket.local_addr()?).map(drop)
     };
@@ -36,7 +36,7 @@ pub(crate) fn is_network_closed() -> bool {
         socket.local_addr().ok().map(|address| address.ip()).filter(|own| !own.is_loopback())
     });
     own_addresses
-        .map(is_closed_from)
+        .map(send_to_itself)
         .any(|sent| sent.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied))
 }
 
