@@ -4,6 +4,8 @@
 
 use crate::address::Address;
 
+/// 2^64 divided by the golden ratio: a multiplication by it spreads neighbouring values, where no key is needed.
+pub const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
 const FIRST_MULTIPLIER: u64 = 0xbf58_476d_1ce4_e5b9;
 const SECOND_MULTIPLIER: u64 = 0x94d0_49bb_1331_11eb;
 
@@ -101,6 +103,19 @@ mod tests {
             // 4,096 values in 65,536 cells occupy 3,970 of them on average.
             assert!(cells.len() > 3800, "{} of bits {bits:#x}", cells.len());
         }
+    }
+
+    #[test]
+    fn connections_to_an_address_of_many_ones_do_not_meet() {
+        let server = Ipv4Addr::new(223, 255, 255, 255).into();
+        let hashes: HashSet<u64> = (0..10_000u32)
+            .map(|n| {
+                connection(client(address(7, Ipv4Addr::from(0xc612_0000 + n).into()), 1024), server, 0xffff)
+                    & 0xffff_ffff
+            })
+            .collect();
+        // 10,000 values of 32 bits: 0.01 collisions are expected.
+        assert!(hashes.len() > 9_995, "{} distinct", hashes.len());
     }
 
     #[test]

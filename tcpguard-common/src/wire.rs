@@ -19,7 +19,7 @@ impl PacketBytes for [u8] {
 
 /// A 16-bit big-endian field.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Be16(u16);
 
 impl Be16 {

@@ -4,6 +4,8 @@ use tcpguard_common::{
     abi::{
         counters::DropReason,
         lease::{self, flag},
+        signature::Signature,
+        watch::WakeAt,
     },
     tracking::bucket::Rate,
 };
@@ -17,10 +19,10 @@ static mut CONTROL: lease::Lease = lease::Lease::NONE;
 
 /// Reads one field of it.
 macro_rules! control {
-    ($($field:ident).+) => {
+    ($($field:ident $([$index:expr])?).+) => {
         // SAFETY: the variable lives as long as the program. The daemon may write it concurrently, one word at a time;
         // a mixture of two leases does no harm.
-        unsafe { core::ptr::read_volatile(&raw const CONTROL.$($field).+) }
+        unsafe { core::ptr::read_volatile(&raw const CONTROL.$($field $([$index])?).+) }
     };
 }
 
@@ -64,6 +66,18 @@ pub fn max_port_load() -> u64 {
 #[inline(always)]
 pub fn last_first_syn_slab() -> u64 {
     control!(last_first_syn_slab)
+}
+
+/// See [`lease::Lease::signatures`].
+#[inline(always)]
+pub fn signature(index: usize) -> Signature {
+    Signature { mask: control!(signatures[index].mask), value: control!(signatures[index].value) }
+}
+
+/// See [`lease::Lease::wake`].
+#[inline(always)]
+pub fn wake() -> WakeAt {
+    control!(wake)
 }
 
 /// The flags of a valid lease, and none of an expired one. They are read once per packet: what every SYN carries along

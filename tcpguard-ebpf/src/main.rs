@@ -14,6 +14,7 @@
 #![no_main]
 
 mod accounting;
+mod by_cpu;
 mod challenge;
 mod events;
 mod frame;
@@ -21,9 +22,11 @@ mod hook;
 mod kernel;
 mod lease;
 mod local;
+mod outline;
 mod pipeline;
 mod rules;
 mod settings;
+mod signatures;
 mod source;
 mod stages;
 mod syn;
@@ -67,7 +70,9 @@ use crate::{
 pub fn tcpguard(context: Context) -> Action {
     hook::prepare(&context);
     let verdict = pipeline::inspect(&context);
-    counters::record_packet(verdict);
+    if counters::record_packet(verdict, lease::wake()) {
+        events::wake_daemon();
+    }
     if verdict.is_challenged() {
         answer::answer_next(&context);
     }
@@ -103,10 +108,12 @@ pub fn handshake_completed(context: BtfTracePointContext) -> i32 {
         return 0;
     }
     if let Some(handshake) = Handshake::completed(&context) {
-        let source = Source::new(handshake.source);
-        if accounting::completed(source, &handshake) {
+        let (source, now) = (Source::new(handshake.source), Now::read());
+        let (is_counted, begun) = accounting::completed(source, &handshake, now);
+        if is_counted {
             returned_cookie::spend(source, &handshake);
         }
+        signatures::note_completed(source, &handshake, begun, now);
     } else if let Some(listener) = Listener::changed(&context) {
         listeners::note_listener(listener.port, listener.is_open);
     }

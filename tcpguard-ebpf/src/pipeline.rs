@@ -47,14 +47,15 @@ fn frame(context: &Context) -> Result<Verdict, Verdict> {
 
 #[inline(always)]
 fn syn(context: &Context, syn: &Syn) -> Result<Verdict, Verdict> {
-    if syn.lease.has(flag::OBSERVE_HEADERS) {
-        accounting::observe_headers(syn.segment);
-    }
     stages::port_zero(syn)?;
     stages::impossible_source(syn)?;
     let standing = stages::lists(syn)?;
     stages::payload(syn, standing)?;
     stages::destination(context, syn, standing)?;
+    if syn.lease.has(flag::OBSERVE_HEADERS) {
+        accounting::observe_headers(syn.segment);
+    }
+    stages::signature(syn, standing)?;
     match sources::find_known(syn.source) {
         Some(entry) => syn_of_tracked_source(entry, syn, standing),
         None => syn_of_new_source(context, syn, standing),

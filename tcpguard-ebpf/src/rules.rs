@@ -1,7 +1,7 @@
 //! Rules: the allow, deny and block entries of networks, as the daemon resolved them.
 
 use aya_ebpf::{
-    btf_maps::{LpmTrie, PerCpuArray, lpm_trie::Key},
+    btf_maps::{Array, LpmTrie, lpm_trie::Key},
     macros::btf_map,
 };
 use tcpguard_common::{
@@ -12,23 +12,34 @@ use tcpguard_common::{
     address::Address,
 };
 
-use crate::{lease::Lease, time::Now};
+use crate::{
+    by_cpu,
+    lease::Lease,
+    outline::{self, Outline},
+    time::Now,
+};
 
 /// Resolved by the daemon. There is room for [`tcpguard_common::abi::rule::MAX_RULES`]; unused room costs nothing.
 #[btf_map]
 static RULES: LpmTrie<Address, Rule, 524_288> = LpmTrie::new();
 
 #[btf_map]
-static RULE_CACHE: PerCpuArray<CacheSlab, CACHE_SLABS> = PerCpuArray::new();
+static RULE_CACHE: Array<CacheSlab, CACHE_SLABS> = Array::new();
 
-/// Returns the standing of an address.
+/// Returns the standing of an address. The rules are looked up only if the outline tells that one may apply.
 #[inline(always)]
 pub fn standing_of(address: Address, lease: Lease, now: Now) -> Standing {
     if !lease.has(flag::RULES) {
         return Standing::Ordinary;
     }
-    let [high, low] = address.words();
-    standing(high, low, lease.generation(), now.jiffies)
+    match outline::of(address, lease) {
+        Outline::Outside => Standing::Ordinary,
+        Outline::Denied => Standing::Denied,
+        Outline::Inside => {
+            let [high, low] = address.words();
+            standing(high, low, lease.generation(), now.jiffies)
+        }
+    }
 }
 
 /// Returns the standing of the source whose address consists of these two words, in this generation of the lists. It is
@@ -60,7 +71,10 @@ fn find(source: Address, generation: u64) -> Rule {
 #[inline(always)]
 fn cached<'a>(network: Address) -> Option<&'a mut CachedRule> {
     let (slab, entry) = cache_position(network);
-    let slab = RULE_CACHE.get_ptr_mut(slab)?;
-    // SAFETY: the element belongs to this CPU; our programs that run in an interrupt do not use it.
-    Some(unsafe { &mut (*slab)[entry] })
+    let slab = by_cpu::element(&RULE_CACHE, slab)?;
+    // What another CPU is writing might be read half; our programs that run in an interrupt do not use the cache.
+    if slab.is_shared {
+        return None;
+    }
+    Some(&mut slab.value[entry])
 }

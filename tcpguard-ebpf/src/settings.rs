@@ -23,6 +23,8 @@ static WHOLE_ALLOWANCE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static FILTER_BLOCKS: Global<u32> = Global::new(1);
 #[unsafe(no_mangle)]
+static CPU_ROWS: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
 static CAN_MAKE_COOKIES: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static NAMESPACE: Global<u32> = Global::new(0);
@@ -68,6 +70,12 @@ pub fn whole_allowance() -> u32 {
 #[inline(always)]
 pub fn filter_blocks() -> u32 {
     FILTER_BLOCKS.load()
+}
+
+/// Returns how many CPUs have a row of their own in the arrays of [`crate::by_cpu`].
+#[inline(always)]
+pub fn cpu_rows() -> u32 {
+    CPU_ROWS.load()
 }
 
 /// Returns 1 if the kernel can make SYN cookies, else 0. With 0 the verifier removes the calls of the helpers, which such a

@@ -63,6 +63,13 @@ impl Verdict {
         matches!(self.counted_as, Counter::SynChallenged | Counter::SynChallengedAgain)
     }
 
+    /// Returns whether the frame is a SYN that begins a handshake to be judged
+    /// ([`tcpguard_common::abi::counters::Counted::SynBegun`]).
+    #[inline(always)]
+    pub const fn begins_handshake(self) -> bool {
+        matches!(self.counted_as, Counter::SynTracked | Counter::SynUntracked | Counter::SynChallenged)
+    }
+
     /// Returns whether the frame is dropped.
     #[inline(always)]
     pub const fn is_dropped(self) -> bool {

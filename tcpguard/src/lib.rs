@@ -8,7 +8,7 @@
 //! | [`datapath`] | the BPF programs and their maps |
 //! | [`interfaces`] | the interfaces the programs are attached to |
 //! | [`kernel`] | the kernel's own view of handshakes |
-//! | [`monitor`] | observing the datapath and the kernel, ten times a second |
+//! | [`monitor`] | observing the datapath and the kernel, with each tick |
 //! | [`detect`] | judging observations |
 //! | [`response`] | acting on judgements, and undoing it: blocks, challenges, kernel settings |
 //! | [`lists`], [`network`] | the allow and deny lists, and the networks on them |
@@ -17,7 +17,7 @@
 //! | [`history`], [`cost`], [`metrics`] | the last fifteen minutes, the cost of tcpguard itself, metrics for Prometheus |
 //! | [`explain`], [`doctor`], [`notify`] | verdicts explained, obstacles on the host, notifications of attacks |
 //! | [`api`], [`cli`] | the HTTP API and the commands |
-//! | `netlink`, `service_manager`, `fault`, `record` | sockets to the kernel; systemd; points at which tests kill the daemon; recordings for simulations |
+//! | `netlink`, `service_manager`, `memory`, `fault`, `record` | sockets to the kernel; systemd; memory returned to the kernel; points at which tests kill the daemon; recordings for simulations |
 
 pub mod api;
 pub mod cli;
@@ -36,6 +36,7 @@ pub mod history;
 pub mod interfaces;
 pub mod kernel;
 pub mod lists;
+mod memory;
 pub mod metrics;
 pub mod monitor;
 mod netlink;

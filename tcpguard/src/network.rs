@@ -7,7 +7,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tcpguard_common::{abi::rule::CACHED_LENGTHS, address::Address};
+use tcpguard_common::{
+    abi::{outline, rule::CACHED_LENGTHS},
+    address::Address,
+};
 use thiserror::Error;
 
 /// The length of the prefix of IPv4-mapped IPv6 addresses, which is added to the length of an IPv4 prefix.
@@ -17,6 +20,8 @@ const WIDEST_DENY: (u8, u8) = (8, 16);
 
 /// A network: an IPv6 prefix, or an IPv4 prefix mapped to IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+// There may be half a million: aligned to 16 bytes, each would take a third more memory.
+#[repr(C, packed(8))]
 pub struct Network {
     first: u128,
     length: u8,
@@ -75,6 +80,19 @@ impl Network {
     pub fn is_cached_whole(self) -> bool {
         let (ipv4, ipv6) = CACHED_LENGTHS;
         self.length <= if self.first().is_ipv4() { ipv4 } else { ipv6 }
+    }
+
+    /// Returns `true` if all of its addresses are IPv4 addresses.
+    pub const fn is_within_ipv4(self) -> bool {
+        Self::ALL_IPV4.contains(self)
+    }
+
+    /// Returns the numbers of the first and the last /24 among its addresses ([`tcpguard_common::abi::outline::block`]);
+    /// `None` if it contains no IPv4 address.
+    pub fn ipv4_blocks(self) -> Option<(u32, u32)> {
+        let block = |network: Self| outline::block(network.first());
+        let ipv4 = if self.contains_ipv4() { Self::ALL_IPV4 } else { self };
+        ipv4.is_within_ipv4().then(|| (block(ipv4), block(ipv4.last())))
     }
 
     /// Returns `true` if it contains all IPv4-mapped addresses.
@@ -169,6 +187,15 @@ mod tests {
         assert!(!network("0.0.0.0/0").contains(network("2001:db8::1")));
         assert!(network("::/0").contains(network("2001:db8::1")));
         assert!(wide.last() > network("198.51.255.255/32") || wide.last() == network("198.51.255.255/32"));
+    }
+
+    #[test]
+    fn a_network_consists_of_24s() {
+        let blocks = |text| network(text).ipv4_blocks();
+        assert_eq!(blocks("198.18.5.7"), Some((0xc6_1205, 0xc6_1205)));
+        assert_eq!(blocks("198.18.0.0/16"), Some((0xc6_1200, 0xc6_12ff)));
+        assert_eq!((blocks("0.0.0.0/0"), blocks("::/0")), (Some((0, 0xff_ffff)), Some((0, 0xff_ffff))));
+        assert_eq!((blocks("2001:db8::/32"), blocks("::/97"), blocks("8000::/1")), (None, None, None));
     }
 
     #[test]

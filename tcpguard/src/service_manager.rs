@@ -57,6 +57,11 @@ impl ServiceManager {
         Self { watchdog, fed: None, status: None, has_failed: false }
     }
 
+    /// Returns the interval of watchdog notifications, if the service manager expects any.
+    pub const fn watchdog(&self) -> Option<Duration> {
+        self.watchdog
+    }
+
     /// Reports that the host is guarded.
     pub fn ready(&mut self) {
         self.tell(&[NotifyState::Ready]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use tcpguard::{
-    config::{Config, Hook},
+    config::{Config, Hook, MemoryLimit},
     datapath::{Datapath, DatapathOptions, Maps, maps::Totals},
 };
 use tcpguard_common::abi::{counters::Counter, lease::Lease, port::PortChallenge};
@@ -43,6 +43,7 @@ impl LoadedDatapath {
         let machine = lock_machine()?;
         let options = DatapathOptions {
             max_sources: 4096,
+            memory: MemoryLimit::Auto,
             prefix_v4: 24,
             prefix_v6: 64,
             hook,

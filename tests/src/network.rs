@@ -225,7 +225,10 @@ impl Lab {
 
     /// Lets replies to `range` leave through the server's first cable, where clients are, even if floods of such
     /// addresses arrive through the second.
-    pub(crate) fn lead_clients(&self, range: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// Returns an error if the route cannot be set.
+    pub fn lead_clients(&self, range: &str) -> Result<()> {
         self.lead(range, SERVER_INTERFACE)
     }
 }

@@ -74,15 +74,37 @@ impl Wire {
             if left.is_zero() {
                 bail!("no response within {TIMEOUT:?}");
             }
-            let timeout = nix::sys::time::TimeVal::new(0, i64::try_from(left.as_micros()).unwrap_or(1).max(1));
-            nix::sys::socket::setsockopt(&self.socket, nix::sys::socket::sockopt::ReceiveTimeout, &timeout)
-                .context("cannot set a timeout")?;
+            self.set_timeout(left)?;
             if let Ok(length) = nix::unistd::read(&self.socket, &mut buffer)
                 && let Some(answer) = read_answer(&buffer[..length], frame)
             {
                 return Ok(answer);
             }
         }
+    }
+
+    /// Returns the next frame; `None` if none arrives until `deadline`.
+    ///
+    /// # Errors
+    /// Returns an error if no timeout can be set.
+    pub fn receive(&self, deadline: Instant) -> Result<Option<Vec<u8>>> {
+        let mut buffer = [0; 2048];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.set_timeout(left)?;
+            if let Ok(length) = nix::unistd::read(&self.socket, &mut buffer) {
+                return Ok(Some(buffer[..length].to_vec()));
+            }
+        }
+    }
+
+    fn set_timeout(&self, left: Duration) -> Result<()> {
+        let timeout = nix::sys::time::TimeVal::new(0, i64::try_from(left.as_micros()).unwrap_or(1).clamp(1, 999_999));
+        nix::sys::socket::setsockopt(&self.socket, nix::sys::socket::sockopt::ReceiveTimeout, &timeout)
+            .context("cannot set a timeout")
     }
 
     /// Sends a SYN and returns the SYN-ACK.

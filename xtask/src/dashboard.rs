@@ -22,13 +22,14 @@ const FOLDER: &str = "tcpguard/dashboard";
 /// What the build needs.
 const SOURCES: [&str; 4] = ["package.json", "package-lock.json", "tsconfig.json", "src"];
 
-/// For tcpguard's build script: puts `index.html`, `app.js` and `app.css` into `OUT_DIR/dashboard`. Without Node.js
-/// the page is one that says so; a failure that must not be ends the build with one sentence.
+/// For tcpguard's build script: puts `index.html`, `app.js` and `app.css` into `OUT_DIR/dashboard`. Without Node.js,
+/// or without the feature `dashboard`, the page is one that says so; a failure that must not be ends the build with one sentence.
 pub fn build_script() {
     println!("cargo::rerun-if-env-changed={VARIABLE}");
     println!("cargo::rerun-if-changed={}", workspace().join(FOLDER).display());
     let wish = env::var(VARIABLE).unwrap_or_default();
-    let built = out_folder().and_then(|out| if wish == "skip" { write_without(&out) } else { write(&wish, &out) });
+    let is_left_out = wish == "skip" || env::var_os("CARGO_FEATURE_DASHBOARD").is_none();
+    let built = out_folder().and_then(|out| if is_left_out { write_without(&out) } else { write(&wish, &out) });
     if let Err(error) = built {
         println!("cargo::error={}", format!("{error:#}").replace('\n', " "));
         std::process::exit(1);

@@ -19,12 +19,14 @@ pub const SIDE_BY_SIDE: &[&str] = &[
     "hostile::",
     "instruction_counts::",
     "killpoints::",
+    "limits::",
     "lists::",
     "notify::",
     "packet_tables::",
     "reachability::",
     "refusals::",
     "reload::",
+    "signatures::",
     "ssh::",
     "strays::",
     "terminal::",
@@ -37,8 +39,10 @@ pub const ALONE: &[&str] = &[
     "hostile::a_mixture",
     "hostile::one_source",
     "hostile::ten_sources",
+    "limits::a_daemon_that_costs_too_much",
     // It runs a copy of the daemon: another test that starts a process at that moment still has the copy open for writing.
     "refusals::without_privilege",
+    "signatures::a_tools_flood",
 ];
 
 /// Returns whether a test, given by its path in the test binary, may run beside others.

@@ -199,5 +199,8 @@ fn lint() -> Result<()> {
     });
     let others = others.collect::<Result<Vec<_>>>()?;
     step("clippy", &mut cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
+    // As for a server that needs neither the terminal interface nor the dashboard.
+    let without = ["clippy", "-p", "tcpguard", "--no-default-features", "--quiet", "--", "-D", "warnings"];
+    step("clippy without optional features", &mut cargo(without))?;
     others.into_iter().try_for_each(Background::finish)
 }

@@ -4,7 +4,12 @@
 //! `/stats`, `/metrics`, `tcpguard explain` and docs/reference/drops.md are derived from this table. A new counter or
 //! drop reason is a row here and the stage that uses it (docs/howto/add-a-counter.md, add-a-drop-reason.md).
 
-use crate::packet::{SegmentKind, Unread};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{
+    abi::watch::Watch,
+    packet::{SegmentKind, Unread},
+};
 
 macro_rules! stages {
     ($($(#[doc = $doc:literal])+ $stage:ident $name:ident;)*) => {
@@ -45,6 +50,8 @@ stages! {
     Payload payload;
     /// The SYN is for another host or a port without a listener, and is not judged.
     Destination destination;
+    /// The signatures of the flood in progress.
+    Signature signature;
     /// Blocks of the source or its prefix.
     Block block;
     /// The rate limit of the source.
@@ -266,6 +273,8 @@ table! {
         ChallengeFailed challenge_failed, Event [];
         /// Valid cookies returned.
         CookiesReturned cookies_returned, Event [Stray];
+        /// Handshakes completed whose SYN has a signature.
+        SignaturesRefuted signatures_refuted, Event [];
         /// Segments found to belong to no connection, dropped or not.
         Strays strays, Event [Stray];
     }
@@ -303,6 +312,9 @@ table! {
         Denied denied "A SYN of a network on the deny list.",
             counters DropDenied WouldDenied, true Operator [Lists],
             because "its network is on the deny list";
+        Signature signature "A SYN of the shape that a flood's SYNs have in common and hardly any client's has; one source in 256 is let through, in turn.",
+            counters DropSignature WouldSignature, true Judgement [Signature],
+            because "its header is that of the flood in progress, and hardly any client's is";
         ClosedPort closed_port "The first SYN of a connection to a port without a listener, while such ports are flooded; its retransmit passes.",
             counters DropClosedPort WouldClosedPort, true Closed [Destination],
             because "ports without a listener are flooded, and this is the first SYN of the connection: its retransmit passes";
@@ -341,13 +353,23 @@ table! {
 
 /// The version of the table, which increases whenever a row is added, removed or moved: a daemon takes over the counters of
 /// the previous one only if both have the same.
-pub const COUNTS_VERSION: u32 = 4;
+pub const COUNTS_VERSION: u32 = 6;
 
 /// The number of counters.
 pub const COUNTERS: usize = Counter::ALL.len();
 
-/// The counters of one CPU: the element of the map.
+/// The counters.
 pub type Counts = [u64; COUNTERS];
+
+/// What one CPU counts: the element of the map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CpuCounts {
+    /// The counters.
+    pub counts: Counts,
+    /// Next to them, because both are written for the same packets.
+    pub watch: Watch,
+}
 
 impl From<Unread> for Counter {
     #[inline(always)]

@@ -24,7 +24,8 @@ pub struct Event {
     /// For [`kind::FIRST_DROP`], the index of the reason in [`crate::abi::counters::DropReason::ALL`]; for
     /// [`kind::LISTENERS_CHANGED`] and [`kind::CHALLENGE_TRIGGERED`], the port.
     pub reason: u32,
-    /// The source that the event is about; unspecified for events about ports.
+    /// The source that the event is about; unspecified for events about ports and
+    /// for [`kind::HANDSHAKES_BEGUN`].
     pub source: Address,
     /// For [`kind::SOURCE_BUSY`], the half-open handshakes that began in the current period.
     pub half_open: u64,
@@ -40,6 +41,11 @@ pub mod kind {
     pub const LISTENERS_CHANGED: u32 = 3;
     /// The datapath began to challenge SYNs to a port on its own.
     pub const CHALLENGE_TRIGGERED: u32 = 4;
+    /// On one CPU, more handshakes have begun than ended since the last tick, by as many as the lease says
+    /// ([`crate::abi::watch`]).
+    pub const HANDSHAKES_BEGUN: u32 = 5;
+    /// A handshake was completed whose SYN has a signature: a client has that shape.
+    pub const SIGNATURE_REFUTED: u32 = 6;
 }
 
 #[cfg(test)]

@@ -3,7 +3,13 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::tracking::bucket::Rate;
+use crate::{
+    abi::{
+        signature::{MAX_SIGNATURES, Signature},
+        watch::WakeAt,
+    },
+    tracking::bucket::Rate,
+};
 
 /// The lease, renewed with each tick of the daemon.
 #[repr(C)]
@@ -30,6 +36,10 @@ pub struct Lease {
     /// The last element in use of the table of first SYNs, one less than a power of two
     /// ([`crate::challenge::first_syn::needed_slabs`]). At least [`crate::challenge::first_syn::MIN_SLABS`] are in use.
     pub last_first_syn_slab: u64,
+    /// When the daemon is woken before its next tick.
+    pub wake: WakeAt,
+    /// The signatures by which SYNs are dropped, with [`flag::SIGNATURES`].
+    pub signatures: [Signature; MAX_SIGNATURES],
 }
 
 /// Bits of [`Lease::flags`].
@@ -64,6 +74,22 @@ pub mod flag {
     pub const STRAYS_IPV6: u64 = 1 << 12;
     /// The strays found by [`STRAYS_IPV4`] and [`STRAYS_IPV6`] are dropped. Without this flag, they are only counted.
     pub const DROP_STRAYS: u64 = 1 << 13;
+    /// There are rules for IPv6 networks of /64 or longer ([`crate::abi::outline`]).
+    pub const LISTED_64: u64 = 1 << 14;
+    /// Likewise from /48 on.
+    pub const LISTED_48: u64 = 1 << 15;
+    /// Likewise from /32 on.
+    pub const LISTED_32: u64 = 1 << 16;
+    /// Likewise from /16 on.
+    pub const LISTED_16: u64 = 1 << 17;
+    /// There are rules for IPv6 networks wider than /16.
+    pub const LISTED_WIDE: u64 = 1 << 18;
+    /// The host accepts every address of some networks (routes of type local).
+    pub const LOCAL_NETWORKS: u64 = 1 << 19;
+    /// SYNs with a signature are dropped ([`super::Lease::signatures`]).
+    pub const SIGNATURES: u64 = 1 << 20;
+    /// What the lists set: all flags about rules.
+    pub const OF_LISTS: u64 = RULES | LISTED_64 | LISTED_48 | LISTED_32 | LISTED_16 | LISTED_WIDE;
     /// Any look-up of segments that are not SYNs.
     pub const ANY_STRAYS: u64 = STRAY_FILTER | STRAYS_IPV4 | STRAYS_IPV6;
 }
@@ -80,6 +106,8 @@ impl Lease {
         timestamp_offset: 0,
         max_port_load: 0,
         last_first_syn_slab: 0,
+        wake: WakeAt::NEVER,
+        signatures: [Signature::NONE; MAX_SIGNATURES],
     };
 }
 
@@ -114,6 +142,13 @@ mod tests {
             flag::STRAYS_IPV4,
             flag::STRAYS_IPV6,
             flag::DROP_STRAYS,
+            flag::LISTED_64,
+            flag::LISTED_48,
+            flag::LISTED_32,
+            flag::LISTED_16,
+            flag::LISTED_WIDE,
+            flag::LOCAL_NETWORKS,
+            flag::SIGNATURES,
         ];
         assert!(flags.iter().all(|flag| flag.is_power_of_two()));
         let all = flags.iter().fold(0, |all, flag| all | flag);
@@ -122,5 +157,8 @@ mod tests {
             assert_eq!(flag::ANY_STRAYS & part, part);
         }
         assert_eq!(flag::ANY_STRAYS.count_ones(), 3);
+        let of_lists =
+            [flag::RULES, flag::LISTED_64, flag::LISTED_48, flag::LISTED_32, flag::LISTED_16, flag::LISTED_WIDE];
+        assert_eq!(flag::OF_LISTS, of_lists.iter().sum::<u64>());
     }
 }

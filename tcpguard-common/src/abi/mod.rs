@@ -6,23 +6,29 @@
 //! | [`counters`] | the table of counters, drop reasons and stages |
 //! | [`lease`] | what the datapath is allowed to do, and until when |
 //! | [`event`], [`request`] | messages to the daemon, and from it |
-//! | [`rule`] | the allow, deny and block entries of a network |
+//! | [`rule`], [`outline`] | the allow, deny and block entries of a network; which addresses may have one |
 //! | [`port`], [`listening`], [`local_addresses`] | ports, their listeners, and the host's addresses |
-//! | [`syn_headers`] | what the headers of SYNs have in common |
+//! | [`syn_headers`], [`signature`] | what the headers of SYNs have in common, and drops by it |
+//! | [`by_cpu`] | arrays with a row for each CPU |
 //! | [`socket_layout`] | offsets of kernel structures |
+//! | [`watch`] | waking the daemon |
 //! | [`takeover`] | the state carried over from one daemon to the next |
 
+pub mod by_cpu;
 pub mod counters;
 pub mod event;
 pub mod lease;
 pub mod listening;
 pub mod local_addresses;
 pub mod names;
+pub mod outline;
 #[cfg(feature = "user")]
 mod pod;
 pub mod port;
 pub mod request;
 pub mod rule;
+pub mod signature;
 pub mod socket_layout;
 pub mod syn_headers;
 pub mod takeover;
+pub mod watch;

@@ -21,11 +21,11 @@ pub mod program {
 
 /// Names of maps.
 pub mod map {
-    /// Per CPU: [`crate::abi::counters::Counts`].
+    /// Per CPU: [`crate::abi::counters::CpuCounts`].
     pub const COUNTS: &str = "COUNTS";
     /// LRU hash: [`crate::address::Address`] to [`crate::tracking::source::SourceEntry`].
     pub const SOURCES: &str = "SOURCES";
-    /// Per CPU: [`crate::tracking::sketch::Slab`].
+    /// By CPU ([`super::by_cpu`]): [`crate::tracking::sketch::Slab`].
     pub const SKETCH: &str = "SKETCH";
     /// Per CPU: [`crate::tracking::admission::Admission`].
     pub const ADMISSION: &str = "ADMISSION";
@@ -33,26 +33,40 @@ pub mod map {
     pub const ALLOWANCE: &str = "ALLOWANCE";
     /// Array of [`crate::tracking::filter::Block`].
     pub const KNOWN_SOURCES: &str = "KNOWN_SOURCES";
-    /// Per CPU: [`crate::tracking::prefix::Slab`].
+    /// By CPU ([`super::by_cpu`]): [`crate::tracking::prefix::Slab`].
     pub const PREFIXES: &str = "PREFIXES";
     /// Per CPU: [`crate::tracking::distinct::Registers`].
     pub const DISTINCT: &str = "DISTINCT";
     /// Per CPU: [`super::syn_headers::SynHeaders`].
     pub const SYN_HEADERS: &str = "SYN_HEADERS";
-    /// Per CPU: [`super::port::PortSlab`], SYNs by destination port.
+    /// Per CPU: [`super::signature::CompletedShapes`].
+    pub const COMPLETED_SHAPES: &str = "COMPLETED_SHAPES";
+    /// Array: handshakes with a signature that were let through ([`super::signature`]).
+    pub const TRIED: &str = "TRIED";
+    /// By CPU ([`super::by_cpu`]): [`super::port::PortSlab`], SYNs by destination port.
     pub const SYN_BY_PORT: &str = "SYN_BY_PORT";
-    /// Array by local port: [`super::port::PortHandshakes`].
+    /// Array of [`super::port::HandshakeSlab`], by local port.
     pub const HANDSHAKES_BY_PORT: &str = "HANDSHAKES_BY_PORT";
-    /// One [`super::port::PortSet`]: the ports of [`HANDSHAKES_BY_PORT`] that count something.
-    pub const PORTS_IN_USE: &str = "PORTS_IN_USE";
+    /// Array of [`super::port::PortMark`], one for each slab of ports.
+    pub const PORT_MARKS: &str = "PORT_MARKS";
     /// Hash: indices of the interfaces whose handshakes are counted.
     pub const GUARDED_INTERFACES: &str = "GUARDED_INTERFACES";
     /// One [`crate::abi::lease::Lease`]: the section of the programs' variables, which holds nothing else.
     pub const CONTROL: &str = ".bss";
     /// LPM trie: [`crate::address::Address`] to [`crate::abi::rule::Rule`].
     pub const RULES: &str = "RULES";
+    /// By CPU ([`super::by_cpu`]): [`crate::abi::rule::CacheSlab`].
+    pub const RULE_CACHE: &str = "RULE_CACHE";
+    /// Array: /24s with rules ([`crate::abi::outline`]).
+    pub const LISTED_IPV4: &str = "LISTED_IPV4";
+    /// Array: denied /24s ([`crate::abi::outline`]).
+    pub const DENIED_IPV4: &str = "DENIED_IPV4";
+    /// Array: a filter of IPv6 networks with rules ([`crate::abi::outline`]).
+    pub const LISTED_IPV6: &str = "LISTED_IPV6";
     /// Array of [`crate::abi::local_addresses::Set`].
     pub const LOCAL_ADDRESSES: &str = "LOCAL_ADDRESSES";
+    /// LPM trie: networks of which the host accepts every address.
+    pub const LOCAL_NETWORKS: &str = "LOCAL_NETWORKS";
     /// Array by port: [`crate::abi::listening`].
     pub const LISTENING: &str = "LISTENING";
     /// Array by port: [`crate::abi::lease::payload_policy`].
@@ -103,6 +117,8 @@ pub mod setting {
     pub const CAN_MAKE_COOKIES: &str = "CAN_MAKE_COOKIES";
     /// `u32`: blocks of the filter of known sources, a power of two.
     pub const FILTER_BLOCKS: &str = "FILTER_BLOCKS";
+    /// `u32`: how many CPUs have a row of their own in the arrays by CPU ([`super::by_cpu`]).
+    pub const CPU_ROWS: &str = "CPU_ROWS";
     /// `u32`: inode number of the guarded network namespace.
     pub const NAMESPACE: &str = "NAMESPACE";
     /// `u32`: 1 if frames that pass are passed on to a chained program. XDP only.

@@ -5,9 +5,11 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     abi::{
+        counters::CpuCounts,
         lease::Lease,
-        port::{Endpoint, PortChallenge, PortHandshakes, PortSyns},
+        port::{Endpoint, PortChallenge, PortHandshakes, PortMark, PortSyns},
         rule::Rule,
+        signature::CompletedShapes,
         socket_layout::SocketLayout,
         syn_headers::SynHeaders,
         takeover::Instance,
@@ -33,11 +35,14 @@ macro_rules! pod {
 pod!(
     Address,
     Clock,
+    CompletedShapes,
+    CpuCounts,
     Lease,
     Endpoint,
     Instance,
     PortChallenge,
     PortHandshakes,
+    PortMark,
     PortSyns,
     PrefixCell,
     Rule,

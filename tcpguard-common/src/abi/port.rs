@@ -4,9 +4,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{address::Address, challenge::port_load::CpuLoad};
 
-/// Ports in one element of `SYN_BY_PORT` (20 KiB; the maximum for an element of a per-CPU map is 32 KiB).
+/// Ports in one element of `SYN_BY_PORT` (20 KiB) and of `HANDSHAKES_BY_PORT`.
 pub const PORTS_PER_SLAB: usize = 512;
-/// The number of elements of `SYN_BY_PORT`.
+/// The number of elements of `SYN_BY_PORT` and of `HANDSHAKES_BY_PORT`.
 pub const PORT_SLABS: usize = 128;
 /// SYNs by destination port: one element of `SYN_BY_PORT`.
 pub type PortSlab = [PortSyns; PORTS_PER_SLAB];
@@ -26,6 +26,11 @@ pub struct PortSyns {
     pub challenged: u64,
     /// SYNs of unproven sources in the current slot.
     pub load: CpuLoad,
+}
+
+impl PortSyns {
+    /// No SYNs.
+    pub const NONE: Self = Self { syn: 0, not_begun: 0, restrained: 0, challenged: 0, load: CpuLoad::NONE };
 }
 
 /// The outcome of the handshakes of one local port.
@@ -55,13 +60,24 @@ pub struct PortHandshakes {
     pub last_networks: u64,
 }
 
-/// A set of ports: one bit for each.
-pub type PortSet = [u64; 65_536 / 64];
+/// The outcome of handshakes by local port: one element of `HANDSHAKES_BY_PORT`.
+pub type HandshakeSlab = [PortHandshakes; PORTS_PER_SLAB];
 
-/// Returns the word of a [`PortSet`] that a port belongs to, and its bit.
+/// When a slab changed last: the number of the daemon's tick ([`crate::abi::watch::WakeAt::tick`]) after which it did.
+/// The daemon reads only what changed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PortMark {
+    /// Of `SYN_BY_PORT`, on any CPU.
+    pub syn: u32,
+    /// Of `HANDSHAKES_BY_PORT`.
+    pub handshakes: u32,
+}
+
+/// Returns the slab of a port, and its place there.
 #[inline(always)]
-pub const fn place_in_set(port: u16) -> (usize, u64) {
-    (port as usize / 64, 1 << (port % 64))
+pub const fn place_in_slabs(port: u16) -> (usize, usize) {
+    (port as usize / PORTS_PER_SLAB, port as usize % PORTS_PER_SLAB)
 }
 
 /// Adds a network, by the lowest bits of its hash, to the last four; `None` if it is among them.
@@ -168,14 +184,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_port_has_a_bit_of_its_own() {
-        let mut set: PortSet = [0; 1024];
+    fn every_port_has_a_place_of_its_own() {
         for port in 0..=u16::MAX {
-            let (word, bit) = place_in_set(port);
-            assert_eq!(set[word] & bit, 0, "port {port}");
-            set[word] |= bit;
+            let (slab, place) = place_in_slabs(port);
+            assert!(slab < PORT_SLABS && place < PORTS_PER_SLAB);
+            assert_eq!(slab * PORTS_PER_SLAB + place, usize::from(port));
         }
-        assert_eq!(set, [u64::MAX; 1024]);
     }
 
     #[test]

@@ -3,7 +3,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::address::{Address, prefix_mask};
+use crate::{
+    address::{Address, prefix_mask},
+    hash::GOLDEN_RATIO,
+};
 
 /// The rule for a network. Times are in jiffies; from that time on, the entry no longer applies.
 #[repr(C)]
@@ -116,7 +119,7 @@ pub const fn cache_network(address: Address) -> Address {
 #[inline(always)]
 pub const fn cache_position(key: Address) -> (u32, usize) {
     let [high, low] = key.words();
-    let hash = (high ^ low.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+    let hash = (high ^ low.rotate_left(29)).wrapping_mul(GOLDEN_RATIO) >> 48;
     ((hash as usize / CACHE_PER_SLAB % CACHE_SLABS) as u32, hash as usize % CACHE_PER_SLAB)
 }
 
@@ -160,6 +163,15 @@ mod tests {
         };
         assert_eq!(network("198.18.3.255"), "198.18.3.0");
         assert_eq!(network("2001:db8:1:2:ffff::1"), "2001:db8:1:2::");
+    }
+
+    #[test]
+    fn addresses_of_one_network_use_the_whole_cache() {
+        for high in [u64::MAX, 0x2001_0db8_ffff_ffff] {
+            let places: std::collections::HashSet<_> =
+                (0..4096_u64).map(|low| cache_position(Address::from_words([high.to_be(), low.to_be()]))).collect();
+            assert!(places.len() > 1500, "{} places", places.len());
+        }
     }
 
     #[test]

@@ -51,13 +51,13 @@ pub const CARRIED_MAPS: [CarriedMap; 17] = [
     carried(map::PREFIXES, 2, "the accounts of networks"),
     carried(map::DISTINCT, 1, "the number of different sources"),
     carried(map::SYN_BY_PORT, 1, "SYNs by port"),
-    carried(map::HANDSHAKES_BY_PORT, 3, "handshakes by port"),
-    carried(map::PORTS_IN_USE, 1, "which ports have handshakes"),
+    carried(map::HANDSHAKES_BY_PORT, 4, "handshakes by port"),
     carried(map::LISTENER_CHANGES, 1, "listener changes"),
     carried(map::PORT_LOADS, 1, "the load of each port"),
-    carried(map::HANDSHAKES, 3, "half-open handshakes"),
+    carried(map::HANDSHAKES, 4, "half-open handshakes"),
     carried(map::FIRST_SYNS, 3, "first SYNs awaiting their retransmit"),
     carried(map::RETURNED_COOKIES, 2, "returned cookies"),
+    carried(map::COMPLETED_SHAPES, 1, "what clients look like"),
     carried(map::SKETCH, 2, "the sketch of SYNs by source"),
     carried(map::ADMISSION, 1, "the load that admission is based on"),
     carried(map::ALLOWANCE, 1, "the allowance of new entries"),
@@ -75,7 +75,7 @@ mod tests {
     /// and the fingerprint of what they define.
     const RECORDED: [(&str, u32, &[&str], u64); 17] = [
         (map::INSTANCE, 1, &[include_str!("takeover.rs")], 0x93a8_9dbf_3cd8_bf84),
-        (map::COUNTS, 4, &[], 0x349c_7e1e_22cf_1d74),
+        (map::COUNTS, 6, &[], 0xe176_0def_83ae_0e69),
         (
             map::SOURCES,
             2,
@@ -100,10 +100,9 @@ mod tests {
             map::SYN_BY_PORT,
             1,
             &[include_str!("port.rs"), include_str!("../challenge/port_load.rs")],
-            0x42eb_b668_fbde_a6d7,
+            0xcde5_2329_1c54_7583,
         ),
-        (map::HANDSHAKES_BY_PORT, 3, &[include_str!("port.rs")], 0xcdeb_2f32_d2a2_d2c3),
-        (map::PORTS_IN_USE, 1, &[include_str!("port.rs")], 0xcdeb_2f32_d2a2_d2c3),
+        (map::HANDSHAKES_BY_PORT, 4, &[include_str!("port.rs")], 0xa510_9ead_45d7_502f),
         (
             map::LISTENER_CHANGES,
             1,
@@ -113,9 +112,9 @@ mod tests {
         (map::PORT_LOADS, 1, &[include_str!("../challenge/port_load.rs")], 0xb2f3_8b58_ad9f_5f7d),
         (
             map::HANDSHAKES,
-            3,
+            4,
             &[include_str!("../tracking/handshake.rs"), include_str!("../clock.rs")],
-            0xfc4c_418b_af8d_439c,
+            0x5cfb_c356_f6fb_27f7,
         ),
         (map::FIRST_SYNS, 3, &[include_str!("../challenge/first_syn.rs")], 0x6e2f_e963_0fc2_69f9),
         (
@@ -123,6 +122,12 @@ mod tests {
             2,
             &[include_str!("../challenge/returned_cookie.rs"), include_str!("../clock.rs")],
             0xc593_f03e_df05_4909,
+        ),
+        (
+            map::COMPLETED_SHAPES,
+            1,
+            &[include_str!("signature.rs"), include_str!("../packet/shape.rs")],
+            0xdd9d_62f0_af2f_e654,
         ),
         (map::SKETCH, 2, &[include_str!("../tracking/sketch.rs")], 0xc00b_fb51_dcfc_033c),
         (map::ADMISSION, 1, &[include_str!("../tracking/admission.rs")], 0xdb5e_dd80_fc47_fffd),

@@ -31,6 +31,9 @@ pub struct CpuLoad {
 }
 
 impl CpuLoad {
+    /// No SYNs in any slot.
+    pub const NONE: Self = Self { slot: 0, count: 0 };
+
     /// Counts one SYN. Returns true if a portion is complete and has to be added to the shared sum.
     #[inline(always)]
     pub const fn count(&mut self, slot: u32) -> bool {

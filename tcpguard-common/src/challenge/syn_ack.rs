@@ -188,6 +188,8 @@ mod tests {
             reserved: 0,
             service: 0,
             time_to_live: 0,
+            window: Be16::new(0),
+            first_option: Default::default(),
             payload_length: 0,
             ip_offset: 14,
             tcp_offset: 34,

@@ -397,6 +397,17 @@ mod tests {
     }
 
     #[test]
+    fn the_last_bytes_are_read_behind_options_of_any_length() {
+        for first in 2..=30_u8 {
+            let other = |length: u8| [&[254, length][..], &vec![9; usize::from(length) - 2]].concat();
+            let all = [other(first), other(35 - first), vec![3, 3, 7, 4, 2]].concat();
+            assert_eq!(all.len(), 40);
+            let read = read(&all);
+            assert_eq!((read.window_scale(), read.sack()), (Some(7), true), "after {first} and {} bytes", 35 - first);
+        }
+    }
+
+    #[test]
     fn contradictions_end_it() {
         let only_mss = options(1460, None, false, None);
         assert_eq!(read(&[2, 4, 5, 0xb4, 3, 0, 4, 2]), only_mss);

@@ -6,13 +6,18 @@
 mod ethernet;
 pub mod integrity;
 mod ip;
+mod shape;
 mod tcp;
 
 pub use ethernet::MAX_VLAN_TAGS;
 pub use ip::{MAX_EXTENSION_HEADERS, MAX_EXTENSIONS_LENGTH, TCP as TCP_PROTOCOL};
-pub use tcp::{Flags, HEADER_LENGTH as TCP_HEADER_LENGTH, SegmentKind};
+pub use shape::{SEGMENT_SIZE, Shape, TIME_TO_LIVE, UNKNOWN_CLASS, WINDOW};
+pub use tcp::{FirstOption, Flags, HEADER_LENGTH as TCP_HEADER_LENGTH, SegmentKind};
 
-use crate::{address::Address, wire::PacketBytes};
+use crate::{
+    address::Address,
+    wire::{Be16, PacketBytes},
+};
 
 /// The header fields of a TCP segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +42,10 @@ pub struct Segment {
     pub service: u8,
     /// TTL (IPv4) or hop limit (IPv6); 0 in a segment read by [`Segment::at`].
     pub time_to_live: u8,
+    /// The receive window, as it is in the header.
+    pub window: Be16,
+    /// The first word of the options, zero without any; zero in a segment read by [`Segment::at`].
+    pub first_option: FirstOption,
     /// Bytes after the TCP header, according to the IP header.
     pub payload_length: u16,
     /// Offset of the IP header from the start of the frame, in bytes.

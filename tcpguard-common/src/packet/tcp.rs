@@ -9,6 +9,11 @@ const MINIMUM_DATA_OFFSET: u16 = 5;
 /// The length of a TCP header without options, in bytes.
 pub const HEADER_LENGTH: usize = 20;
 
+/// The first word of a TCP header's options, in two halves.
+pub type FirstOption = [Be16; 2];
+
+const NO_OPTION: FirstOption = [Be16::new(0); 2];
+
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
 struct TcpHeader {
@@ -79,11 +84,17 @@ impl Flags {
 #[inline(always)]
 pub(super) fn read(bytes: &(impl PacketBytes + ?Sized), tcp_offset: usize, datagram: &Datagram) -> Option<Segment> {
     let header: TcpHeader = bytes.read(tcp_offset)?;
-    Some(Segment { tcp_offset, ..segment(&header, datagram, 0, 0) })
+    Some(Segment { tcp_offset, ..segment(&header, datagram, 0, 0, NO_OPTION) })
 }
 
 #[inline(always)]
-const fn segment(header: &TcpHeader, datagram: &Datagram, payload_length: u16, header_length: usize) -> Segment {
+const fn segment(
+    header: &TcpHeader,
+    datagram: &Datagram,
+    payload_length: u16,
+    header_length: usize,
+    first_option: FirstOption,
+) -> Segment {
     Segment {
         source: datagram.source,
         destination: datagram.destination,
@@ -95,6 +106,8 @@ const fn segment(header: &TcpHeader, datagram: &Datagram, payload_length: u16, h
         reserved: header.data_offset & 0x0f,
         service: datagram.service,
         time_to_live: datagram.time_to_live,
+        window: header.window,
+        first_option,
         payload_length,
         ip_offset: datagram.ip_offset,
         tcp_offset: datagram.tcp_offset,
@@ -111,7 +124,9 @@ pub(super) fn parse(bytes: &(impl PacketBytes + ?Sized), datagram: &Datagram) ->
     if data_offset < MINIMUM_DATA_OFFSET {
         return Err(Unread::BadDataOffset);
     }
+    let mut first_option = NO_OPTION;
     if data_offset > MINIMUM_DATA_OFFSET {
+        first_option = bytes.read(datagram.tcp_offset + HEADER_LENGTH).ok_or(incomplete)?;
         // If the last word of the options can be read, the whole header is present.
         let last_word = datagram.tcp_offset + data_offset as usize * 4 - size_of::<Be32>();
         bytes.read::<Be32>(last_word).ok_or(incomplete)?;
@@ -120,5 +135,5 @@ pub(super) fn parse(bytes: &(impl PacketBytes + ?Sized), datagram: &Datagram) ->
     if datagram.is_fragment && matches!(Flags(header.flags).kind(), SegmentKind::Syn) {
         return Err(Unread::FragmentedSyn);
     }
-    Ok(segment(&header, datagram, payload_length, data_offset as usize * 4))
+    Ok(segment(&header, datagram, payload_length, data_offset as usize * 4, first_option))
 }

@@ -77,7 +77,17 @@ fn parse_bytes(frame: &[u8]) -> Result<Segment, Unread> {
 
 /// Clears the fields that expected segments do not specify.
 fn unplaced(segment: Segment) -> Segment {
-    Segment { service: 0, time_to_live: 0, reserved: 0, ip_offset: 0, tcp_offset: 0, header_length: 0, ..segment }
+    Segment {
+        service: 0,
+        time_to_live: 0,
+        reserved: 0,
+        window: Be16::new(0),
+        first_option: FirstOption::default(),
+        ip_offset: 0,
+        tcp_offset: 0,
+        header_length: 0,
+        ..segment
+    }
 }
 
 fn expected_ipv4(flags: u8, payload_length: u16) -> Segment {
@@ -95,6 +105,8 @@ fn expected_ipv4(flags: u8, payload_length: u16) -> Segment {
         sequence: 0x0102_0304,
         acknowledgement: 0,
         flags: Flags(flags),
+        window: Be16::new(0),
+        first_option: FirstOption::default(),
         payload_length,
     }
 }
@@ -249,8 +261,22 @@ fn small_fields_are_read() {
     let segment = packet_of(&whole);
     assert_eq!((segment.service, segment.reserved), (0xcd, 0x0a));
     assert_eq!((segment.ip_offset, segment.tcp_offset, segment.header_length), (14, 34, 20));
+    assert_eq!(segment.first_option, FirstOption::default(), "no options");
     let again = Segment::at(whole.as_slice(), segment.place()).expect("the same segment");
     assert_eq!((again.tcp_offset, again.reserved, again.destination_port), (34, 0x0a, 443));
+}
+
+#[test]
+fn the_shape_of_a_syn_is_read() {
+    let mut segment = tcp(Flags::SYN | Flags::ECE, 0);
+    (segment[12], segment[14], segment[15]) = (0x60, 0x12, 0x34);
+    segment.extend([2, 4, 5, 0xb4]);
+    let mut datagram = ipv4(0, 0, 6, &segment);
+    datagram[8] = 57;
+    let shape = Shape::of(&packet_of(&frame(&[0x0800], datagram)));
+    assert_eq!(shape, Shape(0x0204_05b4_2639_1234));
+    assert_eq!((shape.window(), shape.time_to_live(), shape.header_length()), (0x1234, 57, 24));
+    assert_eq!((shape.first_option(), shape.is_ipv6()), (0x0204_05b4, false));
 }
 
 fn packet_of(frame: &[u8]) -> Segment {

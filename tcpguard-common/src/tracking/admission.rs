@@ -124,6 +124,19 @@ impl Admission {
 mod tests {
     use std::net::Ipv4Addr;
 
+    #[test]
+    fn what_stands_out_depends_on_the_greater_load() {
+        let load = 10 * sketch::LOAD_PER_COUNT;
+        // By chance, a cell reaches twice its share of the load.
+        let least = MIN_HEAVY_ESTIMATE + NOISE_FACTOR * 20;
+        for (load, last_load) in [(load, 0), (0, load), (load, load), (load, load / 2)] {
+            let admission = Admission { load, last_load, ..Admission::default() };
+            assert!(admission.stands_out(least) && !admission.stands_out(least - 1), "{load} {last_load}");
+        }
+        assert!(Admission::default().stands_out(MIN_HEAVY_ESTIMATE));
+        assert!(!Admission::default().stands_out(MIN_HEAVY_ESTIMATE - 1));
+    }
+
     use super::*;
     use crate::{
         hash,

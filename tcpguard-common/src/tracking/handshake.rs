@@ -9,7 +9,7 @@
 //! network namespace completes there with another destination address and port (DNAT). What tells the
 //! handshakes of one client port apart is the [`check`] of destination and initial sequence number.
 
-use crate::{clock::WINDOW_PERIODS, hash};
+use crate::{clock::WINDOW_PERIODS, hash, packet::UNKNOWN_CLASS};
 
 /// The number of sets.
 pub const SETS: u32 = 16_384;
@@ -26,10 +26,12 @@ pub struct Begun {
     pub period: u32,
     /// The TTL or hop limit of its SYN.
     pub time_to_live: u8,
+    /// The class of its SYN's shape ([`crate::packet::Shape::class`]).
+    pub class: u8,
 }
 
-/// One remembered handshake, never [`EMPTY`]: tag of the client's address and port (32 bits), [`check`] (16), TTL
-/// of the SYN (8) and the period in which it began (8).
+/// One remembered handshake, never [`EMPTY`]: tag of the client's address and port (24 bits), class of the SYN's
+/// shape (8), [`check`] (16), TTL of the SYN (8) and the period in which it began (8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Handshake(u64);
 
@@ -74,7 +76,7 @@ pub const fn begin(set: &mut Set, client_hash: u64, check: u16, begun: Begun) ->
 
 /// Forgets a handshake of a client port: the one with this check, or any if that is not known. Returns what was
 /// observed when it began, or `None` if it was not remembered. If several SYNs of the client port are remembered,
-/// some may be forged: the TTL is then [`UNKNOWN_TTL`].
+/// some may be forged: TTL and class are then unknown ([`UNKNOWN_TTL`], [`UNKNOWN_CLASS`]).
 #[inline(always)]
 pub const fn end(set: &mut Set, client_hash: u64, check: Option<u16>, now: u32) -> Option<Begun> {
     let mut found: Option<Begun> = None;
@@ -91,7 +93,7 @@ pub const fn end(set: &mut Set, client_hash: u64, check: Option<u16>, now: u32) 
                     set[way] = EMPTY;
                     found = Some(handshake.begun(now));
                 }
-                Some(begun) => begun.time_to_live = UNKNOWN_TTL,
+                Some(begun) => (begun.time_to_live, begun.class) = (UNKNOWN_TTL, UNKNOWN_CLASS),
             }
         }
         way += 1;
@@ -120,7 +122,13 @@ const EMPTY: u64 = 0;
 impl Handshake {
     #[inline(always)]
     const fn new(client_hash: u64, check: u16, begun: Begun) -> Self {
-        Self(tag(client_hash) | (check as u64) << 16 | (begun.time_to_live as u64) << 8 | begun.period as u64 & 0xff)
+        Self(
+            tag(client_hash)
+                | (begun.class as u64) << 32
+                | (check as u64) << 16
+                | (begun.time_to_live as u64) << 8
+                | begun.period as u64 & 0xff,
+        )
     }
 
     /// Returns whether this is the handshake of that client port with that check, still alive.
@@ -132,7 +140,7 @@ impl Handshake {
     /// Returns whether this is a handshake of that client port, still alive.
     #[inline(always)]
     const fn is_of(self, client_hash: u64, now: u32) -> bool {
-        self.0 & !0xffff_ffff == tag(client_hash) && self.is_alive(now)
+        self.0 & TAG == tag(client_hash) && self.is_alive(now)
     }
 
     /// Returns whether the kernel may still hold the request.
@@ -144,7 +152,11 @@ impl Handshake {
     /// Returns what was observed when it began, if that was at most 255 periods ago.
     #[inline(always)]
     const fn begun(self, now: u32) -> Begun {
-        Begun { period: now.wrapping_sub(self.age(now) as u32), time_to_live: (self.0 >> 8) as u8 }
+        Begun {
+            period: now.wrapping_sub(self.age(now) as u32),
+            time_to_live: (self.0 >> 8) as u8,
+            class: (self.0 >> 32) as u8,
+        }
     }
 
     #[inline(always)]
@@ -153,10 +165,13 @@ impl Handshake {
     }
 }
 
-/// Returns the upper half of the hash, which the set's index does not depend on; never 0.
+/// The bits of the tag.
+const TAG: u64 = 0xff_ffff << 40;
+
+/// Returns the upper bits of the hash, which the set's index does not depend on; never 0.
 #[inline(always)]
 const fn tag(client_hash: u64) -> u64 {
-    client_hash & !0xffff_ffff | 1 << 32
+    client_hash & TAG | 1 << 40
 }
 
 #[cfg(test)]
@@ -171,7 +186,7 @@ mod tests {
     }
 
     const fn at(period: u32) -> Begun {
-        Begun { period, time_to_live: 57 }
+        Begun { period, time_to_live: 57, class: 9 }
     }
 
     #[test]
@@ -182,7 +197,7 @@ mod tests {
         assert!(handshake.is(CLIENT, the_check, 70_007));
         assert!(!handshake.is(CLIENT, check(443, 0x1234_5679), 70_000), "another sequence number");
         assert!(!handshake.is(CLIENT, check(444, 0x1234_5678), 70_000), "another destination port");
-        assert!(!handshake.is(CLIENT ^ 1 << 40, the_check, 70_000), "another client port");
+        assert!(!handshake.is(CLIENT ^ 1 << 50, the_check, 70_000), "another client port");
     }
 
     #[test]
@@ -203,13 +218,13 @@ mod tests {
         for now in [0, 1, 256, u32::MAX] {
             assert!(!Handshake(EMPTY).is_of(0, now));
         }
-        assert_ne!(Handshake::new(0, 0, Begun { period: 0, time_to_live: 0 }).0, EMPTY);
+        assert_ne!(Handshake::new(0, 0, Begun { period: 0, time_to_live: 0, class: 0 }).0, EMPTY);
     }
 
     #[test]
     fn a_set_remembers_four_and_forgets_one_for_the_fifth() {
         let mut set = Set::default();
-        let clients: Vec<u64> = (1..=5u64).map(|n| n << 40 | n << 14).collect();
+        let clients: Vec<u64> = (1..=5u64).map(|n| n << 44 | n << 14).collect();
         for client in &clients[..4] {
             assert!(begin(&mut set, *client, 7, at(100)));
         }
@@ -223,15 +238,29 @@ mod tests {
     }
 
     #[test]
+    fn which_one_is_forgotten_depends_on_the_new_one() {
+        let four: Vec<u64> = (1..=4u64).map(|n| n << 44 | n << 14).collect();
+        let forgotten = |client: u64| {
+            let mut set = Set::default();
+            four.iter().for_each(|client| assert!(begin(&mut set, *client, 7, at(100))));
+            assert!(begin(&mut set, client, 7, at(100)));
+            four.iter().position(|client| !is_remembered(&set, *client, 100))
+        };
+        let mut places: Vec<usize> = (0..4u64).filter_map(|n| forgotten(9 << 44 | n << 14)).collect();
+        places.sort_unstable();
+        assert_eq!(places, [0, 1, 2, 3]);
+    }
+
+    #[test]
     fn one_client_port_has_handshakes_with_several_ports() {
         let mut set = Set::default();
         assert!(begin(&mut set, CLIENT, check(80, 9), at(100)));
         assert!(begin(&mut set, CLIENT, check(443, 9), at(100)));
         assert!(!begin(&mut set, CLIENT, check(80, 9), at(100)));
-        assert!(is_remembered(&set, CLIENT, 100) && !is_remembered(&set, CLIENT ^ 1 << 40, 100));
+        assert!(is_remembered(&set, CLIENT, 100) && !is_remembered(&set, CLIENT ^ 1 << 50, 100));
         assert_eq!(end(&mut set, CLIENT, Some(check(443, 9)), 100), Some(at(100)));
-        assert!(begin(&mut set, CLIENT, check(443, 9), Begun { period: 100, time_to_live: 244 }));
-        let ambiguous = Some(Begun { period: 100, time_to_live: UNKNOWN_TTL });
+        assert!(begin(&mut set, CLIENT, check(443, 9), Begun { period: 100, time_to_live: 244, class: 9 }));
+        let ambiguous = Some(Begun { period: 100, time_to_live: UNKNOWN_TTL, class: UNKNOWN_CLASS });
         assert_eq!(end(&mut set, CLIENT, None, 100), ambiguous, "one of the two SYNs may be forged");
         assert!(end(&mut set, CLIENT, None, 100).is_some_and(|begun| begun.time_to_live != UNKNOWN_TTL));
         assert!(!is_remembered(&set, CLIENT, 100));
@@ -250,10 +279,10 @@ mod tests {
     fn expired_ones_make_room() {
         let mut set = Set::default();
         for n in 1..=4u64 {
-            begin(&mut set, n << 40, 7, at(100));
+            begin(&mut set, n << 44, 7, at(100));
         }
-        assert!(begin(&mut set, 9 << 40, 7, at(108)));
-        assert_eq!(end(&mut set, 9 << 40, Some(7), 108), Some(at(108)));
+        assert!(begin(&mut set, 9 << 44, 7, at(108)));
+        assert_eq!(end(&mut set, 9 << 44, Some(7), 108), Some(at(108)));
     }
 
     #[test]

@@ -105,6 +105,50 @@ mod tests {
     }
 
     #[test]
+    fn every_cell_is_used_alike() {
+        let cells = CELLS_PER_SLAB * SLABS;
+        let mut uses = vec![0; cells];
+        for number in 0..cells as u64 * 2 {
+            let (slab, cell) = position(number << 20 | 0xf_ffff);
+            uses[slab as usize * CELLS_PER_SLAB + cell] += 1;
+        }
+        assert!(uses.iter().all(|uses| *uses == 2));
+        assert_eq!(position((CELLS_PER_SLAB as u64 + 3) << 20), (1, 3));
+    }
+
+    #[test]
+    fn a_cell_is_lost_after_eight_times_as_many_others() {
+        let mut cell = PrefixCell::default();
+        (0..10).for_each(|_| cell.count_syn(network(1), 5, 1));
+        (0..80).for_each(|_| cell.count_syn(network(2), 6, 1));
+        assert_eq!(cell.network, network(1));
+        cell.count_syn(network(2), 7, 1);
+        assert_eq!((cell.network, cell.first_seen, cell.last_seen, cell.syn), (network(2), 7, 7, 1));
+    }
+
+    #[test]
+    fn standing_and_claims_halve_with_each_epoch() {
+        let mut cell = PrefixCell::default();
+        (0..12).for_each(|_| cell.count_syn(network(1), 5, 1));
+        (0..40).for_each(|_| cell.count_syn(network(2), 6, 1));
+        // A standing of 3 and 10 claims are left, and the 15th claim would exceed 24.
+        (0..14).for_each(|_| cell.count_syn(network(2), 7, 3));
+        assert_eq!(cell.network, network(1));
+        cell.count_syn(network(2), 8, 3);
+        assert_eq!(cell.network, network(2));
+    }
+
+    #[test]
+    fn whoever_was_silent_for_as_long_as_the_clock_counts_has_no_standing() {
+        for epoch in [31, 32, 1000, u32::MAX] {
+            let mut cell = PrefixCell::default();
+            (0..5).for_each(|_| cell.count_syn(network(1), 5, 0));
+            cell.count_syn(network(2), 6, epoch);
+            assert_eq!(cell.network, network(2), "epoch {epoch}");
+        }
+    }
+
+    #[test]
     fn a_free_cell_is_taken_and_counted_in() {
         let mut cell = PrefixCell::default();
         for _ in 0..10 {

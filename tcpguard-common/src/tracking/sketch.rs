@@ -85,6 +85,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_line_is_used_alike() {
+        let mut uses = vec![0; LINES];
+        for hash in 0..LINES as u64 * 2 {
+            let (slab, line) = position(hash | 0xabcd << 32);
+            uses[slab as usize * LINES_PER_SLAB + line] += 1;
+        }
+        assert!(uses.iter().all(|uses| *uses == 2));
+        assert_eq!(position(LINES_PER_SLAB as u64 + 3), (1, 3));
+    }
+
+    #[test]
+    fn a_source_has_one_cell_of_each_row() {
+        let cells = |bits: u64| {
+            let mut line = Line::default();
+            line.count(bits << 32, 0);
+            (0..CELLS).filter(|cell| line.cells[*cell] == 1).collect::<Vec<_>>()
+        };
+        assert_eq!(cells(0), [1, 8, 16]);
+        assert_eq!(cells(0xff), [7, 8, 16]);
+        assert_eq!(cells(0x25), [2, 8, 16], "the rows of seven are eight bits wide");
+        assert_eq!(cells(0x300), [1, 11, 16]);
+        assert_eq!(cells(0x700), [1, 15, 16]);
+        assert_eq!(cells(0x2800), [1, 8, 21]);
+        assert_eq!(cells(0x7800), [1, 8, 31]);
+        assert_eq!(cells(0xffff_8000), [1, 8, 16], "no other bit counts");
+    }
+
+    #[test]
     fn one_source_is_counted_exactly() {
         let mut line = Line::default();
         for expected in 1..=1000 {

@@ -191,6 +191,49 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_new_entry_begins_with_its_tokens() {
+        let mut entry = SourceEntry::EMPTY;
+        entry.begin(77, 5);
+        assert_eq!(entry, SourceEntry { last_seen: 77, first_seen: 77, tokens: 5, ..SourceEntry::default() });
+    }
+
+    #[test]
+    fn a_source_is_proven_for_a_while_and_with_few_half_open_handshakes() {
+        let mut entry = SourceEntry { proven_until: 100, ..SourceEntry::EMPTY };
+        assert!(entry.is_proven(99, 3, 2) && !entry.is_proven(100, 3, 2) && !entry.is_proven(101, 3, 2));
+        assert_eq!([entry.half_open.open(3), entry.half_open.open(3)], [1, 2]);
+        assert!(entry.is_proven(99, 3, 2) && !entry.is_proven(99, 3, 1));
+        assert!(!SourceEntry::EMPTY.is_proven(0, 3, 2));
+    }
+
+    #[test]
+    fn a_path_is_proven_as_long_as_its_source() {
+        let mut entry = SourceEntry { proven_until: 100, ..SourceEntry::EMPTY };
+        entry.recent.add(3, Some(57));
+        assert!(!entry.is_on_proven_path(99, 58) && entry.is_on_proven_path(99, 57));
+        assert!(!entry.is_on_proven_path(100, 57) && !entry.is_on_proven_path(101, 57));
+    }
+
+    #[test]
+    fn a_doubt_takes_credits_and_the_last_ones_replace_the_path() {
+        let mut recent = RecentCompletions::default();
+        let credits = |recent: RecentCompletions| (recent.0 >> 8 & 0xff, recent.0 & 0xff);
+        (0..5).for_each(|_| recent.add(7, Some(57)));
+        assert_eq!(credits(recent), (57, 20));
+        recent.add(7, Some(60));
+        assert_eq!(credits(recent), (57, 4));
+        recent.add(7, Some(60));
+        assert_eq!(credits(recent), (60, 4), "it had no more to lose");
+        (0..3).for_each(|_| recent.add(7, Some(60)));
+        assert_eq!(credits(recent), (60, 16));
+        recent.add(7, Some(61));
+        assert_eq!(credits(recent), (61, 4), "as many as a doubt takes are not enough");
+        recent.add(7, None);
+        assert_eq!(credits(recent), (61, 4), "nothing is known of the path");
+        assert_eq!(recent.count(7), 12);
+    }
+
+    #[test]
     fn recent_completions_are_those_of_two_periods() {
         let mut recent = RecentCompletions::default();
         (0..3).for_each(|_| recent.add(70_007, None));

@@ -3,7 +3,7 @@
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use tcpguard_common::{
     hash,
-    packet::Segment,
+    packet::{Segment, Shape},
     tracking::handshake::{self, Begun, SETS, Set, check},
 };
 
@@ -19,7 +19,7 @@ static HANDSHAKES: Array<Set, { SETS as usize }> = Array::new();
 #[inline(always)]
 pub fn begin(source: Source, segment: &Segment, now: u32) -> bool {
     let client = client_of(source, segment);
-    let begun = Begun { period: now, time_to_live: segment.time_to_live };
+    let begun = Begun { period: now, time_to_live: segment.time_to_live, class: Shape::of(segment).class() };
     let check = check(connection_of(client, segment), segment.sequence);
     set(client).is_none_or(|set| handshake::begin(set, client, check, begun))
 }

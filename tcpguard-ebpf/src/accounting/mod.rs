@@ -13,6 +13,7 @@ mod headers;
 mod interfaces;
 mod ports;
 mod prefixes;
+mod shapes;
 mod sketch;
 pub mod sources;
 
@@ -184,7 +185,7 @@ pub fn reset(context: &Context, segment: &Segment) {
         entry.half_open.close(begun.period);
         prefixes::count_end(source, now);
         ports::count_reset(segment.destination_port);
-        counters::add(Counter::HandshakesReset);
+        counters::add_end(Counter::HandshakesReset);
     }
 }
 
@@ -195,16 +196,17 @@ pub extern "C" fn segment_integrity(context: *mut RawContext, place: u64) -> u32
     integrity::integrity(&Frame::of(&Context::new(context)), place)
 }
 
-/// Counts a handshake that the kernel completed in any namespace of this host. Returns whether it was counted.
+/// Counts a handshake that the kernel completed in any namespace of this host. Returns whether it was counted, and what was
+/// observed when it began.
 #[inline(always)]
-pub fn completed(source: Source, handshake: &Handshake) -> bool {
-    let now = Now::read();
+pub fn completed(source: Source, handshake: &Handshake, now: Now) -> (bool, Option<Begun>) {
     let begun = handshakes::complete(source, handshake, now.window_period());
-    if handshake.is_in_our_namespace {
+    let is_counted = if handshake.is_in_our_namespace {
         completed_here(source, handshake, begun, now)
     } else {
         begun.is_some_and(|begun| completed_elsewhere(source, handshake, begun, now))
-    }
+    };
+    (is_counted, begun)
 }
 
 /// Counts a handshake that completed in another namespace (a container) and whose SYN was received here. It does not prove
@@ -212,10 +214,8 @@ pub fn completed(source: Source, handshake: &Handshake) -> bool {
 #[inline(always)]
 fn completed_elsewhere(source: Source, handshake: &Handshake, begun: Begun, now: Now) -> bool {
     let Some(entry) = sources::find(source) else { return false };
-    count_completed(entry, Some(begun), now);
-    prefixes::count_end(source, now);
-    ports::count_completed(handshake, false);
-    counters::add(Counter::Completed);
+    note_end(entry, Some(begun), now);
+    count_completed(source, handshake, Some(begun), false, now);
     true
 }
 
@@ -242,15 +242,23 @@ fn completed_here(source: Source, handshake: &Handshake, begun: Option<Begun>, n
     let Some(entry) = entry else { return false };
     let proves = now.jiffies >= entry.proven_until;
     entry.proven_until = now.jiffies + lease::proven_ticks();
-    count_completed(entry, begun, now);
-    prefixes::count_end(source, now);
-    ports::count_completed(handshake, proves);
-    counters::add(Counter::Completed);
+    note_end(entry, begun, now);
+    count_completed(source, handshake, begun, proves, now);
     true
 }
 
+/// Counts a completed handshake everywhere but in its source's entry; `proves` if its source was not proven before.
 #[inline(always)]
-fn count_completed(entry: &mut SourceEntry, begun: Option<Begun>, now: Now) {
+fn count_completed(source: Source, handshake: &Handshake, begun: Option<Begun>, proves: bool, now: Now) {
+    shapes::count_completed(begun, proves);
+    prefixes::count_end(source, now);
+    ports::count_completed(handshake, proves);
+    counters::add_end(Counter::Completed);
+}
+
+/// Notes in the source's entry that a handshake completed.
+#[inline(always)]
+fn note_end(entry: &mut SourceEntry, begun: Option<Begun>, now: Now) {
     sources::count(&mut entry.completed);
     let period = now.window_period();
     entry.recent.add(period, begun.map(|begun| begun.time_to_live).filter(|time_to_live| *time_to_live != UNKNOWN_TTL));

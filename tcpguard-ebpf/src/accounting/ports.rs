@@ -1,68 +1,88 @@
 //! Counts by port: SYNs by destination port, for every port and CPU; and the outcome of handshakes, by local port. There is
 //! an element for each port, so that nothing an attacker sends can use them up.
 
-use aya_ebpf::{
-    btf_maps::{Array, PerCpuArray},
-    macros::btf_map,
-};
+use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use tcpguard_common::{
-    abi::port::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSet, PortSlab, PortSyns, place_in_set, with_network},
+    abi::port::{
+        HandshakeSlab, PORT_SLABS, PortHandshakes, PortMark, PortSlab, PortSyns, place_in_slabs, with_network,
+    },
     atomic,
 };
 
-use crate::kernel::handshake::Handshake;
+use crate::{by_cpu, kernel::handshake::Handshake, lease};
 
 #[btf_map]
-static SYN_BY_PORT: PerCpuArray<PortSlab, PORT_SLABS> = PerCpuArray::new();
+static SYN_BY_PORT: Array<PortSlab, PORT_SLABS> = Array::new();
 
 #[btf_map]
-static HANDSHAKES_BY_PORT: Array<PortHandshakes, 65_536> = Array::new();
+static HANDSHAKES_BY_PORT: Array<HandshakeSlab, PORT_SLABS> = Array::new();
 
-/// The ports that the daemon has to look up.
+/// What the daemon has to read.
 #[btf_map]
-static PORTS_IN_USE: Array<PortSet, 1> = Array::new();
+static PORT_MARKS: Array<PortMark, PORT_SLABS> = Array::new();
 
 /// Counts a SYN that began a handshake. Each SYN is counted once, where its path through the program ends.
 #[inline(always)]
 pub fn count_syn(port: u16, is_challenged: bool) {
-    if let Some(counts) = counts(port) {
-        counts.syn += 1;
-        counts.challenged += u64::from(is_challenged);
-    }
+    count(port, PortSyns { syn: 1, challenged: is_challenged.into(), ..PortSyns::NONE });
 }
 
 /// Counts a retransmitted SYN.
 #[inline(always)]
 pub fn count_repeated(port: u16, is_challenged: bool) {
-    if let Some(counts) = counts(port) {
-        counts.syn += 1;
-        counts.not_begun += 1;
-        counts.challenged += u64::from(is_challenged);
-    }
+    count(port, PortSyns { syn: 1, not_begun: 1, challenged: is_challenged.into(), ..PortSyns::NONE });
 }
 
 /// Counts a SYN that began no handshake to be judged; `is_restrained` if it was dropped because of a judgement.
 #[inline(always)]
 pub fn count_not_begun(port: u16, is_restrained: bool) {
-    if let Some(counts) = counts(port) {
-        counts.syn += 1;
-        counts.not_begun += 1;
-        counts.restrained += u64::from(is_restrained);
-    }
+    count(port, PortSyns { syn: 1, not_begun: 1, restrained: is_restrained.into(), ..PortSyns::NONE });
 }
 
 /// Counts a SYN of an unproven source in this slot; returns true if this CPU has a portion to add to the sum of all CPUs.
 #[inline(always)]
 pub fn is_portion_full(port: u16, slot: u32) -> bool {
-    counts(port).is_some_and(|counts| counts.load.count(slot))
+    let (slab, place) = place_in_slabs(port);
+    // The daemon does not read the load: the slab is not marked for it. CPUs that share the element may lose some.
+    by_cpu::element(&SYN_BY_PORT, slab as u32).is_some_and(|element| element.value[place].load.count(slot))
+}
+
+/// Adds to the counts of a port.
+#[inline(always)]
+fn count(port: u16, counts: PortSyns) {
+    let (slab, place) = place_in_slabs(port);
+    let Some(element) = by_cpu::element(&SYN_BY_PORT, slab as u32) else { return };
+    let counted = &mut element.value[place];
+    if element.is_shared {
+        atomic::add(&mut counted.syn, counts.syn);
+        atomic::add(&mut counted.not_begun, counts.not_begun);
+        atomic::add(&mut counted.restrained, counts.restrained);
+        atomic::add(&mut counted.challenged, counts.challenged);
+    } else {
+        counted.syn += counts.syn;
+        counted.not_begun += counts.not_begun;
+        counted.restrained += counts.restrained;
+        counted.challenged += counts.challenged;
+    }
+    if let Some(marks) = marks(slab) {
+        mark(&mut marks.syn);
+    }
 }
 
 #[inline(always)]
-fn counts<'a>(port: u16) -> Option<&'a mut PortSyns> {
-    let port = port as usize;
-    let slab = SYN_BY_PORT.get_ptr_mut((port / PORTS_PER_SLAB) as u32)?;
-    // SAFETY: the element belongs to this CPU.
-    Some(unsafe { &mut (*slab)[port % PORTS_PER_SLAB] })
+fn marks<'a>(slab: usize) -> Option<&'a mut PortMark> {
+    let marks = PORT_MARKS.get_ptr_mut(slab as u32)?;
+    // SAFETY: elements of an array live as long as the program; each word is written at once.
+    Some(unsafe { &mut *marks })
+}
+
+/// Notes that a slab has changed. All CPUs share the mark: it is written only once between two ticks.
+#[inline(always)]
+fn mark(mark: &mut u32) {
+    let tick = lease::wake().tick;
+    if *mark != tick {
+        *mark = tick;
+    }
 }
 
 /// Counts a completed handshake; `proves` if its source was not proven before.
@@ -107,15 +127,11 @@ pub fn count_retried(port: u16) {
 
 #[inline(always)]
 fn handshakes<'a>(port: u16) -> Option<&'a mut PortHandshakes> {
-    let found = HANDSHAKES_BY_PORT.get_ptr_mut(port.into())?;
-    let in_use = PORTS_IN_USE.get_ptr_mut(0)?;
-    let (word, bit) = place_in_set(port);
-    // SAFETY: elements of an array live as long as the program; counts and bits are changed atomically.
-    unsafe {
-        let word = &mut (*in_use)[word];
-        if *word & bit == 0 {
-            atomic::set_bits(word, bit);
-        }
-        Some(&mut *found)
+    let (slab, place) = place_in_slabs(port);
+    let found = HANDSHAKES_BY_PORT.get_ptr_mut(slab as u32)?;
+    if let Some(marks) = marks(slab) {
+        mark(&mut marks.handshakes);
     }
+    // SAFETY: elements of an array live as long as the program; counts are changed atomically.
+    Some(unsafe { &mut (*found)[place] })
 }

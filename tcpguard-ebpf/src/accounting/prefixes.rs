@@ -1,16 +1,16 @@
 //! The accounts of prefixes.
 
-use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
+use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use tcpguard_common::{
     address::Address,
     hash,
     tracking::prefix::{self, PrefixCell, SLABS, Slab},
 };
 
-use crate::{settings, source::Source, time::Now};
+use crate::{by_cpu, settings, source::Source, time::Now};
 
 #[btf_map]
-static PREFIXES: PerCpuArray<Slab, SLABS> = PerCpuArray::new();
+static PREFIXES: Array<Slab, SLABS> = Array::new();
 
 #[inline(always)]
 pub fn count_syn(source: Source, now: Now) {
@@ -43,8 +43,6 @@ fn network_of(source: Source) -> Address {
 #[inline(always)]
 fn cell<'a>(network: Address) -> Option<&'a mut PrefixCell> {
     let (slab, cell) = prefix::position(hash::address(settings::hash_key(), network));
-    let cells = PREFIXES.get_ptr_mut(slab)?;
-    // SAFETY: the element belongs to this CPU; one of our programs in an interrupt may
-    // falsify at most one count.
-    Some(unsafe { &mut (*cells)[cell] })
+    // CPUs that share the element may lose some counts.
+    Some(&mut by_cpu::element(&PREFIXES, slab)?.value[cell])
 }

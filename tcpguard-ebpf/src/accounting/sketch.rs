@@ -9,10 +9,10 @@ use tcpguard_common::tracking::{
     sketch::{self, SLABS, Slab},
 };
 
-use crate::{settings, source::Source, time::Now};
+use crate::{by_cpu, settings, source::Source, time::Now};
 
 #[btf_map]
-static SKETCH: PerCpuArray<Slab, SLABS> = PerCpuArray::new();
+static SKETCH: Array<Slab, SLABS> = Array::new();
 
 #[btf_map]
 static ADMISSION: PerCpuArray<Admission, 1> = PerCpuArray::new();
@@ -24,11 +24,10 @@ static ALLOWANCE: Array<Allowance, 1> = Array::new();
 #[inline(always)]
 pub fn count(source: Source, now: Now, is_challenged: bool) -> bool {
     let (slab, line) = sketch::position(source.hash);
-    let Some(lines) = SKETCH.get_ptr_mut(slab) else { return false };
+    let Some(lines) = by_cpu::element(&SKETCH, slab) else { return false };
     let Some((admission, allowance)) = state() else { return false };
-    // SAFETY: the element belongs to this CPU; one of our programs in an interrupt may
-    // falsify at most one count of an estimate.
-    let line = unsafe { &mut (*lines)[line] };
+    // Counts of an estimate: CPUs that share the element may lose some.
+    let line = &mut lines.value[line];
     let max = settings::whole_allowance();
     allowance.fill(now.epoch(), max);
     admission.count(now.epoch());

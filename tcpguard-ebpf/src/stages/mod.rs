@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`header`] | parsing, invalid flags, port 0, impossible sources, SYNs with data |
 //! | [`lists`] | allow, deny and block entries of networks |
+//! | [`signature`] | SYNs that look like those of the flood in progress |
 //! | [`destination`] | SYNs that are not judged |
 //! | [`limits`] | blocks and rate limits of sources |
 //! | [`challenge`] | challenges of unproven sources |
@@ -17,6 +18,7 @@ mod handshake;
 mod header;
 mod limits;
 mod lists;
+mod signature;
 mod stray;
 
 pub use challenge::{first_syn, of_new as challenge_of_new, of_tracked as challenge_of_tracked};
@@ -25,4 +27,5 @@ pub use handshake::retransmit;
 pub use header::{impossible_source, invalid_flags, own_source, parse, payload, port_zero};
 pub use limits::{blocked_prefix, repeat_limit, source_limits};
 pub use lists::lists;
+pub use signature::signature;
 pub use stray::filter as stray_filter;

@@ -31,6 +31,7 @@ export interface Stats {
   tracking: { sources: number; max_sources: number; events_lost: number };
   features: Record<string, { available: boolean; reason?: string }>;
   measures: {
+    signatures: string[];
     kernel_settings: { name: string; value: string; original: string }[];
     blocks: number;
     advice: string[];

@@ -49,7 +49,7 @@ pub(super) async fn half_open(
     permit: Permit,
 ) -> Result<Response, ApiError> {
     let Query(parameters) = query?;
-    let report = state.report()?;
+    let report = state.report().await?;
     heavy::answer(Some(permit), move || {
         let kernel = self::report(&state.kernel_rows.as_of_now(&report.snapshot), parameters.port);
         let datapath = parameters.port.is_none().then_some(report.snapshot.half_open.datapath);

@@ -17,7 +17,7 @@ pub(super) async fn healthz() -> Json<Health> {
 /// Whether the datapath is attached and snapshots are being taken
 #[utoipa::path(get, path = "/readyz", tag = "health", responses((status = OK, body = Health), NotReadyYet))]
 pub(super) async fn readyz(State(state): State<ApiState>) -> Result<Json<Health>, ApiError> {
-    let report = state.report()?;
+    let report = state.report().await?;
     let snapshot = &report.snapshot;
     if Timestamp::now().duration_since(snapshot.clock.now()) > STALE {
         return Err(ApiError::NotReady("snapshots are no longer being taken"));

@@ -123,7 +123,7 @@ pub(super) async fn show(
     permit: Permit,
 ) -> Result<Response, ApiError> {
     let Query(parameters) = query?;
-    let report = state.report()?;
+    let report = state.report().await?;
     let most = limit(parameters.limit, MAX_ENTRIES, MAX_ENTRIES)?;
     let lists = state.lists.clone();
     heavy::answer(Some(permit), move || {
@@ -156,7 +156,7 @@ pub(super) async fn add(
     let addition: Addition =
         serde_json::from_slice(&body(received)?).map_err(|error| ApiError::BadBody(error.to_string()))?;
     let network: Network = addition.network.parse().map_err(crate::lists::ListError::from)?;
-    let clock = state.report()?.snapshot.clock;
+    let clock = state.report().await?.snapshot.clock;
     let lists = state.lists.clone();
     let entry = blocking(move || lists.add(list, network, addition.reason.as_deref(), addition.lasts, addition.force));
     let entry = entry.await??;

@@ -24,11 +24,14 @@ mod why;
 
 use std::{
     sync::{Arc, OnceLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::{
@@ -38,8 +41,9 @@ use utoipa_axum::{
 
 use crate::{
     config::Config,
+    cost::ON_REQUESTS,
     daemon::{TickReport, command::Command},
-    datapath::{Features, LiveState, maps::SourceMap},
+    datapath::{Features, LiveState, MapMemory, maps::SourceMap},
     events::EventLog,
     history::History,
     lists::Lists,
@@ -57,7 +61,9 @@ pub use stats::StatsCache;
 pub struct ApiState {
     /// The latest report; `None` before the first tick.
     pub report: watch::Receiver<Option<Arc<TickReport>>>,
-    /// The same, but updated only once a second and whenever the state changes.
+    /// Asks the daemon for a tick before the next one is due.
+    pub wanted: Arc<Notify>,
+    /// The reports, but updated only once a second and whenever the state changes.
     pub beat: watch::Receiver<Option<Arc<TickReport>>>,
     /// Samples of the last fifteen minutes.
     pub history: History,
@@ -85,6 +91,11 @@ pub struct ApiState {
     pub shutdown: CancellationToken,
 }
 
+/// A report is recent for this long after its tick began: while something happens, every report is.
+const RECENT: Duration = Duration::from_millis(150);
+/// How long a request waits for a tick. Then it is answered from the last one.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// Maximum length of a request's body, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
@@ -94,6 +105,8 @@ pub struct About {
     pub started: Instant,
     /// Kernel features that are available.
     pub features: Features,
+    /// The memory of the datapath's maps.
+    pub memory: MapMemory,
 }
 
 impl ApiState {
@@ -110,8 +123,18 @@ impl ApiState {
         answer.await.map_err(|_| ending())
     }
 
-    fn report(&self) -> Result<Arc<TickReport>, ApiError> {
-        self.report.borrow().clone().ok_or(ApiError::NotReady("the first snapshot has not been taken yet"))
+    /// Returns the result of a tick of just now: in calm, the daemon does one for whoever asks. If it does not answer, the
+    /// last one.
+    async fn report(&self) -> Result<Arc<TickReport>, ApiError> {
+        let mut reports = self.report.clone();
+        let last = reports.borrow_and_update().clone();
+        if let Some(report) = last.filter(|report| report.taken.elapsed() <= RECENT) {
+            return Ok(report);
+        }
+        self.wanted.notify_one();
+        timeout(PATIENCE, reports.changed()).await.ok();
+        let report = reports.borrow().clone();
+        report.ok_or(ApiError::NotReady("the first snapshot has not been taken yet"))
     }
 }
 
@@ -125,7 +148,9 @@ fn limit(typed: Option<usize>, default: usize, most: usize) -> Result<usize, Api
 
 /// Runs `work`, which makes system calls or waits, on a blocking thread.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::NotReady("the daemon is shutting down"))
+    tokio::task::spawn_blocking(|| ON_REQUESTS.measure(work))
+        .await
+        .map_err(|_| ApiError::NotReady("the daemon is shutting down"))
 }
 
 /// Returns the router of all paths.

@@ -31,6 +31,7 @@ use tracing::{debug, info, warn};
 use super::Access;
 use crate::{
     config::Listen,
+    cost::ON_REQUESTS,
     events::{EventKind, EventLog, Note},
     service_manager::{self, HOW_TO_OPEN},
 };
@@ -250,7 +251,7 @@ impl Server {
         };
         let (router, shutdown) = (router.clone(), self.shutdown.clone());
         self.connections.spawn(async move {
-            serve_connection(stream, router, shutdown).await;
+            ON_REQUESTS.by(serve_connection(stream, router, shutdown)).await;
             drop(permit);
         });
     }

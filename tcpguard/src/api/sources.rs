@@ -65,7 +65,7 @@ pub(super) async fn sources(
 ) -> Result<Response, ApiError> {
     let Query(parameters) = query?;
     let limit = limit(parameters.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
-    let report = state.report()?;
+    let report = state.report().await?;
     let order = match parameters.sort {
         Sort::Syn => SourceOrder::Syn,
         Sort::HalfOpen => SourceOrder::HalfOpen,

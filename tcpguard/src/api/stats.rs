@@ -21,7 +21,7 @@ use super::{
 use crate::{
     cost::Cost,
     daemon::TickReport,
-    datapath::{Features, ProgramCost, maps},
+    datapath::{Features, MapMemory, MapSize, ProgramCost, maps},
     detect::{Kind, Scope},
     interfaces::InterfaceStatus,
     kernel::TcpExt,
@@ -49,7 +49,7 @@ struct Cached {
 impl ApiState {
     /// Returns `/stats` of the latest report.
     pub(super) async fn stats(&self) -> Result<Arc<Rendered>, ApiError> {
-        let report = self.report()?;
+        let report = self.report().await?;
         let mut last = self.stats_cache.0.lock().await;
         if let Some(cached) = &*last
             && Arc::ptr_eq(&cached.of, &report)
@@ -71,7 +71,8 @@ fn render(report: &TickReport, state: &ApiState) -> Result<Rendered, ApiError> {
 
 /// State and counters
 ///
-/// One snapshot; a new one is taken ten times a second.
+/// One snapshot, at most a fifth of a second old. In calm one is taken once a second and for each request, otherwise ten
+/// times a second.
 #[utoipa::path(get, path = "/stats", tag = "reading", responses((status = OK, body = Stats), NotReadyYet))]
 pub(super) async fn stats(State(state): State<ApiState>) -> Result<Response, ApiError> {
     let json = state.stats().await?.json.clone();
@@ -126,8 +127,14 @@ fn assemble(report: &TickReport, about: &About) -> Stats {
         features: features(&about.features, snapshot.kernel_problem.as_deref()),
         tcp_ext: tcp_ext(&snapshot.tcp_ext),
         measures: measures(report),
+        memory: memory(&about.memory),
         cost: cost(&report.cost),
     }
+}
+
+fn memory(memory: &MapMemory) -> model::Memory {
+    let item = |size: &MapSize| model::MemoryItem { item: size.map.to_lowercase(), bytes: size.bytes };
+    model::Memory { limit_bytes: memory.limit, bytes: memory.bytes(), items: memory.maps.iter().map(item).collect() }
 }
 
 fn cost(cost: &Cost) -> model::Cost {
@@ -138,6 +145,12 @@ fn cost(cost: &Cost) -> model::Cost {
     };
     model::Cost {
         cpu_seconds: cost.cpu.as_secs_f64(),
+        parts: model::CostParts {
+            tick_seconds: cost.parts.tick.as_secs_f64(),
+            rows_seconds: cost.parts.rows.as_secs_f64(),
+            maps_seconds: cost.parts.maps.as_secs_f64(),
+            http_seconds: cost.parts.http.as_secs_f64(),
+        },
         resident_bytes: cost.resident_bytes,
         ticks: cost.ticks,
         last_tick_seconds: cost.last_tick.as_secs_f64(),
@@ -190,6 +203,7 @@ fn measures(report: &TickReport) -> model::Measures {
     model::Measures {
         kernel_settings: settings.collect(),
         blocks: measures.blocks.len() as u64,
+        signatures: measures.signatures.clone(),
         advice: measures.advice.iter().map(|advice| advice.text.clone()).collect(),
         challenge: challenge(&measures.challenge, &report.snapshot.totals),
     }

@@ -39,7 +39,7 @@ const MAX_EVENTS: usize = 20;
 )]
 pub(super) async fn why(State(state): State<ApiState>, Path(text): Path<String>) -> Result<Json<Why>, ApiError> {
     let address: IpAddr = text.trim().parse().map_err(|_| ApiError::NotAnAddress(text.chars().take(64).collect()))?;
-    let report = state.report()?;
+    let report = state.report().await?;
     Ok(Json(blocking(move || gather(address, &report, &state)).await??))
 }
 
@@ -61,7 +61,16 @@ fn gather(address: IpAddr, report: &TickReport, state: &ApiState) -> Result<Why,
     let half_open = rows.iter().filter(|row| row.remote.ip().to_canonical() == address).count() as u64;
     let events = events_about(network, state);
     let limits = &report.config.source;
-    let facts = Facts { address, source: source.as_ref(), listed: &listed, blocks: &blocks, half_open, drops, limits };
+    let facts = Facts {
+        address,
+        source: source.as_ref(),
+        listed: &listed,
+        blocks: &blocks,
+        half_open,
+        drops,
+        limits,
+        signatures: &report.measures.signatures,
+    };
     Ok(Why {
         summary: facts.summary(),
         how_to_let_in: facts.how_to_let_in(),
@@ -129,6 +138,7 @@ struct Facts<'a> {
     half_open: u64,
     drops: bool,
     limits: &'a SourceLimits,
+    signatures: &'a [String],
 }
 
 impl Facts<'_> {
@@ -180,6 +190,12 @@ impl Facts<'_> {
                 ));
                 lines.push(format!("First seen {:.0}, last seen {:.0}.", source.first_seen, source.last_seen));
             }
+        }
+        if self.allowed().is_none() {
+            let are = if self.drops { "are" } else { "would be" };
+            lines.extend(self.signatures.iter().map(|signature| {
+                format!("SYNs that look like the flood in progress {are} dropped, whoever sends them: {signature}.")
+            }));
         }
         if self.half_open > 0 {
             lines.push(format!("The kernel has {} of its handshakes in SYN_RECV.", self.half_open));
@@ -280,7 +296,7 @@ mod tests {
     fn facts<'a>(listed: &'a [Entry], blocks: &'a [BlockEntry], source: Option<&'a Source>) -> Facts<'a> {
         static DEFAULTS: LazyLock<SourceLimits> = LazyLock::new(|| crate::config::Config::default().source);
         let address = "198.51.100.7".parse().expect("an address");
-        Facts { address, source, listed, blocks, half_open: 0, drops: true, limits: &DEFAULTS }
+        Facts { address, source, listed, blocks, half_open: 0, drops: true, limits: &DEFAULTS, signatures: &[] }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::{load_config, print, print_json};
+use crate::datapath::{DatapathOptions, MapMemory};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -14,9 +15,10 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// Prints the effective configuration, or fails with the error in it.
+/// Prints the effective configuration, or fails with the error in it, or because this host cannot run it.
 pub(super) fn check(file: Option<&Path>, arguments: &Arguments) -> Result<()> {
     let config = load_config(file)?;
+    MapMemory::of_options(&DatapathOptions::of(&config))?;
     if arguments.json {
         return print_json(&config);
     }

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use tracing::{Level, enabled, warn};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{Layer, filter::Targets, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt};
 
 /// Environment variable with the log filter, such as `TCPGUARD_LOG=debug`.
 const VARIABLE: &str = "TCPGUARD_LOG";
@@ -12,19 +12,16 @@ const DEFAULT: &str = "info";
 /// Starts logging to standard error, without timestamps if the journal adds them.
 pub(super) fn start() {
     let wanted = std::env::var(VARIABLE).unwrap_or_else(|_| DEFAULT.to_owned());
-    let filter = EnvFilter::try_new(&wanted);
-    let problem = filter.as_ref().err().map(ToString::to_string);
-    let filter = filter.unwrap_or_else(|_| EnvFilter::new(DEFAULT));
+    let (filter, problem) = match wanted.parse::<Targets>() {
+        Ok(filter) => (filter, None),
+        Err(error) => (Targets::new().with_default(Level::INFO), Some(error.to_string())),
+    };
     let to_journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
+    let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false);
     if to_journal {
-        subscriber.without_time().init()
+        registry().with(layer.without_time().with_filter(filter)).init();
     } else {
-        subscriber.init()
+        registry().with(layer.with_filter(filter)).init();
     }
     if let Some(problem) = problem {
         warn!("invalid {VARIABLE}=\"{wanted}\" ({problem}); using {DEFAULT}");

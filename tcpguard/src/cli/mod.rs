@@ -33,7 +33,11 @@ use serde::Serialize;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
-use crate::config::{Config, ConfigError};
+use crate::{
+    config::{Config, ConfigError},
+    daemon::RunError,
+    datapath::DatapathError,
+};
 pub use logging::datapath_log_level;
 
 /// The configuration file that is read, if it exists, without `--config`.
@@ -135,10 +139,20 @@ pub fn main() -> ExitCode {
             let is_unsound = |refused: &client::Refused| refused.status == StatusCode::UNPROCESSABLE_ENTITY;
             let is_usage = error.is::<ConfigError>()
                 || error.is::<Usage>()
+                || is_misconfigured(&error)
                 || error.downcast_ref::<client::Refused>().is_some_and(is_unsound);
             ExitCode::from(if is_usage { BAD_USAGE } else { FAILED })
         }
     }
+}
+
+/// Returns whether the datapath cannot be loaded because of the configuration.
+fn is_misconfigured(error: &anyhow::Error) -> bool {
+    let of_run = error.downcast_ref::<RunError>().and_then(|error| match error {
+        RunError::Datapath(error) => Some(error),
+        _ => None,
+    });
+    matches!(of_run.or_else(|| error.downcast_ref()), Some(DatapathError::TooLittleMemory { .. }))
 }
 
 /// Returns the error and its sources on one line, each once: many errors already state their source.

@@ -15,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{load_config, logging, privileges};
-use crate::daemon::{ConfigSource, RunOptions};
+use crate::{
+    daemon::{ConfigSource, RunOptions},
+    memory,
+};
 
 /// Time for blocking tasks, which cannot be cancelled, to finish.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -48,6 +51,7 @@ pub(super) fn run(file: Option<&Path>, arguments: Arguments) -> Result<()> {
     }
     privileges::keep_from_commands()?;
     logging::start();
+    memory::keep_little();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .enable_all()

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 
+#[cfg(feature = "tui")]
 use crate::api::model::Source;
 
 /// A sort order of the source list, descending.
@@ -27,6 +28,7 @@ impl Sort {
     }
 
     /// Returns the next sort order, cyclically.
+    #[cfg(feature = "tui")]
     pub const fn next(self) -> Self {
         match self {
             Self::Syn => Self::HalfOpen,
@@ -36,6 +38,7 @@ impl Sort {
     }
 
     /// Returns the value that sources are sorted by; the largest comes first.
+    #[cfg(feature = "tui")]
     pub const fn weight(self, source: &Source) -> u64 {
         match self {
             Self::Syn => source.syn,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use bytesize::ByteSize;
 
 use super::{Asking, print, print_json};
 use crate::api::model::{Challenge, Interface, Port, Stats};
@@ -46,7 +47,15 @@ fn describe(stats: &Stats) -> String {
                 totals.packets, totals.syn, totals.completed, totals.rst, totals.dropped, totals.challenged
             ),
         ),
-        ("sources", format!("{} of {} entries in use", stats.tracking.sources, stats.tracking.max_sources)),
+        (
+            "sources",
+            format!(
+                "{} of {} entries in use; memory: {}",
+                stats.tracking.sources,
+                stats.tracking.max_sources,
+                describe_memory(stats)
+            ),
+        ),
         (
             "top",
             stats.sources.first().map_or_else(
@@ -85,6 +94,18 @@ fn describe_challenge(challenge: &Challenge) -> String {
     let ports: Vec<String> =
         challenge.ports.iter().map(|port| format!("port {} challenged by {}", port.port, port.method)).collect();
     ports.iter().map(|port| format!("; {port}")).collect()
+}
+
+fn describe_memory(stats: &Stats) -> String {
+    let size = |bytes: u64| ByteSize::b(bytes).display().iec();
+    let memory = &stats.memory;
+    format!(
+        "{} of {} in maps ({}, …); {} in the daemon",
+        size(memory.bytes),
+        size(memory.limit_bytes),
+        memory.largest(3),
+        size(stats.cost.resident_bytes)
+    )
 }
 
 fn describe_interface(interface: &Interface) -> String {

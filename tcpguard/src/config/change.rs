@@ -33,13 +33,14 @@ pub struct Change {
 
 /// Keys and sections that are read only at startup: sockets and file paths, map sizes, and how the datapath is attached
 /// and loaded.
-const AT_RESTART: [&str; 10] = [
+const AT_RESTART: [&str; 11] = [
     "attach",
     "xdp_mode",
     "coexist",
     "source.prefix_v4",
     "source.prefix_v6",
     "limits.max_sources",
+    "limits.memory",
     "listen.http",
     "listen.socket",
     "store",
@@ -72,7 +73,11 @@ impl Config {
                 prefix_v6: running.source.prefix_v6,
                 ..self.source
             },
-            limits: super::Limits { max_sources: running.limits.max_sources, ..self.limits },
+            limits: super::Limits {
+                max_sources: running.limits.max_sources,
+                memory: running.limits.memory,
+                ..self.limits
+            },
             listen: super::Listen { http: running.listen.http, socket: running.listen.socket.clone(), ..self.listen },
             store: running.store.clone(),
             pins: running.pins.clone(),
@@ -154,7 +159,7 @@ mod tests {
         let after = config(
             "interfaces = [\"eth1\"]\nattach = \"tc\"\ncoexist = \"chain\"\nxdp_mode = \"generic\"\non_exit = \"keep\"\n[thresholds]\nmax_half_open = 9\n\
              [source]\nmax_half_open = 3\nprefix_v4 = 16\nprefix_v6 = 48\n[limits]\nmax_sources = 2048\n\
-             heartbeat_timeout = \"9s\"\n[listen]\nhttp = \"127.0.0.1:1\"\nhosts = [\"b\"]\nsocket = \"/s\"\n[store]\n\
+             heartbeat_timeout = \"9s\"\nmemory = \"1 GiB\"\ncpu_share = 0.5\n[listen]\nhttp = \"127.0.0.1:1\"\nhosts = [\"b\"]\nsocket = \"/s\"\n[store]\n\
              path = \"/s\"\n[pins]\npath = \"/p\"\n[lists]\nkeep_ssh = false\n[challenge]\nmode = \"never\"\n[kernel]\n\
              tune_backlog = true\n[notify]\nretries = 1",
         );
@@ -164,7 +169,7 @@ mod tests {
             .filter(|change| change.takes_effect == TakesEffect::AtRestart)
             .map(|change| change.key.as_str())
             .collect();
-        assert_eq!(changes.len(), 21, "{changes:?}");
+        assert_eq!(changes.len(), 23, "{changes:?}");
         let taken_up = after.clone().as_applied_to(&before);
         let left: Vec<String> = taken_up.changes_to(&after).into_iter().map(|change| change.key).collect();
         assert_eq!(left, waiting);

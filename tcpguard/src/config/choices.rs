@@ -1,7 +1,8 @@
 //! The types of values in the configuration file: choices, durations and networks.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
+use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::network::{self, NotANetwork};
@@ -68,6 +69,59 @@ pub enum ChallengeMethod {
     Cookie,
     /// The first SYN is dropped; a TCP client retransmits it.
     Retransmit,
+}
+
+/// A limit on memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "TypedSize", into = "String")]
+pub enum MemoryLimit {
+    /// A quarter of the host's memory, and at least 128 MiB.
+    Auto,
+    /// This much.
+    AtMost(ByteSize),
+}
+
+/// A size as it is typed: bytes, or text.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a size such as \"256 MiB\", or \"auto\"")]
+enum TypedSize {
+    Bytes(u64),
+    Text(String),
+}
+
+impl TryFrom<TypedSize> for MemoryLimit {
+    type Error = String;
+
+    fn try_from(typed: TypedSize) -> Result<Self, Self::Error> {
+        match typed {
+            TypedSize::Bytes(bytes) => Ok(Self::AtMost(ByteSize(bytes))),
+            TypedSize::Text(text) if text == "auto" => Ok(Self::Auto),
+            TypedSize::Text(text) => text.parse().map(Self::AtMost).map_err(|_| {
+                format!("{text:?} is no size: write \"auto\", or a number with a unit such as \"256 MiB\"")
+            }),
+        }
+    }
+}
+
+impl fmt::Display for MemoryLimit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => formatter.write_str("auto"),
+            // In the largest unit that is exact, so that every difference is visible.
+            Self::AtMost(ByteSize(bytes)) => {
+                let unit =
+                    [("GiB", 30), ("MiB", 20), ("KiB", 10)].into_iter().find(|(_, shift)| bytes % (1 << shift) == 0);
+                let (unit, shift) = unit.unwrap_or(("B", 0));
+                write!(formatter, "{} {unit}", bytes >> shift)
+            }
+        }
+    }
+}
+
+impl From<MemoryLimit> for String {
+    fn from(limit: MemoryLimit) -> Self {
+        limit.to_string()
+    }
 }
 
 /// A duration such as "10s" or "1h 30m".

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::Spanned;
 
 use super::{
-    choices::{ChallengeMethod, ChallengeMode, Period},
+    choices::{ChallengeMethod, ChallengeMode, MemoryLimit, Period},
     error::Problem,
 };
 
@@ -137,6 +137,11 @@ section! {
     /// Time after the daemon's last heartbeat when the lease expires and the datapath passes every packet.
     #[serde(with = "humantime_serde")]
     heartbeat_timeout: Duration = Duration::from_secs(5), SECOND..=DAY;
+    /// Memory that the datapath's maps may take, such as `"256 MiB"`; the daemon does not start if they take more. `auto` is
+    /// a quarter of the host's memory, and at least 128 MiB. What lists take is not included.
+    memory: MemoryLimit = MemoryLimit::Auto;
+    /// Share of one core that the daemon may use in calm; above it, the daemon observes less often (`looking_less_often`).
+    cpu_share: f64 = 0.02, 0.001..=1.0;
 }
 
 section! {
@@ -176,7 +181,7 @@ macro_rules! plain {
     };
 }
 
-plain!(u8, u32, f64, bool, ChallengeMode, ChallengeMethod);
+plain!(u8, u32, f64, bool, ChallengeMode, ChallengeMethod, MemoryLimit);
 
 impl Key for Duration {
     type Typed = Period;

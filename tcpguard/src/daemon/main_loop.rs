@@ -1,14 +1,15 @@
-//! The main loop: waits for the next tick, command, event of the datapath, or change of an interface.
+//! The main loop: waits for the next tick, command, event of the datapath, or change of an interface, and for readers who
+//! want to know more than the last tick tells.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tcpguard_common::abi::{
     counters::DropReason,
     event::{Event, kind},
 };
 use tokio::{
-    sync::mpsc,
-    time::{MissedTickBehavior, interval},
+    sync::{Notify, mpsc},
+    time::{Instant, interval, sleep_until},
 };
 use tracing::{error, warn};
 
@@ -20,7 +21,6 @@ use crate::{
     datapath::{DatapathError, maps::EventRing},
     events::{EventKind, Note},
     interfaces::{LinkChange, LinkWatch},
-    monitor::TICK,
 };
 
 /// The maximum number of events received at once, so that a flood of them does not delay the rest.
@@ -35,18 +35,18 @@ impl Daemon {
         watch: LinkWatch,
         mut events: EventRing,
         mut commands: mpsc::Receiver<Command>,
+        wanted: Arc<Notify>,
         mut options: RunOptions,
     ) {
         self.health.service_manager.ready();
         let mut watch = Some(watch);
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut reviews = interval(REVIEW);
         loop {
             tokio::select! {
                 biased;
                 () = options.shutdown.cancelled() => break,
-                _ = ticks.tick() => self.tick(),
+                () = sleep_until(self.schedule.due()) => self.tick(),
+                () = wanted.notified() => self.schedule.hurry(Instant::now()),
                 Some(command) = commands.recv() => self.execute(command, options.source.as_ref()).await,
                 () = next_hangup(&mut options.reload) => self.reload_at_signal(options.source.as_ref()).await,
                 change = next_change(&mut watch) => self.follow(&change).await,
@@ -63,14 +63,24 @@ impl Daemon {
     /// Handles an event of the datapath.
     fn note(&mut self, event: &Event) {
         match event.kind {
-            kind::SOURCE_BUSY => self.monitor.note_busy(event.source),
+            kind::HANDSHAKES_BEGUN | kind::SIGNATURE_REFUTED => self.schedule.wake(Instant::now()),
+            kind::SOURCE_BUSY => {
+                self.monitor.note_busy(event.source);
+                self.schedule.wake(Instant::now());
+            }
             kind::FIRST_DROP => {
                 let reason = DropReason::ALL.get(event.reason as usize).map_or("unknown", |reason| reason.name());
                 let message = format!("a SYN of {} was dropped for the first time ({reason})", event.source);
                 self.events.record(Note::new(EventKind::FirstDrop, message).about(event.source));
             }
-            kind::LISTENERS_CHANGED => self.monitor.note_listeners(),
-            kind::CHALLENGE_TRIGGERED => self.enforcer.note_triggered(event.reason as u16),
+            kind::LISTENERS_CHANGED => {
+                self.monitor.note_listeners(event.reason as u16);
+                self.schedule.hurry(Instant::now());
+            }
+            kind::CHALLENGE_TRIGGERED => {
+                self.enforcer.note_triggered(event.reason as u16);
+                self.schedule.wake(Instant::now());
+            }
             _ => {}
         }
     }
@@ -89,6 +99,7 @@ impl Daemon {
             }
             Command::Reload { done } => drop(done.send(self.reload(source).await)),
         }
+        self.schedule.hurry(Instant::now());
     }
 
     /// Grants the last lease again, with the present lists. It expires no later than before.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `start` | [`run`]: loading and connecting all parts, and attaching |
 //! | `main_loop` | waiting for the next tick, command, event or change |
+//! | `schedule` | when the next tick is due |
 //! | `tick` | one tick: observe, judge, act, renew the lease |
 //! | `command` | what the API and signals ask for |
 //! | `reload` | applying a changed configuration |
@@ -16,6 +17,7 @@ mod main_loop;
 mod network;
 mod publish;
 mod reload;
+mod schedule;
 mod shutdown;
 mod start;
 mod tick;
@@ -30,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::ListenError,
     config::{Config, OnExit},
-    cost::CostMeter,
+    cost::{CalmPace, CostMeter},
     datapath::{Datapath, DatapathError, maps::LeaseMap},
     detect::Detector,
     events::EventLog,
@@ -39,11 +41,12 @@ use crate::{
     response::Enforcer,
     service_manager::ServiceManager,
     store::{Record, Store},
-    time::{ClockWatch, DatapathTime},
+    time::{ClockWatch, DatapathTime, Every},
 };
 pub use command::ConfigSource;
 use network::Network;
 use publish::Publisher;
+use schedule::Schedule;
 pub use start::run;
 pub use tick_report::TickReport;
 
@@ -91,6 +94,7 @@ struct Daemon {
     store: Store,
     lease: Lease,
     publisher: Publisher,
+    schedule: Schedule,
     health: Health,
 }
 
@@ -101,11 +105,18 @@ struct Lease {
     lasts: Duration,
     /// The datapath time of the last tick, for the parts that do not tick.
     time: Arc<DatapathTime>,
+    /// The number of CPUs that share the handshakes which may begin until the daemon is woken.
+    cpus: u64,
+    /// How often it was granted by a tick.
+    tick: u32,
 }
 
 /// How the daemon itself is doing.
 struct Health {
     cost: CostMeter,
+    calm_pace: CalmPace,
+    /// When it may be said again that the daemon looks less often.
+    less_often_said: Every,
     /// Whether the last tick failed.
     is_blind: bool,
     service_manager: ServiceManager,

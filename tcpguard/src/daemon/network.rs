@@ -1,5 +1,6 @@
 //! Following the host's interfaces and addresses.
 
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::Daemon;
@@ -23,18 +24,29 @@ pub(super) struct Network {
 
 impl Network {
     /// Returns what measures depend on.
-    pub const fn surroundings(&self) -> Surroundings {
-        Surroundings { knows_local: self.knows_local, has_stacked: self.has_stacked }
+    pub fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            knows_local: self.knows_local,
+            has_local_networks: self.local.has_networks(),
+            has_stacked: self.has_stacked,
+        }
     }
 
     /// Writes the host's addresses to the datapath.
     pub async fn update_local(&mut self) {
-        let result = match self.links.addresses().await {
-            Ok(addresses) => self.local.set(&addresses),
-            Err(error) => Err(error),
+        let result = match (self.links.addresses().await, self.links.local_networks().await) {
+            (Ok(addresses), Ok(networks)) => self.local.set(&addresses, &networks),
+            (Err(error), _) | (_, Err(error)) => Err(error),
         };
         match result {
-            Ok(knows_local) => self.knows_local = knows_local,
+            Ok(knows_local) => {
+                if self.knows_local && !knows_local {
+                    warn!(
+                        "the host has too many addresses: every destination counts as one of the host's, and no cookies are sent"
+                    );
+                }
+                self.knows_local = knows_local;
+            }
             Err(error) => {
                 self.knows_local = false;
                 warn!(
@@ -66,6 +78,7 @@ impl Network {
 impl Daemon {
     /// Applies a change of an interface or an address.
     pub(super) async fn follow(&mut self, change: &LinkChange) {
+        self.schedule.hurry(Instant::now());
         if *change == LinkChange::Addresses {
             self.network.update_local().await;
             return;

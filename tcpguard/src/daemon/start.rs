@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::mpsc, time::interval};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::interval,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -13,12 +16,13 @@ use super::{
     Daemon, Health, Lease, RunError, RunOptions,
     network::Network,
     publish::{Publisher, Subscriptions},
+    schedule::Schedule,
 };
 use crate::{
     api::{self, About, ApiState, KernelRows, Listeners, Permits, StatsCache},
     cli,
     config::Config,
-    cost::CostMeter,
+    cost::{CalmPace, CostMeter},
     datapath::{Datapath, DatapathError, DatapathOptions, Feature, Takeover},
     detect::Detector,
     events::EventLog,
@@ -26,16 +30,19 @@ use crate::{
     interfaces::{InterfaceSet, LinkWatch, Links},
     kernel::LiveKernel,
     lists::{FileWatch, Lists, SshWatch},
+    memory,
     monitor::Monitor,
     notify,
     response::Enforcer,
     service_manager::ServiceManager,
     store::Store,
-    time::{ClockWatch, DatapathTime},
+    time::{ClockWatch, DatapathTime, Every},
 };
 
 /// Commands that may be queued.
 const MAX_COMMANDS: usize = 64;
+/// The least time between two events that say that the daemon looks less often.
+const SAID_EVERY: Duration = Duration::from_secs(3600);
 /// The time between two checks of the files of lists.
 const FILE_REVIEW: Duration = Duration::from_secs(1);
 
@@ -79,15 +86,21 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
     let (publisher, subscriptions) = Publisher::new(Arc::clone(&config), Sampler::new(history.clone()));
     let (commands, requested) = mpsc::channel(MAX_COMMANDS);
     let Subscriptions { report, beat, config: configs } = subscriptions;
+    let wanted = Arc::new(Notify::new());
     let router = api::router(ApiState {
         report,
+        wanted: Arc::clone(&wanted),
         beat,
         history,
         stats_cache: StatsCache::default(),
         sources,
         kernel_rows: KernelRows::default(),
         live: maps.live,
-        about: Arc::new(About { started: Instant::now(), features: datapath.features.clone() }),
+        about: Arc::new(About {
+            started: Instant::now(),
+            features: datapath.features.clone(),
+            memory: datapath.memory.clone(),
+        }),
         config: configs.clone(),
         permits: Permits::default(),
         lists: lists.clone(),
@@ -95,11 +108,14 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
         commands,
         shutdown: shutdown.clone(),
     });
-    let lease = Lease { map: maps.lease, lasts: config.limits.heartbeat_timeout, time };
+    let cpus = aya::util::online_cpus().map_or(1, |cpus| cpus.len() as u64);
+    let lease = Lease { map: maps.lease, lasts: config.limits.heartbeat_timeout, time, cpus, tick: 0 };
     let network =
         Network { interfaces, links, guarded: maps.guarded, local: maps.local, knows_local: false, has_stacked: true };
     let health = Health {
         cost: CostMeter::default(),
+        calm_pace: CalmPace::new(config.limits.cpu_share),
+        less_often_said: Every::new(SAID_EVERY),
         is_blind: false,
         service_manager: ServiceManager::of_this_process(),
         clock_watch: ClockWatch::default(),
@@ -116,6 +132,7 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
         store,
         lease,
         publisher,
+        schedule: Schedule::new(tokio::time::Instant::now()),
         health,
     };
     if let Err(error) = daemon.begin().await {
@@ -123,10 +140,11 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
         return Err(error.into());
     }
 
+    memory::trim();
     let server = tokio::spawn(listeners.serve(router, events.clone(), shutdown.clone()));
     let files = tokio::spawn(follow_lists(files, ssh, shutdown.clone()));
     let notify = tokio::spawn(notify::run(configs, events, subscription, shutdown));
-    daemon.main_loop(watch, maps.events, requested, options).await;
+    daemon.main_loop(watch, maps.events, requested, wanted, options).await;
     for task in [server, files, notify] {
         if let Err(error) = task.await {
             error!("a task of the daemon failed: {error}");
@@ -154,6 +172,8 @@ impl Daemon {
         // From now on a crash leaves everything for the next start.
         self.datapath.keep_when_dropped();
         self.save_situation();
+        // The first report is from before the interfaces were attached.
+        self.schedule.hurry(tokio::time::Instant::now());
         Ok(())
     }
 

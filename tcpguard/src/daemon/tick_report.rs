@@ -1,14 +1,22 @@
 //! The result of one tick.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 
-use crate::{config::Config, cost::Cost, detect::State, monitor::Snapshot, response::Measures};
+use crate::{
+    config::Config,
+    cost::Cost,
+    detect::{Phase, State},
+    monitor::Snapshot,
+    response::Measures,
+};
 
 /// The result of one tick: what was observed, what was judged, and what is done.
 #[derive(Clone, Debug)]
 pub struct TickReport {
+    /// When the tick began.
+    pub taken: Instant,
     /// What was observed.
     pub snapshot: Snapshot,
     /// The state of the host and of the services.
@@ -26,6 +34,14 @@ pub struct TickReport {
 }
 
 impl TickReport {
+    /// Returns whether something happens that the daemon follows closely.
+    pub fn is_busy(&self) -> bool {
+        self.state.phase() != Phase::Calm
+            || self.state.scopes().any(|(_, scope)| scope.is_in_doubt())
+            || self.snapshot.is_suspicious
+            || self.measures.are_in_progress()
+    }
+
     /// Returns whether frames are dropped at all.
     pub fn drops(&self) -> bool {
         self.config.syn_attack_protect == 2

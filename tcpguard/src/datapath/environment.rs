@@ -22,6 +22,8 @@ pub(super) struct Environment {
     pub ticks_per_second: u32,
     pub clock: Clock,
     pub filter_blocks: u32,
+    /// How many CPUs have a row of their own in the arrays by CPU.
+    pub cpus: u32,
     /// Whether the kernel can make SYN cookies.
     pub cookies: Feature,
     /// Why the tracepoints cannot read sockets, if they cannot.
@@ -38,11 +40,11 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    /// Reads the kernel's properties.
+    /// Reads the kernel's properties. `cpus` CPUs have a row of their own in the arrays by CPU.
     ///
     /// # Errors
     /// Returns an error if the tick rate or the network namespace cannot be read.
-    pub fn read(options: &DatapathOptions) -> Result<Self, DatapathError> {
+    pub fn read(options: &DatapathOptions, cpus: u32) -> Result<Self, DatapathError> {
         let ticks_per_second = ticks_per_second()?;
         let (layout, layout_problem) = match btf::socket_layout() {
             Ok(layout) => (layout, None),
@@ -53,6 +55,7 @@ impl Environment {
             ticks_per_second,
             clock: Clock::new(ticks_per_second),
             filter_blocks: filter::blocks(options.max_sources),
+            cpus,
             can_make_cookies: u32::from(cookies == Feature::Available),
             cookies,
             layout,
@@ -76,6 +79,7 @@ impl Environment {
             .override_global(setting::TICKS_PER_SECOND, &self.long_ticks, true)
             .override_global(setting::WHOLE_ALLOWANCE, &self.allowance, true)
             .override_global(setting::FILTER_BLOCKS, &self.filter_blocks, true)
+            .override_global(setting::CPU_ROWS, &self.cpus, true)
             .override_global(setting::CAN_MAKE_COOKIES, &self.can_make_cookies, true)
             .override_global(setting::NAMESPACE, &self.namespace, true)
             .override_global(setting::SOCKET_LAYOUT, &self.layout, true)

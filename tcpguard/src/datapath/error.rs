@@ -1,6 +1,7 @@
 //! Errors of the datapath, each described in one sentence with the remedy.
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use bytesize::ByteSize;
 use thiserror::Error;
 
 use super::PinError;
@@ -19,6 +20,18 @@ pub enum DatapathError {
     /// The kernel rejected the BPF object.
     #[error("the kernel cannot load tcpguard's maps: {0}; tcpguard needs Linux 5.15 or later")]
     Object(String),
+    /// The maps take more memory than the configuration allows.
+    #[error(
+        "the datapath's maps take {all}, {of_sources} of it for limits.max_sources, but limits.memory allows {limit}: lower limits.max_sources, or raise limits.memory"
+    )]
+    TooLittleMemory {
+        /// The memory that all maps take.
+        all: ByteSize,
+        /// The part of it that the source table and its filter take.
+        of_sources: ByteSize,
+        /// The limit.
+        limit: ByteSize,
+    },
     /// The kernel rejected a program.
     #[error("the kernel rejected the BPF program {program}: {reason}; tcpguard needs Linux 5.15 or later")]
     Program {

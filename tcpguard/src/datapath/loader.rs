@@ -1,6 +1,6 @@
 //! Loading of the datapath. Optional features that the kernel lacks are left out and reported.
 
-use std::{panic::resume_unwind, path::Path, thread};
+use std::{collections::BTreeMap, panic::resume_unwind, path::Path, thread};
 
 use aya::{
     Btf, BtfError, Ebpf, EbpfLoader, VerifierLogLevel,
@@ -11,31 +11,19 @@ use tcpguard_common::abi::{
     names::{map, program, setting},
     takeover::{CARRIED_MAPS, Instance},
 };
+
 use tracing::warn;
 
 use super::{
     Datapath, DatapathError, DatapathOptions, Feature, Features, Maps, Takeover, Tracepoint,
+    embedded::object_for,
     environment::Environment,
-    log,
+    log, map_memory,
     maps::take,
     options::Purpose,
     pins::{Expected, PinError, Pins, TakenOver},
 };
-use crate::{config::Hook, fault};
-
-/// The kernel requires the size of a ring buffer to be a multiple of the page size.
-const MIN_RING: u32 = 4096;
-
-static AT_XDP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tcpguard.bpf.o"));
-/// The programs compiled for traffic control.
-static AT_TC: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tcpguard-tc.bpf.o"));
-
-const fn object_for(hook: Hook) -> &'static [u8] {
-    match hook {
-        Hook::Xdp => AT_XDP,
-        Hook::Tc => AT_TC,
-    }
-}
+use crate::fault;
 
 impl Datapath {
     /// Loads the programs and maps, without attaching to any interface.
@@ -56,13 +44,10 @@ impl Datapath {
     }
 
     pub(super) fn load_for(options: &DatapathOptions, purpose: Purpose) -> Result<(Self, Maps), DatapathError> {
-        let environment = Environment::read(options)?;
+        let (sizes, memory) = map_memory::plan(options, purpose)?;
+        let environment = Environment::read(options, memory.cpus)?;
         let mut held = HeldPins::open(options, purpose)?;
-        let sizes = [
-            (map::SOURCES, purpose.source_entries(options.max_sources)),
-            (map::KNOWN_SOURCES, environment.filter_blocks),
-        ];
-        let taken_over = take_over(held.pins.as_ref(), options, &sizes)?;
+        let taken_over = take_over(held.pins.as_ref(), options, &sizes);
         held.is_first &= taken_over.instance.is_none();
         let hash_key = match (purpose, taken_over.instance) {
             (Purpose::Explaining { hash_key }, _) => hash_key,
@@ -87,7 +72,7 @@ impl Datapath {
         if options.log_level.is_some() {
             log::start(&mut ebpf);
         }
-        let maps = Maps::take(&mut ebpf, hash_key, environment.filter_blocks, options)?;
+        let maps = Maps::take(&mut ebpf, hash_key, environment.filter_blocks, memory.cpus, options)?;
         let takeover = Takeover::from(taken_over);
         let datapath = Self {
             ebpf,
@@ -99,6 +84,7 @@ impl Datapath {
             // What the previous daemon left stays attached until this datapath guards.
             detaches_when_dropped: takeover == Takeover::Nothing,
             takeover,
+            memory,
             features,
             clock: environment.clock,
             ticks_per_second: environment.ticks_per_second,
@@ -122,7 +108,7 @@ fn load_object(
     environment: &Environment,
     kernel_types: Option<&Btf>,
     identity: &Identity,
-    sizes: &[(&str, u32)],
+    sizes: &BTreeMap<String, Expected>,
     pins: Option<&Pins>,
 ) -> Result<Ebpf, DatapathError> {
     let mut loader = EbpfLoader::new();
@@ -132,11 +118,8 @@ fn load_object(
         .override_global(setting::GENERATION, &identity.generation, true)
         .override_global(setting::HASH_KEY, &identity.hash_key, true);
     environment.set(&mut loader);
-    if options.log_level.is_none() {
-        loader.map_max_entries(map::LOG, MIN_RING);
-    }
-    for (name, entries) in sizes {
-        loader.map_max_entries(name, *entries);
+    for (name, map) in sizes {
+        loader.map_max_entries(name, map.max_entries);
     }
     if let Some(pins) = pins {
         for carried in CARRIED_MAPS {
@@ -245,24 +228,14 @@ impl Drop for HeldPins {
 }
 
 /// Keeps the previous daemon's pinned maps that fit, and unpins the others.
-fn take_over(
-    pins: Option<&Pins>,
-    options: &DatapathOptions,
-    sizes: &[(&str, u32)],
-) -> Result<TakenOver, DatapathError> {
-    let Some(pins) = pins else { return Ok(TakenOver::default()) };
-    let mut expected = Expected::of_object(object_for(options.hook))?;
-    for (name, entries) in sizes {
-        if let Some(expected) = expected.get_mut(*name) {
-            expected.max_entries = *entries;
-        }
-    }
+fn take_over(pins: Option<&Pins>, options: &DatapathOptions, expected: &BTreeMap<String, Expected>) -> TakenOver {
+    let Some(pins) = pins else { return TakenOver::default() };
     let wanted = Instance::new(0, options.prefix_v4, options.prefix_v6);
-    let kept = pins.keep_fitting_maps(&expected, |instance, name| {
+    let kept = pins.keep_fitting_maps(expected, |instance, name| {
         name != map::PREFIXES || instance.prefix_lengths == wanted.prefix_lengths
     });
     let instance = kept.instance.map(|instance| Instance { prefix_lengths: wanted.prefix_lengths, ..instance });
-    Ok(TakenOver { instance, ..kept })
+    TakenOver { instance, ..kept }
 }
 
 impl From<TakenOver> for Takeover {

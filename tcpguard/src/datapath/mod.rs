@@ -7,11 +7,13 @@ mod attach;
 mod batch;
 mod btf;
 mod detach;
+mod embedded;
 mod environment;
 mod error;
 mod features;
 mod loader;
 mod log;
+mod map_memory;
 pub mod maps;
 mod netlink;
 mod network_namespace;
@@ -47,6 +49,7 @@ pub use batch::{BatchReader, Progress};
 pub use detach::{PinScope, remove_pins};
 pub use error::DatapathError;
 pub use features::{Feature, Features};
+pub use map_memory::{MapMemory, MapSize};
 pub use maps::LiveState;
 pub use maps::Maps;
 pub use network_namespace::network_namespace_cookie;
@@ -89,6 +92,8 @@ pub struct Datapath {
     detaches_when_dropped: bool,
     /// What was taken over from the previous daemon.
     pub takeover: Takeover,
+    /// The memory of the maps.
+    pub memory: MapMemory,
     /// The optional features of the kernel.
     pub features: Features,
     /// The conversion of jiffies to the datapath's units of time.

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
-use crate::config::{Coexist, Config, Hook};
+use crate::config::{Coexist, Config, Hook, MemoryLimit};
 
 /// The options the datapath is loaded with.
 #[derive(Clone, Debug)]
 pub struct DatapathOptions {
     /// The number of entries of the source table.
     pub max_sources: u32,
+    /// The memory that the maps may take.
+    pub memory: MemoryLimit,
     /// The length of the prefixes that IPv4 sources are accounted under, in bits.
     pub prefix_v4: u8,
     /// The length of the prefixes that IPv6 sources are accounted under, in bits.
@@ -28,6 +30,7 @@ impl DatapathOptions {
     pub fn of(config: &Config) -> Self {
         Self {
             max_sources: config.limits.max_sources,
+            memory: config.limits.memory,
             prefix_v4: config.source.prefix_v4,
             prefix_v6: config.source.prefix_v6,
             hook: config.attach,

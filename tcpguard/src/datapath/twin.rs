@@ -64,6 +64,9 @@ impl Twin {
         let endpoints = from.endpoints.keys().map(|endpoint| endpoint.map(|at| (at.address, at.port as u16)));
         let endpoints = endpoints.collect::<Result<_, _>>().map_err(DatapathError::map(map::ENDPOINTS))?;
         self.maps.challenges.set_endpoints(endpoints)?;
+        for network in from.local_networks.keys() {
+            self.maps.local.add_network(&network.map_err(DatapathError::map(map::LOCAL_NETWORKS))?)?;
+        }
         self.extend_lease()
     }
 

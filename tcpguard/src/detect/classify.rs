@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use tcpguard_common::address::Address;
 
-use super::{Observation, Policy};
+use super::{Observation, Policy, leftover::Standing};
 use crate::{
     kernel::Spread,
     monitor::{PORTS_OF_A_SCAN, PrefixReading, SourceReading},
@@ -99,18 +99,13 @@ pub(super) struct Classification {
     pub offenders: Offenders,
 }
 
-pub(super) fn classify(policy: &Policy, observation: &Observation) -> Classification {
-    let half_open = observation.half_open();
-    let prefixes: Vec<PrefixReading> = observation
-        .prefixes
-        .iter()
-        .filter(|prefix| is_offending_prefix(policy, observation, prefix))
-        .copied()
-        .collect();
+pub(super) fn classify(policy: &Policy, observation: &Observation, standing: &Standing) -> Classification {
+    let half_open = standing.half_open;
+    let prefixes: Vec<PrefixReading> =
+        standing.prefixes.iter().filter(|prefix| is_offending_prefix(policy, standing, prefix)).copied().collect();
     let in_offending_prefix =
         |source: &SourceReading| prefixes.iter().any(|prefix| network_of(policy, source.source) == prefix.network);
-    let mut free: Vec<&SourceReading> =
-        observation.sources.iter().filter(|source| !in_offending_prefix(source)).collect();
+    let mut free: Vec<&SourceReading> = standing.sources.iter().filter(|source| !in_offending_prefix(source)).collect();
     free.sort_by_key(|source| std::cmp::Reverse(source.half_open));
     let sources = free.iter().filter(|source| is_offender(policy, source, half_open)).map(|source| Offender {
         address: source.source,
@@ -167,13 +162,13 @@ fn is_offender(policy: &Policy, source: &SourceReading, half_open: u64) -> bool 
         && !completes(source)
 }
 
-fn is_offending_prefix(policy: &Policy, observation: &Observation, prefix: &PrefixReading) -> bool {
+fn is_offending_prefix(policy: &Policy, standing: &Standing, prefix: &PrefixReading) -> bool {
     let stands_out =
-        prefix.half_open > policy.prefix_half_open && prefix.half_open >= observation.half_open() / PREFIX_STANDS_OUT;
+        prefix.half_open > policy.prefix_half_open && prefix.half_open >= standing.half_open / PREFIX_STANDS_OUT;
     if !stands_out || prefix.ended >= prefix.half_open {
         return false;
     }
-    let mut of_sources: Vec<u64> = observation
+    let mut of_sources: Vec<u64> = standing
         .sources
         .iter()
         .filter(|source| network_of(policy, source.source) == prefix.network)

@@ -7,7 +7,7 @@ use tracing::info;
 
 use crate::{
     config::Config,
-    detect::{Judgement, Observation, Phase, Policy, State, detect},
+    detect::{Judgement, Observation, Phase, Policy, State, detect, room},
     events::{EventKind, EventLog, Note},
     monitor::Snapshot,
     store::{AttackSoFar, Situation},
@@ -110,6 +110,11 @@ impl Detector {
             self.phase_since = (self.state.phase(), snapshot.clock.now());
         }
         judgement
+    }
+
+    /// Returns how many more handshakes may be half open before that exceeds a threshold.
+    pub fn room(&self, snapshot: &Snapshot) -> u64 {
+        room(&self.policy, &snapshot.pressure, &self.state)
     }
 
     /// Returns `true` if the situation should be saved now.

@@ -7,6 +7,7 @@
 
 mod classify;
 mod detector;
+mod leftover;
 mod phase;
 mod signs;
 mod thresholds;
@@ -18,10 +19,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Config,
     kernel::HalfOpen,
-    monitor::{HeaderReading, PortSnapshot, PrefixReading, Pressure, Rates, Snapshot, SourceReading},
+    monitor::{HeaderReading, PortSnapshot, PrefixReading, Pressure, Rates, Readings, Snapshot, SourceReading},
 };
 pub use classify::{Kind, Offender, Offenders};
 pub(crate) use detector::Detector;
+use leftover::{Leftover, Standing};
 pub use phase::{Phase, ScopeState};
 pub use thresholds::{Evidence, Limits, Measure};
 
@@ -74,6 +76,13 @@ impl Policy {
             prefix_half_open: config.source.prefix_max_half_open.into(),
             prefix_lengths: (config.source.prefix_v4, config.source.prefix_v6),
         }
+    }
+
+    /// Returns every scope, the host first, with its thresholds and its readings.
+    fn scopes<'a>(&'a self, pressure: &'a Pressure) -> impl Iterator<Item = (Scope, &'a Limits, &'a Readings)> {
+        let services = self.services.iter().zip(&pressure.services).enumerate();
+        let services = services.map(|(index, ((_, limits), readings))| (Scope::Service(index), limits, readings));
+        std::iter::once((Scope::Host, &self.host, &pressure.host)).chain(services)
     }
 
     /// Returns the ports of each service.
@@ -148,6 +157,9 @@ pub struct State {
     /// The signs that accompany the attack, one sentence each.
     #[serde(default)]
     pub signs: Vec<String>,
+    /// What the last attack left over.
+    #[serde(skip)]
+    leftover: Leftover,
 }
 
 /// A change of phase of one scope.
@@ -209,15 +221,17 @@ impl State {
     }
 }
 
+/// Returns how many more handshakes may be half open, in the scope that has least room, before that exceeds a threshold.
+pub fn room(policy: &Policy, pressure: &Pressure, state: &State) -> u64 {
+    let rooms = policy.scopes(pressure).map(|(scope, limits, readings)| state.scope(scope).room(readings, limits));
+    rooms.min().unwrap_or(0)
+}
+
 /// Judges `observation`, given the previous `state`.
 pub fn detect(policy: &Policy, observation: &Observation, state: &State) -> Judgement {
     let mut next = State { services: Vec::new(), ..state.clone() };
     let mut changes = Vec::new();
-    let services = policy.services.iter().zip(&observation.pressure.services).enumerate();
-    let services = services.map(|(index, ((_, limits), readings))| (Scope::Service(index), limits, readings));
-    for (scope, limits, readings) in
-        std::iter::once((Scope::Host, &policy.host, &observation.pressure.host)).chain(services)
-    {
+    for (scope, limits, readings) in policy.scopes(observation.pressure) {
         let before = state.scope(scope);
         let after = before.advance(readings, limits, observation.at);
         if after.phase != before.phase {
@@ -229,11 +243,15 @@ pub fn detect(policy: &Policy, observation: &Observation, state: &State) -> Judg
             Scope::Service(_) => next.services.push(after),
         }
     }
+    next.leftover.expire(observation);
     if next.phase() == Phase::Calm {
+        if state.phase() != Phase::Calm {
+            next.leftover = Leftover::of(observation);
+        }
         (next.kind, next.kind_evidence, next.signs) = (None, None, Vec::new());
         return Judgement { state: next, changes, offenders: Offenders::default() };
     }
-    let classification = classify::classify(policy, observation);
+    let classification = classify::classify(policy, observation, &Standing::of(observation, &next));
     // Handshakes left over from an attack become less and less typical of its kind.
     if next.kind.is_none() || (next.phase() == Phase::Attack && classification.is_telling) {
         (next.kind, next.kind_evidence) = (Some(classification.kind), Some(classification.evidence));

@@ -82,6 +82,21 @@ impl ScopeState {
         next
     }
 
+    /// Returns whether a threshold is exceeded, and has not been for long enough to be an attack.
+    pub const fn is_in_doubt(&self) -> bool {
+        self.above_since.is_some()
+    }
+
+    /// Returns how many half-open handshakes in the datapath's count are left over from the last attack.
+    pub(super) const fn forgiven(&self) -> u64 {
+        self.forgiven.datapath
+    }
+
+    /// Returns how many more handshakes may be half open before that exceeds a threshold.
+    pub(super) fn room(&self, readings: &Readings, limits: &Limits) -> u64 {
+        Values::of(readings, &self.forgiven, limits).room()
+    }
+
     fn recover(&mut self, values: &Values, readings: &Readings, limits: &Limits, at: Duration) {
         let evidence = values.still_exceeded();
         if !evidence.is_empty() {

@@ -84,8 +84,12 @@ mod tests {
 
     #[test]
     fn forged_sources_share_a_path() {
-        let headers =
-            HeaderReading { syn: 100_000, times_to_live: vec![(57, 97_000), (58, 2500)], without_options: 99_000 };
+        let headers = HeaderReading {
+            syn: 100_000,
+            times_to_live: vec![(57, 97_000), (58, 2500)],
+            without_options: 99_000,
+            ..HeaderReading::default()
+        };
         let rates = Rates { distinct_sources: 12_000.0, ..Rates::default() };
         let text = same_path(&rates, &headers).expect("a sign");
         assert!(text.starts_with("100 % of the SYNs arrive with TTL 57 or 58, whichever of about 12000"), "{text}");
@@ -94,7 +98,8 @@ mod tests {
         assert_eq!(same_path(&few, &headers), None, "clients of one network share a path");
         let varied = HeaderReading { times_to_live: vec![(57, 30_000), (113, 9000)], ..headers };
         assert_eq!(same_path(&rates, &varied), None);
-        let hardly_any = HeaderReading { syn: 99, times_to_live: vec![(57, 99)], without_options: 99 };
+        let hardly_any =
+            HeaderReading { syn: 99, times_to_live: vec![(57, 99)], without_options: 99, ..HeaderReading::default() };
         assert_eq!((same_path(&rates, &hardly_any), no_options(&hardly_any)), (None, None));
     }
 

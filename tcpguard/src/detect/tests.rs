@@ -207,6 +207,31 @@ fn few_sources_are_named_and_answer() {
 }
 
 #[test]
+fn what_an_attack_left_behind_says_nothing_about_the_next() {
+    let ten: Vec<SourceReading> = (1..=10).map(|n| source(n, 1000)).collect();
+    let policy = policy();
+    let at = |second: f64, readings: Readings, state: &State| {
+        let pressure = over(readings);
+        detect(&policy, &Observation { sources: &ten, ..observation(second, &pressure) }, state)
+    };
+    let flood = counts(0, 0, 10_000);
+    let left_behind = Readings { half_open_coming: 0, ..flood };
+    let first = at(0.2, flood, &at(0.0, flood, &State::default()).state);
+    assert_eq!((first.state.kind, first.offenders.sources.len()), (Some(Kind::Concentrated), 10));
+    let state = [0.4, 10.5].iter().fold(first.state, |state, second| at(*second, left_behind, &state).state);
+    assert_eq!(state.phase(), Phase::Calm);
+    // The next one is challenged at once: fewer of its handshakes are half open than of the first.
+    let second = at(12.2, counts(0, 0, 16_000), &at(12.0, counts(0, 0, 16_000), &state).state);
+    assert_eq!((second.state.kind, second.offenders), (Some(Kind::Spoofed), Offenders::default()));
+    // What has expired does not excuse what the same sources send later.
+    let expired: Vec<SourceReading> = (1..=10).map(|n| source(n, 10)).collect();
+    let pressure = over(counts(0, 0, 6000));
+    let state =
+        detect(&policy, &Observation { sources: &expired, ..observation(30.0, &pressure) }, &second.state).state;
+    assert_eq!(at(31.0, counts(0, 0, 16_000), &state).offenders.sources.len(), 10);
+}
+
+#[test]
 fn nobody_answers_for_random_sources() {
     let sources: Vec<SourceReading> = (1..=200).map(|n| source(n, 70)).collect();
     let prefixes = [PrefixReading {

@@ -186,6 +186,13 @@ impl Values {
         evidence.collect()
     }
 
+    /// Returns how many more handshakes may be half open before that exceeds a threshold.
+    pub fn room(&self) -> u64 {
+        let half_open = |value: &&Value| matches!(value.measure, Measure::HalfOpenKernel | Measure::HalfOpenDatapath);
+        let room = self.0.iter().filter(half_open).map(|value| value.allowed().saturating_sub(value.standing));
+        room.min().unwrap_or(0)
+    }
+
     /// Returns `true` if a value is so far above its threshold that the handshakes cannot just be in flight: there is no
     /// need to wait for the first round trip.
     pub fn are_urgent(&self) -> bool {

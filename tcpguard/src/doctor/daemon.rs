@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
+use bytesize::ByteSize;
+
 use super::{Daemon, Finding};
 use crate::api::model::Stats;
 
 const AREA: &str = "daemon";
+/// How many maps are named.
+const LARGEST: usize = 5;
 /// Delay of an observation, in seconds, above which it is a problem.
 const LATE_SECONDS: f64 = 1.0;
 
@@ -38,6 +42,10 @@ pub(super) fn examine(socket: &Path, daemon: &Daemon) -> Vec<Finding> {
         late > LATE_SECONDS,
         "give the host more CPU time, or the service a higher priority (systemd: Nice=-5)",
     ));
+    let meaning = "memory of the datapath's maps, and its maximum (limits.memory)";
+    let [used, limit] = [stats.memory.bytes, stats.memory.limit_bytes].map(|bytes| ByteSize::b(bytes).display().iec());
+    let items = stats.memory.largest(LARGEST);
+    findings.push(Finding::new(AREA, "memory", format!("{used} of {limit}: {items}, …"), meaning));
     for port in &stats.measures.challenge.left_alone {
         let name = format!("port {}", port.port);
         let meaning = "the port should be challenged, but is not";

@@ -67,8 +67,14 @@ event_kinds! {
     ChallengeDegraded => "challenge_degraded",
     /// A flood of ports without a listener began or ended. It is no attack, and blocks nobody.
     ClosedPortsFlooded => "closed_ports_flooded",
+    /// SYNs of a flood look alike, and hardly any client's do: they are dropped.
+    SignatureLearned => "signature_learned",
+    /// SYNs that look alike are no longer dropped.
+    SignatureEnded => "signature_ended",
     /// A source sent SYNs to many ports. It is no attack, and blocks nobody.
     PortScan => "port_scan",
+    /// The daemon uses more of the processor in calm than `limits.cpu_share`, and looks less often.
+    LookingLessOften => "looking_less_often",
     /// The configuration was reloaded.
     ConfigReloaded => "config_reloaded",
     /// The HTTP address is in use. The host is guarded, without dashboard and metrics, until it is free.

@@ -27,12 +27,12 @@ pub fn explain(config: &Config, frames: &[Vec<u8>]) -> Result<Vec<Explanation>, 
     let (lists, mut files) = Lists::start(config, maps.rules, EventLog::in_memory(), Default::default(), time)?;
     files.review();
     lists.watch_ssh().review();
-    let mut flags = flag::LIMIT | flag::RULES;
+    let mut flags = flag::LIMIT;
     if config.syn_attack_protect == 2 {
         flags |= flag::DROP;
     }
-    let (generation, terms) = (lists.generation(), response::source_limits(config, datapath.ticks_per_second));
-    maps.lease.grant(&Lease { valid_until: u64::MAX, flags, generation, ..terms })?;
+    let terms = response::source_limits(config, datapath.ticks_per_second);
+    maps.lease.grant(&lists.added_to(Lease { valid_until: u64::MAX, flags, ..terms }))?;
     let listed = |address: IpAddr| lists.covering(Network::of(address.into()));
     let mut explainer = Explainer::new(&maps.live, &listed)?;
     Ok(frames.iter().map(|frame| explainer.explain(frame)).collect::<Result<_, _>>()?)

@@ -1,8 +1,10 @@
 //! Queries and change notifications of interfaces, addresses and routes (rtnetlink(7)).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
+use ipnet::IpNet;
+use netlink_sys::AsyncSocket as _;
 use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder, new_connection, new_multicast_connection,
     packet_core::NetlinkPayload,
@@ -10,13 +12,19 @@ use rtnetlink::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
         link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
-        route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
+        route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
     },
 };
 
 use tcpguard_common::address::Address;
 
-use crate::datapath::{AttachMode, DatapathError, Target};
+use crate::{
+    datapath::{AttachMode, DatapathError, Target},
+    network::Network,
+};
+
+/// The routing table of the host's own addresses (RT_TABLE_LOCAL, include/uapi/linux/rtnetlink.h).
+const LOCAL_TABLE: u8 = 255;
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +69,12 @@ pub enum LinkChange {
 }
 
 /// Queries interfaces, addresses and routes.
-pub struct Links(Handle);
+pub struct Links {
+    handle: Handle,
+    /// On a socket of its own, whose queries the kernel filters: it sends the routes of one table instead of all, of which a
+    /// router has a million.
+    filtered: Handle,
+}
 
 /// Receives change notifications.
 pub struct LinkWatch(Box<dyn Stream<Item = LinkChange> + Send + Unpin>);
@@ -91,7 +104,10 @@ impl Links {
     pub fn open() -> Result<Self, DatapathError> {
         let (connection, handle, _) = new_connection().map_err(failed)?;
         tokio::spawn(connection);
-        Ok(Self(handle))
+        let (mut connection, filtered, _) = new_connection().map_err(failed)?;
+        connection.socket_mut().socket_mut().set_netlink_get_strict_chk(true).map_err(failed)?;
+        tokio::spawn(connection);
+        Ok(Self { handle, filtered })
     }
 
     /// Returns all interfaces of the network namespace.
@@ -99,7 +115,7 @@ impl Links {
     /// # Errors
     /// Returns an error if the kernel does not answer.
     pub async fn all(&self) -> Result<Vec<Link>, DatapathError> {
-        let messages: Vec<LinkMessage> = self.0.link().get().execute().try_collect().await.map_err(failed)?;
+        let messages: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await.map_err(failed)?;
         Ok(messages.into_iter().filter_map(link).collect())
     }
 
@@ -116,8 +132,32 @@ impl Links {
     /// # Errors
     /// Returns an error if the kernel does not answer.
     pub async fn addresses(&self) -> Result<BTreeSet<Address>, DatapathError> {
-        let messages: Vec<AddressMessage> = self.0.address().get().execute().try_collect().await.map_err(failed)?;
+        let messages: Vec<AddressMessage> =
+            self.handle.address().get().execute().try_collect().await.map_err(failed)?;
         Ok(messages.iter().filter_map(|message| own_address(&message.attributes)).collect())
+    }
+
+    /// Returns the networks of which the host accepts every address: routes of type local ("AnyIP"), apart from those of
+    /// single addresses and the loopback network.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel does not answer.
+    pub async fn local_networks(&self) -> Result<BTreeSet<Network>, DatapathError> {
+        let mut networks = BTreeSet::new();
+        let ipv4 = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
+        let ipv6 = RouteMessageBuilder::<std::net::Ipv6Addr>::new().build();
+        for mut query in [ipv4, ipv6] {
+            query.header = RouteHeader {
+                address_family: query.header.address_family,
+                table: LOCAL_TABLE,
+                kind: RouteType::Local,
+                ..RouteHeader::default()
+            };
+            let routes: Vec<RouteMessage> =
+                self.filtered.route().get(query).execute().try_collect().await.map_err(failed)?;
+            networks.extend(routes.iter().filter_map(local_network));
+        }
+        Ok(networks)
     }
 
     /// Returns the name of the interface of the default route: IPv4's if there is one, otherwise IPv6's.
@@ -128,7 +168,8 @@ impl Links {
         let ipv4 = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
         let ipv6 = RouteMessageBuilder::<std::net::Ipv6Addr>::new().build();
         for query in [ipv4, ipv6] {
-            let routes: Vec<RouteMessage> = self.0.route().get(query).execute().try_collect().await.map_err(failed)?;
+            let routes: Vec<RouteMessage> =
+                self.handle.route().get(query).execute().try_collect().await.map_err(failed)?;
             let default = routes.iter().filter(|route| is_default(route)).min_by_key(|route| metric(route));
             if let Some(index) = default.and_then(outgoing_interface) {
                 return Ok(self.all().await?.into_iter().find(|link| link.index == index).map(|link| link.name));
@@ -136,6 +177,21 @@ impl Links {
         }
         Ok(None)
     }
+}
+
+/// Returns the network of a local route; `None` if it is a single address, or the loopback network.
+fn local_network(route: &RouteMessage) -> Option<Network> {
+    // A kernel before 4.20 does not filter.
+    if route.header.table != LOCAL_TABLE || route.header.kind != RouteType::Local {
+        return None;
+    }
+    let destination = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::from(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::from(*address)),
+        _ => None,
+    })?;
+    let net = IpNet::new(destination, route.header.destination_prefix_length).ok()?;
+    (net.prefix_len() < net.max_prefix_len() && !destination.is_loopback()).then(|| net.into())
 }
 
 impl LinkWatch {

@@ -1,6 +1,7 @@
 //! The kernel's own view of TCP: half-open handshakes, listeners with their backlog, and counters. It is
 //! behind a trait, so that decisions based on it can be tested without a kernel.
 
+mod listeners;
 mod netstat;
 mod sock_diag;
 mod spread;
@@ -8,6 +9,7 @@ mod translation;
 
 use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
 
+pub use listeners::Listeners;
 pub use netstat::TcpExt;
 pub use sock_diag::{Established, SockDiag};
 pub use spread::Spread;

@@ -10,16 +10,29 @@ use std::{
     },
 };
 
-use tcpguard_common::abi::rule::{FOREVER, MAX_RULES, Rule};
+use tcpguard_common::abi::{
+    lease::flag,
+    rule::{FOREVER, MAX_RULES, Rule},
+};
 
-use super::{ListError, ListName, Origin};
-use crate::datapath::{DatapathError, maps::RuleMap};
-use crate::network::Network;
+use super::{
+    ListError, ListName, Origin,
+    cell::{Cell, Item},
+    outline::Outline,
+};
+use crate::{
+    datapath::{
+        DatapathError,
+        maps::{OutlineTable, RuleMap},
+    },
+    network::Network,
+};
 
 /// The destination of rules.
 pub(super) trait RuleSink: Send {
     fn set(&mut self, network: Network, rule: Rule) -> Result<(), DatapathError>;
     fn remove(&mut self, network: Network) -> Result<(), DatapathError>;
+    fn set_word(&mut self, table: OutlineTable, word: u32, value: u64) -> Result<(), DatapathError>;
 }
 
 impl RuleSink for RuleMap {
@@ -30,24 +43,10 @@ impl RuleSink for RuleMap {
     fn remove(&mut self, network: Network) -> Result<(), DatapathError> {
         self.remove(network.first(), network.length())
     }
-}
 
-/// An entry of a list. Times are in jiffies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Item {
-    pub list: ListName,
-    pub origin: Origin,
-    pub reason: Option<Box<str>>,
-    pub until: u64,
-}
-
-/// All entries and the block of one network.
-#[derive(Default)]
-struct Cell {
-    items: Vec<Item>,
-    /// When its block ends, in jiffies; 0 if it is not blocked.
-    blocked_until: u64,
-    written: Option<Rule>,
+    fn set_word(&mut self, table: OutlineTable, word: u32, value: u64) -> Result<(), DatapathError> {
+        self.set_word(table, word, value)
+    }
 }
 
 pub(super) struct ListBook {
@@ -57,16 +56,22 @@ pub(super) struct ListBook {
     expiries: BTreeSet<(u64, Network)>,
     /// Incremented with every change of a rule.
     generation: Arc<AtomicU64>,
+    /// See [`ListBook::flags`].
+    flags: Arc<AtomicU64>,
+    outline: Outline,
     rules: Box<dyn RuleSink>,
 }
 
 impl ListBook {
-    pub fn new(rules: Box<dyn RuleSink>) -> Self {
+    /// Creates an empty book. `hash_key` is the datapath's.
+    pub fn new(rules: Box<dyn RuleSink>, hash_key: u64) -> Self {
         Self {
             cells: BTreeMap::new(),
             lengths: [0; 129],
             expiries: BTreeSet::new(),
             generation: Arc::new(AtomicU64::new(1)),
+            flags: Arc::default(),
+            outline: Outline::new(hash_key),
             rules,
         }
     }
@@ -76,6 +81,11 @@ impl ListBook {
         Arc::clone(&self.generation)
     }
 
+    /// Returns the flags of the lease that belong to the rules ([`flag::OF_LISTS`]).
+    pub fn flags(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.flags)
+    }
+
     /// Adds an entry, replacing an entry of the same list and origin.
     pub fn insert(&mut self, network: Network, item: Item) -> Result<(), ListError> {
         self.put(network, item)?;
@@ -83,17 +93,19 @@ impl ListBook {
     }
 
     /// Replaces all entries that `origin` has on `list` by `networks`.
-    pub fn replace(&mut self, list: ListName, origin: &Origin, networks: &BTreeSet<Network>) -> Result<(), ListError> {
-        let is_theirs = |item: &Item| item.list == list && item.origin == *origin;
+    pub fn replace(&mut self, list: ListName, origin: &Origin, mut networks: Vec<Network>) -> Result<(), ListError> {
+        networks.sort_unstable();
+        networks.dedup();
         let gone: Vec<Network> = self
             .cells
             .iter()
-            .filter(|(network, cell)| cell.items.iter().any(is_theirs) && !networks.contains(network))
+            .filter(|(_, cell)| cell.has(list, |other| other == origin))
+            .filter(|(network, _)| networks.binary_search(network).is_err())
             .map(|(network, _)| *network)
             .collect();
         for network in gone {
             if let Some(cell) = self.cells.get_mut(&network) {
-                cell.items.retain(|item| !is_theirs(item));
+                cell.change(|items| items.retain(|item| item.list != list || item.origin != *origin));
             }
         }
         let item = Item { list, origin: origin.clone(), reason: None, until: FOREVER };
@@ -111,9 +123,11 @@ impl ListBook {
         is_wanted: impl Fn(&Origin) -> bool,
     ) -> Result<usize, ListError> {
         let Some(cell) = self.cells.get_mut(&network) else { return Ok(0) };
-        let before = cell.items.len();
-        cell.items.retain(|item| item.list != list || !is_wanted(&item.origin));
-        let removed = before - cell.items.len();
+        let removed = cell.change(|items| {
+            let before = items.len();
+            items.retain(|item| item.list != list || !is_wanted(&item.origin));
+            before - items.len()
+        });
         self.refresh(network)?;
         Ok(removed)
     }
@@ -141,8 +155,8 @@ impl ListBook {
             if cell.blocked_until <= jiffies {
                 cell.blocked_until = 0;
             }
-            let gone = cell.items.extract_if(.., |item| item.until <= jiffies);
-            expired.extend(gone.map(|item| (network, item)));
+            let gone: Vec<Item> = cell.change(|items| items.extract_if(.., |item| item.until <= jiffies).collect());
+            expired.extend(gone.into_iter().map(|item| (network, item)));
             self.refresh(network)?;
         }
         Ok(expired)
@@ -150,13 +164,13 @@ impl ListBook {
 
     /// Returns `true` if an allow entry covers `network`.
     pub fn is_allowed(&self, network: Network) -> bool {
-        self.covering(network).any(|(_, cell)| cell.items.iter().any(|item| item.list == ListName::Allow))
+        self.covering(network).any(|(_, cell)| cell.has(ListName::Allow, |_| true))
     }
 
     /// Returns the entries that cover `network`, the widest networks first.
     pub fn entries_covering(&self, network: Network) -> Vec<(Network, Item)> {
         self.covering(network)
-            .flat_map(|(network, cell)| cell.items.iter().map(move |item| (network, item.clone())))
+            .flat_map(|(network, cell)| cell.items().into_iter().map(move |item| (network, item)))
             .collect()
     }
 
@@ -164,25 +178,19 @@ impl ListBook {
     pub fn entries_after(&self, last: Option<Network>, most: usize) -> Vec<(Network, Vec<Item>)> {
         let start = last.map_or(Bound::Unbounded, Bound::Excluded);
         let cells = self.cells.range((start, Bound::Unbounded)).take(most);
-        cells.map(|(network, cell)| (*network, cell.items.clone())).collect()
+        cells.map(|(network, cell)| (*network, cell.items())).collect()
     }
 
     /// Returns `true` if there are no rules.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.cells.is_empty()
     }
 
     fn put(&mut self, network: Network, item: Item) -> Result<(), ListError> {
         let cell = self.cell(network)?;
-        let same = cell.items.iter_mut().find(|other| other.list == item.list && other.origin == item.origin);
         let until = item.until;
-        let before = match same {
-            Some(same) => std::mem::replace(same, item).until,
-            None => {
-                cell.items.push(item);
-                FOREVER
-            }
-        };
+        let before = cell.put(item);
         // Most entries of a long list never expire.
         if (before, until) != (FOREVER, FOREVER) {
             self.reschedule(network, before);
@@ -194,8 +202,7 @@ impl ListBook {
     fn reschedule(&mut self, network: Network, before: u64) {
         self.expiries.remove(&(before, network));
         let Some(cell) = self.cells.get(&network) else { return };
-        let ends = cell.items.iter().map(|item| item.until).chain([cell.blocked_until]);
-        self.expiries.extend(ends.filter(|until| ![0, FOREVER].contains(until)).map(|until| (until, network)));
+        self.expiries.extend(cell.ends().into_iter().map(|until| (until, network)));
     }
 
     fn cell(&mut self, network: Network) -> Result<&mut Cell, ListError> {
@@ -212,18 +219,30 @@ impl ListBook {
 
     /// Returns the cells of networks that contain `network`, including itself, the widest first.
     fn covering(&self, network: Network) -> impl Iterator<Item = (Network, &Cell)> {
-        (0..=network.length())
-            .filter(|length| self.lengths[usize::from(*length)] > 0)
-            .map(move |length| network.widened(length))
-            .filter_map(|wider| self.cells.get(&wider).map(|cell| (wider, cell)))
+        covering(&self.cells, &self.lengths, network)
     }
 
     /// Updates the rules of `top`, of all networks within it, and of the networks that contain it.
     fn refresh(&mut self, top: Network) -> Result<(), ListError> {
-        let result = self.write(top);
+        let written = self.write(top);
+        // If not everything could be written, the outline is that of the rules that were.
+        let result = written.and(self.draw(top));
         // Not before the last write: whatever the datapath caches with this generation was looked up after it.
         self.generation.fetch_add(1, Ordering::Relaxed);
         result
+    }
+
+    /// Updates the outline of `top`, and the flags.
+    fn draw(&mut self, top: Network) -> Result<(), ListError> {
+        let part = if self.outline.is_worn(self.cells.len()) { Network::EVERYTHING } else { Outline::affected(top) };
+        let Self { cells, lengths, outline, rules, .. } = self;
+        let around = covering(cells, lengths, part).filter(|(network, _)| *network != part);
+        let within = cells.range(part..=part.last()).map(|(network, cell)| (*network, cell));
+        let all = around.chain(within).filter_map(|(network, cell)| Some((network, cell.written()?)));
+        outline.update(part, all, &mut |table, word, value| rules.set_word(table, word, value))?;
+        let flags = if self.cells.is_empty() { 0 } else { flag::RULES | self.outline.flags() };
+        self.flags.store(flags, Ordering::Relaxed);
+        Ok(())
     }
 
     fn write(&mut self, top: Network) -> Result<(), ListError> {
@@ -233,14 +252,14 @@ impl ListBook {
         for network in around {
             let is_whole = self.is_whole(network);
             if let Some(cell) = self.cells.get_mut(&network) {
-                let rule = cell.write(network, &mut wider, is_whole, &mut *self.rules)?;
+                let rule = write(cell, network, &mut wider, is_whole, &mut *self.rules)?;
                 wider.push((network, rule));
             }
         }
         let mut within = self.cells.range_mut(top..=top.last()).peekable();
         while let Some((network, cell)) = within.next() {
             let is_whole = within.peek().is_none_or(|(next, _)| !network.contains(**next));
-            let rule = cell.write(*network, &mut wider, is_whole, &mut *self.rules)?;
+            let rule = write(cell, *network, &mut wider, is_whole, &mut *self.rules)?;
             wider.push((*network, rule));
         }
         Ok(())
@@ -254,7 +273,7 @@ impl ListBook {
 
     fn remove_empty(&mut self, top: Network) -> Result<(), ListError> {
         let within = self.cells.range(top..=top.last());
-        let empty = within.filter(|(_, cell)| cell.items.is_empty() && cell.blocked_until == 0);
+        let empty = within.filter(|(_, cell)| cell.is_empty());
         for network in empty.map(|(network, _)| *network).collect::<Vec<_>>() {
             self.rules.remove(network)?;
             self.cells.remove(&network);
@@ -264,40 +283,39 @@ impl ListBook {
     }
 }
 
-impl Cell {
-    /// Writes the rule of `network` if it changed. `wider` are the rules of networks that may contain it, the widest
-    /// first.
-    fn write(
-        &mut self,
-        network: Network,
-        wider: &mut Vec<(Network, Rule)>,
-        is_whole: bool,
-        rules: &mut dyn RuleSink,
-    ) -> Result<Rule, DatapathError> {
-        while wider.last().is_some_and(|(outer, _)| !outer.contains(network)) {
-            wider.pop();
-        }
-        let around = wider.last().map_or_else(Rule::default, |(_, rule)| *rule);
-        let is_whole = is_whole && network.is_cached_whole();
-        let rule = Rule { is_whole: is_whole.into(), ..around.joined(&self.own()) };
-        if self.written != Some(rule) {
-            rules.set(network, rule)?;
-            self.written = Some(rule);
-        }
-        Ok(rule)
-    }
+/// Returns the cells of networks that contain `network`, including itself, the widest first. `lengths` are the numbers of
+/// cells of each prefix length.
+fn covering<'a>(
+    cells: &'a BTreeMap<Network, Cell>,
+    lengths: &'a [u32; 129],
+    network: Network,
+) -> impl Iterator<Item = (Network, &'a Cell)> {
+    (0..=network.length())
+        .filter(|length| lengths[usize::from(*length)] > 0)
+        .map(move |length| network.widened(length))
+        .filter_map(|wider| cells.get(&wider).map(|cell| (wider, cell)))
+}
 
-    /// Returns the rule that follows from the entries of this network alone.
-    fn own(&self) -> Rule {
-        let mut rule = Rule { blocked_until: self.blocked_until, ..Rule::default() };
-        for item in &self.items {
-            match item.list {
-                ListName::Allow => rule.is_allowed = 1,
-                ListName::Deny => rule.denied_until = rule.denied_until.max(item.until),
-            }
-        }
-        rule
+/// Writes the rule of `network`, whose cell is `cell`, if it changed. `wider` are the rules of networks that may contain it,
+/// the widest first.
+fn write(
+    cell: &mut Cell,
+    network: Network,
+    wider: &mut Vec<(Network, Rule)>,
+    is_whole: bool,
+    rules: &mut dyn RuleSink,
+) -> Result<Rule, DatapathError> {
+    while wider.last().is_some_and(|(outer, _)| !outer.contains(network)) {
+        wider.pop();
     }
+    let around = wider.last().map_or_else(Rule::default, |(_, rule)| *rule);
+    let is_whole = is_whole && network.is_cached_whole();
+    let rule = Rule { is_whole: is_whole.into(), ..around.joined(&cell.own()) };
+    if cell.written() != Some(rule) {
+        rules.set(network, rule)?;
+        cell.note_written(rule);
+    }
+    Ok(rule)
 }
 
 #[cfg(test)]
@@ -305,13 +323,20 @@ mod tests {
     use std::sync::Mutex;
 
     use proptest::prelude::*;
-    use tcpguard_common::abi::rule::Standing;
+    use tcpguard_common::abi::{outline::ipv4_place, rule::Standing};
 
     use super::*;
 
+    /// The datapath's rules and their outline.
+    #[derive(Default)]
+    struct Maps {
+        rules: BTreeMap<Network, Rule>,
+        outline: BTreeMap<(OutlineTable, u32), u64>,
+    }
+
     /// Looks up rules like the datapath.
     #[derive(Clone, Default)]
-    struct Trie(Arc<Mutex<BTreeMap<Network, Rule>>>);
+    struct Trie(Arc<Mutex<Maps>>);
 
     impl Trie {
         fn standing(&self, address: &str, jiffies: u64) -> Standing {
@@ -319,20 +344,34 @@ mod tests {
         }
 
         fn standing_of(&self, address: Network, jiffies: u64) -> Standing {
-            let rules = self.0.lock().expect("no panic");
-            let longest = rules.iter().filter(|(network, _)| network.contains(address)).max_by_key(|(n, _)| n.length());
-            longest.map_or(Standing::Ordinary, |(_, rule)| rule.standing(jiffies))
+            let maps = self.0.lock().expect("no panic");
+            let longest =
+                maps.rules.iter().filter(|(network, _)| network.contains(address)).max_by_key(|(n, _)| n.length());
+            let found = longest.map_or(Standing::Ordinary, |(_, rule)| rule.standing(jiffies));
+            let (word, bit) = ipv4_place(address.ipv4_blocks().expect("an IPv4 address").0);
+            let has = |table| maps.outline.get(&(table, word)).is_some_and(|word| word & bit != 0);
+            match (has(OutlineTable::ListedIpv4), has(OutlineTable::DeniedIpv4)) {
+                (false, _) => assert!(longest.is_none(), "{address} has a rule and is not in the outline"),
+                (true, true) => assert_eq!(found, Standing::Denied, "{address}"),
+                (true, false) => {}
+            }
+            found
         }
     }
 
     impl RuleSink for Trie {
         fn set(&mut self, network: Network, rule: Rule) -> Result<(), DatapathError> {
-            self.0.lock().expect("no panic").insert(network, rule);
+            self.0.lock().expect("no panic").rules.insert(network, rule);
             Ok(())
         }
 
         fn remove(&mut self, network: Network) -> Result<(), DatapathError> {
-            self.0.lock().expect("no panic").remove(&network);
+            self.0.lock().expect("no panic").rules.remove(&network);
+            Ok(())
+        }
+
+        fn set_word(&mut self, table: OutlineTable, word: u32, value: u64) -> Result<(), DatapathError> {
+            self.0.lock().expect("no panic").outline.insert((table, word), value);
             Ok(())
         }
     }
@@ -347,7 +386,7 @@ mod tests {
 
     fn book() -> (ListBook, Trie) {
         let trie = Trie::default();
-        (ListBook::new(Box::new(trie.clone())), trie)
+        (ListBook::new(Box::new(trie.clone()), 7), trie)
     }
 
     #[test]
@@ -375,7 +414,7 @@ mod tests {
         assert_eq!(expired.len(), 1);
         assert_eq!(trie.standing("198.18.5.7", 500), Standing::Denied);
         book.remove(network("198.18.0.0/16"), ListName::Deny, |_| true).expect("written");
-        assert!(book.is_empty() && trie.0.lock().expect("no panic").is_empty());
+        assert!(book.is_empty() && trie.0.lock().expect("no panic").rules.is_empty());
     }
 
     #[test]
@@ -397,13 +436,44 @@ mod tests {
         let (mut book, trie) = book();
         let file = Origin::File("a".into());
         book.insert(network("198.18.1.1"), item(ListName::Deny, FOREVER)).expect("room");
-        let first = BTreeSet::from([network("198.18.1.1"), network("198.18.2.0/24")]);
-        book.replace(ListName::Deny, &file, &first).expect("room");
-        let second = BTreeSet::from([network("198.18.3.0/24")]);
-        book.replace(ListName::Deny, &file, &second).expect("room");
+        let first = vec![network("198.18.2.0/24"), network("198.18.1.1"), network("198.18.1.1")];
+        book.replace(ListName::Deny, &file, first).expect("room");
+        let second = vec![network("198.18.3.0/24")];
+        book.replace(ListName::Deny, &file, second).expect("room");
         assert_eq!(trie.standing("198.18.1.1", 1), Standing::Denied);
         assert_eq!(trie.standing("198.18.2.1", 1), Standing::Ordinary);
         assert_eq!(trie.standing("198.18.3.1", 1), Standing::Denied);
+    }
+
+    /// Has room for this many rules.
+    struct Small(Trie, usize);
+
+    impl RuleSink for Small {
+        fn set(&mut self, network: Network, rule: Rule) -> Result<(), DatapathError> {
+            self.1 = self.1.checked_sub(1).ok_or(DatapathError::Missing("room"))?;
+            self.0.set(network, rule)
+        }
+
+        fn remove(&mut self, network: Network) -> Result<(), DatapathError> {
+            self.0.remove(network)
+        }
+
+        fn set_word(&mut self, table: OutlineTable, word: u32, value: u64) -> Result<(), DatapathError> {
+            self.0.set_word(table, word, value)
+        }
+    }
+
+    #[test]
+    fn what_could_be_written_is_in_force() {
+        let trie = Trie::default();
+        let mut book = ListBook::new(Box::new(Small(trie.clone(), 2)), 7);
+        let flags = book.flags();
+        let networks = ["198.18.1.0/24", "198.18.2.7", "198.18.3.0/24"].map(network).to_vec();
+        assert!(book.replace(ListName::Deny, &Origin::Manual, networks).is_err());
+        assert_eq!(trie.standing("198.18.1.9", 1), Standing::Denied);
+        assert_eq!(trie.standing("198.18.2.7", 1), Standing::Denied);
+        assert_eq!(trie.standing("198.18.3.9", 1), Standing::Ordinary);
+        assert_ne!(flags.load(Ordering::Relaxed) & flag::RULES, 0);
     }
 
     #[derive(Clone, Debug)]
@@ -456,10 +526,10 @@ mod tests {
                 all = all.joined(&cell.own());
             }
             prop_assert_eq!(trie.standing_of(address, now), all.standing(now));
-            for (network, rule) in trie.0.lock().expect("no panic").iter() {
+            for (network, rule) in &trie.0.lock().expect("no panic").rules {
                 prop_assert_eq!(rule.is_whole != 0, network.is_cached_whole() && book.is_whole(*network));
             }
-            prop_assert_eq!(book.cells.len(), trie.0.lock().expect("no panic").len());
+            prop_assert_eq!(book.cells.len(), trie.0.lock().expect("no panic").rules.len());
         }
     }
 }

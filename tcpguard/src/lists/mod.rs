@@ -2,12 +2,14 @@
 //! sessions. An allow entry overrides every deny entry and block.
 
 mod book;
+mod cell;
 mod entry;
 mod files;
+mod outline;
 mod ssh;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, atomic},
     time::{Duration, Instant, SystemTime},
@@ -15,7 +17,7 @@ use std::{
 
 use tcpguard_common::abi::{
     lease::{Lease, flag},
-    rule::FOREVER,
+    rule::{FOREVER, Rule},
 };
 use thiserror::Error;
 
@@ -23,13 +25,15 @@ use crate::{
     config::Config,
     datapath::{DatapathError, maps::RuleMap},
     events::{EventKind, EventLog, Note},
-    fault,
+    fault, memory,
     network::{Network, NotANetwork},
     store::{Record, SavedEntry, Store},
     time::{DatapathTime, PersistentTime},
 };
-use book::{Item, ListBook};
+use book::ListBook;
+use cell::Item;
 pub use entry::{Entry, ListName, Origin};
+use outline::Outline;
 pub use ssh::SshWatch;
 
 /// The longest duration of an entry.
@@ -82,11 +86,37 @@ pub enum ListError {
 pub struct Lists {
     book: Arc<Mutex<ListBook>>,
     generation: Arc<atomic::AtomicU64>,
+    /// The flags of the lease that belong to the rules.
+    flags: Arc<atomic::AtomicU64>,
     events: EventLog,
     store: Store,
     time: Arc<DatapathTime>,
     files: WantedFiles,
     keep_ssh: Arc<atomic::AtomicBool>,
+}
+
+/// Writes the rules of `after` to the datapath, where those of `before` are in force, and returns the flags of the lease that
+/// belong to them: for tests and benchmarks, which know the rules themselves. Both are in the order of their networks.
+///
+/// # Errors
+/// Returns an error if the datapath cannot be updated.
+pub fn replace_rules(
+    rules: &mut RuleMap,
+    before: &[(Network, Rule)],
+    after: &[(Network, Rule)],
+) -> Result<u64, DatapathError> {
+    let mut outline = Outline::new(rules.hash_key());
+    outline.update(Network::EVERYTHING, before.iter().copied(), &mut |_, _, _| Ok(()))?;
+    for (network, _) in before {
+        rules.remove(network.first(), network.length())?;
+    }
+    for (network, rule) in after {
+        rules.set(network.first(), network.length(), *rule)?;
+    }
+    outline.update(Network::EVERYTHING, after.iter().copied(), &mut |table, word, value| {
+        rules.set_word(table, word, value)
+    })?;
+    Ok(flag::RULES | outline.flags())
 }
 
 /// Re-reads the files of lists when they change.
@@ -111,10 +141,11 @@ impl Lists {
         (store, saved): (Store, &[SavedEntry]),
         time: Arc<DatapathTime>,
     ) -> Result<(Self, FileWatch), ListError> {
-        let book = ListBook::new(Box::new(rules));
-        let generation = book.generation();
+        let hash_key = rules.hash_key();
+        let book = ListBook::new(Box::new(rules), hash_key);
+        let (generation, flags) = (book.generation(), book.flags());
         let (book, files) = (Arc::new(Mutex::new(book)), WantedFiles::default());
-        let lists = Self { generation, book, events, store, time, files, keep_ssh: Arc::default() };
+        let lists = Self { generation, flags, book, events, store, time, files, keep_ssh: Arc::default() };
         lists.restore(saved);
         lists.reconfigure(config)?;
         let watch = FileWatch { files: BTreeMap::new(), lists: lists.clone() };
@@ -129,7 +160,7 @@ impl Lists {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&config.lists.deny_files);
         for (list, networks) in [(ListName::Allow, &config.lists.allow), (ListName::Deny, &config.lists.deny)] {
             let networks = networks.iter().copied().map(Network::from).collect();
-            self.lock().replace(list, &Origin::Configuration, &networks)?;
+            self.lock().replace(list, &Origin::Configuration, networks)?;
         }
         self.keep_ssh.store(config.lists.keep_ssh, atomic::Ordering::Relaxed);
         Ok(())
@@ -262,13 +293,8 @@ impl Lists {
 
     /// Returns the lease with the present state of the lists.
     pub fn added_to(&self, lease: Lease) -> Lease {
-        let flags = if self.is_empty() { lease.flags & !flag::RULES } else { lease.flags | flag::RULES };
+        let flags = lease.flags & !flag::OF_LISTS | self.flags.load(atomic::Ordering::Relaxed);
         Lease { flags, generation: self.generation(), ..lease }
-    }
-
-    /// Returns `true` if there are no rules to look up.
-    fn is_empty(&self) -> bool {
-        self.try_lock().is_some_and(|book| book.is_empty())
     }
 
     /// Returns the generation of the rules, which changes with every change of a rule and is never 0.
@@ -372,15 +398,15 @@ impl Lists {
             let message = format!("{name}: {more} more lines are invalid and ignored");
             self.events.record(Note::new(EventKind::ListProblem, message).about(&name));
         }
-        let networks: BTreeSet<Network> = listing.networks.into_iter().collect();
         let origin = Origin::File(name.as_str().into());
-        let note = match self.lock().replace(ListName::Deny, &origin, &networks) {
+        let note = match self.lock().replace(ListName::Deny, &origin, listing.networks) {
             Ok(()) => Note::new(EventKind::ListChanged, format!("{name}: {count} networks are denied")),
             Err(error) => {
                 Note::new(EventKind::ListProblem, format!("{name}: not all of its networks are denied: {error}"))
             }
         };
         self.events.record(note.about(&name));
+        memory::trim();
     }
 }
 

@@ -24,7 +24,23 @@ pub(super) fn write(stats: &Stats, sink: &mut Sink<'_>) -> fmt::Result {
     challenges(stats, sink)?;
     sources(stats, sink)?;
     kernel(stats, sink)?;
+    cost(stats, sink)?;
     programs(stats, sink)
+}
+
+fn cost(stats: &Stats, sink: &mut Sink<'_>) -> fmt::Result {
+    let parts = &stats.cost.parts;
+    let seconds = [
+        ("tick", parts.tick_seconds),
+        ("rows", parts.rows_seconds),
+        ("maps", parts.maps_seconds),
+        ("http", parts.http_seconds),
+    ];
+    let seconds = seconds.map(|(part, seconds)| ([("part", part.to_owned())], seconds));
+    let help = "CPU time used by the daemon: by ticks, to read the kernel's rows, to read maps, and to answer requests";
+    sink.family(Counter, ("cpu_part_seconds", help), seconds)?;
+    let maps = stats.memory.items.iter().map(|item| ([("map", item.item.clone())], item.bytes as f64));
+    sink.family(Gauge, ("map_memory_bytes", "Memory of the datapath's maps, without entries of lists"), maps)
 }
 
 fn one_if(is_so: bool) -> f64 {

@@ -55,11 +55,14 @@ metrics! {
     Counter events_lost: "Events of the datapath lost because the ring buffer was full", s => s.tracking.events_lost;
     Gauge blocks: "Sources and prefixes blocked", s => s.measures.blocks;
     Gauge kernel_settings_changed: "Kernel settings changed for the duration of an attack", s => s.measures.kernel_settings.len();
+    Gauge signatures: "Signatures in force, by which SYNs are dropped", s => s.measures.signatures.len();
     Gauge backlog_advice: "Ports whose backlog should be larger", s => s.measures.advice.len();
     Gauge cookies_good_for_seconds: "Seconds until the last cookie expires; 0 if none is valid", s => s.measures.challenge.cookies_good_for_seconds.unwrap_or(0);
     Counter cookies_returned: "Valid cookies returned by clients", s => s.measures.challenge.cookies_returned;
     Counter challenges_failed: "SYNs that could not be answered with a cookie and were passed", s => s.measures.challenge.failed;
     Counter cpu_seconds: "CPU time used by the daemon", s => s.cost.cpu_seconds;
+    Gauge maps_memory_bytes: "Memory of all of the datapath's maps", s => s.memory.bytes;
+    Gauge maps_memory_limit_bytes: "Maximum memory of the datapath's maps (limits.memory)", s => s.memory.limit_bytes;
     Gauge resident_memory_bytes: "Resident memory of the daemon", s => s.cost.resident_bytes;
     Counter ticks: "Ticks completed", s => s.cost.ticks;
     Gauge last_tick_seconds: "Duration of the last tick", s => s.cost.last_tick_seconds;

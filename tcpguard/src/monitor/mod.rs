@@ -1,9 +1,9 @@
-//! Observation: ten times a second, the datapath's counters and the kernel's tables are combined into a [`Snapshot`].
+//! Observation: with each tick, the datapath's counters and the kernel's tables are combined into a [`Snapshot`].
 
+mod by_port;
 mod completions;
 mod half_open;
 mod headers;
-mod pace;
 mod ports;
 mod prefixes;
 mod pressure;
@@ -18,19 +18,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tcpguard_common::address::Address;
+use tcpguard_common::{abi::counters::Counter, address::Address};
 use tracing::warn;
 
 use crate::{
     config::Config,
+    cost::ON_ROWS,
     datapath::{
         Datapath, DatapathError,
         maps::{CounterMap, DistinctMap, ListeningPorts, ObservedMaps, Totals},
     },
     interfaces::InterfaceStatus,
-    kernel::{HalfOpenTable, KernelView, Listener, TcpExt},
-    time::WallClock,
+    kernel::{HalfOpenTable, KernelView, Listeners, TcpExt},
+    time::{Every, Limits, Pace, WallClock},
 };
+pub use by_port::ByPort;
 pub use half_open::HalfOpenCounts;
 pub use headers::HeaderReading;
 pub use ports::PortSnapshot;
@@ -42,23 +44,36 @@ pub use sources::{MAX_TOP_SOURCES, PORTS_OF_A_SCAN, SourceOrder, SourceReading, 
 
 use half_open::HandshakeWindow;
 use headers::HeaderMeter;
-use pace::{Pace, Shares};
 use ports::PortReader;
 use prefixes::PrefixReader;
 use pressure::{Counts, PressureMeter};
 use rates::RateMeter;
 use sources::SourceWatch;
 
-/// The interval between two snapshots.
+/// The time between two snapshots while something happens.
 pub const TICK: Duration = Duration::from_millis(100);
-/// The kernel's listeners are listed once in this many ticks, since they seldom change, and in every tick in which
-/// requests are refused or a listener changed.
-const TICKS_PER_LISTENER_LIST: u64 = 5;
-/// The shares of one core for dumps of the kernel's half-open handshakes and listeners. The kernel walks all its
-/// connections for the first and all listeners for the second; on most hosts, each tick can have one.
-const DUMPS: Shares = Shares { calm: 0.004, alert: 0.02 };
-/// The number of distinct sources is estimated once in this many ticks; it changes once a second.
-const TICKS_PER_ESTIMATE: u64 = 5;
+/// The least time between two lists of the kernel's listeners, since they seldom change. They are also listed in every tick
+/// in which requests are refused or a listener changed.
+const LISTENERS_EVERY: Duration = Duration::from_millis(450);
+/// The least time between two reviews of what the datapath has noted of each port's listeners. Between them only ports are
+/// reviewed at which a listener opened or closed; an event that tells it may be lost.
+const LISTENING_REVIEW: Duration = Duration::from_secs(10);
+/// The part of the daemon's share of one core in calm that dumps of the kernel's half-open handshakes may take, and that
+/// those of its listeners may. The kernel walks all its connections for the first and all listeners for the second; on most
+/// hosts, each tick can have one.
+const DUMPS_PART: f64 = 0.2;
+
+fn dumps(config: &Config) -> Limits {
+    Limits {
+        calm: config.limits.cpu_share * DUMPS_PART,
+        alert: 0.02,
+        longest_calm: Duration::from_secs(60),
+        longest_alert: Duration::from_secs(5),
+    }
+}
+
+/// The least time between two estimates of the number of distinct sources, which changes once a second.
+const ESTIMATE_EVERY: Duration = Duration::from_millis(450);
 
 /// Takes snapshots, and keeps the state between them.
 pub struct Monitor {
@@ -76,19 +91,25 @@ pub struct Monitor {
     /// The number of half-open handshakes above which sources and prefixes are read.
     suspicion: u64,
     last_drops: u64,
-    /// A listener opened or closed since the last tick.
-    listeners_changed: bool,
+    /// The ports at which a listener opened or closed since they were listed.
+    changed_ports: BTreeSet<u16>,
+    /// See [`Snapshot::listener_layout`].
+    listener_layout: u64,
+    /// Events that the datapath had lost when the listeners were listed.
+    events_lost: u64,
     /// The kernel has listed its listeners.
     knows_listeners: bool,
     half_open: Answer<Arc<HalfOpenTable>>,
     half_open_pace: Pace,
-    listeners: Answer<Vec<Listener>>,
+    listeners: Answer<Arc<Listeners>>,
     listener_pace: Pace,
     /// Something happened in the last tick that makes the kernel's view more important.
     is_suspicious: bool,
     tcp_ext: Answer<TcpExt>,
     first_tcp_ext: TcpExt,
-    ticks: u64,
+    listeners_due: Every,
+    listening_review: Every,
+    estimate_due: Every,
     last_distinct: f64,
 }
 
@@ -106,7 +127,9 @@ impl Monitor {
             listening: maps.listening,
             suspicion: suspicion(config),
             last_drops: 0,
-            listeners_changed: false,
+            changed_ports: BTreeSet::new(),
+            listener_layout: 0,
+            events_lost: 0,
             knows_listeners: false,
             prefixes: PrefixReader::new(maps.prefixes),
             counts: maps.counts,
@@ -115,14 +138,16 @@ impl Monitor {
             rates: RateMeter::default(),
             handshakes: HandshakeWindow::default(),
             half_open: Answer::default(),
-            half_open_pace: Pace::new(DUMPS),
+            half_open_pace: Pace::new(dumps(config)),
             listeners: Answer::default(),
-            listener_pace: Pace::new(DUMPS),
+            listener_pace: Pace::new(dumps(config)),
             is_suspicious: false,
             tcp_ext: Answer { answer: first_tcp_ext, problem: None },
             kernel,
             first_tcp_ext,
-            ticks: 0,
+            listeners_due: Every::new(LISTENERS_EVERY),
+            listening_review: Every::new(LISTENING_REVIEW),
+            estimate_due: Every::new(ESTIMATE_EVERY),
             last_distinct: 0.0,
         })
     }
@@ -133,6 +158,9 @@ impl Monitor {
         self.ports.set_services(service_ports(config));
         self.pressure.reconfigure(config.services.clone());
         self.suspicion = suspicion(config);
+        for pace in [&mut self.half_open_pace, &mut self.listener_pace] {
+            pace.set_limits(dumps(config));
+        }
     }
 
     /// Adds a source that became busy to the top sources at once.
@@ -140,9 +168,9 @@ impl Monitor {
         self.sources.note_busy(source);
     }
 
-    /// Requests a new list of listeners with the next tick, because one opened or closed.
-    pub const fn note_listeners(&mut self) {
-        self.listeners_changed = true;
+    /// Requests a new list of listeners with the next tick, because one opened or closed at this port.
+    pub fn note_listeners(&mut self, port: u16) {
+        self.changed_ports.insert(port);
     }
 
     /// Takes the counters left by the previous daemon as the baseline, so that they do not count as new traffic.
@@ -150,13 +178,15 @@ impl Monitor {
     /// # Errors
     /// See [`Monitor::tick`].
     pub fn begin_after(&mut self, datapath: &Datapath) -> Result<(), DatapathError> {
-        self.tick(datapath, Vec::new(), false)?;
+        self.ports.begin_after();
+        self.tick(datapath, Vec::new(), false, 0)?;
         self.handshakes.forget();
         self.pressure.forget();
         Ok(())
     }
 
-    /// Takes a snapshot. Sources and prefixes are read if `is_alert`, or if many handshakes are half open.
+    /// Takes a snapshot. Sources and prefixes are read if `is_alert`, or if many handshakes are half open. `lease` is the
+    /// number of the tick that granted the last lease.
     ///
     /// # Errors
     /// Returns an error if a map cannot be read. If the kernel's tables cannot be read, the last known ones are used
@@ -166,17 +196,18 @@ impl Monitor {
         datapath: &Datapath,
         interfaces: Vec<InterfaceStatus>,
         is_alert: bool,
+        lease: u32,
     ) -> Result<Snapshot, DatapathError> {
         let clock = WallClock::new(datapath.jiffies()?, datapath.ticks_per_second);
         let totals = self.counts.read()?;
         let period = datapath.clock.window_period(clock.jiffies());
-        self.sources.advance(period, datapath.clock)?;
+        self.sources.advance(period, datapath.clock, Instant::now())?;
         self.is_suspicious |= is_alert;
-        self.ask_kernel(Instant::now())?;
-        if self.ticks.is_multiple_of(TICKS_PER_ESTIMATE) {
+        self.ask_kernel(totals.get(Counter::EventsLost), Instant::now())?;
+        if self.estimate_due.is_due(Instant::now()) {
             self.last_distinct = self.distinct_per_second(datapath, clock.jiffies())?;
         }
-        let ports = self.read_ports()?;
+        let ports = self.read_ports(lease)?;
         let counts = Counts {
             totals: &totals,
             tcp_ext: &self.tcp_ext.answer,
@@ -194,12 +225,14 @@ impl Monitor {
             headers: self.headers.read(is_alert, Instant::now())?,
             half_open,
             pressure,
+            is_suspicious: self.is_suspicious,
             suspects,
             scanning: self.sources.scanning().to_vec(),
             suspect_prefixes: self.prefixes.suspects().to_vec(),
             ports,
             prefixes: self.prefixes.top(),
-            listeners: self.listeners.answer.clone(),
+            listeners: Arc::clone(&self.listeners.answer),
+            listener_layout: self.listener_layout,
             knows_listeners: self.knows_listeners,
             refused: self.tcp_ext.answer.listen_drops.saturating_sub(self.first_tcp_ext.listen_drops),
             tracked_sources: self.sources.tracked(),
@@ -213,7 +246,6 @@ impl Monitor {
             totals,
             interfaces,
         };
-        self.ticks += 1;
         Ok(snapshot)
     }
 
@@ -224,24 +256,43 @@ impl Monitor {
         Ok(self.distinct.estimate(last_period)? * periods_per_second)
     }
 
-    fn ask_kernel(&mut self, now: Instant) -> Result<(), DatapathError> {
+    fn ask_kernel(&mut self, events_lost: u64, now: Instant) -> Result<(), DatapathError> {
         if self.half_open_pace.is_due(self.is_suspicious, now) {
-            let answer = self.half_open_pace.measure(|| self.kernel.half_open());
+            let answer = self.half_open_pace.measure(|| ON_ROWS.measure(|| self.kernel.half_open()));
             self.half_open.note("half-open handshakes", answer.map(Arc::new));
         }
         self.tcp_ext.note("counters", self.kernel.tcp_ext());
         let drops = self.tcp_ext.answer.listen_drops;
         let is_refusing = drops != std::mem::replace(&mut self.last_drops, drops);
-        let is_needed = is_refusing || self.listeners_changed;
-        let is_turn = is_needed || self.ticks.is_multiple_of(TICKS_PER_LISTENER_LIST);
+        let is_needed = is_refusing || !self.changed_ports.is_empty() || events_lost != self.events_lost;
+        let is_turn = self.listeners_due.is_due(now) || is_needed;
         if is_turn && self.listener_pace.is_due(is_needed || self.is_suspicious, now) {
-            self.listeners_changed = false;
-            let listeners = self.listener_pace.measure(|| self.kernel.listeners());
-            self.knows_listeners |= listeners.is_ok();
-            self.listeners.note("listeners", listeners);
-            let reachable = self.listeners.answer.iter().filter(|listener| listener.is_reachable());
-            let open = reachable.map(|listener| listener.local.port()).collect();
-            self.listening.set(open)?;
+            self.list_listeners(events_lost, now)?;
+        }
+        Ok(())
+    }
+
+    fn list_listeners(&mut self, events_lost: u64, now: Instant) -> Result<(), DatapathError> {
+        let before = Arc::clone(&self.listeners.answer);
+        let listed = self
+            .listener_pace
+            .measure(|| ON_ROWS.measure(|| self.kernel.listeners()))
+            .map(|all| Arc::new(Listeners::new(all)));
+        let is_known = listed.is_ok();
+        self.listeners.note("listeners", listed);
+        if !is_known {
+            return Ok(());
+        }
+        self.knows_listeners = true;
+        let listeners = &self.listeners.answer;
+        let changed = std::mem::take(&mut self.changed_ports);
+        // A port at which one of several listeners closed counts as closed until it is reviewed. An event that tells it may
+        // have been lost.
+        let lost = std::mem::replace(&mut self.events_lost, events_lost) != events_lost;
+        let is_review = self.listening_review.is_due(now) || lost || !listeners.are_same(&before);
+        if is_review || !changed.is_empty() {
+            self.listener_layout += 1;
+            self.listening.set(listeners.reachable_ports(), |port| is_review || changed.contains(&port))?;
         }
         Ok(())
     }
@@ -254,9 +305,9 @@ impl Monitor {
         }
     }
 
-    fn read_ports(&mut self) -> Result<Vec<PortSnapshot>, DatapathError> {
-        self.ports.advance(&self.listeners.answer)?;
-        self.ports.report(&self.listeners.answer, &self.half_open.answer)
+    fn read_ports(&mut self, lease: u32) -> Result<Vec<PortSnapshot>, DatapathError> {
+        self.ports.advance(lease)?;
+        Ok(self.ports.report(&self.listeners.answer, self.listener_layout, &self.half_open.answer))
     }
 }
 

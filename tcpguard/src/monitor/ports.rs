@@ -1,13 +1,13 @@
 //! The account of each port: the SYNs the datapath counted, the kernel's half-open handshakes, and the listeners'
 //! backlog.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use tcpguard_common::abi::port::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSyns};
+use tcpguard_common::abi::port::{PORT_SLABS, PortHandshakes, PortSyns, place_in_slabs};
 
 use crate::{
     datapath::{DatapathError, maps::PortMap},
-    kernel::{HalfOpenTable, Listener},
+    kernel::{HalfOpenTable, Listener, Listeners},
 };
 
 /// How many ports without a listener are reported: those with the most SYNs.
@@ -65,89 +65,153 @@ impl PortSnapshot {
     }
 }
 
-/// Reads the SYN counts one slab at a time, since they are per CPU: slabs of ports with a listener or thresholds of
-/// their own with every tick, the others in turn.
+/// Reads the accounts one slab at a time, and only those that changed.
 pub struct PortReader {
     map: PortMap,
-    slabs: Vec<BTreeMap<u16, PortSyns>>,
-    next: usize,
+    slabs: Vec<Slab>,
     /// Ports that belong to a service with thresholds of its own.
     services: BTreeSet<u16>,
+    /// The listeners that were known when the busiest ports without one were found, by [`PortReader::report`]'s `layout`.
+    layout: Option<u64>,
+    /// How many ticks are left in which every slab is read, whatever the marks tell.
+    read_all: u32,
 }
+
+/// What was read of one slab, by port in ascending order.
+#[derive(Default)]
+struct Slab {
+    syn: Vec<(u16, PortSyns)>,
+    handshakes: Vec<(u16, PortHandshakes)>,
+    /// The busiest ports without a listener or a service, and their SYNs; `None` if they have to be found anew.
+    closed: Option<Vec<(u64, u16)>>,
+}
+
+/// In so many ticks after a takeover every slab is read: the previous daemon's programs, which mark elsewhere, still count for
+/// a moment.
+const READ_ALL: u32 = 5;
 
 impl PortReader {
     pub(super) fn new(map: PortMap, services: BTreeSet<u16>) -> Self {
-        Self { map, slabs: vec![BTreeMap::new(); PORT_SLABS], next: 0, services }
+        let slabs = (0..PORT_SLABS).map(|_| Slab::default()).collect();
+        Self { map, slabs, services, layout: None, read_all: 0 }
     }
 
     pub(super) fn set_services(&mut self, services: BTreeSet<u16>) {
         self.services = services;
+        self.layout = None;
     }
 
-    /// Reads the slabs that are due in this tick.
-    pub(super) fn advance(&mut self, listeners: &[Listener]) -> Result<(), DatapathError> {
-        let ports = listeners.iter().map(|listener| listener.local.port()).chain(self.services.iter().copied());
-        let mut due: BTreeSet<usize> = ports.map(|port| usize::from(port) / PORTS_PER_SLAB).collect();
-        due.insert(self.next);
-        self.next = (self.next + 1) % PORT_SLABS;
-        for slab in due {
-            self.slabs[slab] = self.map.read_syn(slab)?;
+    /// Reads what a previous daemon has counted.
+    pub(super) const fn begin_after(&mut self) {
+        self.read_all = READ_ALL;
+    }
+
+    /// Reads the slabs that changed. `tick` is the number of the last tick that granted a lease.
+    pub(super) fn advance(&mut self, tick: u32) -> Result<(), DatapathError> {
+        let marks = self.map.read_marks()?;
+        let reads_all = self.read_all > 0;
+        self.read_all = self.read_all.saturating_sub(1);
+        // A slab may have changed before the last lease was granted, and after it was read.
+        let is_due = |mark: u32| reads_all || mark == tick || mark == tick.wrapping_sub(1);
+        for ((index, slab), mark) in self.slabs.iter_mut().enumerate().zip(marks) {
+            if is_due(mark.syn) {
+                slab.syn = self.map.read_syn(index)?;
+                slab.closed = None;
+            }
+            if is_due(mark.handshakes) {
+                slab.handshakes = self.map.read_handshakes(index)?;
+            }
         }
         Ok(())
     }
 
-    /// Returns the account of every port that has a listener or belongs to a service, and of the busiest other ports.
+    /// Returns the account of every port that has a listener, belongs to a service or has half-open handshakes, and of the
+    /// busiest other ports, in ascending order. `layout` changes whenever a listener opens or closes.
     pub(super) fn report(
-        &self,
-        listeners: &[Listener],
+        &mut self,
+        listeners: &Listeners,
+        layout: u64,
         half_open: &HalfOpenTable,
-    ) -> Result<Vec<PortSnapshot>, DatapathError> {
-        let handshakes = self.map.read_handshakes()?;
-        let syn = self.slabs.iter().flatten().map(|(port, syn)| (*port, *syn));
-        Ok(assemble(syn, &handshakes, listeners, half_open, &self.services))
+    ) -> Vec<PortSnapshot> {
+        if self.layout.replace(layout) != Some(layout) {
+            self.slabs.iter_mut().for_each(|slab| slab.closed = None);
+        }
+        assemble(&mut self.slabs, listeners, half_open, &self.services)
     }
 }
 
 fn assemble(
-    syn: impl Iterator<Item = (u16, PortSyns)>,
-    handshakes: &BTreeMap<u16, PortHandshakes>,
-    listeners: &[Listener],
+    slabs: &mut [Slab],
+    listeners: &Listeners,
     half_open: &HalfOpenTable,
     services: &BTreeSet<u16>,
 ) -> Vec<PortSnapshot> {
-    let mut ports = BTreeMap::<u16, PortSnapshot>::new();
-    for (port, syn) in syn {
-        let snapshot = ports.entry(port).or_default();
-        (snapshot.syn, snapshot.restrained, snapshot.challenged) = (syn.syn, syn.restrained, syn.challenged);
-        snapshot.begun = syn.syn.saturating_sub(syn.not_begun);
+    let is_open = |port: u16| services.contains(&port) || !listeners.of_port(port).is_empty();
+    let mut ports: Vec<PortSnapshot> = listeners.by_port().map(|(port, of_port)| listening(port, of_port)).collect();
+    let others = services.iter().chain(half_open.by_port.keys()).filter(|port| listeners.of_port(**port).is_empty());
+    ports.extend(
+        others.collect::<BTreeSet<_>>().into_iter().map(|port| PortSnapshot { port: *port, ..PortSnapshot::default() }),
+    );
+    let closed = busiest(slabs.iter_mut().flat_map(|slab| slab.closed(is_open)).copied().collect());
+    ports.extend(closed.iter().map(|(_, port)| PortSnapshot { port: *port, ..PortSnapshot::default() }));
+    ports.sort_unstable_by_key(|port| port.port);
+    ports.dedup_by_key(|port| port.port);
+    for port in &mut ports {
+        port.fill(slabs, half_open);
     }
-    for (port, totals) in handshakes {
-        let snapshot = ports.entry(*port).or_default();
-        (snapshot.completed, snapshot.retried) = (totals.completed, totals.retried);
-        snapshot.proved = totals.proved;
-        snapshot.here = [totals.here_ipv4, totals.here_ipv6];
-        snapshot.returned = [totals.returned_ipv4, totals.returned_ipv6];
-        snapshot.returned_networks = totals.returned_networks;
-        snapshot.ended = totals.completed + totals.reset;
+    ports
+}
+
+/// Returns the ports with the most SYNs.
+fn busiest(mut ports: Vec<(u64, u16)>) -> Vec<(u64, u16)> {
+    ports.sort_unstable_by(|left, right| right.cmp(left));
+    ports.truncate(MAX_CLOSED_PORTS);
+    ports
+}
+
+impl Slab {
+    fn closed(&mut self, is_open: impl Fn(u16) -> bool) -> &[(u64, u16)] {
+        self.closed.get_or_insert_with(|| {
+            let closed = self.syn.iter().filter(|(port, _)| !is_open(*port));
+            busiest(closed.map(|(port, syn)| (syn.syn, *port)).collect())
+        })
     }
-    for (port, counts) in &half_open.by_port {
-        ports.entry(*port).or_default().half_open = counts.total as u64;
+}
+
+/// Returns the account of a port as far as its listeners tell it.
+fn listening(port: u16, listeners: &[Listener]) -> PortSnapshot {
+    PortSnapshot {
+        port,
+        backlog: listeners.iter().map(|listener| u64::from(listener.backlog)).sum(),
+        accept_queue: listeners.iter().map(|listener| u64::from(listener.accept_queue)).sum(),
+        is_full: listeners.iter().any(Listener::is_full),
+        ..PortSnapshot::default()
     }
-    for listener in listeners {
-        let snapshot = ports.entry(listener.local.port()).or_default();
-        snapshot.backlog += u64::from(listener.backlog);
-        snapshot.accept_queue += u64::from(listener.accept_queue);
-        snapshot.is_full |= listener.is_full();
+}
+
+impl PortSnapshot {
+    /// Adds what was counted.
+    fn fill(&mut self, slabs: &[Slab], half_open: &HalfOpenTable) {
+        let (index, _) = place_in_slabs(self.port);
+        let Some(slab) = slabs.get(index) else { return };
+        if let Some(syn) = find(&slab.syn, self.port) {
+            (self.syn, self.restrained, self.challenged) = (syn.syn, syn.restrained, syn.challenged);
+            self.begun = syn.syn.saturating_sub(syn.not_begun);
+        }
+        if let Some(totals) = find(&slab.handshakes, self.port) {
+            (self.completed, self.retried, self.proved) = (totals.completed, totals.retried, totals.proved);
+            self.here = [totals.here_ipv4, totals.here_ipv6];
+            self.returned = [totals.returned_ipv4, totals.returned_ipv6];
+            self.returned_networks = totals.returned_networks;
+            self.ended = totals.completed + totals.reset;
+        }
+        self.half_open = half_open.by_port.get(&self.port).map_or(0, |counts| counts.total as u64);
     }
-    let (mut open, mut closed): (Vec<_>, Vec<_>) = ports
-        .into_iter()
-        .map(|(port, snapshot)| PortSnapshot { port, ..snapshot })
-        .partition(|snapshot| snapshot.backlog > 0 || services.contains(&snapshot.port));
-    closed.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.syn));
-    closed.truncate(MAX_CLOSED_PORTS);
-    open.append(&mut closed);
-    open.sort_by_key(|snapshot| snapshot.port);
-    open
+}
+
+fn find<T>(by_port: &[(u16, T)], port: u16) -> Option<&T> {
+    let place = by_port.binary_search_by_key(&port, |(port, _)| *port).ok()?;
+    Some(&by_port[place].1)
 }
 
 #[cfg(test)]
@@ -167,22 +231,20 @@ mod tests {
             retransmits: 1,
         });
         let listener = |address: &str| Listener::new(address.parse().expect("an address"), 1, 128);
-        let handshakes =
-            BTreeMap::from([(443, PortHandshakes { completed: 5, retried: 2, reset: 1, ..PortHandshakes::default() })]);
-        let ports = assemble(
-            [
-                (443, PortSyns { syn: 9, not_begun: 2, restrained: 1, ..PortSyns::default() }),
+        let slab = Slab {
+            syn: vec![
                 (81, PortSyns { syn: 7, not_begun: 0, restrained: 0, ..PortSyns::default() }),
-            ]
-            .into_iter(),
-            &handshakes,
-            &[listener("0.0.0.0:443"), listener("[::]:443")],
-            &half_open,
-            &BTreeSet::new(),
-        );
+                (443, PortSyns { syn: 9, not_begun: 2, restrained: 1, ..PortSyns::default() }),
+            ],
+            handshakes: vec![(443, PortHandshakes { completed: 5, retried: 2, reset: 1, ..PortHandshakes::default() })],
+            closed: None,
+        };
+        let listeners = Listeners::new(vec![listener("0.0.0.0:443"), listener("[::]:443")]);
+        let ports = assemble(&mut [slab], &listeners, &half_open, &BTreeSet::from([22]));
         assert_eq!(
             ports,
             [
+                PortSnapshot { port: 22, ..PortSnapshot::default() },
                 PortSnapshot { port: 81, syn: 7, begun: 7, ..PortSnapshot::default() },
                 PortSnapshot {
                     port: 443,
@@ -203,9 +265,15 @@ mod tests {
 
     #[test]
     fn a_scan_does_not_fill_the_report() {
-        let syn =
-            (1..=60_000).map(|port| (port, PortSyns { syn: 1, not_begun: 0, restrained: 0, ..PortSyns::default() }));
-        let ports = assemble(syn, &BTreeMap::new(), &[], &HalfOpenTable::default(), &BTreeSet::new());
+        let slab = |index: u16| Slab {
+            syn: (0..512)
+                .map(|place| (512 * index + place, PortSyns { syn: place.into(), ..PortSyns::default() }))
+                .collect(),
+            ..Slab::default()
+        };
+        let mut slabs: Vec<Slab> = (0..128).map(slab).collect();
+        let ports = assemble(&mut slabs, &Listeners::default(), &HalfOpenTable::default(), &BTreeSet::new());
         assert_eq!(ports.len(), MAX_CLOSED_PORTS);
+        assert!(ports.iter().all(|port| port.syn == 511 && port.port % 512 == 511), "the busiest of them");
     }
 }

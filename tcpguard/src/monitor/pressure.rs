@@ -11,12 +11,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tcpguard_common::abi::counters::{Cause, Counter};
 
-use super::{HalfOpenCounts, PortSnapshot, completions::CompletionWindow, half_open::HandshakeWindow};
+use super::{ByPort, HalfOpenCounts, PortSnapshot, completions::CompletionWindow, half_open::HandshakeWindow};
 use crate::{
     config::Service,
     datapath::maps::Totals,
     kernel::{HalfOpen, HalfOpenTable, TcpExt},
-    time::HANDSHAKE_LIFETIME,
+    time::{HANDSHAKE_LIFETIME, Past},
 };
 
 /// The span over which incoming values are measured.
@@ -147,17 +147,22 @@ struct Sums {
     strays: u64,
 }
 
-#[derive(Default)]
 struct ScopeWindow {
     window: HandshakeWindow,
     completions: CompletionWindow,
-    past: VecDeque<(Instant, Sums)>,
+    past: Past<Instant, Sums>,
+}
+
+impl Default for ScopeWindow {
+    fn default() -> Self {
+        Self { window: HandshakeWindow::default(), completions: CompletionWindow::default(), past: Past::new(SECOND) }
+    }
 }
 
 #[derive(Default)]
 struct LeftOut {
     has_begun: bool,
-    last: BTreeMap<u16, Seen>,
+    last: ByPort<Seen>,
     sums: Sums,
     /// The handshakes of ports that had begun shortly before they were left out: they count as ended.
     outstanding: u64,
@@ -291,9 +296,11 @@ fn measure_service(
 impl ScopeWindow {
     fn measure(&mut self, sums: Sums, counts: &Counts, is_ours: impl Fn(u16) -> bool, now: Instant) -> Readings {
         let (recent, recent_seconds) = self.since(now, RATE_SPAN, sums);
-        let (second, _) = self.since(now, SECOND, sums);
-        self.past.push_back((now, sums));
-        self.past.retain(|(then, _)| now.duration_since(*then) <= SECOND);
+        let second = |of: fn(&Sums) -> u64| self.past.growth(now, of(&sums), of);
+        let (completed_second, refused, unreturned) =
+            (second(|sums| sums.completed), second(|sums| sums.refused), second(|sums| sums.unreturned));
+        let (malformed, strays) = (second(|sums| sums.malformed), second(|sums| sums.strays));
+        self.past.add(now, sums);
         let per_second = |count: u64| if recent_seconds > 0.0 { count as f64 / recent_seconds } else { 0.0 };
         let unanswered = per_second(recent.attempts.saturating_sub(recent.ended)) * HANDSHAKE_LIFETIME.as_secs_f64();
         let prevented = per_second(recent.attempts.saturating_sub(recent.begun)) * HANDSHAKE_LIFETIME.as_secs_f64();
@@ -304,29 +311,27 @@ impl ScopeWindow {
             half_open.kernel_retried += port.retried as u64;
         }
         Readings {
-            completed_second: second.completed,
-            completed_lifetime: self.completions.count(sums.completed, second.completed, now),
+            completed_second,
+            completed_lifetime: self.completions.count(sums.completed, completed_second, now),
             half_open,
             half_open_coming: (unanswered as u64).max(fresh(&counts.kernel.rows, is_ours)),
             half_open_prevented: prevented as u64,
             // Cookies of clients that are about to complete are under way.
-            refused: second.refused + second.unreturned.saturating_sub(second.completed),
+            refused: refused + unreturned.saturating_sub(completed_second),
             // None come any more once the kernel has stopped sending them, whatever is still under way.
             refused_coming: per_second(
                 recent.refused + recent.unreturned.saturating_sub(recent.completed).min(recent.full_queue_cookies),
             ) as u64,
-            malformed: second.malformed,
+            malformed,
             malformed_coming: per_second(recent.malformed) as u64,
-            strays: second.strays,
+            strays,
             strays_coming: per_second(recent.strays) as u64,
         }
     }
 
     /// Returns the increase within `span` up to now, and the seconds it actually covers.
     fn since(&self, now: Instant, span: Duration, sums: Sums) -> (Sums, f64) {
-        let Some((then, before)) = self.past.iter().find(|(then, _)| now.duration_since(*then) <= span) else {
-            return (Sums::default(), 0.0);
-        };
+        let Some((before, seconds)) = self.past.before(now, span) else { return (Sums::default(), 0.0) };
         let difference = Sums {
             attempts: sums.attempts.saturating_sub(before.attempts),
             begun: sums.begun.saturating_sub(before.begun),
@@ -338,7 +343,7 @@ impl ScopeWindow {
             malformed: sums.malformed.saturating_sub(before.malformed),
             strays: sums.strays.saturating_sub(before.strays),
         };
-        (difference, now.duration_since(*then).as_secs_f64())
+        (difference, seconds)
     }
 }
 
@@ -348,24 +353,25 @@ impl LeftOut {
     ///
     /// An application is found to be slow a round trip after the handshakes began that it does not accept.
     fn note(&mut self, ports: &[PortSnapshot], is_left_out: impl Fn(u16) -> bool, now: Instant) {
-        for port in ports {
+        let Self { has_begun, last, sums, outstanding } = self;
+        last.visit(ports, |port, seen| {
             let is_left_out = is_left_out(port.port);
-            let known = self.last.contains_key(&port.port);
-            let seen = self.last.entry(port.port).or_insert_with(|| Seen::new(PortSnapshot::default(), now));
-            let before = seen.port;
-            if self.has_begun && is_left_out {
-                self.outstanding += if known && !seen.is_left_out { seen.outstanding() } else { 0 };
-                self.sums.attempts += port.attempts().saturating_sub(before.attempts());
-                self.sums.begun += port.begun.saturating_sub(before.begun);
-                self.sums.ended += port.ended.saturating_sub(before.ended);
-                self.sums.completed += port.completed.saturating_sub(before.completed);
+            if *has_begun && is_left_out {
+                *outstanding += seen.as_ref().filter(|seen| !seen.is_left_out).map_or(0, |seen| seen.outstanding());
+                let before = seen.as_ref().map_or_else(PortSnapshot::default, |seen| seen.port);
+                sums.attempts += port.attempts().saturating_sub(before.attempts());
+                sums.begun += port.begun.saturating_sub(before.begun);
+                sums.ended += port.ended.saturating_sub(before.ended);
+                sums.completed += port.completed.saturating_sub(before.completed);
             }
-            if known {
-                seen.update(*port, is_left_out, now);
-            } else {
-                *seen = Seen { is_left_out, ..Seen::new(*port, now) };
+            match seen {
+                Some(seen) => {
+                    seen.update(*port, is_left_out, now);
+                    None
+                }
+                None => Some(Seen { is_left_out, ..Seen::new(*port, now) }),
             }
-        }
+        });
         self.has_begun = true;
     }
 }
@@ -404,7 +410,9 @@ mod tests {
 
         fn at(&mut self, milliseconds: u64, totals: &Totals, ports: &[PortSnapshot]) -> Pressure {
             let (tcp_ext, kernel) = (TcpExt::default(), HalfOpenTable::default());
-            let counts = Counts { totals, tcp_ext: &tcp_ext, kernel: &kernel, ports, period: 3 };
+            let mut ports = ports.to_vec();
+            ports.sort_by_key(|port| port.port);
+            let counts = Counts { totals, tcp_ext: &tcp_ext, kernel: &kernel, ports: &ports, period: 3 };
             self.meter.measure(&counts, self.start + Duration::from_millis(milliseconds))
         }
     }
@@ -424,6 +432,13 @@ mod tests {
         }
         let after = fixture.at(1600, &totals(1100, 0), &[]).host;
         assert_eq!((after.half_open.datapath, after.half_open_coming), (1100, 0));
+    }
+
+    #[test]
+    fn a_second_has_no_more_in_it_however_late_a_tick_is() {
+        let mut fixture = Fixture::new(Vec::new());
+        let readings = [0, 1000, 2900, 3000].map(|at| fixture.at(at, &totals(at, at), &[]).host.completed_second);
+        assert_eq!(readings, [0, 1000, 1000, 1000]);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Rates over the last second.
 
-use std::{collections::VecDeque, time::Instant};
+use std::time::{Duration, Instant};
 
 use tcpguard_common::abi::counters::{Counter, DropReason};
 
-use crate::datapath::maps::Totals;
+use crate::{datapath::maps::Totals, time::Past};
 
-/// The span a rate covers, in snapshots.
-const SNAPSHOTS: usize = 10;
+/// The span a rate covers.
+const SPAN: Duration = Duration::from_millis(1050);
 
 /// Rates per second over the last second or so.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -33,9 +33,14 @@ pub struct Rates {
 }
 
 /// Keeps the totals of the last second.
-#[derive(Default)]
 pub struct RateMeter {
-    past: VecDeque<(Instant, Totals)>,
+    past: Past<Instant, Totals>,
+}
+
+impl Default for RateMeter {
+    fn default() -> Self {
+        Self { past: Past::new(SPAN) }
+    }
 }
 
 impl RateMeter {
@@ -45,31 +50,29 @@ impl RateMeter {
     }
 
     fn measure_at(&mut self, now: Instant, totals: &Totals, distinct_sources: f64) -> Rates {
-        self.past.push_back((now, *totals));
-        if self.past.len() > SNAPSHOTS + 1 {
-            self.past.pop_front();
-        }
-        let Some((then, before)) = self.past.front() else { return Rates::default() };
-        let seconds = now.duration_since(*then).as_secs_f64();
-        if seconds == 0.0 {
-            return Rates { distinct_sources, ..Rates::default() };
-        }
-        let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
-        let of = |counter| rate(totals.get(counter), before.get(counter));
-        Rates {
-            packets: of(Counter::Packets),
-            syn: rate(totals.syn(), before.syn()),
-            completed: of(Counter::Completed),
-            retried: of(Counter::Retried),
-            rst: of(Counter::Rst),
-            impossible: [DropReason::ImpossibleSource.counter(), DropReason::ImpossibleSource.would_counter()]
-                .map(of)
-                .iter()
-                .sum(),
-            dropped: rate(totals.dropped(), before.dropped()),
-            challenged: rate(totals.challenged(), before.challenged()),
-            distinct_sources,
-        }
+        let rates = self.past.oldest(now).map(|(before, seconds)| rates(totals, before, seconds));
+        self.past.add(now, *totals);
+        Rates { distinct_sources, ..rates.unwrap_or_default() }
+    }
+}
+
+/// Returns the rates, except for the number of sources, from the totals of `seconds` ago to the present ones.
+fn rates(totals: &Totals, before: &Totals, seconds: f64) -> Rates {
+    let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
+    let of = |counter| rate(totals.get(counter), before.get(counter));
+    Rates {
+        packets: of(Counter::Packets),
+        syn: rate(totals.syn(), before.syn()),
+        completed: of(Counter::Completed),
+        retried: of(Counter::Retried),
+        rst: of(Counter::Rst),
+        impossible: [DropReason::ImpossibleSource.counter(), DropReason::ImpossibleSource.would_counter()]
+            .map(of)
+            .iter()
+            .sum(),
+        dropped: rate(totals.dropped(), before.dropped()),
+        challenged: rate(totals.challenged(), before.challenged()),
+        distinct_sources: 0.0,
     }
 }
 

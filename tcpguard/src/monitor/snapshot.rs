@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use crate::{
     datapath::maps::Totals,
     interfaces::InterfaceStatus,
-    kernel::{HalfOpenTable, Listener, TcpExt},
+    kernel::{HalfOpenTable, Listeners, TcpExt},
 };
 
 use super::{
@@ -38,12 +38,14 @@ pub struct Snapshot {
     pub tcp_ext: TcpExt,
     /// Connection requests refused by the kernel since the daemon started.
     pub refused: u64,
-    /// The accounts of ports.
+    /// The accounts of ports, in ascending order.
     pub ports: Vec<PortSnapshot>,
     /// The prefixes that sent the most SYNs.
     pub prefixes: Vec<PrefixSnapshot>,
     /// The values compared with the thresholds.
     pub pressure: Pressure,
+    /// So many handshakes are half open that sources and prefixes are read.
+    pub is_suspicious: bool,
     /// Candidate offenders among the sources; empty while all counts are far below the thresholds.
     pub suspects: Vec<SourceReading>,
     /// Sources that sent SYNs to many ports recently.
@@ -51,7 +53,9 @@ pub struct Snapshot {
     /// Candidate offenders among the prefixes.
     pub suspect_prefixes: Vec<PrefixReading>,
     /// The kernel's TCP listeners.
-    pub listeners: Vec<Listener>,
+    pub listeners: Arc<Listeners>,
+    /// Changes whenever a listener opened or closed, even if another one opened in its place, and now and then without that.
+    pub listener_layout: u64,
     /// The kernel has listed its listeners at least once.
     pub knows_listeners: bool,
     /// The number of entries in the source table.
@@ -62,7 +66,26 @@ pub struct Snapshot {
     pub interfaces: Vec<InterfaceStatus>,
 }
 
+/// The share of a listener's queue that may fill up before the daemon looks again.
+const QUEUE_SHARE: u64 = 2;
+/// Listeners with a short queue have this much room nevertheless: a few clients at a time fill it, which is no news.
+const LEAST_QUEUE_ROOM: u64 = 8;
+
 impl Snapshot {
+    /// Returns the account of a port.
+    pub(crate) fn port(&self, port: u16) -> Option<&PortSnapshot> {
+        let place = self.ports.binary_search_by_key(&port, |account| account.port).ok()?;
+        self.ports.get(place)
+    }
+
+    /// Returns how many more handshakes may be half open until the queue of some listener is half full.
+    pub(crate) fn queue_room(&self) -> u64 {
+        let reachable = self.listeners.reachable_ports();
+        let listening = self.ports.iter().filter(|port| port.backlog > 0 && reachable.contains(&port.port));
+        let room = listening.map(|port| (port.backlog / QUEUE_SHARE).saturating_sub(port.half_open));
+        room.min().unwrap_or(u64::MAX).max(LEAST_QUEUE_ROOM)
+    }
+
     /// Removes the values that are meaningful only where completed handshakes are seen.
     pub(crate) fn leave_datapath_out(&mut self) {
         let readings = std::iter::once(&mut self.pressure.host).chain(&mut self.pressure.services);

@@ -4,7 +4,11 @@
 //! sources can be rebuilt. A source that becomes busy between two rounds is reported by an event of the datapath. Only
 //! the addresses of top sources are kept; their entries are read on request.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 use tcpguard_common::{address::Address, clock::Clock, tracking::source::SourceEntry};
@@ -24,8 +28,10 @@ pub const MAX_TOP_SOURCES: usize = 256;
 const MAX_BUSY: usize = 1024;
 /// How many sources over their limit one round collects.
 const MAX_OVER_LIMIT: usize = 4096;
-/// Batches of the table read per tick. A round over a table of 200,000 entries takes five seconds.
-const BATCHES_PER_TICK: usize = 4;
+/// Batches of the table read per second, and at least and at most with a tick. A round over a table of 200,000 entries takes
+/// five seconds.
+const BATCHES_PER_SECOND: f64 = 40.0;
+const BATCHES_PER_TICK: std::ops::RangeInclusive<f64> = 1.0..=40.0;
 /// Rounds between two rebuilds of the filter of known sources.
 const ROUNDS_PER_REBUILD: u32 = 20;
 
@@ -127,6 +133,8 @@ pub(super) struct SourceWatch {
     limit: u64,
     known: KnownSources,
     scan: SourceScan,
+    /// When slices of the table were read last.
+    advanced: Option<Instant>,
     round: Round,
     /// The new filter, during a round that rebuilds it.
     filter: Option<NewFilter>,
@@ -166,6 +174,7 @@ impl SourceWatch {
             sources,
             known,
             scan: SourceScan::new(),
+            advanced: None,
             round: Round::default(),
             rounds: 0,
             busy: VecDeque::new(),
@@ -179,8 +188,10 @@ impl SourceWatch {
     }
 
     /// Reads the next slice of the table; `period` is the current period of half-open windows by `clock`.
-    pub fn advance(&mut self, period: u32, clock: Clock) -> Result<(), DatapathError> {
-        for _ in 0..BATCHES_PER_TICK {
+    pub fn advance(&mut self, period: u32, clock: Clock, now: Instant) -> Result<(), DatapathError> {
+        let elapsed = self.advanced.replace(now).map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        let batches = (BATCHES_PER_SECOND * elapsed.as_secs_f64()).round();
+        for _ in 0..batches.clamp(*BATCHES_PER_TICK.start(), *BATCHES_PER_TICK.end()) as usize {
             let (round, known, filter, limit) = (&mut self.round, &self.known, &mut self.filter, self.limit);
             let progress = self.scan.next(&self.sources, |source, entry| {
                 round.note(*source, entry, period, limit);

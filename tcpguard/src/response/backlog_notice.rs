@@ -1,15 +1,13 @@
 //! Notices below the thresholds: a port has many half-open handshakes for its backlog, which operators want to know long
 //! before it is an attack.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     detect::Phase,
     events::{EventKind, EventLog, Note},
     monitor::{PortSnapshot, Snapshot},
+    time::Past,
 };
 
 /// More half-open handshakes than this are many whatever the backlog, where few complete: it is the backlog that most
@@ -31,10 +29,9 @@ pub(super) struct BacklogNotices {
 }
 
 /// A port with many half-open handshakes, or one that was reported.
-#[derive(Default)]
 struct Watched {
     /// Completed handshakes, the totals of the last second.
-    completed: VecDeque<(Duration, u64)>,
+    completed: Past<Duration, u64>,
     above_since: Option<Duration>,
     reported: Option<Duration>,
 }
@@ -48,7 +45,7 @@ impl BacklogNotices {
     pub fn report(&mut self, phase: Phase, snapshot: &Snapshot, max_half_open: u32, at: Duration) {
         self.ports.retain(|port, watched| {
             watched.reported.is_some_and(|reported| at.saturating_sub(reported) < QUIET)
-                || snapshot.ports.iter().any(|snapshot| snapshot.port == *port && is_candidate(snapshot))
+                || snapshot.port(*port).is_some_and(is_candidate)
         });
         if phase != Phase::Calm {
             self.ports.values_mut().for_each(|watched| watched.above_since = None);
@@ -64,12 +61,17 @@ impl BacklogNotices {
     }
 }
 
+impl Default for Watched {
+    fn default() -> Self {
+        Self { completed: Past::new(SECOND), above_since: None, reported: None }
+    }
+}
+
 impl Watched {
     /// Returns `true` if the port is to be reported now.
     fn takes_notice(&mut self, port: &PortSnapshot, at: Duration) -> bool {
-        self.completed.retain(|(then, _)| at.saturating_sub(*then) <= SECOND);
-        self.completed.push_back((at, port.completed));
-        let completed = self.completed.front().map_or(0, |(_, then)| port.completed.saturating_sub(*then));
+        let completed = self.completed.growth(at, port.completed, |total| *total);
+        self.completed.add(at, port.completed);
         if !port.is_queue_filling() && port.half_open <= FEW_COMPLETE * completed {
             self.above_since = None;
             return false;

@@ -4,13 +4,14 @@
 //! A port without a listener may be redirected instead, and its handshakes complete elsewhere. The kernel sends no resets
 //! then, so that the limit does not begin.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use tcpguard_common::abi::counters::{Counter, DropReason};
 
 use crate::{
     events::{EventKind, EventLog, Note},
     monitor::Snapshot,
+    time::Past,
 };
 
 /// The span over which rates are measured.
@@ -26,7 +27,7 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Decides whether SYNs to ports without a listener are limited.
 pub(super) struct ClosedPorts {
     events: EventLog,
-    past: VecDeque<(Duration, Sums)>,
+    past: Past<Duration, Sums>,
     /// Since when fewer SYNs than [`END`] arrive; `None` while there is no limit.
     limited: Option<Option<Duration>>,
 }
@@ -39,7 +40,7 @@ struct Sums {
 
 impl ClosedPorts {
     pub fn new(events: EventLog) -> Self {
-        Self { events, past: VecDeque::new(), limited: None }
+        Self { events, past: Past::new(SPAN), limited: None }
     }
 
     /// Returns `true` while first SYNs are dropped.
@@ -72,13 +73,11 @@ impl ClosedPorts {
     }
 
     fn rates(&mut self, sums: Sums, at: Duration) -> (f64, f64) {
-        self.past.retain(|(then, _)| at.saturating_sub(*then) <= SPAN);
-        let rates = self.past.front().map(|(then, before)| {
-            let seconds = at.saturating_sub(*then).as_secs_f64().max(0.05);
+        let rates = self.past.oldest(at).map(|(before, seconds)| {
             let per_second = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
             (per_second(sums.syn, before.syn), per_second(sums.resets, before.resets))
         });
-        self.past.push_back((at, sums));
+        self.past.add(at, sums);
         rates.unwrap_or_default()
     }
 

@@ -11,6 +11,7 @@
 //! | `backlog_advice`, `backlog_notice` | backlogs that are too small; ports with many half-open handshakes |
 //! | `payload` | SYNs with data |
 //! | `scans` | reporting port scans |
+//! | `signatures` | what the SYNs of a flood have in common |
 //! | `strays` | floods of segments that belong to no connection |
 //! | `reporter` | reporting all of it as events |
 
@@ -27,6 +28,7 @@ mod kernel_settings;
 mod payload;
 mod reporter;
 mod scans;
+mod signatures;
 #[cfg(test)]
 mod simulation;
 mod strays;
@@ -66,7 +68,8 @@ pub use kernel_settings::{
 use payload::PayloadControl;
 use reporter::Reporter;
 use scans::Scans;
-use strays::Strays;
+use signatures::{Seen, Signatures};
+use strays::{PortFilter, Strays};
 
 /// The measures in force.
 #[derive(Clone, Debug, Default)]
@@ -79,6 +82,18 @@ pub struct Measures {
     pub advice: Vec<BacklogAdvice>,
     /// The status of challenges.
     pub challenge: ChallengeStatus,
+    /// The signatures in force, in words.
+    pub signatures: Vec<String>,
+    /// Segments are looked up, because strays may be flooding the host.
+    pub looks_up_strays: bool,
+}
+
+impl Measures {
+    /// Returns whether a measure is in force that is reviewed in short intervals: challenges, until the last cookie has
+    /// expired, and the look-up of stray segments.
+    pub fn are_in_progress(&self) -> bool {
+        !self.challenge.ports.is_empty() || self.challenge.cookies_good_for.is_some() || self.looks_up_strays
+    }
 }
 
 /// What is known of the host's network.
@@ -86,6 +101,8 @@ pub struct Measures {
 pub struct Surroundings {
     /// Whether the datapath knows every address of the host.
     pub knows_local: bool,
+    /// Whether the host accepts every address of some networks (routes of type local).
+    pub has_local_networks: bool,
     /// Whether an interface is stacked on a guarded one (VLAN, bridge, bond, VRF).
     pub has_stacked: bool,
 }
@@ -111,6 +128,7 @@ pub struct Enforcer {
     closed_ports: ClosedPorts,
     first_syns: FirstSyns,
     scans: Scans,
+    signatures: Signatures,
     strays: Strays,
     backlogs: BacklogNotices,
     /// `thresholds.max_half_open`.
@@ -152,6 +170,7 @@ impl Enforcer {
             closed_ports: ClosedPorts::new(events.clone()),
             first_syns: FirstSyns::default(),
             scans: Scans::new(events.clone()),
+            signatures: Signatures::new(events.clone()),
             strays: Strays::new(config),
             backlogs: BacklogNotices::new(events.clone()),
             max_half_open: config.thresholds.max_half_open,
@@ -226,6 +245,7 @@ impl Enforcer {
 
         self.knows_listeners = snapshot.knows_listeners;
         self.is_alert = judgement.state.phase() != Phase::Calm;
+        self.signatures.apply(&Seen::of(judgement.state.phase(), snapshot, self.level == 2), at);
         self.closed_ports.apply(snapshot, self.level, at);
         self.first_syns.note(snapshot.totals.syn(), at);
         self.scans.report(&snapshot.scanning, at);
@@ -235,28 +255,41 @@ impl Enforcer {
 
         let changed = self.kernel.settings().map(KernelSettings::changed).unwrap_or_default();
         let settings = changed.iter().filter(|setting| setting.value != setting.original).cloned().collect();
-        Measures { settings, blocks: self.blocker.in_force(at), advice, challenge }
+        let looks_up_strays = self.strays.at_ports() != PortFilter::Off;
+        Measures {
+            settings,
+            blocks: self.blocker.in_force(at),
+            advice,
+            challenge,
+            looks_up_strays,
+            signatures: self.signatures.descriptions(),
+        }
     }
 
     /// Returns the lease, which expires after `valid_until` (jiffies).
-    pub fn lease(&self, datapath: &Datapath, valid_until: u64, knows_local: bool) -> Lease {
+    pub fn lease(&self, datapath: &Datapath, valid_until: u64, surroundings: Surroundings) -> Lease {
         let challenge = self.challenger.granted();
+        let signatures = self.signatures.in_force();
         let mut flags = challenge.flags | self.strays.flags();
         let mut set = |condition: bool, flag: u64| flags |= if condition { flag } else { 0 };
         // The token that a SYN costs is returned when its handshake completes, if completions are seen.
         set(datapath.features.sees_completions(), flag::LIMIT);
         set(self.level == 2, flag::DROP);
         set(self.payload.drops(), flag::DROP_PAYLOAD);
-        set(knows_local, flag::LOCAL_KNOWN);
+        set(surroundings.knows_local, flag::LOCAL_KNOWN);
+        set(surroundings.has_local_networks, flag::LOCAL_NETWORKS);
         set(self.knows_listeners, flag::LISTENERS_KNOWN);
         set(self.closed_ports.are_limited(), flag::LIMIT_CLOSED);
         set(self.is_alert, flag::OBSERVE_HEADERS);
+        // Otherwise SYNs for other hosts, whose handshakes complete elsewhere, would have them as well.
+        set(surroundings.knows_local && signatures != Lease::NONE.signatures, flag::SIGNATURES);
         self.lists.added_to(Lease {
             valid_until,
             flags,
             timestamp_offset: challenge.timestamp_offset,
             max_port_load: challenge.max_port_load,
             last_first_syn_slab: self.first_syns.last_slab(),
+            signatures,
             ..self.source_limits
         })
     }

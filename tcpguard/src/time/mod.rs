@@ -6,17 +6,28 @@
 //! | [`DatapathTime`] | the jiffies of the last tick | expiry of list entries and blocks |
 //! | [`PersistentTime`] | a point in time that survives a restart | the store |
 //! | [`ClockWatch`] | differences between the clocks | noticing clocks that are set, and suspends |
+//! | [`Every`] | an interval | what is not done with each tick |
+//! | [`Pace`] | the cost of the last reading | what costs more on larger hosts |
+//! | [`Past`] | the values of the last ticks | increases and rates over a span |
 
 mod clock_watch;
 mod datapath_time;
+mod every;
+mod pace;
+mod past;
 mod persistent;
+mod processor;
 mod wall_clock;
 
 use std::time::Duration;
 
 pub(crate) use clock_watch::{ClockWatch, Reading};
 pub use datapath_time::DatapathTime;
+pub use every::Every;
+pub use pace::{Limits, Pace};
+pub use past::Past;
 pub use persistent::PersistentTime;
+pub(crate) use processor::processor_time;
 pub use wall_clock::{WallClock, in_ticks};
 
 /// How long the kernel keeps a half-open handshake that the client does not complete: it answers six times

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -17,7 +17,7 @@ use lab::{
     client::connect_from_port,
     daemon::challenge_of,
     frame::{ACK, FIN, Frame, PSH, RST},
-    network::{CLIENT_IPV4, SERVER_IPV4},
+    network::{CLIENT_IPV4, SERVER_IPV4, SERVER_IPV6},
     server,
     wire::{Answer, Wire, completion, linux_syn},
 };
@@ -247,4 +247,52 @@ fn cookies_that_lead_to_nothing_do_not_end_the_challenge_altogether() -> Result<
         fixture.wire.send(&completion(&syn, &Answer { timestamp: !answer.timestamp, ..answer }))?;
     }
     fixture.stays_challenged(|method| method.is_some())
+}
+
+/// Fails on a tcpguard that knows a few hundred addresses of the host and single ones only: it cannot send cookies then.
+#[test]
+fn a_host_with_ten_thousand_addresses_and_whole_networks_sends_cookies() -> Result<()> {
+    let lab = Lab::new()?;
+    let first = u32::from(Ipv4Addr::new(10, 70, 0, 0));
+    // Scattered: every seventh one.
+    let addresses: Vec<Ipv4Addr> = (0..10_000).map(|number| Ipv4Addr::from(first + 7 * number)).collect();
+    let commands: String = addresses.iter().map(|address| format!("addr add {address}/32 dev lo\n")).collect();
+    let mut batch = tempfile::NamedTempFile::new().context("cannot create a file")?;
+    batch.write_all(commands.as_bytes()).context("cannot write the file")?;
+    lab.server.ip(&format!("-batch {}", batch.path().display()))?;
+    // AnyIP: the host accepts connections to every address of the network.
+    lab.server.ip("route add local 10.80.0.0/16 dev lo")?;
+    lab.server.ip("-6 route add local 2001:db8:80::/48 dev lo")?;
+    for network in ["10.70.0.0/15", "10.80.0.0/16"] {
+        lab.client.ip(&format!("route add {network} via {SERVER_IPV4}"))?;
+    }
+    lab.client.ip(&format!("-6 route add 2001:db8:80::/48 via {SERVER_IPV6}"))?;
+    let listener = lab.server.within(|| TcpListener::bind(("::", PORT)).context("cannot listen"))?;
+    let daemon = Setup::new(&lab)?.config(ALWAYS).start()?;
+    daemon.stats_when("the port is challenged", |stats| challenge_of(stats, PORT) == Some("cookie"))?;
+
+    let some = addresses.iter().step_by(500).copied().map(IpAddr::from);
+    let networks = ["10.80.0.1", "10.80.255.254", "2001:db8:80:1::1", "2001:db8:80:ffff::7"].map(address);
+    let all: Vec<IpAddr> = some.chain(networks).collect();
+    for address in &all {
+        drop(Client::new(&lab).connect((*address, PORT).into()).with_context(|| format!("to {address}"))?);
+        drop(listener.accept().context("cannot accept")?);
+    }
+    let number = all.len() as u64;
+    let stats = daemon.stats_when("all were counted", |stats| stats.totals.completed == number)?;
+    let challenge = &stats.measures.challenge;
+    ensure!(challenge.no_cookies.is_none() && challenge.left_alone.is_empty(), "{challenge:?}");
+    // From the second on, the client is proven.
+    ensure!(challenge.cookies_returned >= 1 && challenge.failed == 0, "{challenge:?}");
+    ensure!(stats.totals.syn_forwarded == 0, "{:?}", stats.totals);
+
+    let explained = daemon.tcpguard(&["explain", "198.51.100.9:4000", "10.80.3.3:443"])?;
+    let text = String::from_utf8_lossy(&explained.stdout).into_owned();
+    ensure!(explained.status.success() && text.contains("at challenge"), "{text}");
+
+    // One that is in between belongs to another host.
+    let elsewhere = Frame::syn(CLIENT_IPV4.into(), Ipv4Addr::from(first + 1).into(), PORT);
+    Wire::open(&lab.client)?.send(&elsewhere)?;
+    daemon.stats_when("a SYN for another host is told apart", |stats| stats.totals.syn_forwarded == 1)?;
+    Ok(())
 }

@@ -135,7 +135,11 @@ fn an_attack_comes_and_goes_before_ones_eyes() -> Result<()> {
             let took = browser.wait("document.querySelector('#banner.attack')")?;
             // This includes the time to prepare the flood.
             ensure!(took < 2000, "{name}: the attack was shown only after {took} ms");
-            browser.wait(&format!("document.querySelector('#kind')?.innerText === '{kind}'"))?;
+            let shown = browser.wait(&format!("document.querySelector('#kind')?.innerText === '{kind}'"));
+            shown.with_context(|| match browser.text("main") {
+                Ok(page) => format!("{name}: {page}"),
+                Err(error) => format!("{name}: the page cannot be read: {error:#}"),
+            })?;
             thread::sleep(Duration::from_secs(4));
             ensure!(
                 !browser.texts("#evidence li")?.is_empty() && !browser.texts("#measures li")?.is_empty(),

@@ -109,11 +109,14 @@ fn refused_at_the_threshold_and_one_more() -> Result<()> {
     let mut refuse = |number: u64| -> Result<()> {
         let so_far = || oracle::tcp_ext(&lab.server, "ListenDrops");
         let until = so_far()? + number;
-        while so_far()? < until {
-            flood.send(1)?;
+        loop {
+            // All at once, so that they lie within a second.
+            match until.saturating_sub(so_far()?) {
+                0 => return Ok(()),
+                missing => flood.send(u32::try_from(missing)?)?,
+            }
             thread::sleep(Duration::from_millis(5));
         }
-        Ok(())
     };
     refuse(1)?;
     // One request was refused. Five per second do not exceed the threshold of five.
@@ -150,7 +153,7 @@ fn a_service_has_a_threshold_of_its_own() -> Result<()> {
 }
 
 #[test]
-fn the_first_drop_comes_within_300_ms() -> Result<()> {
+fn the_first_drop_comes_within_300_ms_of_calm() -> Result<()> {
     const LABS: usize = 4;
     const ROUNDS: usize = 5;
     let _machine = lock_machine()?;
@@ -174,6 +177,8 @@ fn first_drop() -> Result<f64> {
     let lab = Lab::new()?;
     let daemon = Setup::new(&lab)?.start()?;
     let mut flood = Flood::new(&lab, &FloodSpec::one_source(9))?;
+    // Two ticks follow each other at the start. The next one is due in a second, unless the datapath wakes the daemon.
+    thread::sleep(Duration::from_millis(300));
     for _ in 0..10 {
         flood.send(50)?;
     }

@@ -1,6 +1,6 @@
 //! `tcpguard explain` and `tcpguard why` are correct, and change nothing.
 
-use std::{fs::File, io::Write, net::IpAddr, thread::sleep, time::Duration};
+use std::{collections::BTreeSet, fs::File, io::Write, net::IpAddr, thread::sleep, time::Duration};
 
 use anyhow::{Result, ensure};
 use lab::{
@@ -14,7 +14,10 @@ use lab::{
     server::Nginx,
 };
 use serde_json::Value;
-use tcpguard::explain::{Explainer, Stage, Verdict, decided_by};
+use tcpguard::{
+    explain::{Explainer, Stage, Verdict, decided_by},
+    lists::replace_rules,
+};
 use tcpguard_common::{
     abi::{
         counters::Counter,
@@ -89,16 +92,19 @@ fn explanations_know_what_is_remembered() -> Result<()> {
     // A rate so low that a source that exceeded it remains above it for the rest of the test.
     let rate = Rate::new(1, guard.datapath.ticks_per_second);
     guard.maps.lease.grant(&Lease { valid_until: u64::MAX, flags, generation: 1, rate, ..Lease::NONE })?;
-    guard.maps.local.set(&[IpAddr::from(SERVER_IPV4).into()].into())?;
+    guard.maps.local.set(&[IpAddr::from(SERVER_IPV4).into()].into(), &BTreeSet::new())?;
     let anywhere = port_flag::ANY_IPV4 | port_flag::ANY_IPV6 | port_flag::TIMESTAMPS;
     let terms = [port_flag::COOKIE, port_flag::RETRANSMIT].map(|how| challenge_terms(how | anywhere));
-    let terms = [(443, terms[0]), (444, terms[1])];
+    let terms = [(443, Some(terms[0])), (444, Some(terms[1]))];
     guard.maps.challenges.set_terms(&terms.into())?;
     let address = |text: &str| -> Result<Address> { Ok(text.parse::<IpAddr>()?.into()) };
     guard.datapath.block(address("198.18.1.1")?, FOREVER)?;
-    guard.maps.rules.set(address("198.18.2.0")?, 96 + 24, Rule { denied_until: FOREVER, ..Rule::default() })?;
-    guard.maps.rules.set(address("198.18.2.7")?, 128, Rule { is_allowed: 1, ..Rule::default() })?;
-    guard.maps.rules.set(address("198.18.3.0")?, 96 + 24, Rule { blocked_until: FOREVER, ..Rule::default() })?;
+    let rules = [
+        ("198.18.2.0/24".parse()?, Rule { denied_until: FOREVER, ..Rule::default() }),
+        ("198.18.2.7".parse()?, Rule { is_allowed: 1, ..Rule::default() }),
+        ("198.18.3.0/24".parse()?, Rule { blocked_until: FOREVER, ..Rule::default() }),
+    ];
+    replace_rules(&mut guard.maps.rules, &[], &rules)?;
     let beyond = frame("198.18.4.1", 80)?;
     for port in 0..2500 {
         guard.datapath.test_run(&Frame { source_port: 1000 + port, ..beyond.clone() }.build().bytes)?;
@@ -328,19 +334,20 @@ fn without_a_daemon_the_configuration_alone_is_explained() -> Result<()> {
     let lab = Lab::new()?;
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("tcpguard.toml");
-    std::fs::write(&file, "[lists]\ndeny = [\"198.18.50.0/24\"]\n")?;
-    let mut command = lab.server.command(lab::build::binary()?);
-    command.arg("--config").arg(&file).args([
-        "explain",
-        "--socket",
-        "/nonexistent.sock",
-        "198.18.50.1:4000",
-        "198.18.0.1:80",
-    ]);
-    let output = finish(&mut command)?;
-    let (text, error) = said(&output);
-    ensure!(output.status.success(), "{error}");
-    ensure!(text.contains("drop at rules: dropped: 198.18.50.0/24 is on the deny list, by configuration"), "{text}");
-    ensure!(error.contains("the configuration alone"), "{error}");
+    std::fs::write(&file, "[lists]\ndeny = [\"198.18.50.0/24\", \"2001:db8:50::/48\"]\n")?;
+    for (source, destination, network) in [
+        ("198.18.50.1:4000", "198.18.0.1:80", "198.18.50.0/24"),
+        ("[2001:db8:50:1::1]:4000", "[2001:db8::1]:80", "2001:db8:50::/48"),
+    ] {
+        let mut command = lab.server.command(lab::build::binary()?);
+        command.arg("--config").arg(&file);
+        command.args(["explain", "--socket", "/nonexistent.sock", source, destination]);
+        let output = finish(&mut command)?;
+        let (text, error) = said(&output);
+        ensure!(output.status.success(), "{error}");
+        let expected = format!("drop at rules: dropped: {network} is on the deny list, by configuration");
+        ensure!(text.contains(&expected), "{text}");
+        ensure!(error.contains("the configuration alone"), "{error}");
+    }
     Ok(())
 }

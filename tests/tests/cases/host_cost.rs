@@ -1,4 +1,4 @@
-//! What a large host costs: many connections that have nothing to do with an attack.
+//! What a host costs in calm, and a large one: many connections that have nothing to do with an attack.
 
 use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lab::{Daemon, Flood, FloodSpec, Lab, Setup, network::SERVER_INTERFACE};
+use lab::{Daemon, Flood, FloodSpec, Lab, Scene, Setup, network::SERVER_INTERFACE};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Each takes two sockets and two entries of the kernel's table.
@@ -37,6 +37,65 @@ fn idle_connections_cost_next_to_nothing_and_rows_are_read_on_request() -> Resul
     ensure!(report["total"] == 5, "the rows are not those of now: {report}");
     drop((listeners, connections));
     Ok(())
+}
+
+/// Fails on a tcpguard that handles every listener with each tick, some of them for each other one.
+#[test]
+fn ten_thousand_listeners_cost_next_to_nothing() -> Result<()> {
+    let lab = Lab::new()?;
+    let _listeners = lab.server.within(many_listeners)?;
+    let start = Instant::now();
+    let daemon = Setup::new(&lab)?.config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\n")).start()?;
+    let started = start.elapsed();
+    sleep(Duration::from_secs(2));
+    let calm = share(&daemon)?;
+    println!(
+        "{LISTENERS} listeners: ready after {:.2} s, {:.2} % of a core in calm",
+        started.as_secs_f64(),
+        100.0 * calm
+    );
+    ensure!(calm <= LIMIT, "{:.1} % of a core in calm", 100.0 * calm);
+    let stats = daemon.stats()?;
+    ensure!(stats.ports.len() >= LISTENERS, "{} ports", stats.ports.len());
+
+    let mut flood = Flood::new(&lab, &FloodSpec::one_source(FIRST_LISTENER + 77))?;
+    flood.send(600)?;
+    let stats = daemon.stats_when("an attack has begun", |stats| stats.state == "attack")?;
+    let flooded = stats.ports.iter().find(|port| port.port == FIRST_LISTENER + 77);
+    ensure!(flooded.is_some_and(|port| port.syn == 600), "{flooded:?}");
+    Ok(())
+}
+
+const LISTENERS: usize = 10_000;
+const FIRST_LISTENER: u16 = 10_000;
+
+fn many_listeners() -> Result<Vec<TcpListener>> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("cannot raise the limit of open files")?;
+    let ports = (FIRST_LISTENER..).take(LISTENERS);
+    ports.map(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).context("cannot listen")).collect()
+}
+
+/// Fails on a tcpguard that looks ten times a second whatever happens.
+#[test]
+fn the_daemon_looks_once_a_second_in_calm_and_ten_times_when_something_happens() -> Result<()> {
+    let scene = Scene::new("")?;
+    let calm = ticks(&scene.daemon, WATCHED)?;
+    ensure!((4..=8).contains(&calm), "{calm} ticks within {WATCHED:?} of calm");
+
+    let mut flood = scene.flood(&FloodSpec::one_source(PORTS[0]))?;
+    flood.send(600)?;
+    scene.daemon.stats_when("an attack has begun", |stats| stats.state == "attack")?;
+    let under_attack = ticks(&scene.daemon, Duration::from_secs(1))?;
+    ensure!((8..=13).contains(&under_attack), "{under_attack} ticks within a second of an attack");
+    Ok(())
+}
+
+/// Returns the number of ticks within this time. Each of the two questions for it adds one at most.
+fn ticks(daemon: &Daemon, within: Duration) -> Result<u64> {
+    let before = daemon.stats()?.cost.ticks;
+    sleep(within);
+    Ok(daemon.stats()?.cost.ticks - before)
 }
 
 /// Returns the share of one core that the daemon uses.

@@ -3,15 +3,14 @@
 
 #![expect(clippy::expect_used, reason = "constants of the test, which always parse")]
 
-use std::net::IpAddr;
-
 use anyhow::{Result, ensure};
+use ipnet::IpNet;
 use lab::{
     fixtures::{drop_table, extension, ipv4, ipv6, table},
     frame::{ACK, Built, Frame, LINUX_SYN_OPTIONS, PSH, RST},
     loaded::LoadedDatapath,
 };
-use tcpguard::{config::Hook, explain::Bytes};
+use tcpguard::{config::Hook, explain::Bytes, lists::replace_rules, network::Network};
 use tcpguard_common::{
     abi::{
         counters::Counter,
@@ -139,7 +138,8 @@ fn syns_are_accounted_to_their_source() -> Result<()> {
         let with_data = guard.run(&frame.build().bytes)?;
         ensure!(with_data.contains(&(Counter::SynWithPayload, 1)), "{family}: {with_data:?}");
         let accounts = guard.maps.observed.ports.read_syn(0)?;
-        ensure!(accounts.get(&80).is_some_and(|port| (port.syn, port.not_begun) == (7, 3)), "{family}: {accounts:?}");
+        let account = accounts.iter().find(|(port, _)| *port == 80);
+        ensure!(account.is_some_and(|(_, port)| (port.syn, port.not_begun) == (7, 3)), "{family}: {accounts:?}");
     }
     Ok(())
 }
@@ -200,11 +200,11 @@ fn every_reason_to_drop_drops_and_is_counted() -> Result<()> {
 fn whoever_is_listed_or_blocked_is_dropped_and_allowed_goes_before_all() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
-    for (plain, network) in [(ipv4(), (ipv4().source, 96 + 24)), (ipv6(), (ipv6().source, 64))] {
+    for (plain, length) in [(ipv4(), 24), (ipv6(), 64)] {
         let mut guard = LoadedDatapath::load()?;
         let (source, syn) = (plain.source.into(), plain.build().bytes);
         let ack = plain.clone().flags(ACK).build().bytes;
-        guard.grant_lease(flag::DROP | flag::LIMIT | flag::RULES)?;
+        guard.grant_lease(flag::DROP | flag::LIMIT)?;
         guard.datapath.block(source, FOREVER)?;
         let blocked = guard.run_to(XDP_DROP, &syn)?;
         ensure!(blocked.contains(&(Counter::DropBlocked, 1)), "{blocked:?}");
@@ -213,20 +213,22 @@ fn whoever_is_listed_or_blocked_is_dropped_and_allowed_goes_before_all() -> Resu
         let entry = guard.maps.observed.sources.get(source)?.expect("it has an entry");
         ensure!((entry.syn, entry.dropped) == (1, 1), "{entry:?}");
 
-        let first =
-            tcpguard_common::address::Address::from(network.0).masked(tcpguard_common::address::prefix_mask(network.1));
-        guard.maps.rules.set(first, network.1, Rule { denied_until: FOREVER, ..Rule::default() })?;
+        let network = IpNet::new(plain.source, length)?.into();
+        let denied = [(network, Rule { denied_until: FOREVER, ..Rule::default() })];
+        let flags = flag::DROP | flag::LIMIT | replace_rules(&mut guard.maps.rules, &[], &denied)?;
+        guard.grant_lease(flags)?;
+        let with_allowed = [denied[0], (Network::of(source), Rule { is_allowed: 1, ..Rule::default() })];
+        let denied_before = denied;
         let denied = guard.run_to(XDP_DROP, &syn)?;
         ensure!(denied.contains(&(Counter::DropDenied, 1)), "{denied:?}");
-        guard.maps.rules.set(source, 128, Rule { is_allowed: 1, ..Rule::default() })?;
+        let flags = flag::DROP | flag::LIMIT | replace_rules(&mut guard.maps.rules, &denied_before, &with_allowed)?;
         // With another generation of the rules, remembered decisions are invalid.
         let rate = Rate::new(2000, guard.datapath.ticks_per_second);
-        let flags = flag::DROP | flag::LIMIT | flag::RULES;
         guard.maps.lease.grant(&Lease { valid_until: u64::MAX, flags, generation: 2, rate, ..Lease::NONE })?;
         guard.run(&syn)?;
 
         // With an expired lease, everything passes.
-        guard.maps.rules.remove(source, 128)?;
+        replace_rules(&mut guard.maps.rules, &with_allowed, &denied_before)?;
         guard.maps.lease.grant(&Lease {
             valid_until: guard.datapath.jiffies()? - 1,
             flags,
@@ -244,10 +246,10 @@ fn a_blocked_network_lets_in_who_has_proved_itself() -> Result<()> {
     let _runtime = runtime();
     let _entered = _runtime.enter();
     let mut guard = LoadedDatapath::load()?;
-    guard.grant_lease(flag::DROP | flag::LIMIT | flag::RULES)?;
+    let rules = [("198.18.1.0/24".parse()?, Rule { blocked_until: FOREVER, ..Rule::default() })];
+    let flags = replace_rules(&mut guard.maps.rules, &[], &rules)?;
+    guard.grant_lease(flag::DROP | flag::LIMIT | flags)?;
     let syn = ipv4().build().bytes;
-    let network = tcpguard_common::address::Address::from("198.18.1.0".parse::<IpAddr>().expect("an address"));
-    guard.maps.rules.set(network, 96 + 24, Rule { blocked_until: FOREVER, ..Rule::default() })?;
     let stranger = guard.run_to(XDP_DROP, &syn)?;
     ensure!(stranger.contains(&(Counter::DropBlockedPrefix, 1)), "{stranger:?}");
     ensure!(

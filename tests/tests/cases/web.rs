@@ -114,7 +114,7 @@ const ASKERS: u32 = 4;
 const CROWD_LASTS: Duration = Duration::from_secs(10);
 /// Maximum delay of a tick, in seconds.
 const LATEST_TICK: f64 = 0.1;
-const MAX_GROWTH_KIB: u64 = 32 * 1024;
+const MAX_GROWTH_KIB: u64 = 16 * 1024;
 
 #[test]
 fn a_crowd_that_looks_on_is_borne_in_a_flood() -> Result<()> {
@@ -158,7 +158,14 @@ fn a_crowd_that_looks_on_is_borne_in_a_flood() -> Result<()> {
          {memory} KiB, client {:.3}",
         client.share()
     );
-    ensure!(answered * 10 >= wanted * 9, "only {answered} of {wanted} requests were answered in {:?}", start.elapsed());
+    // The processors were not ours for the time that was stolen.
+    let processors = thread::available_parallelism().map_or(1, usize::from) as f64;
+    let ours = 1.0 - stolen / (processors * start.elapsed().as_secs_f64());
+    ensure!(
+        f64::from(answered) >= f64::from(wanted) * 0.9 * ours,
+        "only {answered} of {wanted} requests were answered in {:?}, {stolen:.2} s of it stolen",
+        start.elapsed()
+    );
     ensure!(heard as usize >= (FOLLOWERS - SLOW) * 8, "only {heard} messages were received");
     ensure!(delay <= LATEST_TICK + stolen, "a tick was {delay} s late, {stolen} s of it stolen at most");
     ensure!(memory < before + MAX_GROWTH_KIB, "memory grew from {before} to {memory} KiB");

@@ -63,7 +63,7 @@ function calm({ half_open, thresholds, syn_attack_protect }: Stats): string {
 }
 
 function measures({ measures, rates, syn_attack_protect }: Stats): string[] {
-  const { challenge, blocks, kernel_settings } = measures;
+  const { challenge, blocks, kernel_settings, signatures } = measures;
   const list: string[] = [];
   if (syn_attack_protect === 0) list.push("None: syn_attack_protect is 0 (watch only).");
   for (const { port, method, seconds } of challenge.ports) {
@@ -72,6 +72,7 @@ function measures({ measures, rates, syn_attack_protect }: Stats): string[] {
   }
   if (blocks > 0) list.push(`${count(blocks)} ${blocks === 1 ? "source or network is" : "sources and networks are"} blocked.`);
   if (rates.dropped_per_second >= 1) list.push(`${count(rates.dropped_per_second)} frames per second are dropped.`);
+  for (const signature of signatures) list.push(`SYNs that look like the flood are dropped: ${signature}.`);
   for (const { name, value, original } of kernel_settings) list.push(`${name} is temporarily ${value} (normally ${original}).`);
   for (const { port, reason } of challenge.left_alone) list.push(`Port ${port} is not challenged: ${reason}.`);
   list.push(...measures.advice);

@@ -12,6 +12,9 @@ pub struct Measures {
     pub blocks: u64,
     /// Advice on listeners whose backlog is too small, one sentence each.
     pub advice: Vec<String>,
+    /// Signatures in force: what the SYNs have in common that are dropped, whoever sends them.
+    #[serde(default)]
+    pub signatures: Vec<String>,
     /// How SYNs of unproven sources are challenged.
     #[serde(default)]
     pub challenge: Challenge,

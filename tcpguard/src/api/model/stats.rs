@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytesize::ByteSize;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tcpguard_common::abi::counters::Counter;
@@ -60,8 +61,54 @@ pub struct Stats {
     pub tcp_ext: BTreeMap<String, u64>,
     /// The measures in force.
     pub measures: Measures,
+    /// Memory of the datapath's maps.
+    #[serde(default)]
+    pub memory: Memory,
     /// Resources used by tcpguard.
     pub cost: Cost,
+}
+
+/// Memory of the datapath's maps. Entries of lists are not included.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Memory {
+    /// Maximum (`limits.memory`), in bytes.
+    pub limit_bytes: u64,
+    /// Memory of all maps, in bytes.
+    pub bytes: u64,
+    /// Memory of each map, the largest first.
+    pub items: Vec<MemoryItem>,
+}
+
+impl Memory {
+    /// Returns the largest items in words.
+    pub fn largest(&self, count: usize) -> String {
+        let items = self.items.iter().take(count);
+        let items: Vec<String> =
+            items.map(|item| format!("{} {}", item.item, ByteSize::b(item.bytes).display().iec())).collect();
+        items.join(", ")
+    }
+}
+
+/// Memory of one map.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct MemoryItem {
+    /// Name of the map in lower case, such as `sources` or `syn_by_port`.
+    pub item: String,
+    /// Memory in bytes.
+    pub bytes: u64,
+}
+
+/// CPU time of the daemon by what it was spent on. The start, list files and notifications are in none of them.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct CostParts {
+    /// Judging, acting and publishing, in seconds.
+    pub tick_seconds: f64,
+    /// Reading the kernel's tables of half-open handshakes and of listeners, in seconds.
+    pub rows_seconds: f64,
+    /// Reading the datapath's maps, in seconds.
+    pub maps_seconds: f64,
+    /// Answering requests, in seconds.
+    pub http_seconds: f64,
 }
 
 /// Resources used by tcpguard.
@@ -69,6 +116,9 @@ pub struct Stats {
 pub struct Cost {
     /// CPU time used by the daemon, in seconds.
     pub cpu_seconds: f64,
+    /// CPU time by what it was spent on.
+    #[serde(default)]
+    pub parts: CostParts,
     /// Resident memory of the daemon, in bytes.
     pub resident_bytes: u64,
     /// Ticks completed since the daemon started.

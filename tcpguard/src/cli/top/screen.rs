@@ -113,6 +113,7 @@ fn measures(stats: &Stats) -> String {
     if stats.measures.blocks > 0 {
         done.push(format!("{} blocked", stats.measures.blocks));
     }
+    done.extend(stats.measures.signatures.iter().map(|signature| format!("dropped: {signature}")));
     done.extend(stats.measures.kernel_settings.iter().map(|setting| format!("{}={}", setting.name, setting.value)));
     if stats.syn_attack_protect == 0 {
         done.push("watching only".to_owned());

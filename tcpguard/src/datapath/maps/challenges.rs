@@ -40,23 +40,42 @@ impl ChallengeMaps {
         self.changes.get(&port.into(), 0).map_err(DatapathError::map(map::LISTENER_CHANGES))
     }
 
-    /// Sets the terms of all ports. A port that is missing in `terms` has none.
+    /// Sets the terms of these ports; `None` for a port that is not challenged.
     ///
     /// # Errors
     /// Returns an error if the map cannot be written.
-    pub fn set_terms(&mut self, terms: &BTreeMap<u16, PortChallenge>) -> Result<(), DatapathError> {
-        let gone: Vec<u16> = self.written.keys().filter(|port| !terms.contains_key(port)).copied().collect();
-        for port in gone {
-            self.write(port, PortChallenge::default())?;
-            self.written.remove(&port);
-        }
+    pub fn set_terms(&mut self, terms: &BTreeMap<u16, Option<PortChallenge>>) -> Result<(), DatapathError> {
         for (port, terms) in terms {
-            if self.written.get(port) != Some(terms) {
-                self.write(*port, *terms)?;
-                self.written.insert(*port, *terms);
+            if self.written.get(port) == terms.as_ref() {
+                continue;
+            }
+            self.write(*port, terms.unwrap_or_default())?;
+            match terms {
+                Some(terms) => drop(self.written.insert(*port, *terms)),
+                None => drop(self.written.remove(port)),
             }
         }
         Ok(())
+    }
+
+    /// Removes the terms of ports that are not `wanted`.
+    ///
+    /// # Errors
+    /// Returns an error if the map cannot be written.
+    pub fn keep_only(&mut self, wanted: impl Fn(u16) -> bool) -> Result<(), DatapathError> {
+        let gone = self.written.keys().filter(|port| !wanted(**port));
+        let gone: BTreeMap<u16, Option<PortChallenge>> = gone.map(|port| (*port, None)).collect();
+        self.set_terms(&gone)
+    }
+
+    /// Returns whether any port has terms.
+    pub fn has_terms(&self) -> bool {
+        !self.written.is_empty()
+    }
+
+    /// Returns whether the terms of any port have any of these bits of [`tcpguard_common::abi::port::port_flag`].
+    pub fn has(&self, flags: u32) -> bool {
+        self.written.values().any(|terms| terms.has(flags))
     }
 
     /// Sets the addresses and ports of listeners that are bound to a specific address. At most [`MAX_ENDPOINTS`] are

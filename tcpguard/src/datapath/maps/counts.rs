@@ -1,14 +1,14 @@
 //! The counters.
 
 use tcpguard_common::abi::{
-    counters::{COUNTERS, Counted, Counter, Counts, DropReason},
+    counters::{COUNTERS, Counted, Counter, CpuCounts, DropReason},
     names::map,
 };
 
 use super::{super::DatapathError, PerCpu};
 
 /// Reads the counters.
-pub struct CounterMap(PerCpu<Counts>);
+pub struct CounterMap(PerCpu<CpuCounts>);
 
 /// The counters, summed over all CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ impl Default for Totals {
 }
 
 impl CounterMap {
-    pub(super) const fn new(map: PerCpu<Counts>) -> Self {
+    pub(super) const fn new(map: PerCpu<CpuCounts>) -> Self {
         Self(map)
     }
 
@@ -32,8 +32,8 @@ impl CounterMap {
     pub fn read(&self) -> Result<Totals, DatapathError> {
         let cpus = self.0.get(&0, 0).map_err(DatapathError::map(map::COUNTS))?;
         let mut totals = Totals::default();
-        for counts in cpus.iter() {
-            for (total, count) in totals.0.iter_mut().zip(counts) {
+        for cpu in cpus.iter() {
+            for (total, count) in totals.0.iter_mut().zip(&cpu.counts) {
                 *total = total.wrapping_add(*count);
             }
         }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use aya::maps::{Array, MapData};
+use aya::maps::{
+    Array, MapData,
+    lpm_trie::{Key, LpmTrie},
+};
 use tcpguard_common::{
     abi::{
         listening::{CLOSED, LISTENING},
@@ -13,33 +16,71 @@ use tcpguard_common::{
 };
 
 use super::super::DatapathError;
+use crate::network::Network;
 
 /// Writes the host's own addresses.
 pub struct LocalAddresses {
     map: Array<MapData, local_addresses::Set>,
-    written: Option<Box<[local_addresses::Set; local_addresses::SETS]>>,
+    networks: LpmTrie<MapData, Address, u32>,
+    written: Option<Vec<local_addresses::Set>>,
+    written_networks: BTreeSet<Network>,
 }
 
 impl LocalAddresses {
-    pub(super) const fn new(map: Array<MapData, local_addresses::Set>) -> Self {
-        Self { map, written: None }
+    pub(super) const fn new(
+        map: Array<MapData, local_addresses::Set>,
+        networks: LpmTrie<MapData, Address, u32>,
+    ) -> Self {
+        Self { map, networks, written: None, written_networks: BTreeSet::new() }
     }
 
-    /// Sets the host's addresses. Returns false, without writing, if they do not fit: every destination must then
-    /// count as the host's.
+    /// Returns whether the host accepts every address of some networks.
+    pub fn has_networks(&self) -> bool {
+        !self.written_networks.is_empty()
+    }
+
+    /// Sets the host's addresses, and the networks of which it accepts every address. Returns false, without writing, if
+    /// they do not fit: every destination must then count as the host's.
     ///
     /// # Errors
-    /// Returns an error if the map cannot be written.
-    pub fn set(&mut self, addresses: &BTreeSet<Address>) -> Result<bool, DatapathError> {
-        let Some(sets) = local_addresses::sets(addresses.iter().copied()) else { return Ok(false) };
-        for (index, set) in (0..).zip(&sets) {
+    /// Returns an error if a map cannot be written.
+    pub fn set(&mut self, addresses: &BTreeSet<Address>, networks: &BTreeSet<Network>) -> Result<bool, DatapathError> {
+        if networks.len() > local_addresses::MAX_NETWORKS as usize {
+            return Ok(false);
+        }
+        let mut sets = vec![local_addresses::Set::default(); local_addresses::SETS];
+        if !local_addresses::insert_all(&mut sets, addresses.iter().copied()) {
+            return Ok(false);
+        }
+        for (index, set) in (0..).zip(sets.iter()) {
             let is_written = self.written.as_ref().is_some_and(|written| written[index as usize] == *set);
             if !is_written {
                 self.map.set(index, set, 0).map_err(DatapathError::map(map::LOCAL_ADDRESSES))?;
             }
         }
-        self.written = Some(Box::new(sets));
+        self.written = Some(sets);
+        self.set_networks(networks)?;
         Ok(true)
+    }
+
+    /// Adds a network of which the host accepts every address.
+    ///
+    /// # Errors
+    /// Returns an error if the map cannot be written.
+    pub(in crate::datapath) fn add_network(&mut self, network: &Key<Address>) -> Result<(), DatapathError> {
+        self.networks.insert(network, 1, 0).map_err(DatapathError::map(map::LOCAL_NETWORKS))
+    }
+
+    fn set_networks(&mut self, networks: &BTreeSet<Network>) -> Result<(), DatapathError> {
+        let key = |network: &Network| Key::new(network.length().into(), network.first());
+        for gone in self.written_networks.difference(networks) {
+            self.networks.remove(&key(gone)).map_err(DatapathError::map(map::LOCAL_NETWORKS))?;
+        }
+        for new in networks.difference(&self.written_networks) {
+            self.networks.insert(&key(new), 1, 0).map_err(DatapathError::map(map::LOCAL_NETWORKS))?;
+        }
+        self.written_networks.clone_from(networks);
+        Ok(())
     }
 }
 
@@ -55,18 +96,20 @@ impl ListeningPorts {
         Self { map, open: BTreeSet::new() }
     }
 
-    /// Sets the ports that have a listener.
+    /// Sets the ports that have a listener. What the datapath has noted of a port that had one before is reviewed only if
+    /// `is_reviewed`.
     ///
     /// # Errors
     /// Returns an error if the map cannot be read or written.
-    pub fn set(&mut self, open: BTreeSet<u16>) -> Result<(), DatapathError> {
-        for port in &open {
+    pub fn set(&mut self, open: &BTreeSet<u16>, is_reviewed: impl Fn(u16) -> bool) -> Result<(), DatapathError> {
+        let due = open.iter().filter(|port| is_reviewed(**port) || !self.open.contains(port));
+        for port in due.collect::<Vec<_>>() {
             self.change(*port, |state| state != LISTENING, LISTENING)?;
         }
-        for port in self.open.difference(&open).copied().collect::<Vec<_>>() {
+        for port in self.open.difference(open).copied().collect::<Vec<_>>() {
             self.change(port, |state| state == LISTENING, CLOSED)?;
         }
-        self.open = open;
+        self.open.clone_from(open);
         Ok(())
     }
 

@@ -19,8 +19,11 @@ use crate::datapath::{DatapathError, DatapathOptions};
 
 /// The arrays that verdicts depend on. Counters are left out, as are the per-CPU arrays: they are caches, or decide the
 /// admission to the source table.
-const DECIDING: [&str; 10] = [
+const DECIDING: [&str; 13] = [
     map::CONTROL,
+    map::LISTED_IPV4,
+    map::DENIED_IPV4,
+    map::LISTED_IPV6,
     map::LOCAL_ADDRESSES,
     map::LISTENING,
     map::LISTENER_CHANGES,
@@ -42,6 +45,7 @@ pub(in crate::datapath) struct LiveMaps {
     pub sources: HashMap<MapData, Address, SourceEntry>,
     pub rules: LpmTrie<MapData, Address, Rule>,
     pub endpoints: HashMap<MapData, Endpoint, u32>,
+    pub local_networks: LpmTrie<MapData, Address, u32>,
     pub hash_key: u64,
     pub options: DatapathOptions,
 }
@@ -61,6 +65,7 @@ impl LiveState {
             sources: again(ebpf, map::SOURCES, Map::LruHashMap)?,
             rules: again(ebpf, map::RULES, Map::LpmTrie)?,
             endpoints: again(ebpf, map::ENDPOINTS, Map::HashMap)?,
+            local_networks: again(ebpf, map::LOCAL_NETWORKS, Map::LpmTrie)?,
             hash_key,
             options: options.clone(),
         })))

@@ -1,5 +1,6 @@
 //! Typed owners of the maps, created once when the datapath is loaded.
 
+mod by_cpu;
 mod challenges;
 mod counts;
 mod destinations;
@@ -17,11 +18,12 @@ mod sources;
 
 use aya::{
     Ebpf,
-    maps::{Map, MapData, MapError},
+    maps::{Array, Map, MapData, MapError},
 };
 use tcpguard_common::abi::names::map;
 
 use super::{DatapathError, DatapathOptions};
+pub use by_cpu::ByCpu;
 pub use challenges::ChallengeMaps;
 pub use counts::{CounterMap, Totals};
 pub use destinations::{ListeningPorts, LocalAddresses, PayloadPolicies};
@@ -35,7 +37,7 @@ pub(in crate::datapath) use live::LiveMaps;
 pub use live::LiveState;
 pub use ports::PortMap;
 pub use prefixes::{PrefixAccount, PrefixMap};
-pub use rules::RuleMap;
+pub use rules::{OutlineTable, RuleMap};
 pub use sources::{SourceMap, SourceScan};
 
 /// The maps that the monitor observes.
@@ -85,6 +87,7 @@ impl Maps {
         ebpf: &mut Ebpf,
         hash_key: u64,
         filter_blocks: u32,
+        cpus: u32,
         options: &DatapathOptions,
     ) -> Result<Self, DatapathError> {
         let live = LiveState::of(ebpf, hash_key, options)?;
@@ -94,21 +97,21 @@ impl Maps {
                 counts: CounterMap::new(take(ebpf, map::COUNTS)?),
                 sources: SourceMap::new(take(ebpf, map::SOURCES)?),
                 known: KnownSources::new(take(ebpf, map::KNOWN_SOURCES)?, hash_key, filter_blocks),
-                prefixes: PrefixMap::new(take(ebpf, map::PREFIXES)?),
+                prefixes: PrefixMap::new(ByCpu::new(map::PREFIXES, take(ebpf, map::PREFIXES)?, cpus)),
                 ports: PortMap::new(
-                    take(ebpf, map::SYN_BY_PORT)?,
+                    ByCpu::new(map::SYN_BY_PORT, take(ebpf, map::SYN_BY_PORT)?, cpus),
                     take(ebpf, map::HANDSHAKES_BY_PORT)?,
-                    take(ebpf, map::PORTS_IN_USE)?,
+                    take(ebpf, map::PORT_MARKS)?,
                 ),
                 distinct: DistinctMap::new(take(ebpf, map::DISTINCT)?),
-                headers: SynHeaderMap::new(take(ebpf, map::SYN_HEADERS)?),
+                headers: SynHeaderMap::new(take(ebpf, map::SYN_HEADERS)?, take(ebpf, map::COMPLETED_SHAPES)?),
                 listening: ListeningPorts::new(take(ebpf, map::LISTENING)?),
             },
             guarded: GuardedInterfaceMap::new(take(ebpf, map::GUARDED_INTERFACES)?),
             events: EventRing::new(take(ebpf, map::EVENTS)?)?,
             lease: LeaseMap::new(take(ebpf, map::CONTROL)?),
-            rules: RuleMap::new(take(ebpf, map::RULES)?),
-            local: LocalAddresses::new(take(ebpf, map::LOCAL_ADDRESSES)?),
+            rules: RuleMap::new(take(ebpf, map::RULES)?, take_outline(ebpf)?, hash_key),
+            local: LocalAddresses::new(take(ebpf, map::LOCAL_ADDRESSES)?, take(ebpf, map::LOCAL_NETWORKS)?),
             payload: PayloadPolicies::new(take(ebpf, map::PAYLOAD_POLICY)?),
             challenges: ChallengeMaps::new(
                 take(ebpf, map::CHALLENGES)?,
@@ -117,6 +120,11 @@ impl Maps {
             ),
         })
     }
+}
+
+fn take_outline(ebpf: &mut Ebpf) -> Result<[Array<MapData, u64>; 3], DatapathError> {
+    let [listed, denied, ipv6] = OutlineTable::ALL.map(OutlineTable::name);
+    Ok([take(ebpf, listed)?, take(ebpf, denied)?, take(ebpf, ipv6)?])
 }
 
 pub(super) fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, DatapathError> {

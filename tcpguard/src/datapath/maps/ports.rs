@@ -1,64 +1,85 @@
 //! SYNs and handshakes per port.
 
-use std::collections::BTreeMap;
-
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, IterableMap, MapData};
 use tcpguard_common::abi::{
     names::map,
-    port::{PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortSet, PortSlab, PortSyns, place_in_set},
+    port::{HandshakeSlab, PORT_SLABS, PORTS_PER_SLAB, PortHandshakes, PortMark, PortSlab, PortSyns},
 };
 
-use super::{super::DatapathError, PerCpu};
+use super::{
+    super::{
+        DatapathError,
+        batch::{BatchReader, Progress},
+    },
+    ByCpu,
+};
 
 /// Reads the per-port accounts.
 pub struct PortMap {
-    syn: PerCpu<PortSlab>,
-    handshakes: Array<MapData, PortHandshakes>,
-    in_use: Array<MapData, PortSet>,
+    syn: ByCpu<PortSlab>,
+    handshakes: Array<MapData, HandshakeSlab>,
+    marks: Array<MapData, PortMark>,
 }
 
 impl PortMap {
     pub(super) const fn new(
-        syn: PerCpu<PortSlab>,
-        handshakes: Array<MapData, PortHandshakes>,
-        in_use: Array<MapData, PortSet>,
+        syn: ByCpu<PortSlab>,
+        handshakes: Array<MapData, HandshakeSlab>,
+        marks: Array<MapData, PortMark>,
     ) -> Self {
-        Self { syn, handshakes, in_use }
+        Self { syn, handshakes, marks }
     }
 
-    /// Returns the SYN counts of the ports of one slab (0 to [`PORT_SLABS`] - 1) that received any.
+    /// Returns when each slab changed last, in their order.
     ///
     /// # Errors
     /// Returns an error if the map cannot be read.
-    pub fn read_syn(&self, slab: usize) -> Result<BTreeMap<u16, PortSyns>, DatapathError> {
-        let index = u32::try_from(slab % PORT_SLABS).unwrap_or(0);
-        let cpus = self.syn.get(&index, 0).map_err(DatapathError::map(map::SYN_BY_PORT))?;
-        let mut ports = BTreeMap::<u16, PortSyns>::new();
-        for counts in cpus.iter() {
-            for (offset, count) in counts.iter().enumerate().filter(|(_, count)| count.syn > 0) {
-                let port = u16::try_from(slab * PORTS_PER_SLAB + offset).unwrap_or(u16::MAX);
-                let total = ports.entry(port).or_default();
-                total.syn += count.syn;
-                total.not_begun += count.not_begun;
-                total.restrained += count.restrained;
-                total.challenged += count.challenged;
-            }
+    pub fn read_marks(&self) -> Result<Vec<PortMark>, DatapathError> {
+        let mut marks = Vec::with_capacity(PORT_SLABS);
+        let mut reader = BatchReader::<u32, PortMark>::new(PORT_SLABS);
+        let failed = |source| DatapathError::Batch { map: map::PORT_MARKS, source };
+        while reader.next(IterableMap::map(&self.marks), |_, mark| marks.push(*mark)).map_err(failed)? == Progress::More
+        {
         }
-        Ok(ports)
+        marks.resize(PORT_SLABS, PortMark::default());
+        Ok(marks)
     }
 
-    /// Returns the outcome of handshakes, for ports that completed one or retransmitted a SYN-ACK.
+    /// Returns the SYN counts of the ports of one slab (0 to [`PORT_SLABS`] - 1) that received any, in ascending order.
     ///
     /// # Errors
     /// Returns an error if the map cannot be read.
-    pub fn read_handshakes(&self) -> Result<BTreeMap<u16, PortHandshakes>, DatapathError> {
-        let in_use = self.in_use.get(&0, 0).map_err(DatapathError::map(map::PORTS_IN_USE))?;
-        let is_in_use = |port: &u16| {
-            let (word, bit) = place_in_set(*port);
-            in_use.get(word).is_some_and(|word| word & bit != 0)
+    pub fn read_syn(&self, slab: usize) -> Result<Vec<(u16, PortSyns)>, DatapathError> {
+        let cpus = self.syn.read(index(slab))?;
+        let sum = |place: usize| {
+            cpus.iter().fold(PortSyns::default(), |sum, cpu| PortSyns {
+                syn: sum.syn + cpu[place].syn,
+                not_begun: sum.not_begun + cpu[place].not_begun,
+                restrained: sum.restrained + cpu[place].restrained,
+                challenged: sum.challenged + cpu[place].challenged,
+                ..sum
+            })
         };
-        let handshakes = |port: u16| self.handshakes.get(&port.into(), 0).map(|handshakes| (port, handshakes));
-        let ports = (0..=u16::MAX).filter(is_in_use).map(handshakes);
-        ports.collect::<Result<_, _>>().map_err(DatapathError::map(map::HANDSHAKES_BY_PORT))
+        let sums = (0..PORTS_PER_SLAB).map(|place| (port(slab, place), sum(place)));
+        Ok(sums.filter(|(_, sum)| sum.syn > 0).collect())
     }
+
+    /// Returns the outcome of handshakes, for the ports of one slab that completed one, had one reset or retransmitted a
+    /// SYN-ACK, in ascending order.
+    ///
+    /// # Errors
+    /// Returns an error if the map cannot be read.
+    pub fn read_handshakes(&self, slab: usize) -> Result<Vec<(u16, PortHandshakes)>, DatapathError> {
+        let all = self.handshakes.get(&index(slab), 0).map_err(DatapathError::map(map::HANDSHAKES_BY_PORT))?;
+        let by_port = all.iter().enumerate().map(|(place, handshakes)| (port(slab, place), *handshakes));
+        Ok(by_port.filter(|(_, handshakes)| *handshakes != PortHandshakes::default()).collect())
+    }
+}
+
+fn index(slab: usize) -> u32 {
+    u32::try_from(slab % PORT_SLABS).unwrap_or(0)
+}
+
+fn port(slab: usize, place: usize) -> u16 {
+    u16::try_from(slab * PORTS_PER_SLAB + place).unwrap_or(u16::MAX)
 }

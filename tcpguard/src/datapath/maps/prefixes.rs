@@ -3,15 +3,14 @@
 use std::collections::HashMap;
 
 use tcpguard_common::{
-    abi::names::map,
     address::Address,
     tracking::prefix::{SLABS, Slab},
 };
 
-use super::{super::DatapathError, PerCpu};
+use super::{super::DatapathError, ByCpu};
 
 /// Reads the accounts of prefixes.
-pub struct PrefixMap(PerCpu<Slab>);
+pub struct PrefixMap(ByCpu<Slab>);
 
 /// The account of one prefix, summed over all CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +24,7 @@ pub struct PrefixAccount {
 }
 
 impl PrefixMap {
-    pub(super) const fn new(map: PerCpu<Slab>) -> Self {
+    pub(super) const fn new(map: ByCpu<Slab>) -> Self {
         Self(map)
     }
 
@@ -35,7 +34,7 @@ impl PrefixMap {
     /// Returns an error if the map cannot be read.
     pub fn read(&self, slab: usize, accounts: &mut HashMap<Address, PrefixAccount>) -> Result<(), DatapathError> {
         let index = u32::try_from(slab % SLABS).unwrap_or(0);
-        let cpus = self.0.get(&index, 0).map_err(DatapathError::map(map::PREFIXES))?;
+        let cpus = self.0.read(index)?;
         for cell in cpus.iter().flatten().filter(|cell| cell.syn + cell.ended > 0) {
             let account = accounts.entry(cell.network).or_default();
             account.syn += cell.syn;

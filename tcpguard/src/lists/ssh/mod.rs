@@ -27,19 +27,29 @@ use crate::{
     events::{EventKind, Note},
     kernel::SockDiag,
     network::Network,
+    time::{Every, Limits, Pace},
 };
 use connections::OldConnections;
 
-/// The least time between two looks at the kernel's connections, whose cost grows with their number.
+/// The least time between two looks at the kernel's connections.
 const NEXT_LOOK: Duration = Duration::from_secs(5);
+/// Their cost grows with the number of connections: a second at half a million.
+const LOOKS: Limits = Limits {
+    calm: 0.002,
+    alert: 0.002,
+    longest_calm: Duration::from_secs(600),
+    longest_alert: Duration::from_secs(600),
+};
 
 /// Keeps the peers of SSH sessions on the allow list.
 pub struct SshWatch {
     lists: Lists,
     own: Option<own::Connection>,
     old: OldConnections,
-    /// The peers found by the last look at the kernel's connections, and when that was.
-    looked: Option<(Instant, BTreeSet<IpAddr>)>,
+    /// The peers found by the last look at the kernel's connections, or why there are none.
+    looked: Result<BTreeSet<IpAddr>, String>,
+    look_due: Every,
+    look_pace: Pace,
     /// The peers that were put on the list.
     allowed: BTreeSet<IpAddr>,
     /// The last problem reported.
@@ -52,7 +62,9 @@ impl SshWatch {
             lists,
             own: own::connection(),
             old: OldConnections::default(),
-            looked: None,
+            looked: Ok(BTreeSet::new()),
+            look_due: Every::new(NEXT_LOOK),
+            look_pace: Pace::new(LOOKS),
             allowed: BTreeSet::new(),
             problem: None,
         }
@@ -92,14 +104,12 @@ impl SshWatch {
     }
 
     fn old_connections(&mut self, now: Instant) -> io::Result<BTreeSet<IpAddr>> {
-        if let Some((then, peers)) = &self.looked
-            && now.duration_since(*then) < NEXT_LOOK
-        {
-            return Ok(peers.clone());
+        if self.look_pace.is_due(false, now) && self.look_due.is_due(now) {
+            let Self { old, look_pace, .. } = self;
+            self.looked =
+                look_pace.measure(|| old.look(&mut SockDiag::open()?, now)).map_err(|error| error.to_string());
         }
-        let peers = self.old.look(&mut SockDiag::open()?, now)?;
-        self.looked = Some((now, peers.clone()));
-        Ok(peers)
+        self.looked.clone().map_err(io::Error::other)
     }
 }
 

@@ -2,7 +2,7 @@
 //! many.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use crate::{
     detect::{Kind, Phase, Scope, State},
     monitor::PortSnapshot,
     response::harm::is_costly,
-    time::HANDSHAKE_LIFETIME,
+    time::{HANDSHAKE_LIFETIME, Past},
 };
 
 /// The span over which rates are measured.
@@ -24,9 +24,8 @@ const PRESSED_SHARE: f64 = 0.05;
 const MIN_PRESSURE: f64 = 8.0;
 
 /// Selects ports and remembers the selection.
-#[derive(Default)]
 pub struct Choice {
-    past: VecDeque<(Duration, BTreeMap<u16, Sums>)>,
+    past: Past<Duration, Vec<(u16, Sums)>>,
     /// The selected ports, and since when each is selected.
     chosen: BTreeMap<u16, Duration>,
 }
@@ -45,6 +44,12 @@ struct Unanswered {
     asked: f64,
     /// The subset that is not dropped.
     let_in: f64,
+}
+
+impl Default for Choice {
+    fn default() -> Self {
+        Self { past: Past::new(RATE_SPAN), chosen: BTreeMap::new() }
+    }
 }
 
 impl Choice {
@@ -66,7 +71,12 @@ impl Choice {
         max_half_open: impl Fn(Scope) -> u64,
         at: Duration,
     ) {
-        let rates = self.measure(ports, at);
+        let sums: Vec<_> = ports.iter().map(|port| (port.port, Sums::of(port))).collect();
+        let before = self.past.oldest(at);
+        let rates =
+            before.filter(|_| state.phase() == Phase::Attack).map(|(before, seconds)| rates(&sums, before, seconds));
+        let rates = rates.unwrap_or_default();
+        self.past.add(at, sums);
         self.chosen.retain(|port, _| open.contains(port) && phase_of(state, scope_of(services, *port)) != Phase::Calm);
         if state.phase() != Phase::Attack {
             return;
@@ -93,29 +103,25 @@ impl Choice {
             self.chosen.entry(*port).or_insert(at);
         }
     }
+}
 
-    fn measure(&mut self, ports: &[PortSnapshot], at: Duration) -> BTreeMap<u16, Unanswered> {
-        let now: BTreeMap<u16, Sums> = ports
-            .iter()
-            .map(|port| (port.port, Sums { attempts: port.attempts(), begun: port.begun, ended: port.ended }))
-            .collect();
-        self.past.retain(|(then, _)| at.saturating_sub(*then) <= RATE_SPAN);
-        let rates = self.past.front().map(|(then, before)| {
-            let seconds = at.saturating_sub(*then).as_secs_f64().max(0.05);
-            let rate = |port: &u16, sums: &Sums| {
-                let before = before.get(port).copied().unwrap_or(*sums);
-                let ended = sums.ended.saturating_sub(before.ended);
-                let unanswered = |now: u64, then: u64| now.saturating_sub(then).saturating_sub(ended) as f64 / seconds;
-                Unanswered {
-                    asked: unanswered(sums.attempts, before.attempts),
-                    let_in: unanswered(sums.begun, before.begun),
-                }
-            };
-            now.iter().map(|(port, sums)| (*port, rate(port, sums))).collect()
-        });
-        self.past.push_back((at, now));
-        rates.unwrap_or_default()
+impl Sums {
+    const fn of(port: &PortSnapshot) -> Self {
+        Self { attempts: port.attempts(), begun: port.begun, ended: port.ended }
     }
+}
+
+/// Returns the rate of unanswered SYNs of each port; `now` and `before` are in ascending order of ports.
+fn rates(now: &[(u16, Sums)], before: &[(u16, Sums)], seconds: f64) -> BTreeMap<u16, Unanswered> {
+    let rate = |(port, sums): &(u16, Sums)| {
+        let place = before.binary_search_by_key(port, |(port, _)| *port).ok();
+        let before = place.map_or(*sums, |place| before[place].1);
+        let ended = sums.ended.saturating_sub(before.ended);
+        let unanswered = |now: u64, then: u64| now.saturating_sub(then).saturating_sub(ended) as f64 / seconds;
+        let asked = unanswered(sums.attempts, before.attempts);
+        (*port, Unanswered { asked, let_in: unanswered(sums.begun, before.begun) })
+    };
+    now.iter().map(rate).collect()
 }
 
 fn is_beyond_blocks(state: &State, scope: Scope, rate: &Unanswered, max_half_open: u64, at: Duration) -> bool {
@@ -143,8 +149,8 @@ mod tests {
     use super::*;
 
     fn state(phase: Phase, kind: Kind) -> State {
-        let mut state = State { kind: Some(kind), ..State::default() };
-        (state.host.phase, state.host.since) = (phase, Some(Duration::ZERO));
+        let mut state = State::default();
+        (state.kind, state.host.phase, state.host.since) = (Some(kind), phase, Some(Duration::ZERO));
         state
     }
 

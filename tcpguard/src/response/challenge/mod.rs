@@ -22,6 +22,7 @@ mod watchdog;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,7 +36,7 @@ use crate::{
     datapath::{Datapath, DatapathError, maps::ChallengeMaps},
     detect::{Judgement, Phase, Policy, Scope},
     events::EventLog,
-    kernel::Listener,
+    kernel::{Listener, Listeners},
     monitor::Snapshot,
     response::{COOKIES_SETTING, KernelSettings, harm, strays::PortFilter},
 };
@@ -44,7 +45,7 @@ use choice::Choice;
 use cookie_lifetime::{COOKIES_ALWAYS, COOKIES_FOR_FULL_QUEUES, CookieLifetime};
 use readiness::Readiness;
 pub use status::{ChallengeStatus, ChallengedPort};
-use terms::{CachedFacts, PortTerms};
+use terms::{CachedFacts, KernelFacts, PortTerms};
 pub use timing::cookie_expiry;
 use timing::{max_port_load, timestamp_offset};
 use watchdog::{Family, Watchdog};
@@ -69,6 +70,14 @@ pub struct Challenger {
     strays: PortFilter,
     granted: Granted,
     announcer: Announcer,
+    /// The listeners whose ports the watchdog knows ([`Snapshot::listener_layout`]).
+    watched_layout: Option<u64>,
+    /// The general terms of every port, and what they were derived from.
+    ports: Option<(Basis, Arc<BTreeMap<u16, PortTerms>>)>,
+    /// The ports whose turn it is.
+    turn: usize,
+    /// The ports that were chosen at the last tick.
+    challenged: BTreeSet<u16>,
 }
 
 /// The part of the configuration that challenges depend on.
@@ -80,6 +89,23 @@ struct Options {
     syn_per_second: u32,
     services: Vec<Service>,
     policy: Policy,
+}
+
+/// A port that is not challenged is looked at in one of so many ticks, while what the terms of all ports depend on stays the
+/// same.
+const TURNS: usize = 10;
+
+/// What the terms of all ports depend on.
+#[derive(Clone, Debug, PartialEq)]
+struct Basis {
+    /// See [`Snapshot::listener_layout`].
+    layout: u64,
+    facts: KernelFacts,
+    mtu: Option<u32>,
+    is_authenticated: bool,
+    can_send: bool,
+    is_draining: bool,
+    strays: PortFilter,
 }
 
 /// The part of the lease that concerns challenges.
@@ -135,12 +161,17 @@ impl Challenger {
             strays: PortFilter::Off,
             granted: Granted { max_port_load, ..Granted::default() },
             announcer: Announcer::new(events),
+            watched_layout: None,
+            ports: None,
+            turn: 0,
+            challenged: BTreeSet::new(),
         }
     }
 
     /// Applies a changed configuration.
     pub fn reconfigure(&mut self, config: &Config, datapath: &Datapath) {
         self.options = Options::of(config);
+        self.ports = None;
         self.granted.max_port_load = max_port_load(self.options.syn_per_second, datapath);
     }
 
@@ -157,20 +188,19 @@ impl Challenger {
     /// Selects the ports to challenge.
     pub fn choose(&mut self, judgement: &Judgement, snapshot: &Snapshot, datapath: &Datapath, at: Duration) {
         self.cookies.note(snapshot, datapath);
-        let reachable = snapshot.listeners.iter().filter(|listener| listener.is_reachable());
-        let open: BTreeSet<u16> = reachable.map(|listener| listener.local.port()).collect();
+        let open = snapshot.listeners.reachable_ports();
         let policy = &self.options.policy;
         let max_half_open = |scope: Scope| match scope {
             Scope::Host => policy.host.max_half_open,
             Scope::Service(index) => policy.services.get(index).map_or(u64::MAX, |(_, limits)| limits.max_half_open),
         };
         match self.options.mode {
-            ChallengeMode::Always => self.choice.choose_all(&open, at),
+            ChallengeMode::Always => self.choice.choose_all(open, at),
             _ => self.choice.choose(
                 &judgement.state,
                 &self.options.services,
                 &snapshot.ports,
-                &open,
+                open,
                 harm::is_refusing(snapshot),
                 max_half_open,
                 at,
@@ -178,16 +208,16 @@ impl Challenger {
         }
         let is_calm = judgement.state.phase() == Phase::Calm;
         let challenged = self.choice.chosen();
-        for port in &snapshot.ports {
-            let is_challenged = challenged.contains_key(&port.port) && !self.announcer.is_left_alone(port.port);
-            self.watchdog.note(port, is_challenged, is_calm, at);
-        }
+        let is_challenged = |port| challenged.contains_key(&port) && !self.announcer.is_left_alone(port);
+        self.watchdog.note(&snapshot.ports, is_challenged, is_calm, at);
         if self.sends_cookies() {
             // Set before the first cookie is sent.
             self.cookies.extend(snapshot, datapath);
         }
-        let challenged = self.choice.chosen();
-        self.watchdog.keep_only(|port| open.contains(&port) || challenged.contains_key(&port));
+        if self.watched_layout.replace(snapshot.listener_layout) != Some(snapshot.listener_layout) {
+            let challenged = self.choice.chosen();
+            self.watchdog.keep_only(|port| open.contains(&port) || challenged.contains_key(&port));
+        }
     }
 
     /// Returns the kernel settings needed for cookies that will be sent or are still valid.
@@ -230,6 +260,8 @@ impl Challenger {
                 status
             }
             Err(error) => {
+                // Everything is written anew with the next tick.
+                self.ports = None;
                 self.announcer.failed(&error);
                 ChallengeStatus { no_cookies: Some(error.to_string()), ..ChallengeStatus::default() }
             }
@@ -260,27 +292,62 @@ impl Challenger {
         self.readiness.expire(at);
         let facts = self.facts.get(settings, !self.choice.chosen().is_empty());
         let mtu = snapshot.interfaces.iter().filter_map(|interface| interface.mtu).min();
-        let (mut ports, endpoints) = terms::terms_of(&snapshot.listeners, &facts, mtu);
-        if snapshot.tcp_ext.authenticated > 0 {
-            ports.values_mut().for_each(|port| port.terms.flags |= port_flag::AUTHENTICATION_KEYS);
-        }
         let can_send = status.no_cookies.is_none() && takes_cookies;
-        let mut terms = BTreeMap::new();
-        for (port, port_terms) in &mut ports {
-            let of_port: Vec<&Listener> =
-                snapshot.listeners.iter().filter(|listener| listener.local.port() == *port).collect();
-            if let Some(ready) = self.terms_of_port(*port, port_terms, &of_port, can_send, datapath, &mut status, at)? {
-                terms.insert(*port, ready);
+        let basis = Basis {
+            layout: snapshot.listener_layout,
+            facts,
+            mtu,
+            is_authenticated: snapshot.tcp_ext.authenticated > 0,
+            can_send,
+            is_draining,
+            strays: self.strays,
+        };
+        self.granted.timestamp_offset = timestamp_offset(datapath)?;
+        let (ports, is_new) = self.ports_of(basis, &snapshot.listeners)?;
+        self.turn = (self.turn + 1) % TURNS;
+        let chosen: BTreeSet<u16> = self.choice.chosen().keys().copied().collect();
+        // Those whose challenge has just ended as well.
+        let before = std::mem::replace(&mut self.challenged, chosen);
+        let mut changed = BTreeMap::new();
+        for (place, (port, port_terms)) in ports.iter().enumerate() {
+            let is_turn = place % TURNS == self.turn || self.watchdog.leaves_any_alone();
+            if is_new || is_turn || self.challenged.contains(port) || before.contains(port) {
+                let of_port = snapshot.listeners.of_port(*port);
+                let terms = self.terms_of_port(*port, port_terms, of_port, can_send, datapath, &mut status, at)?;
+                changed.insert(*port, terms);
             }
         }
-        self.maps.set_endpoints(endpoints)?;
-        self.maps.set_terms(&terms)?;
-        let has = |flags: u32| terms.values().any(|terms| terms.has(flags));
-        self.granted.flags = if terms.is_empty() { 0 } else { flag::CHALLENGE }
-            | if has(port_flag::WATCH_IPV4 | port_flag::WATCH_IPV6) { flag::STRAY_FILTER } else { 0 }
+        if is_new {
+            self.maps.keep_only(|port| changed.contains_key(&port))?;
+        }
+        self.maps.set_terms(&changed)?;
+        self.granted.flags = if self.maps.has_terms() { flag::CHALLENGE } else { 0 }
+            | if self.maps.has(port_flag::WATCH_IPV4 | port_flag::WATCH_IPV6) { flag::STRAY_FILTER } else { 0 }
             | if is_draining { flag::CHALLENGE_PROVEN } else { 0 };
-        self.granted.timestamp_offset = timestamp_offset(datapath)?;
         Ok(status)
+    }
+
+    /// Returns the general terms of every port, and whether they differ from those of the last tick.
+    fn ports_of(
+        &mut self,
+        basis: Basis,
+        listeners: &Listeners,
+    ) -> Result<(Arc<BTreeMap<u16, PortTerms>>, bool), DatapathError> {
+        if let Some((before, ports)) = &self.ports
+            && *before == basis
+        {
+            return Ok((Arc::clone(ports), false));
+        }
+        // What fails below is tried again with the next tick.
+        self.ports = None;
+        let (mut ports, endpoints) = terms::terms_of(listeners.all(), &basis.facts, basis.mtu);
+        if basis.is_authenticated {
+            ports.values_mut().for_each(|port| port.terms.flags |= port_flag::AUTHENTICATION_KEYS);
+        }
+        self.maps.set_endpoints(endpoints)?;
+        let ports = Arc::new(ports);
+        self.ports = Some((basis, Arc::clone(&ports)));
+        Ok((ports, true))
     }
 
     /// Returns the parameters for one port, or `None` if it is not challenged.
@@ -289,7 +356,7 @@ impl Challenger {
         &mut self,
         port: u16,
         port_terms: &PortTerms,
-        listeners: &[&Listener],
+        listeners: &[Listener],
         can_send: bool,
         datapath: &Datapath,
         status: &mut ChallengeStatus,

@@ -34,7 +34,7 @@ impl Readiness {
     pub fn prepare(
         &mut self,
         datapath: &Datapath,
-        listeners: &[&Listener],
+        listeners: &[Listener],
         changes: u64,
         at: Duration,
     ) -> Result<bool, DatapathError> {

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::{Duration, Instant},
 };
 
 use tcpguard_common::{
@@ -11,7 +12,7 @@ use tcpguard_common::{
     address::Address,
 };
 
-use crate::{kernel::Listener, response::KernelSettings};
+use crate::{kernel::Listener, response::KernelSettings, time::Every};
 
 /// The window offered: as in Linux, the largest multiple of the MSS that fits into 16 bits.
 const WINDOW: u16 = 64_240;
@@ -147,20 +148,24 @@ fn restrict_to_buffer(terms: &mut PortChallenge, listener: &Listener, facts: &Ke
 }
 
 /// The kernel settings as they were last read.
-#[derive(Default)]
 pub struct CachedFacts {
     facts: Option<KernelFacts>,
-    ticks: u64,
+    due: Every,
 }
 
-/// While no port is challenged, the kernel settings are read once in this many ticks.
-const TICKS_PER_READING: u64 = 20;
+/// While no port is challenged, the kernel settings are read at most once in this time.
+const READ_EVERY: Duration = Duration::from_secs(2);
+
+impl Default for CachedFacts {
+    fn default() -> Self {
+        Self { facts: None, due: Every::new(READ_EVERY) }
+    }
+}
 
 impl CachedFacts {
     /// Returns the settings: read in every tick while ports are challenged, and occasionally otherwise.
     pub fn get(&mut self, settings: Option<&KernelSettings>, is_challenging: bool) -> KernelFacts {
-        self.ticks += 1;
-        let is_due = is_challenging || self.ticks.is_multiple_of(TICKS_PER_READING);
+        let is_due = self.due.is_due(Instant::now()) || is_challenging;
         let known = self.facts.take().filter(|_| !is_due);
         let facts = known.unwrap_or_else(|| KernelFacts::read(|name| settings?.read(name).ok()));
         self.facts = Some(facts.clone());

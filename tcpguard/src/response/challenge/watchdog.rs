@@ -6,9 +6,9 @@
 //! traffic. Or nothing is returned at all and no handshake completes, although handshakes completed before. Or no handshake
 //! ever completed on this host.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use crate::monitor::PortSnapshot;
+use crate::monitor::{ByPort, PortSnapshot};
 
 /// How many cookies must be returned from different networks without a completed handshake.
 const MIN_RETURNED: u64 = 6;
@@ -27,8 +27,9 @@ const LEFT_ALONE: Duration = Duration::from_secs(120);
 /// How many SYNs outside attacks, to a port where no handshake ever completed, show that its handshakes complete
 /// elsewhere.
 const TELLING_SYNS: u64 = 32;
-/// At most this many SYNs count per tick, because a flood begins before it is recognized.
-const SYNS_OF_A_LOOK: u64 = 2;
+/// At most this many SYNs per second count, and so many between two ticks, because a flood begins before it is recognized.
+const SYNS_PER_SECOND: f64 = 20.0;
+const SYNS_OF_A_LOOK: u64 = 8;
 /// The time constant of the average rate of connections.
 const MEMORY: Duration = Duration::from_secs(60);
 
@@ -57,7 +58,9 @@ impl Family {
 /// Observes the ports.
 #[derive(Default)]
 pub struct Watchdog {
-    ports: BTreeMap<u16, Port>,
+    ports: ByPort<Port>,
+    /// Some port is left alone, over either family.
+    leaves_any_alone: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -93,41 +96,32 @@ struct LeftAlone {
 }
 
 impl Watchdog {
-    /// Records the counts of a port; `is_challenged` applies to the time since the last call.
-    pub fn note(&mut self, snapshot: &PortSnapshot, is_challenged: bool, is_calm: bool, at: Duration) {
-        let port = self.ports.entry(snapshot.port).or_insert_with(|| Port { last: *snapshot, at, ..Port::default() });
-        if !is_challenged {
-            port.learn(snapshot, is_calm, at);
-        }
-        if is_calm {
-            port.calm_begun += snapshot.begun.saturating_sub(port.last.begun);
-            let here = |snapshot: &PortSnapshot| snapshot.here.iter().sum::<u64>();
-            port.calm_here += here(snapshot).saturating_sub(here(&port.last));
-        }
-        for family in Family::ALL {
-            port.listen(snapshot, family, is_challenged, at);
-        }
-        (port.last, port.at) = (*snapshot, at);
-        for family in Family::ALL {
-            let left = &mut port.left_alone[family as usize];
-            if left.as_ref().is_some_and(|left| at >= left.until) {
-                *left = None;
-            }
-            if port.left_alone[family as usize].is_none() {
-                let problem = port.problem(family, at);
-                port.left_alone[family as usize] = problem.map(|reason| LeftAlone { until: at + LEFT_ALONE, reason });
-            }
-        }
+    /// Records the counts of ports, which are in ascending order; `is_challenged` applies to the time since the last call.
+    pub fn note(&mut self, ports: &[PortSnapshot], is_challenged: impl Fn(u16) -> bool, is_calm: bool, at: Duration) {
+        let mut leaves_any_alone = false;
+        self.ports.visit(ports, |snapshot, port| {
+            let mut new = None;
+            let port = port.unwrap_or_else(|| new.insert(Port { last: *snapshot, at, ..Port::default() }));
+            port.note(snapshot, is_challenged(snapshot.port), is_calm, at);
+            leaves_any_alone |= port.left_alone.iter().any(Option::is_some);
+            new
+        });
+        self.leaves_any_alone = leaves_any_alone;
+    }
+
+    /// Returns whether some port must not be challenged over some family.
+    pub const fn leaves_any_alone(&self) -> bool {
+        self.leaves_any_alone
     }
 
     /// Returns why a port must not be challenged over this family.
     pub fn left_alone(&self, port: u16, family: Family) -> Option<&str> {
-        Some(&self.ports.get(&port)?.left_alone[family as usize].as_ref()?.reason)
+        Some(&self.ports.get(port)?.left_alone[family as usize].as_ref()?.reason)
     }
 
     /// Returns why a port should not be challenged with cookies: its handshakes never completed on this host.
     pub fn is_served_elsewhere(&self, port: u16) -> Option<&'static str> {
-        let is_told = self.ports.get(&port).is_some_and(|port| port.calm_syns >= TELLING_SYNS);
+        let is_told = self.ports.get(port).is_some_and(|port| port.calm_syns >= TELLING_SYNS);
         let is_served_here = Family::ALL.into_iter().any(|family| self.is_served_here(port, family));
         (is_told && !is_served_here).then_some(
             "SYNs were received outside attacks, but no handshake ever completed on this host: they are redirected",
@@ -136,22 +130,47 @@ impl Watchdog {
 
     /// Returns `true` if a handshake to this port ever completed on this host.
     pub fn is_served_here(&self, port: u16, family: Family) -> bool {
-        self.ports.get(&port).is_some_and(|port| port.last.here[family as usize] > 0)
+        self.ports.get(port).is_some_and(|port| port.last.here[family as usize] > 0)
     }
 
     /// Returns `true` if most handshakes to this port complete on this host: it is not redirected, nor was it when the last
     /// ones began.
     pub fn is_mostly_served_here(&self, port: u16) -> bool {
-        self.ports.get(&port).is_some_and(|port| port.calm_here > 0 && port.calm_here * 2 >= port.calm_begun)
+        self.ports.get(port).is_some_and(|port| port.calm_here > 0 && port.calm_here * 2 >= port.calm_begun)
     }
 
     /// Forgets ports that are not `wanted` any more.
     pub fn keep_only(&mut self, wanted: impl Fn(u16) -> bool) {
-        self.ports.retain(|port, _| wanted(*port));
+        self.ports.retain(wanted);
     }
 }
 
 impl Port {
+    fn note(&mut self, snapshot: &PortSnapshot, is_challenged: bool, is_calm: bool, at: Duration) {
+        if !is_challenged {
+            self.learn(snapshot, is_calm, at);
+        }
+        if is_calm {
+            self.calm_begun += snapshot.begun.saturating_sub(self.last.begun);
+            let here = |snapshot: &PortSnapshot| snapshot.here.iter().sum::<u64>();
+            self.calm_here += here(snapshot).saturating_sub(here(&self.last));
+        }
+        for family in Family::ALL {
+            self.listen(snapshot, family, is_challenged, at);
+        }
+        (self.last, self.at) = (*snapshot, at);
+        for family in Family::ALL {
+            let left = &mut self.left_alone[family as usize];
+            if left.as_ref().is_some_and(|left| at >= left.until) {
+                *left = None;
+            }
+            if self.left_alone[family as usize].is_none() {
+                let problem = self.problem(family, at);
+                self.left_alone[family as usize] = problem.map(|reason| LeftAlone { until: at + LEFT_ALONE, reason });
+            }
+        }
+    }
+
     fn learn(&mut self, snapshot: &PortSnapshot, is_calm: bool, at: Duration) {
         let seconds = at.saturating_sub(self.at).as_secs_f64();
         let proved = snapshot.proved.saturating_sub(self.last.proved);
@@ -159,7 +178,7 @@ impl Port {
         let rate = if seconds > 0.0 { proved as f64 / seconds } else { self.usual };
         self.usual += (rate - self.usual) * weight;
         let syns = if is_calm { snapshot.begun.saturating_sub(self.last.begun) } else { 0 };
-        self.calm_syns += syns.min(SYNS_OF_A_LOOK);
+        self.calm_syns += syns.min((SYNS_PER_SECOND * seconds).ceil() as u64).min(SYNS_OF_A_LOOK);
     }
 
     fn listen(&mut self, snapshot: &PortSnapshot, family: Family, is_challenged: bool, at: Duration) {
@@ -241,7 +260,7 @@ mod tests {
                 self.port.here[0] += proved;
                 self.port.challenged += challenged;
                 let at = Duration::from_millis(100 * self.tick);
-                self.dog.note(&self.port, challenged > 0, challenged == 0, at);
+                self.dog.note(&[self.port], |_| challenged > 0, challenged == 0, at);
                 left = left.or(self.dog.left_alone(80, Family::Ipv4).map(str::to_owned));
             }
             left

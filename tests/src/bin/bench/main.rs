@@ -3,6 +3,7 @@
 
 mod daemon;
 mod defence;
+mod host;
 mod packets;
 mod places;
 mod spoofed;
@@ -20,19 +21,26 @@ struct Arguments {
     /// Use few repetitions, to check that the benchmark runs; the results are not meaningful
     #[arg(long)]
     short: bool,
-    /// Run only packets whose description contains TEXT, or one of places, floods, strays and transfer; may be repeated
+    /// Run only packets whose description contains TEXT, or one of places, host, floods, strays and transfer; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
+    /// Hold idle connections to this port, for the benchmark itself
+    #[arg(long, hide = true)]
+    hold: Option<u16>,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if let Some(port) = arguments.hold {
+        return host::hold(port);
+    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot create a runtime")?;
     let _entered = runtime.enter();
     let effort = if arguments.short { Effort::SHORT } else { Effort::FULL };
     match arguments.only.as_slice() {
         [only] if only == "places" => return places::costs(&effort),
+        [only] if only == "host" => return host::costs(&effort),
         [only] if only == "floods" => return spoofed::compare(&effort),
         [only] if only == "strays" => return strays::compare(&effort),
         [only] if only == "transfer" => return transfer::compare(&effort),
@@ -44,6 +52,7 @@ fn main() -> Result<()> {
     packets::costs(&effort, &[])?;
     places::costs(&effort)?;
     daemon::costs(&effort)?;
+    host::costs(&effort)?;
     defence::compare(&effort)?;
     spoofed::compare(&effort)?;
     strays::compare(&effort)?;
@@ -57,6 +66,8 @@ struct Effort {
     watch: Duration,
     flood: Duration,
     transfer: usize,
+    /// Processes that hold idle connections.
+    holders: u16,
 }
 
 impl Effort {
@@ -67,6 +78,7 @@ impl Effort {
         watch: Duration::from_secs(20),
         flood: Duration::from_secs(20),
         transfer: 100_000_000,
+        holders: 32,
     };
     const SHORT: Self = Self {
         repeat: 50_000,
@@ -75,5 +87,6 @@ impl Effort {
         watch: Duration::from_secs(2),
         flood: Duration::from_secs(2),
         transfer: 10_000_000,
+        holders: 1,
     };
 }

@@ -1,6 +1,7 @@
 //! The cost of a packet in the datapath, measured with BPF_PROG_TEST_RUN.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, TcpListener, TcpStream},
     path::PathBuf,
 };
@@ -11,6 +12,7 @@ use aya::{
     maps::ProgramArray,
     programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
 };
+use ipnet::IpNet;
 use lab::{
     FloodSpec, Sources,
     client::connect_from_port,
@@ -20,16 +22,20 @@ use lab::{
     network::{SERVER_IPV4, SERVER_IPV6},
 };
 use tcpguard::{
-    config::Hook,
+    config::{Config, Hook},
     datapath::{Datapath, DatapathOptions, Maps},
+    lists::replace_rules,
+    network::Network,
 };
 use tcpguard_common::{
     abi::{
         lease::{Lease, flag},
         port::{PortChallenge, port_flag},
         rule::{FOREVER, Rule},
+        signature::Signature,
     },
     address::Address,
+    packet::{self, Shape},
     tracking::bucket::Rate,
 };
 
@@ -58,10 +64,14 @@ pub enum Standing {
     Nothing,
     /// Nothing, but this many other /24 networks are on the deny list.
     OthersListed(u32),
+    /// Nothing in particular; this many networks of /20 to /32, over the whole address space, are on the deny list.
+    Scattered(u32),
     /// It is on a deny list of this many /24 networks.
     Listed(u32),
     /// It is blocked.
     Blocked,
+    /// Nothing; its SYNs have the signature of a flood.
+    Alike,
     /// Nothing, and the port is challenged with cookies.
     Challenged,
     /// It is proven, and the port is challenged with cookies.
@@ -110,6 +120,8 @@ fn cases() -> Vec<Case> {
         ..syn(Sources::InTurn(client.into(), 1))
     };
     let resets = FloodSpec { flags: frame::RST, ..random(1 << 24) };
+    // A quarter of the address space, without addresses that no host has.
+    let anywhere = syn(Sources::Random([11, 0, 0, 0].into(), 1 << 30));
     vec![
         Case::new("data of an established connection", 10.0, established.clone()),
         Case::new("data, in QinQ", None, FloodSpec { tags: vec![0x88a8, 0x8100], ..established }),
@@ -122,6 +134,7 @@ fn cases() -> Vec<Case> {
         Case::new("SYN of 2^64 random sources, IPv6", 40.0, syn(Sources::Random(ipv6, 0))),
         Case::new("RST of 16 M random sources", None, resets),
         Case::new("SYN of a blocked source", 60.0, syn(Sources::InTurn(ipv4, 1))).with(Standing::Blocked),
+        Case::new("SYN with a signature, 16 M random", 60.0, bare.clone()).with(Standing::Alike),
         Case::new("SYN of a blocked source, IPv6", 60.0, syn(Sources::InTurn(ipv6, 1))).with(Standing::Blocked),
         Case::new("SYN listed, 1 network", 80.0, syn(Sources::InTurn(ipv4, 1))).with(Standing::Listed(1)),
         Case::new("SYN listed, 10,000 networks", 80.0, syn(Sources::InTurn(ipv4, 1))).with(Standing::Listed(10_000)),
@@ -135,6 +148,12 @@ fn cases() -> Vec<Case> {
         Case::new("ACK refused, 16 M random", 160.0, acks).with(Standing::Challenged),
         Case::new("data of a connection, challenged", 100.0, connected).with(Standing::Challenged),
         Case::new("SYN of 16 M, 10,000 others listed", None, random(1 << 24)).with(Standing::OthersListed(10_000)),
+        Case::new("SYN of 2^30, nothing listed", None, anywhere.clone()),
+        Case::new("SYN of 2^30, 10,000 listed", None, anywhere.clone()).with(Standing::Scattered(10_000)),
+        Case::new("SYN of 2^30, 200,000 listed", None, anywhere.clone()).with(Standing::Scattered(200_000)),
+        Case::new("SYN of 2^30, 500,000 listed", None, anywhere).with(Standing::Scattered(500_000)),
+        Case::new("SYN of a known one, 500,000 listed", 60.0, syn(Sources::InTurn(ipv4, 1)))
+            .with(Standing::Scattered(500_000)),
     ]
 }
 
@@ -213,7 +232,7 @@ impl Host {
 /// other programs.
 pub fn options(hook: Hook, pins: Option<PathBuf>) -> DatapathOptions {
     let chains = pins.is_some();
-    DatapathOptions { max_sources: 262_144, prefix_v4: 24, prefix_v6: 64, hook, chains, pins, log_level: None }
+    DatapathOptions { prefix_v4: 24, prefix_v6: 64, hook, chains, pins, ..DatapathOptions::of(&Config::default()) }
 }
 
 /// Measures baseline, tcpguard and comparison in turn, so that a change of the machine's speed affects all of them.
@@ -257,40 +276,55 @@ fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
     Ok(Cost { tcpguard: Statistic::of(ours), insert_each: Statistic::of(theirs) })
 }
 
-/// Difference in length between an IPv4 prefix and the IPv6 prefix that maps it.
-const IPV4_BITS: u8 = 96;
-
 /// Gives the datapath a lease, as a daemon does, and sets up the standing of the case's sources.
 pub fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result<()> {
     let mut flags = flag::DROP | flag::LIMIT;
     let deny = Rule { denied_until: FOREVER, is_whole: 1, ..Rule::default() };
-    let mut deny_consecutive = |networks: u32, first: u32| -> Result<()> {
-        flags |= flag::RULES;
-        for network in 0..networks {
-            maps.rules.set(Ipv4Addr::from(first + (network << 8)).into(), IPV4_BITS + 24, deny)?;
-        }
+    let consecutive = |networks: u32, first: u32| -> Result<Vec<_>> {
+        let network = |number: u32| IpNet::new(Ipv4Addr::from(first + (number << 8)).into(), 24);
+        (0..networks).map(|number| Ok((network(number)?.into(), deny))).collect()
+    };
+    let mut write = |rules: &[(Network, Rule)]| -> Result<()> {
+        flags |= replace_rules(&mut maps.rules, &[], rules)?;
         Ok(())
     };
     match case.standing {
         Standing::Nothing => {}
-        Standing::Listed(networks) => deny_consecutive(networks, 0x0a00_0000)?,
-        Standing::OthersListed(networks) => deny_consecutive(networks, 0x0b00_0000)?,
+        Standing::Scattered(networks) => write(&scattered(networks, deny)?)?,
+        Standing::Listed(networks) => write(&consecutive(networks, 0x0a00_0000)?)?,
+        Standing::OthersListed(networks) => write(&consecutive(networks, 0x0b00_0000)?)?,
         Standing::Challenged | Standing::Proven => {}
+        Standing::Alike => flags |= flag::SIGNATURES,
         Standing::Blocked => datapath.block(case.spec.sources.first().into(), FOREVER)?,
     }
     if case.standing.is_challenged() {
         flags |= flag::CHALLENGE | flag::STRAY_FILTER | flag::LOCAL_KNOWN;
         let addresses = [Address::from(CONNECTION.0), SERVER_IPV4.into(), SERVER_IPV6.into()];
-        maps.local.set(&addresses.into_iter().collect())?;
-        maps.challenges.set_terms(&[(PORT, terms(maps.challenges.listener_changes(PORT)?))].into())?;
+        maps.local.set(&addresses.into_iter().collect(), &BTreeSet::new())?;
+        maps.challenges.set_terms(&[(PORT, Some(terms(maps.challenges.listener_changes(PORT)?)))].into())?;
     }
     // A rate that is never exceeded: the cost of the check is measured.
     let rate = Rate::new(100_000_000, datapath.ticks_per_second);
     let proven_ticks = 600 * u64::from(datapath.ticks_per_second);
     // Otherwise the number of half-open handshakes here would keep a proven source from passing.
-    let terms = Lease { rate, proven_ticks, max_half_open: u64::MAX, ..Lease::NONE };
+    let mut signatures = Lease::NONE.signatures;
+    if let Ok(segment) = packet::parse(case.frame().as_slice()) {
+        signatures[0] = Signature { mask: u64::MAX, value: Shape::of(&segment).0 };
+    }
+    let terms = Lease { rate, proven_ticks, max_half_open: u64::MAX, signatures, ..Lease::NONE };
     maps.lease.grant(&Lease { valid_until: FOREVER, flags, generation: 1, ..terms })?;
     Ok(())
+}
+
+/// Returns this many networks of /20 to /32, all over the address space except for 10.0.0.0/8, in their order.
+fn scattered(networks: u32, rule: Rule) -> Result<Vec<(Network, Rule)>> {
+    // A multiplication by an odd number has no address twice.
+    let address = |number: u32| Ipv4Addr::from(number.wrapping_mul(2_654_435_761));
+    let addresses = (1..).map(address).filter(|address| address.octets()[0] != 10).take(networks as usize);
+    let all = addresses
+        .zip((20..=32).cycle())
+        .map(|(address, length)| Ok((IpNet::new(address.into(), length)?.into(), rule)));
+    Ok(all.collect::<Result<BTreeMap<_, _>>>()?.into_iter().collect())
 }
 
 fn terms(changes: u64) -> PortChallenge {

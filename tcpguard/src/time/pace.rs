@@ -2,31 +2,39 @@
 
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
+use super::processor_time;
 
-/// The share of one core that reading takes at most, in calm and while something happens.
+/// What a reading may cost, and how often there is one nevertheless.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shares {
+pub struct Limits {
+    /// The share of one core that reading takes at most in calm.
     pub calm: f64,
+    /// Likewise while something happens.
     pub alert: f64,
+    /// The longest time between two readings in calm.
+    pub longest_calm: Duration,
+    /// Likewise while something happens.
+    pub longest_alert: Duration,
 }
-
-/// The longest time between two readings, in calm and while something happens.
-const LONGEST_CALM: Duration = Duration::from_secs(60);
-const LONGEST_ALERT: Duration = Duration::from_secs(5);
 
 /// Spaces readings so that they take no more than a share of one core, whatever a single one costs. Where a reading is
 /// cheap, each tick has one.
 #[derive(Debug)]
-pub(super) struct Pace {
-    shares: Shares,
+pub struct Pace {
+    limits: Limits,
     /// When the last reading ended, and the processor time that it took.
     last: Option<(Instant, Duration)>,
 }
 
 impl Pace {
-    pub const fn new(shares: Shares) -> Self {
-        Self { shares, last: None }
+    /// Creates the pace of something that has not been read yet.
+    pub const fn new(limits: Limits) -> Self {
+        Self { limits, last: None }
+    }
+
+    /// Applies changed limits.
+    pub const fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// Returns whether the next reading is due.
@@ -49,31 +57,30 @@ impl Pace {
 
     /// Returns the time from the end of a reading that took `took` to the next one.
     fn pause(&self, took: Duration, is_alert: bool) -> Duration {
-        let (share, longest) =
-            if is_alert { (self.shares.alert, LONGEST_ALERT) } else { (self.shares.calm, LONGEST_CALM) };
+        let Limits { calm, alert, longest_calm, longest_alert } = self.limits;
+        let (share, longest) = if is_alert { (alert, longest_alert) } else { (calm, longest_calm) };
         Duration::try_from_secs_f64(took.as_secs_f64() / share).unwrap_or(longest).min(longest)
     }
-}
-
-/// Returns the processor time of this thread so far. Time that the kernel spends on a flood's packets meanwhile, or that
-/// other processes take, is not in it.
-fn processor_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SHARES: Shares = Shares { calm: 0.005, alert: 0.03 };
+    const LIMITS: Limits = Limits {
+        calm: 0.005,
+        alert: 0.03,
+        longest_calm: Duration::from_secs(60),
+        longest_alert: Duration::from_secs(5),
+    };
 
     fn pace(took: Duration, ended: Instant) -> Pace {
-        Pace { shares: SHARES, last: Some((ended, took)) }
+        Pace { limits: LIMITS, last: Some((ended, took)) }
     }
 
     #[test]
     fn the_first_reading_is_due_at_once() {
-        assert!(Pace::new(SHARES).is_due(false, Instant::now()));
+        assert!(Pace::new(LIMITS).is_due(false, Instant::now()));
     }
 
     #[test]
@@ -96,15 +103,15 @@ mod tests {
     fn however_dear_it_is_read_now_and_then() {
         let ended = Instant::now();
         let pace = pace(Duration::from_secs(100), ended);
-        assert!(!pace.is_due(true, ended + LONGEST_ALERT - Duration::from_secs(1)));
-        assert!(pace.is_due(true, ended + LONGEST_ALERT));
-        assert!(!pace.is_due(false, ended + LONGEST_ALERT));
-        assert!(pace.is_due(false, ended + LONGEST_CALM));
+        assert!(!pace.is_due(true, ended + LIMITS.longest_alert - Duration::from_secs(1)));
+        assert!(pace.is_due(true, ended + LIMITS.longest_alert));
+        assert!(!pace.is_due(false, ended + LIMITS.longest_alert));
+        assert!(pace.is_due(false, ended + LIMITS.longest_calm));
     }
 
     #[test]
     fn processor_time_is_measured() {
-        let mut pace = Pace::new(SHARES);
+        let mut pace = Pace::new(LIMITS);
         let sum = pace.measure(|| (0..3_000_000_u64).fold(0, |sum: u64, next| std::hint::black_box(sum ^ next)));
         std::hint::black_box(sum);
         let (_, took) = pace.last.expect("it was measured");

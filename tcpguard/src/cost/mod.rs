@@ -1,5 +1,8 @@
 //! The cost of tcpguard itself: the daemon's CPU time and memory, the delay of its ticks, and the run time of its BPF
-//! programs as measured by the kernel.
+//! programs as measured by the kernel; and what the daemon does about it ([`CalmPace`]).
+
+mod calm;
+mod parts;
 
 use std::{
     collections::VecDeque,
@@ -16,10 +19,10 @@ use nix::{
 };
 use tracing::debug;
 
-use crate::{
-    datapath::{Datapath, ProgramCost},
-    monitor::TICK,
-};
+use crate::datapath::{Datapath, ProgramCost};
+pub use calm::{CalmPace, Change};
+use parts::PartsMeter;
+pub use parts::{ON_REQUESTS, ON_ROWS, Parts};
 
 /// How many seconds the longest delay is remembered.
 const REMEMBERED: usize = 60;
@@ -31,6 +34,8 @@ const PROGRAM_STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 pub struct Cost {
     /// CPU time used by the daemon, in user space and in the kernel.
     pub cpu: Duration,
+    /// What the CPU time was spent on.
+    pub parts: Parts,
     /// Resident memory of the daemon, in bytes.
     pub resident_bytes: u64,
     /// Snapshots taken since the start.
@@ -47,6 +52,7 @@ pub struct Cost {
 #[derive(Default)]
 pub struct CostMeter {
     cost: Cost,
+    parts: PartsMeter,
     last_start: Option<Instant>,
     /// The longest delay within each of the last seconds, the newest last.
     delays: VecDeque<Duration>,
@@ -54,17 +60,25 @@ pub struct CostMeter {
 }
 
 impl CostMeter {
-    /// Records the start of a tick.
-    pub fn begin_tick(&mut self, now: Instant) {
-        let delay = self.last_start.replace(now).map_or(Duration::ZERO, |last| (now - last).saturating_sub(TICK));
+    /// Records the start of a tick that is late by `delay`.
+    pub fn begin_tick(&mut self, now: Instant, delay: Duration) {
+        self.last_start = Some(now);
+        self.parts.begin();
         if let Some(longest) = self.delays.back_mut() {
             *longest = delay.max(*longest);
         }
         self.cost.longest_delay = self.delays.iter().copied().max().unwrap_or(delay);
     }
 
+    /// Records that everything a tick needs has been read.
+    pub fn end_reading(&mut self) {
+        self.parts.end_reading();
+    }
+
     /// Records the end of a tick. Values that change slowly are read once a second.
     pub fn end_tick(&mut self, now: Instant, datapath: &Datapath) {
+        self.parts.end();
+        self.cost.parts = self.parts.parts();
         self.cost.ticks += 1;
         self.cost.last_tick = self.last_start.map_or(Duration::ZERO, |start| now - start);
         if self.second_began.is_some_and(|began| now - began < Duration::from_secs(1)) {
@@ -83,6 +97,11 @@ impl CostMeter {
         // Another program may have enabled the measurement, which the setting does not show; what was measured stays.
         self.cost.programs =
             programs.filter(|programs| is_measuring_programs() || programs.iter().any(|one| one.runs > 0));
+    }
+
+    /// Returns the CPU time without what requests took, as of the last tick.
+    pub const fn cpu_without_requests(&self) -> Duration {
+        self.cost.cpu.saturating_sub(self.cost.parts.http)
     }
 
     /// Returns the cost as of the last tick.
@@ -118,16 +137,16 @@ mod tests {
         let mut meter = CostMeter::default();
         let start = Instant::now();
         meter.delays.push_back(Duration::ZERO);
-        meter.begin_tick(start);
-        meter.begin_tick(start + TICK);
+        let delay = Duration::from_millis(200);
+        meter.begin_tick(start, Duration::ZERO);
         assert_eq!(meter.cost().longest_delay, Duration::ZERO);
-        meter.begin_tick(start + TICK * 4);
-        assert_eq!(meter.cost().longest_delay, TICK * 2);
+        meter.begin_tick(start, delay);
+        assert_eq!(meter.cost().longest_delay, delay);
         for _ in 0..REMEMBERED {
             meter.delays.push_back(Duration::ZERO);
             meter.delays.pop_front();
         }
-        meter.begin_tick(start + TICK * 5);
+        meter.begin_tick(start, Duration::ZERO);
         assert_eq!(meter.cost().longest_delay, Duration::ZERO);
     }
 

@@ -1,0 +1,77 @@
+//! The kernel's listeners, ordered by port: some hosts have tens of thousands.
+
+use std::collections::BTreeSet;
+
+use super::Listener;
+
+/// The listeners, ordered by port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listeners {
+    all: Vec<Listener>,
+    reachable_ports: BTreeSet<u16>,
+}
+
+impl Listeners {
+    /// Creates the list from listeners in any order.
+    pub fn new(mut all: Vec<Listener>) -> Self {
+        all.sort_by_key(|listener| listener.local.port());
+        let reachable = all.iter().filter(|listener| listener.is_reachable());
+        Self { reachable_ports: reachable.map(|listener| listener.local.port()).collect(), all }
+    }
+
+    /// Returns all listeners.
+    pub fn all(&self) -> &[Listener] {
+        &self.all
+    }
+
+    /// Returns each port and its listeners, in the order of the ports.
+    pub fn by_port(&self) -> impl Iterator<Item = (u16, &[Listener])> {
+        let chunks = self.all.chunk_by(|left, right| left.local.port() == right.local.port());
+        chunks.filter_map(|listeners| Some((listeners.first()?.local.port(), listeners)))
+    }
+
+    /// Returns the listeners of one port.
+    pub fn of_port(&self, port: u16) -> &[Listener] {
+        let start = self.all.partition_point(|listener| listener.local.port() < port);
+        let length = self.all[start..].partition_point(|listener| listener.local.port() == port);
+        &self.all[start..start + length]
+    }
+
+    /// Returns the ports that other hosts can reach.
+    pub const fn reachable_ports(&self) -> &BTreeSet<u16> {
+        &self.reachable_ports
+    }
+
+    /// Returns whether both have the same listeners, however many connections wait to be accepted.
+    pub fn are_same(&self, other: &Self) -> bool {
+        let same = |left: &Listener, right: &Listener| Listener { accept_queue: right.accept_queue, ..*left } == *right;
+        self.all.len() == other.all.len() && self.all.iter().zip(&other.all).all(|(left, right)| same(left, right))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener(address: &str, accept_queue: u32) -> Listener {
+        Listener::new(address.parse().expect("an address"), accept_queue, 128)
+    }
+
+    #[test]
+    fn listeners_are_found_by_port() {
+        let addresses = ["[::]:443", "127.0.0.1:25", "0.0.0.0:443", "198.18.0.1:80"];
+        let listeners = Listeners::new(addresses.map(|address| listener(address, 0)).to_vec());
+        let ports: Vec<(u16, usize)> = listeners.by_port().map(|(port, of_port)| (port, of_port.len())).collect();
+        assert_eq!(ports, [(25, 1), (80, 1), (443, 2)]);
+        assert_eq!([24, 25, 443, 444].map(|port| listeners.of_port(port).len()), [0, 1, 2, 0]);
+        assert_eq!(*listeners.reachable_ports(), BTreeSet::from([80, 443]));
+    }
+
+    #[test]
+    fn connections_that_wait_make_no_other_listener() {
+        let one = |address, queue| Listeners::new(vec![listener(address, queue)]);
+        assert!(one("0.0.0.0:80", 0).are_same(&one("0.0.0.0:80", 5)));
+        assert!(!one("0.0.0.0:80", 0).are_same(&one("0.0.0.0:81", 0)));
+        assert!(!one("0.0.0.0:80", 0).are_same(&Listeners::default()));
+    }
+}
