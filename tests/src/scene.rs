@@ -6,10 +6,7 @@ use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     panic::resume_unwind,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -26,7 +23,7 @@ use crate::{
     network::{Lab, SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE, SERVER_IPV4},
     oracle,
     server::{self, Nginx},
-    wait::SetAtEnd,
+    wait::{GoesOn, beside},
 };
 
 /// The client address of the SSH session.
@@ -133,21 +130,9 @@ impl Scene {
     /// # Errors
     /// Returns an error if a part fails.
     pub fn attack_by(&self, run: impl FnOnce() -> Result<u64>) -> Result<Attack> {
-        let is_over = AtomicBool::new(false);
-        let ((sent, client, ended), seen) = self.observe(|| {
-            thread::scope(|scope| {
-                let client = scope.spawn(|| {
-                    let goes_on = || !is_over.load(Ordering::Relaxed);
-                    Client::new(&self.lab).run(WEB, CLIENT_RATE, Duration::from_secs(120), goes_on)
-                });
-                let end = SetAtEnd(&is_over);
-                let sent = run();
-                let ended = Instant::now();
-                drop(end);
-                let client = client.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-                Ok((sent?, client, ended))
-            })
-        })?;
+        let client = |goes_on: GoesOn| Client::new(&self.lab).run(WEB, CLIENT_RATE, Duration::from_secs(120), goes_on);
+        let run = || Ok((run()?, Instant::now()));
+        let (((sent, ended), client), seen) = self.observe(|| beside(client, run))?;
         Ok(Attack { sent, client, seen, ended })
     }
 
@@ -156,22 +141,15 @@ impl Scene {
     /// # Errors
     /// Returns an error if the work fails, or the daemon does not answer.
     pub fn observe<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Seen)> {
-        let is_over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let observer = scope.spawn(|| -> Result<Seen> {
-                let mut seen = Seen::default();
-                while !is_over.load(Ordering::Relaxed) {
-                    seen.note(self.daemon.stats()?);
-                    thread::sleep(LOOK);
-                }
-                Ok(seen)
-            });
-            let end = SetAtEnd(&is_over);
-            let result = work();
-            drop(end);
-            let seen = observer.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-            Ok((result?, seen))
-        })
+        let observe = |goes_on: GoesOn| {
+            let mut seen = Seen::default();
+            while goes_on() {
+                seen.note(self.daemon.stats()?);
+                thread::sleep(LOOK);
+            }
+            Ok(seen)
+        };
+        beside(observe, work)
     }
 
     /// Returns the networks that are blocked.

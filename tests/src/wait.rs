@@ -2,8 +2,9 @@
 
 use std::{
     fmt::Debug,
+    panic::resume_unwind,
     sync::atomic::{AtomicBool, Ordering},
-    thread::sleep,
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
@@ -34,8 +35,30 @@ pub fn eventually<T: Debug>(
     }
 }
 
+/// Tells what runs beside something else whether to go on.
+pub type GoesOn<'a> = &'a (dyn Fn() -> bool + Sync);
+
+/// Runs `work`, and `other` beside it until `work` ends or panics: what `other` is called with then returns false.
+///
+/// # Errors
+/// Returns the error of `other`, or else that of `work`.
+pub fn beside<T, U: Send>(
+    other: impl FnOnce(GoesOn<'_>) -> Result<U> + Send,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<(T, U)> {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let other = scope.spawn(|| other(&|| !is_over.load(Ordering::Relaxed)));
+        let end = SetAtEnd(&is_over);
+        let result = work();
+        drop(end);
+        let other = other.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        Ok((result?, other))
+    })
+}
+
 /// Sets a flag when dropped, also by a panic: whoever runs until the flag is set would go on for ever otherwise.
-pub struct SetAtEnd<'a>(pub &'a AtomicBool);
+struct SetAtEnd<'a>(&'a AtomicBool);
 
 impl Drop for SetAtEnd<'_> {
     fn drop(&mut self) {

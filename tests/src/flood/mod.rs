@@ -6,9 +6,7 @@ pub mod plan;
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::MetadataExt,
-    panic::resume_unwind,
-    sync::atomic::{AtomicBool, Ordering},
-    thread::{self, sleep},
+    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -25,6 +23,7 @@ use crate::{
     namespace::Namespace,
     network::{CLIENT_INTERFACE, Lab, SECOND_CLIENT_INTERFACE, SERVER_IPV4, SERVER_IPV6},
     reply_path::{OBJECT, program},
+    wait::{GoesOn, beside},
 };
 
 /// Maximum number of frames in flight in the kernel.
@@ -356,14 +355,8 @@ impl Flood {
     /// # Errors
     /// Returns an error if `work` fails or the kernel rejects the flood.
     pub fn during<T>(&mut self, rate: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let is_over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let sender = scope.spawn(|| self.send_at_while(rate, MAX_DURATION, || !is_over.load(Ordering::Relaxed)));
-            let result = work();
-            is_over.store(true, Ordering::Relaxed);
-            sender.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-            result
-        })
+        let send = |goes_on: GoesOn| self.send_at_while(rate, MAX_DURATION, goes_on);
+        beside(send, work).map(|(result, _)| result)
     }
 
     /// Returns how many frames arrived so far: those sent, minus those dropped because the receiver's queue was full.

@@ -5,7 +5,6 @@ use std::{
     io::{BufRead, BufReader, Read, stdin},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     process::{Child, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
     thread::{scope, sleep},
     time::{Duration, Instant},
 };
@@ -15,7 +14,7 @@ use lab::{
     Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
     network::{SERVER_INTERFACE, SERVER_IPV4},
     server::Nginx,
-    wait::SetAtEnd,
+    wait::{GoesOn, beside},
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -115,20 +114,17 @@ fn watched(effort: &Effort) -> Result<()> {
     let lab = Lab::new()?;
     let nginx = Nginx::start(&lab, &[80])?;
     let daemon = start(&lab)?;
-    let is_over = AtomicBool::new(false);
-    let used = scope(|scope| -> Result<Used> {
-        let _ends = SetAtEnd(&is_over);
-        scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
-                daemon.get("/metrics").ok();
-                // As the dashboard's stream does, once a second.
-                daemon.get("/stats").ok();
-                sleep(SCRAPES);
-            }
-        });
-        let mut flood = Flood::new(&lab, &FloodSpec::syn(random(), 80))?;
-        flood.during(STRONG_FLOOD, || measure(&daemon, effort.watch))
-    })?;
+    let watch = |goes_on: GoesOn| {
+        while goes_on() {
+            daemon.get("/metrics").ok();
+            // As the dashboard's stream does, once a second.
+            daemon.get("/stats").ok();
+            sleep(SCRAPES);
+        }
+        Ok(())
+    };
+    let mut flood = Flood::new(&lab, &FloodSpec::syn(random(), 80))?;
+    let (used, ()) = beside(watch, || flood.during(STRONG_FLOOD, || measure(&daemon, effort.watch)))?;
     report(&format!("{STRONG_FLOOD} SYNs per second, statistics and metrics read every second"), 8.0, &used);
     drop(nginx);
     Ok(())

@@ -9,13 +9,18 @@ use std::{
     fs,
     path::Path,
     process::Command,
-    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{Client, Connections, Flood, FloodSpec, Lab, Sources, eventually, machine::OUTCOME, oracle, scene::WEB};
+use lab::{
+    Client, Connections, Flood, FloodSpec, Lab, Sources, eventually,
+    machine::OUTCOME,
+    oracle,
+    scene::WEB,
+    wait::{GoesOn, beside as run_beside},
+};
 
 use machine::{lines, run};
 use nix::{
@@ -207,16 +212,9 @@ fn spoofed(lab: &Lab) -> Result<Flood> {
 
 /// Runs `work` while a flood and a client are running.
 fn beside<T>(lab: &Lab, flood: &mut Flood, work: impl FnOnce() -> Result<T>) -> Result<(Connections, T)> {
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let client = scope.spawn(|| {
-            Client::new(lab).run(WEB, CLIENT_RATE, Duration::from_secs(120), || !is_over.load(Ordering::Relaxed))
-        });
-        let result = flood.during(FLOOD_RATE, work);
-        is_over.store(true, Ordering::Relaxed);
-        let client = client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok((client, result?))
-    })
+    let client = |goes_on: GoesOn| Client::new(lab).run(WEB, CLIENT_RATE, Duration::from_secs(120), goes_on);
+    let (result, client) = run_beside(client, || flood.during(FLOOD_RATE, work))?;
+    Ok((client, result))
 }
 
 fn all_served(client: &Connections) -> Result<()> {
