@@ -29,3 +29,8 @@ pub const DISCARD_PORT: u16 = 9;
 
 /// The client's MAC address.
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// Returns the usual notation of a MAC address.
+pub fn mac(address: [u8; 6]) -> String {
+    address.map(|byte| format!("{byte:02x}")).join(":")
+}

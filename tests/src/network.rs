@@ -232,7 +232,3 @@ impl Lab {
         self.lead(range, SERVER_INTERFACE)
     }
 }
-
-fn mac(address: [u8; 6]) -> String {
-    address.map(|byte| format!("{byte:02x}")).join(":")
-}

@@ -41,7 +41,15 @@ impl Wire {
     /// # Errors
     /// Returns an error if the kernel rejects it.
     pub fn open(client: &Namespace) -> Result<Self> {
-        let socket = packet_socket(client)?;
+        Self::open_on(client, CLIENT_INTERFACE)
+    }
+
+    /// Opens a packet socket on `interface` of the namespace `client`.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel rejects it.
+    pub fn open_on(client: &Namespace, interface: &str) -> Result<Self> {
+        let socket = packet_socket_on(client, interface)?;
         nix::fcntl::fcntl(&socket, FcntlArg::F_SETFL(OFlag::empty())).context("cannot clear O_NONBLOCK")?;
         Ok(Self { socket })
     }
@@ -124,8 +132,12 @@ impl Wire {
 /// # Errors
 /// Returns an error if the kernel rejects it.
 pub fn packet_socket(client: &Namespace) -> Result<OwnedFd> {
+    packet_socket_on(client, CLIENT_INTERFACE)
+}
+
+fn packet_socket_on(client: &Namespace, interface: &str) -> Result<OwnedFd> {
     client.within(|| {
-        let index = nix::net::if_::if_nametoindex(CLIENT_INTERFACE).context("the lab's cable is unplugged")?;
+        let index = nix::net::if_::if_nametoindex(interface).context("the lab's cable is unplugged")?;
         let protocol = (libc::ETH_P_ALL as u16).to_be();
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: a call without pointers; nothing else owns the descriptor it returns.

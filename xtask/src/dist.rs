@@ -63,7 +63,7 @@ fn build() -> Result<PathBuf> {
 
 /// The Debian package, by cargo-deb.
 fn package(version: Option<&str>) -> Result<PathBuf> {
-    let (tool, folder) = (cargo_deb()?, folder()?);
+    let (tool, folder) = (setup::cargo_tool("cargo-deb", CARGO_DEB_VERSION)?, folder()?);
     // cargo runs its subcommands with their own name as the first argument.
     let mut deb = Command::new(&tool);
     deb.args(["deb", "--no-build", "--package", "tcpguard", "--output"]).arg(&folder).current_dir(workspace());
@@ -72,20 +72,6 @@ fn package(version: Option<&str>) -> Result<PathBuf> {
     }
     step("the Debian package", &mut deb)?;
     newest(&folder, "deb")
-}
-
-/// cargo-deb, installed into the target folder.
-fn cargo_deb() -> Result<PathBuf> {
-    let root = target_folder().join("tools");
-    let tool = root.join("bin/cargo-deb");
-    let marker = root.join(format!("cargo-deb-{CARGO_DEB_VERSION}"));
-    if !marker.exists() {
-        let mut install =
-            cargo(["install", "--quiet", "--locked", "cargo-deb", "--version", CARGO_DEB_VERSION, "--root"]);
-        step("installing cargo-deb", install.arg(&root))?;
-        fs::write(&marker, "").context("cannot note that cargo-deb is installed")?;
-    }
-    Ok(tool)
 }
 
 /// The same files in the same places, below one folder.

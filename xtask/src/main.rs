@@ -7,6 +7,7 @@ mod docs;
 mod fuzz;
 mod imports;
 mod lab;
+mod mutants;
 mod setup;
 mod test;
 
@@ -40,6 +41,8 @@ enum Task {
     Docs,
     /// Run the fuzz targets for an hour each, or as long as is asked for (needs root)
     Fuzz(fuzz::Arguments),
+    /// Change the code one operator or result at a time and see that a test fails each time; takes hours
+    Mutants(mutants::Arguments),
     /// Run floods in phases for ten minutes, with a client beside them (needs root)
     Soak,
     /// Measure what the datapath and the daemon cost (needs root)
@@ -70,6 +73,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test(arguments) => test::run(&arguments),
         Task::Docs => docs::write(),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Mutants(arguments) => mutants::run(&arguments),
         Task::Soak => soak(),
         Task::Bench { arguments } => bench(&arguments),
     }

@@ -144,6 +144,29 @@ pub fn for_linting() -> Result<()> {
     Ok(())
 }
 
+/// Returns the path of a program that `cargo install` puts into the target folder, where it is missing.
+///
+/// # Errors
+/// Returns an error if it cannot be installed.
+pub fn cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
+    let root = target_folder().join("tools");
+    let marker = root.join(format!("{name}-{version}"));
+    if !marker.exists() {
+        let mut install = cargo(["install", "--quiet", "--locked", name, "--version", version, "--root"]);
+        step(&format!("installing {name}"), install.arg(&root))?;
+        fs::write(&marker, "").with_context(|| format!("cannot note that {name} is installed"))?;
+    }
+    Ok(root.join("bin").join(name))
+}
+
+/// Makes sure that the workspace can be copied, and its files patched.
+///
+/// # Errors
+/// Returns an error if something is missing that cannot be installed.
+pub fn for_copying() -> Result<()> {
+    install_tools(&[("patch", "patch"), ("rsync", "rsync")])
+}
+
 /// What drives the browser: by npm, into the target folder.
 fn install_browser_driver() -> Result<()> {
     let (from, to) = (workspace().join("tests/browser"), target_folder().join("browser"));

@@ -48,6 +48,8 @@ enum Part {
     Bench,
     /// Boot other kernels and run the smoke test there
     Kernels,
+    /// A machine with several processors, and network interfaces with several queues (needs root)
+    Processors,
     /// Every kill point, and many restarts in a row; only where it is asked for (needs root)
     Faults,
     /// Every row of clients and floods at a distance, a quarter of an hour; only where it is asked for (needs root)
@@ -88,6 +90,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             lab::build(&["kernels", "smoke"])?;
             step("other kernels", &mut lab::binary("kernels"))
         }
+        Some(Part::Processors) => {
+            setup::for_building()?;
+            setup::for_kernels()?;
+            lab::build(&["processors"])?;
+            step("several processors", &mut lab::binary("processors"))
+        }
         Some(Part::Faults) => {
             prepare_lab()?;
             faults(&lab::build(&[])?)
@@ -110,14 +118,16 @@ fn run_all() -> Result<()> {
     setup::for_kernels()?;
     setup::for_linting()?;
     check_formatting()?;
-    let tests = lab::build(&["bench", "kernels", "smoke"])?;
-    // Two emulated machines take what the others leave of both processors, and nothing here measures times.
+    let tests = lab::build(&["bench", "kernels", "processors", "smoke"])?;
+    // Emulated machines take what the others leave of both processors, and nothing here measures times.
     let kernels = background("other kernels", lab::binary("kernels"))?;
+    let processors = background("several processors", lab::binary("processors"))?;
     lint()?;
     unit()?;
     step("fuzzing the parsers of packets, in short", &mut fuzz::packets(&[]))?;
     bench()?;
     kernels.finish()?;
+    processors.finish()?;
     lab(&tests)
 }
 

@@ -4,6 +4,7 @@
 mod debian;
 mod image;
 mod kernel;
+pub mod running;
 
 use std::{
     fs,
@@ -17,6 +18,7 @@ use anyhow::{Context, Result, bail};
 pub use debian::{Debian, OUTCOME};
 pub use image::Image;
 pub use kernel::Kernel;
+pub use running::{Processors, Running};
 
 /// Time limit for the smoke test, which takes half a minute without hardware acceleration.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -43,13 +45,17 @@ pub fn boot(kernel: &Kernel, image: &Path) -> Result<String> {
 /// after `patience`.
 fn qemu(kernel: &Kernel, initramfs: &Path, patience: Duration) -> Command {
     let mut command = Command::new("timeout");
+    command.arg(patience.as_secs().to_string()).arg("qemu-system-x86_64");
+    machine_arguments(&mut command, kernel, initramfs);
     command
-        .arg(patience.as_secs().to_string())
-        .args(["qemu-system-x86_64", "-machine", "accel=tcg", "-cpu", "max", "-nographic", "-nic", "none", "-kernel"])
+}
+
+/// Adds what every machine is started with.
+fn machine_arguments(qemu: &mut Command, kernel: &Kernel, initramfs: &Path) {
+    qemu.args(["-machine", "accel=tcg", "-cpu", "max", "-nographic", "-nic", "none", "-kernel"])
         .arg(&kernel.image)
         .arg("-initrd")
         .arg(initramfs);
-    command
 }
 
 /// Runs the machine until it powers off and returns its output, which is written to the file `console`.

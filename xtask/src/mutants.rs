@@ -1,0 +1,246 @@
+//! `cargo xtask mutants`: whether a test fails for each change of an operator or a result in the code (cargo-mutants).
+//!
+//! What no test can tell from the code is listed in .cargo/mutants.toml with the reason. Each part takes hours; a part
+//! that was interrupted goes on with the mutants that have not been caught.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+use xtask::bpf::toolchain::{target_folder, workspace};
+
+use crate::{
+    command::{announced, step},
+    setup,
+};
+
+const VERSION: &str = "27.1.0";
+
+/// How cargo-mutants ends where mutants were missed, or tests took too long.
+const MUTANTS_MISSED: i32 = 2;
+const MUTANTS_TIMED_OUT: i32 = 3;
+
+/// Lab tests that run the BPF programs, cheapest first: a mutant of the pipeline should fail one of them.
+const PIPELINE_TESTS: &[&[&str]] = &[
+    &["packet_tables::", "answers::"],
+    &["bypasses::", "counting::", "enforcement::", "evidence::", "explain::", "refusals::", "signatures::", "strays::"],
+];
+
+/// What to change, and how.
+#[derive(Args)]
+pub struct Arguments {
+    /// The code to change
+    #[arg(value_enum)]
+    part: Part,
+    /// Arguments for cargo-mutants, as in `-- --jobs 2` (not for the pipeline)
+    #[arg(last = true)]
+    others: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// tcpguard-common, tried with its unit tests
+    Common,
+    /// tcpguard/src/detect, tried with the daemon's unit tests
+    Judgement,
+    /// tcpguard/src/lists, tried with the daemon's unit tests
+    Lists,
+    /// The pipeline of tcpguard-ebpf and its stages, tried with lab tests (needs root)
+    Pipeline,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Common => "common",
+            Self::Judgement => "judgement",
+            Self::Lists => "lists",
+            Self::Pipeline => "pipeline",
+        }
+    }
+
+    /// Where results are kept.
+    fn folder(self) -> PathBuf {
+        target_folder().join("mutants").join(self.name())
+    }
+}
+
+/// Tries the mutants of one part.
+///
+/// # Errors
+/// Returns an error where something cannot be installed or built, or a mutant is not caught.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    setup::for_building()?;
+    let copy = copy_workspace(&arguments.part.folder())?;
+    match arguments.part {
+        Part::Common => with_unit_tests(&copy, arguments, &["--package", "tcpguard-common"], ""),
+        Part::Judgement => with_unit_tests(
+            &copy,
+            arguments,
+            &["--package", "tcpguard", "--file", "tcpguard/src/detect/**"],
+            "detect::",
+        ),
+        Part::Lists => {
+            with_unit_tests(&copy, arguments, &["--package", "tcpguard", "--file", "tcpguard/src/lists/**"], "lists::")
+        }
+        Part::Pipeline => with_lab_tests(&copy, &arguments.part.folder()),
+    }
+}
+
+/// Copies what git knows of, as it stands, to change it there. The copy keeps its build folder.
+fn copy_workspace(folder: &Path) -> Result<PathBuf> {
+    let copy = folder.join("tree");
+    fs::create_dir_all(copy.join("target")).with_context(|| format!("cannot make {}", copy.display()))?;
+    setup::for_copying()?;
+    let script = "git ls-files -z --cached --others --exclude-standard | \
+                  rsync --archive --from0 --files-from=- --ignore-missing-args . \"$0\"";
+    step("copying the workspace", Command::new("sh").args(["-c", script]).arg(&copy).current_dir(workspace()))?;
+    let tools = copy.join("target/bpf-tools");
+    if !tools.exists() {
+        symlink(target_folder().join("bpf-tools"), &tools).context("cannot link the BPF linker")?;
+    }
+    Ok(copy)
+}
+
+/// cargo-mutants as this project uses it, for a copy of the workspace.
+fn cargo_mutants(copy: &Path) -> Result<Command> {
+    // cargo runs its subcommands with their own name as the first argument.
+    let mut command = Command::new(setup::cargo_tool("cargo-mutants", VERSION)?);
+    command.arg("mutants").current_dir(copy).arg("--config").arg(copy.join(".cargo/mutants.toml"));
+    Ok(command)
+}
+
+/// Tries the mutants with the tests whose names contain `own`, and those that are left with all.
+fn with_unit_tests(copy: &Path, arguments: &Arguments, what: &[&str], own: &str) -> Result<()> {
+    let command = |filters: &[&str]| -> Result<Command> {
+        let mut command = cargo_mutants(copy)?;
+        command.args(what).args(["--in-place", "--iterate", "--baseline", "skip", "--timeout", "300", "--output"]);
+        command.arg(arguments.part.folder()).args(&arguments.others).args(["--", "--lib", "--"]).args(filters);
+        // Nobody reads a backtrace of a mutant, and no test needs the dashboard.
+        command.env("CARGO_PROFILE_DEV_DEBUG", "none").env(xtask::dashboard::VARIABLE, "skip");
+        Ok(command)
+    };
+    let name = arguments.part.name();
+    if !own.is_empty() {
+        announced(&format!("mutants of {name}, with its own tests"), || {
+            let status = command(&[own])?.status().context("cannot run cargo-mutants")?;
+            let is_done = matches!(status.code(), Some(0 | MUTANTS_MISSED | MUTANTS_TIMED_OUT));
+            ensure!(is_done, "cargo-mutants ended with {status}");
+            Ok(())
+        })?;
+    }
+    step(&format!("mutants of {name}, with all unit tests"), &mut command(&[])?)
+}
+
+/// One change of the code.
+struct Mutant {
+    name: String,
+    diff: String,
+}
+
+/// cargo-mutants runs `cargo test`, which the BPF programs do not have. It lists the mutants; each is tried in a copy of
+/// the workspace.
+fn with_lab_tests(copy: &Path, folder: &Path) -> Result<()> {
+    setup::for_all_lab_tests()?;
+    let results = folder.join("results");
+    let settled: BTreeSet<String> = fs::read_to_string(&results)
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter(|(outcome, _)| *outcome != Outcome::Missed.name())
+        .map(|(_, name)| name.to_owned())
+        .collect();
+    let mutants = pipeline_mutants(copy)?;
+    let mut missed = 0;
+    for (number, mutant) in mutants.iter().enumerate().filter(|(_, mutant)| !settled.contains(&mutant.name)) {
+        let outcome = try_out(copy, mutant)?;
+        missed += u32::from(outcome == Outcome::Missed);
+        println!("{} of {}: {} {}", number + 1, mutants.len(), outcome.name(), mutant.name);
+        let mut results = OpenOptions::new().create(true).append(true).open(&results).context("no file for results")?;
+        writeln!(results, "{} {}", outcome.name(), mutant.name).context("cannot write a result")?;
+    }
+    ensure!(missed == 0, "{missed} mutants are not caught; {} names them", results.display());
+    Ok(())
+}
+
+fn pipeline_mutants(copy: &Path) -> Result<Vec<Mutant>> {
+    let mut list = cargo_mutants(copy)?;
+    list.args(["--dir", "tcpguard-ebpf", "--list", "--json", "--diff"]);
+    list.args(["--file", "src/pipeline.rs", "--file", "src/stages/**"]);
+    let output = list.stderr(Stdio::inherit()).output().context("cannot run cargo-mutants")?;
+    ensure!(output.status.success(), "cargo-mutants cannot list mutants");
+    let listed: Vec<Value> = serde_json::from_slice(&output.stdout).context("cargo-mutants lists something else")?;
+    let text = |mutant: &Value, key: &str| mutant.get(key).and_then(Value::as_str).map(str::to_owned);
+    listed
+        .iter()
+        .map(|mutant| Some(Mutant { name: text(mutant, "name")?, diff: text(mutant, "diff")? }))
+        .collect::<Option<_>>()
+        .context("cargo-mutants lists a mutant without name or difference")
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Caught,
+    Missed,
+    /// It does not compile.
+    Unviable,
+}
+
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Caught => "caught",
+            Self::Missed => "missed",
+            Self::Unviable => "unviable",
+        }
+    }
+}
+
+fn try_out(copy: &Path, mutant: &Mutant) -> Result<Outcome> {
+    patch(copy, &mutant.diff, &[])?;
+    let outcome = outcome(copy);
+    patch(copy, &mutant.diff, &["--reverse"])?;
+    outcome
+}
+
+fn outcome(copy: &Path) -> Result<Outcome> {
+    if !succeeds(lab(copy).args(["--list", "packet_tables::"]))? {
+        return Ok(Outcome::Unviable);
+    }
+    for filters in PIPELINE_TESTS {
+        if !succeeds(lab(copy).args(*filters))? {
+            return Ok(Outcome::Caught);
+        }
+    }
+    Ok(Outcome::Missed)
+}
+
+fn lab(copy: &Path) -> Command {
+    // A mutant that hangs is caught, too.
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=10", "600", "cargo", "xtask", "lab"]).current_dir(copy);
+    command
+}
+
+fn succeeds(command: &mut Command) -> Result<bool> {
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    Ok(status.context("cannot run timeout")?.success())
+}
+
+/// Applies a difference to the crate of the BPF programs.
+fn patch(copy: &Path, diff: &str, options: &[&str]) -> Result<()> {
+    let mut command = Command::new("patch");
+    command.args(["--quiet", "--strip=1"]).args(options).current_dir(copy.join("tcpguard-ebpf"));
+    let mut process = command.stdin(Stdio::piped()).spawn().context("cannot run patch")?;
+    process.stdin.take().context("patch reads nothing")?.write_all(diff.as_bytes()).context("patch reads nothing")?;
+    ensure!(process.wait().context("patch has no end")?.success(), "a mutant cannot be patched in:\n{diff}");
+    Ok(())
+}
