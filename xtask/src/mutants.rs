@@ -123,7 +123,9 @@ fn with_unit_tests(copy: &Path, arguments: &Arguments, what: &[&str], own: &str)
     let command = |filters: &[&str]| -> Result<Command> {
         let mut command = cargo_mutants(copy)?;
         command.args(what).args(["--in-place", "--iterate", "--baseline", "skip", "--timeout", "300", "--output"]);
-        command.arg(arguments.part.folder()).args(&arguments.others).args(["--", "--lib", "--"]).args(filters);
+        // Other binaries of the package need not be built each time.
+        command.arg(arguments.part.folder()).args(["--cargo-arg=--lib"]).args(&arguments.others);
+        command.args(["--", "--"]).args(filters);
         // Nobody reads a backtrace of a mutant, and no test needs the dashboard.
         command.env("CARGO_PROFILE_DEV_DEBUG", "none").env(xtask::dashboard::VARIABLE, "skip");
         Ok(command)

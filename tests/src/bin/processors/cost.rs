@@ -14,7 +14,7 @@ const WATCH: Duration = Duration::from_secs(30);
 pub fn print(kernel: &Kernel) -> Result<()> {
     let mut one = None;
     for (online, limit) in [(1, 1.0), (16, 2.0), (64, 6.0)] {
-        let machine = Guarded::boot(kernel, Processors { online, possible: online, queues: online.min(4) })?;
+        let machine = Guarded::boot(kernel, Processors { online, possible: online, queues: 1 })?;
         machine.guard("")?;
         let before = machine.stats()?.cost;
         sleep(WATCH);
@@ -35,7 +35,7 @@ pub fn print(kernel: &Kernel) -> Result<()> {
 
 /// Tests that the maps fit where 240 processors may be plugged in.
 pub fn fits(kernel: &Kernel) -> Result<()> {
-    let machine = Guarded::boot(kernel, Processors { online: 2, possible: 240, queues: 2 })?;
+    let machine = Guarded::boot(kernel, Processors { online: 2, possible: 240, queues: 1 })?;
     machine.guard("")?;
     let memory = machine.stats()?.memory;
     println!("2 of 240 possible processors: {} of {} bytes, {}", memory.bytes, memory.limit_bytes, memory.largest(3));
