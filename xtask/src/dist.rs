@@ -16,6 +16,8 @@ use crate::{
 };
 
 const CARGO_DEB_VERSION: &str = "3.8.0";
+/// The profile in the workspace's Cargo.toml.
+const PROFILE: &str = "shipped";
 
 /// What to pack.
 #[derive(Args)]
@@ -53,10 +55,11 @@ fn folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Builds the program with its symbols, which packages leave out or have in a package of their own.
 fn build() -> Result<PathBuf> {
-    let mut build = cargo(["build", "--release", "-p", "tcpguard"]);
-    step("building target/release/tcpguard", build.env(xtask::dashboard::VARIABLE, "require"))?;
-    let binary = target_folder().join("release/tcpguard");
+    let mut build = cargo(["build", "--profile", PROFILE, "-p", "tcpguard"]);
+    step("building the program to be shipped", build.env(xtask::dashboard::VARIABLE, "require"))?;
+    let binary = target_folder().join(PROFILE).join("tcpguard");
     docs::write_for_users(&binary)?;
     Ok(binary)
 }
@@ -66,7 +69,8 @@ fn package(version: Option<&str>) -> Result<PathBuf> {
     let (tool, folder) = (setup::cargo_tool("cargo-deb", CARGO_DEB_VERSION)?, folder()?);
     // cargo runs its subcommands with their own name as the first argument.
     let mut deb = Command::new(&tool);
-    deb.args(["deb", "--no-build", "--package", "tcpguard", "--output"]).arg(&folder).current_dir(workspace());
+    deb.args(["deb", "--no-build", "--package", "tcpguard", "--profile", PROFILE, "--dbgsym", "--output"]);
+    deb.arg(&folder).current_dir(workspace());
     if let Some(version) = version {
         deb.args(["--deb-version", version]);
     }
@@ -84,7 +88,9 @@ fn tarball(binary: &Path, folder: &Path) -> Result<PathBuf> {
         }
         fs::create_dir_all(tree.join("completions")).context("cannot make its folders")?;
         let (root, docs) = (workspace(), target_folder().join("docs"));
-        copy(binary, &tree.join("tcpguard"))?;
+        let mut strip = Command::new("strip");
+        let status = strip.arg("-o").arg(tree.join("tcpguard")).arg(binary).status();
+        ensure!(status.context("cannot run strip")?.success(), "the program cannot be stripped");
         for file in ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE"] {
             copy(&root.join(file), &tree.join(file))?;
         }

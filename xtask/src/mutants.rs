@@ -28,11 +28,44 @@ const VERSION: &str = "27.1.0";
 const MUTANTS_MISSED: i32 = 2;
 const MUTANTS_TIMED_OUT: i32 = 3;
 
-/// Lab tests that run the BPF programs, cheapest first: a mutant of the pipeline should fail one of them.
-const PIPELINE_TESTS: &[&[&str]] = &[
-    &["packet_tables::", "answers::"],
-    &["bypasses::", "counting::", "enforcement::", "evidence::", "explain::", "refusals::", "signatures::", "strays::"],
-];
+/// What mutants of one part are listed by, and the lab tests that are to fail, cheapest first.
+struct Trial {
+    /// The folder of the crate, in the workspace.
+    folder: &'static str,
+    /// cargo-mutants' selection of files.
+    what: &'static [&'static str],
+    /// Names, or parts of names.
+    tests: &'static [&'static [&'static str]],
+}
+
+const COMMON: Trial = Trial { folder: ".", what: &["--package", "tcpguard-common"], tests: &[] };
+const JUDGEMENT: Trial = Trial {
+    folder: ".",
+    what: &["--package", "tcpguard", "--file", "tcpguard/src/detect/**"],
+    tests: &[&["enforcement::"], &["evidence::", "hostile::", "reload::", "restart::", "spoofed::"]],
+};
+const LISTS: Trial = Trial {
+    folder: ".",
+    what: &["--package", "tcpguard", "--file", "tcpguard/src/lists/**"],
+    tests: &[&["lists::", "ssh::"], &["availability::", "list_size::", "reload::", "restart::"]],
+};
+const PIPELINE: Trial = Trial {
+    folder: "tcpguard-ebpf",
+    what: &["--file", "src/pipeline.rs", "--file", "src/stages/**"],
+    tests: &[
+        &["packet_tables::", "answers::"],
+        &[
+            "bypasses::",
+            "counting::",
+            "enforcement::",
+            "evidence::",
+            "explain::",
+            "refusals::",
+            "signatures::",
+            "strays::",
+        ],
+    ],
+};
 
 /// What to change, and how.
 #[derive(Args)]
@@ -49,9 +82,9 @@ pub struct Arguments {
 enum Part {
     /// tcpguard-common, tried with its unit tests
     Common,
-    /// tcpguard/src/detect, tried with the daemon's unit tests
+    /// tcpguard/src/detect, tried with unit tests, and what they miss with lab tests (needs root)
     Judgement,
-    /// tcpguard/src/lists, tried with the daemon's unit tests
+    /// tcpguard/src/lists, tried with unit tests, and what they miss with lab tests (needs root)
     Lists,
     /// The pipeline of tcpguard-ebpf and its stages, tried with lab tests (needs root)
     Pipeline,
@@ -80,19 +113,25 @@ impl Part {
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::for_building()?;
     let copy = copy_workspace(&arguments.part.folder())?;
+    let folder = arguments.part.folder();
     match arguments.part {
-        Part::Common => with_unit_tests(&copy, arguments, &["--package", "tcpguard-common"], ""),
-        Part::Judgement => with_unit_tests(
-            &copy,
-            arguments,
-            &["--package", "tcpguard", "--file", "tcpguard/src/detect/**"],
-            "detect::",
-        ),
-        Part::Lists => {
-            with_unit_tests(&copy, arguments, &["--package", "tcpguard", "--file", "tcpguard/src/lists/**"], "lists::")
+        Part::Common => with_unit_tests(&copy, arguments, &COMMON, "").and_then(|missed| none(&missed)),
+        Part::Judgement => {
+            let missed = with_unit_tests(&copy, arguments, &JUDGEMENT, "detect::")?;
+            with_lab_tests(&copy, &folder, &JUDGEMENT, |mutant| missed.contains(mutant))
         }
-        Part::Pipeline => with_lab_tests(&copy, &arguments.part.folder()),
+        Part::Lists => {
+            let missed = with_unit_tests(&copy, arguments, &LISTS, "lists::")?;
+            with_lab_tests(&copy, &folder, &LISTS, |mutant| missed.contains(mutant))
+        }
+        // cargo-mutants runs `cargo test`, which the BPF programs do not have.
+        Part::Pipeline => with_lab_tests(&copy, &folder, &PIPELINE, |_| true),
     }
+}
+
+fn none(missed: &BTreeSet<String>) -> Result<()> {
+    ensure!(missed.is_empty(), "{} mutants are not caught", missed.len());
+    Ok(())
 }
 
 /// Copies what git knows of, as it stands, to change it there. The copy keeps its build folder.
@@ -118,28 +157,35 @@ fn cargo_mutants(copy: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// Tries the mutants with the tests whose names contain `own`, and those that are left with all.
-fn with_unit_tests(copy: &Path, arguments: &Arguments, what: &[&str], own: &str) -> Result<()> {
-    let command = |filters: &[&str]| -> Result<Command> {
+/// Tries the mutants with the unit tests whose names contain `own`, and those that are left with all; returns the names of
+/// those that none catches.
+fn with_unit_tests(copy: &Path, arguments: &Arguments, trial: &Trial, own: &str) -> Result<BTreeSet<String>> {
+    let folder = arguments.part.folder();
+    let passes: &[&[&str]] = if own.is_empty() { &[&[]] } else { &[&[own], &[]] };
+    for filters in passes {
         let mut command = cargo_mutants(copy)?;
-        command.args(what).args(["--in-place", "--iterate", "--baseline", "skip", "--timeout", "300", "--output"]);
+        command.args(trial.what).args([
+            "--in-place",
+            "--iterate",
+            "--baseline",
+            "skip",
+            "--timeout",
+            "300",
+            "--output",
+        ]);
         // Other binaries of the package need not be built each time.
-        command.arg(arguments.part.folder()).args(["--cargo-arg=--lib"]).args(&arguments.others);
-        command.args(["--", "--"]).args(filters);
+        command.arg(&folder).args(["--cargo-arg=--lib"]).args(&arguments.others).args(["--", "--"]).args(*filters);
         // Nobody reads a backtrace of a mutant, and no test needs the dashboard.
         command.env("CARGO_PROFILE_DEV_DEBUG", "none").env(xtask::dashboard::VARIABLE, "skip");
-        Ok(command)
-    };
-    let name = arguments.part.name();
-    if !own.is_empty() {
-        announced(&format!("mutants of {name}, with its own tests"), || {
-            let status = command(&[own])?.status().context("cannot run cargo-mutants")?;
+        announced(&format!("mutants of {}, unit tests {filters:?}", arguments.part.name()), || {
+            let status = command.status().context("cannot run cargo-mutants")?;
             let is_done = matches!(status.code(), Some(0 | MUTANTS_MISSED | MUTANTS_TIMED_OUT));
             ensure!(is_done, "cargo-mutants ended with {status}");
             Ok(())
         })?;
     }
-    step(&format!("mutants of {name}, with all unit tests"), &mut command(&[])?)
+    let missed = fs::read_to_string(folder.join("mutants.out/missed.txt")).context("cannot read what was missed")?;
+    Ok(missed.lines().map(str::to_owned).collect())
 }
 
 /// One change of the code.
@@ -148,9 +194,8 @@ struct Mutant {
     diff: String,
 }
 
-/// cargo-mutants runs `cargo test`, which the BPF programs do not have. It lists the mutants; each is tried in a copy of
-/// the workspace.
-fn with_lab_tests(copy: &Path, folder: &Path) -> Result<()> {
+/// Tries mutants in a copy of the workspace, one after the other.
+fn with_lab_tests(copy: &Path, folder: &Path, trial: &Trial, is_wanted: impl Fn(&String) -> bool) -> Result<()> {
     setup::for_all_lab_tests()?;
     let results = folder.join("results");
     let settled: BTreeSet<String> = fs::read_to_string(&results)
@@ -160,10 +205,11 @@ fn with_lab_tests(copy: &Path, folder: &Path) -> Result<()> {
         .filter(|(outcome, _)| *outcome != Outcome::Missed.name())
         .map(|(_, name)| name.to_owned())
         .collect();
-    let mutants = pipeline_mutants(copy)?;
+    let mut mutants = list(copy, trial)?;
+    mutants.retain(|mutant| is_wanted(&mutant.name));
     let mut missed = 0;
     for (number, mutant) in mutants.iter().enumerate().filter(|(_, mutant)| !settled.contains(&mutant.name)) {
-        let outcome = try_out(copy, mutant)?;
+        let outcome = try_out(copy, trial, mutant)?;
         missed += u32::from(outcome == Outcome::Missed);
         println!("{} of {}: {} {}", number + 1, mutants.len(), outcome.name(), mutant.name);
         let mut results = OpenOptions::new().create(true).append(true).open(&results).context("no file for results")?;
@@ -173,10 +219,9 @@ fn with_lab_tests(copy: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn pipeline_mutants(copy: &Path) -> Result<Vec<Mutant>> {
+fn list(copy: &Path, trial: &Trial) -> Result<Vec<Mutant>> {
     let mut list = cargo_mutants(copy)?;
-    list.args(["--dir", "tcpguard-ebpf", "--list", "--json", "--diff"]);
-    list.args(["--file", "src/pipeline.rs", "--file", "src/stages/**"]);
+    list.args(["--dir", trial.folder, "--list", "--json", "--diff"]).args(trial.what);
     let output = list.stderr(Stdio::inherit()).output().context("cannot run cargo-mutants")?;
     ensure!(output.status.success(), "cargo-mutants cannot list mutants");
     let listed: Vec<Value> = serde_json::from_slice(&output.stdout).context("cargo-mutants lists something else")?;
@@ -206,18 +251,19 @@ impl Outcome {
     }
 }
 
-fn try_out(copy: &Path, mutant: &Mutant) -> Result<Outcome> {
-    patch(copy, &mutant.diff, &[])?;
-    let outcome = outcome(copy);
-    patch(copy, &mutant.diff, &["--reverse"])?;
+fn try_out(copy: &Path, trial: &Trial, mutant: &Mutant) -> Result<Outcome> {
+    let folder = copy.join(trial.folder);
+    patch(&folder, &mutant.diff, &[])?;
+    let outcome = outcome(copy, trial);
+    patch(&folder, &mutant.diff, &["--reverse"])?;
     outcome
 }
 
-fn outcome(copy: &Path) -> Result<Outcome> {
-    if !succeeds(lab(copy).args(["--list", "packet_tables::"]))? {
+fn outcome(copy: &Path, trial: &Trial) -> Result<Outcome> {
+    if !succeeds(lab(copy).arg("--list"))? {
         return Ok(Outcome::Unviable);
     }
-    for filters in PIPELINE_TESTS {
+    for filters in trial.tests {
         if !succeeds(lab(copy).args(*filters))? {
             return Ok(Outcome::Caught);
         }
@@ -237,10 +283,10 @@ fn succeeds(command: &mut Command) -> Result<bool> {
     Ok(status.context("cannot run timeout")?.success())
 }
 
-/// Applies a difference to the crate of the BPF programs.
-fn patch(copy: &Path, diff: &str, options: &[&str]) -> Result<()> {
+/// Applies a difference to files below a folder.
+fn patch(folder: &Path, diff: &str, options: &[&str]) -> Result<()> {
     let mut command = Command::new("patch");
-    command.args(["--quiet", "--strip=1"]).args(options).current_dir(copy.join("tcpguard-ebpf"));
+    command.args(["--quiet", "--strip=1"]).args(options).current_dir(folder);
     let mut process = command.stdin(Stdio::piped()).spawn().context("cannot run patch")?;
     process.stdin.take().context("patch reads nothing")?.write_all(diff.as_bytes()).context("patch reads nothing")?;
     ensure!(process.wait().context("patch has no end")?.success(), "a mutant cannot be patched in:\n{diff}");

@@ -9,6 +9,7 @@ mod classify;
 mod detector;
 mod leftover;
 mod phase;
+mod policy;
 mod signs;
 mod thresholds;
 
@@ -17,79 +18,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::Config,
     kernel::HalfOpen,
-    monitor::{HeaderReading, PortSnapshot, PrefixReading, Pressure, Rates, Readings, Snapshot, SourceReading},
+    monitor::{HeaderReading, PortSnapshot, PrefixReading, Pressure, Rates, Snapshot, SourceReading},
 };
 pub use classify::{Kind, Offender, Offenders};
 pub(crate) use detector::Detector;
 use leftover::{Leftover, Standing};
 pub use phase::{Phase, ScopeState};
+pub use policy::Policy;
 pub use thresholds::{Evidence, Limits, Measure};
-
-/// The thresholds and limits that observations are judged by.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Policy {
-    /// The thresholds for all ports except those of services.
-    pub host: Limits,
-    /// The ports and thresholds of each service.
-    pub services: Vec<(Vec<u16>, Limits)>,
-    /// Half-open handshakes allowed per source.
-    pub source_half_open: u64,
-    /// Half-open handshakes allowed per prefix.
-    pub prefix_half_open: u64,
-    /// The prefix lengths for IPv4 and IPv6.
-    pub prefix_lengths: (u8, u8),
-}
-
-impl Policy {
-    /// Returns the policy that `config` specifies.
-    pub fn of(config: &Config) -> Self {
-        let thresholds = &config.thresholds;
-        let host = Limits {
-            max_half_open: thresholds.max_half_open.into(),
-            max_retried: thresholds.max_half_open_retried.into(),
-            max_refused: Some(thresholds.max_ports_exhausted.into()),
-            max_malformed: Some(thresholds.max_half_open.into()),
-            max_stray: Some(thresholds.max_stray.into()),
-            leave_ratio: thresholds.leave_ratio,
-            hold: thresholds.hold,
-        };
-        let services = config.services.iter().map(|service| {
-            let max_half_open = u64::from(service.max_half_open);
-            // The same share of half-open handshakes may be retried as for the host.
-            let max_retried = max_half_open * host.max_retried / host.max_half_open.max(1);
-            let limits = Limits {
-                max_half_open,
-                max_retried,
-                max_refused: None,
-                max_malformed: None,
-                max_stray: None,
-                ..host.clone()
-            };
-            (service.ports.clone(), limits)
-        });
-        Self {
-            services: services.collect(),
-            host,
-            source_half_open: config.source.max_half_open.into(),
-            prefix_half_open: config.source.prefix_max_half_open.into(),
-            prefix_lengths: (config.source.prefix_v4, config.source.prefix_v6),
-        }
-    }
-
-    /// Returns every scope, the host first, with its thresholds and its readings.
-    fn scopes<'a>(&'a self, pressure: &'a Pressure) -> impl Iterator<Item = (Scope, &'a Limits, &'a Readings)> {
-        let services = self.services.iter().zip(&pressure.services).enumerate();
-        let services = services.map(|(index, ((_, limits), readings))| (Scope::Service(index), limits, readings));
-        std::iter::once((Scope::Host, &self.host, &pressure.host)).chain(services)
-    }
-
-    /// Returns the ports of each service.
-    pub fn service_ports(&self) -> Vec<Vec<u16>> {
-        self.services.iter().map(|(ports, _)| ports.clone()).collect()
-    }
-}
 
 /// What one tick measured, as far as it is judged.
 #[derive(Clone, Copy, Debug)]

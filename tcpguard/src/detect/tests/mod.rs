@@ -1,12 +1,14 @@
-use std::{
-    net::{Ipv4Addr, Ipv6Addr},
-    sync::LazyLock,
-};
+mod kinds;
+
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::monitor::{HalfOpenCounts, Readings};
+use crate::{
+    config::Config,
+    monitor::{HalfOpenCounts, Readings},
+};
 
 fn policy() -> Policy {
     Policy::of(&Config::default())
@@ -180,143 +182,31 @@ fn a_service_has_thresholds_of_its_own() {
     assert_eq!(judgement.changes[0].scope, Scope::Service(0));
 }
 
-fn source(last: u8, half_open: u64) -> SourceReading {
-    SourceReading {
-        source: Ipv4Addr::new(198, 18, 1, last).into(),
-        half_open,
-        recent_half_open: half_open,
-        ports: 1,
-        passed: half_open,
-        ..SourceReading::default()
-    }
-}
-
-fn judge(half_open: u64, sources: &[SourceReading], prefixes: &[PrefixReading]) -> Judgement {
-    let pressure = over(counts(0, 0, half_open));
-    let observation = Observation { sources, prefixes, ..observation(1.0, &pressure) };
-    detect_lasting(&policy(), &observation, &State::default())
+/// Returns the state of a scope in an attack that began at this second, or recovers from it.
+fn scope(phase: Phase, since: u64) -> ScopeState {
+    let mut scope = ScopeState::default();
+    (scope.phase, scope.since) = (phase, Some(Duration::from_secs(since)));
+    scope
 }
 
 #[test]
-fn few_sources_are_named_and_answer() {
-    let sources: Vec<SourceReading> = (1..=10).map(|n| source(n, 200)).collect();
-    let judgement = judge(2000, &sources, &[]);
-    assert_eq!(judgement.state.kind, Some(Kind::Concentrated));
-    assert_eq!(judgement.offenders.sources.len(), 10);
-    assert!(judgement.offenders.prefixes.is_empty());
+fn a_changed_set_of_services_keeps_the_states_of_those_that_stay() {
+    let scope = |seconds| scope(Phase::Attack, seconds);
+    let state = State { host: scope(1), services: vec![scope(2), scope(3)], ..State::default() };
+    let changed = state.with_services(&[vec![80], vec![443, 8443]], &[vec![443, 8443], vec![22], vec![443]]);
+    assert_eq!(changed.services, [scope(3), ScopeState::default(), ScopeState::default()]);
+    assert_eq!(changed.host, scope(1));
 }
 
 #[test]
-fn what_an_attack_left_behind_says_nothing_about_the_next() {
-    let ten: Vec<SourceReading> = (1..=10).map(|n| source(n, 1000)).collect();
-    let policy = policy();
-    let at = |second: f64, readings: Readings, state: &State| {
-        let pressure = over(readings);
-        detect(&policy, &Observation { sources: &ten, ..observation(second, &pressure) }, state)
+fn there_is_room_up_to_the_lowest_threshold() {
+    let mut policy = policy();
+    policy.services = vec![(vec![443], Limits { max_half_open: 60, ..policy.host.clone() })];
+    let room_of = |host, service| {
+        let pressure = Pressure { services: vec![counts(0, 0, service)], ..over(counts(0, 0, host)) };
+        room(&policy, &pressure, &State::default())
     };
-    let flood = counts(0, 0, 10_000);
-    let left_behind = Readings { half_open_coming: 0, ..flood };
-    let first = at(0.2, flood, &at(0.0, flood, &State::default()).state);
-    assert_eq!((first.state.kind, first.offenders.sources.len()), (Some(Kind::Concentrated), 10));
-    let state = [0.4, 10.5].iter().fold(first.state, |state, second| at(*second, left_behind, &state).state);
-    assert_eq!(state.phase(), Phase::Calm);
-    // The next one is challenged at once: fewer of its handshakes are half open than of the first.
-    let second = at(12.2, counts(0, 0, 16_000), &at(12.0, counts(0, 0, 16_000), &state).state);
-    assert_eq!((second.state.kind, second.offenders), (Some(Kind::Spoofed), Offenders::default()));
-    // What has expired does not excuse what the same sources send later.
-    let expired: Vec<SourceReading> = (1..=10).map(|n| source(n, 10)).collect();
-    let pressure = over(counts(0, 0, 6000));
-    let state =
-        detect(&policy, &Observation { sources: &expired, ..observation(30.0, &pressure) }, &second.state).state;
-    assert_eq!(at(31.0, counts(0, 0, 16_000), &state).offenders.sources.len(), 10);
-}
-
-#[test]
-fn nobody_answers_for_random_sources() {
-    let sources: Vec<SourceReading> = (1..=200).map(|n| source(n, 70)).collect();
-    let prefixes = [PrefixReading {
-        network: Ipv4Addr::new(198, 18, 1, 0).into(),
-        half_open: 20_000,
-        ended: 0,
-        unanswered: 20_000,
-    }];
-    let judgement = judge(5_000_000, &sources, &prefixes);
-    assert_eq!(judgement.state.kind, Some(Kind::Spoofed));
-    assert_eq!(judgement.offenders, Offenders::default());
-}
-
-#[test]
-fn a_network_answers_where_no_few_of_its_sources_do() {
-    let network = |half_open| PrefixReading {
-        network: Ipv4Addr::new(198, 18, 1, 0).into(),
-        half_open,
-        ended: 0,
-        unanswered: half_open,
-    };
-    let all: Vec<SourceReading> = (0..=255).map(|n| source(n, 80)).collect();
-    let judgement = judge(20_480, &all, &[network(20_480)]);
-    assert_eq!(judgement.state.kind, Some(Kind::Prefix));
-    assert_eq!((judgement.offenders.sources.len(), judgement.offenders.prefixes.len()), (0, 1));
-
-    let ten: Vec<SourceReading> = (1..=10).map(|n| source(n, 2000)).collect();
-    let judgement = judge(20_000, &ten, &[network(20_000)]);
-    assert_eq!(judgement.state.kind, Some(Kind::Concentrated));
-    assert_eq!((judgement.offenders.sources.len(), judgement.offenders.prefixes.len()), (10, 0));
-}
-
-#[test]
-fn a_network_of_random_ipv6_sources_answers() {
-    let prefix = PrefixReading {
-        network: Ipv6Addr::new(0x2001, 0xdb8, 9, 9, 0, 0, 0, 0).into(),
-        half_open: 50_000,
-        ended: 3,
-        unanswered: 50_000,
-    };
-    let judgement = judge(50_000, &[], &[prefix]);
-    assert_eq!(judgement.state.kind, Some(Kind::Prefix));
-    assert_eq!(judgement.offenders.prefixes.len(), 1);
-}
-
-#[test]
-fn a_source_of_many_ports_scans() {
-    let scanner = SourceReading { ports: 200, ..source(7, 1000) };
-    let judgement = judge(1000, &[scanner], &[]);
-    assert_eq!(judgement.state.kind, Some(Kind::Scan));
-    assert_eq!(judgement.offenders.sources.len(), 1);
-}
-
-#[test]
-fn strays_are_a_kind_of_their_own_and_beside_syns_a_part_of_a_mixture() {
-    let kind = |half_open, strays| {
-        let readings = Readings { strays, strays_coming: strays, ..counts(0, 0, half_open) };
-        let judgement = detect_lasting(&policy(), &observation(1.0, &over(readings)), &State::default());
-        assert!(judgement.offenders.sources.is_empty());
-        judgement.state.kind
-    };
-    assert_eq!(kind(0, 100_000), Some(Kind::Stray));
-    assert_eq!(kind(100, 100_000), Some(Kind::Stray), "too few are half open to tell anything");
-    assert_eq!(kind(5000, 100_000), Some(Kind::Mixed));
-    assert_eq!(kind(5000, 100), Some(Kind::Spoofed));
-}
-
-#[test]
-fn a_client_whose_handshakes_complete_is_no_offender() {
-    // 500 complete per second, and 2 % are lost: 160 recently half open.
-    let client = SourceReading { recent_completed: 4000, recent_half_open: 160, half_open: 650, ..source(1, 650) };
-    let judgement = judge(100_000, &[client, source(2, 90_000)], &[]);
-    let offenders: Vec<_> = judgement.offenders.sources.iter().map(|offence| offence.address).collect();
-    assert_eq!(offenders, [source(2, 0).source]);
-}
-
-#[test]
-fn a_proven_source_answers_for_its_own_half_open_handshakes() {
-    let proven = SourceReading { recent_completed: 10, recent_half_open: 900, ..source(3, 900) };
-    assert_eq!(judge(1000, &[proven], &[]).offenders.sources.len(), 1);
-}
-
-#[test]
-fn equal_parts_are_mixed() {
-    assert_eq!(judge(10_000, &[source(1, 5000)], &[]).state.kind, Some(Kind::Mixed));
+    assert_eq!([room_of(0, 0), room_of(0, 50), room_of(480, 0), room_of(480, 61)], [60, 10, 20, 0]);
 }
 
 fn any_readings() -> impl Strategy<Value = Readings> {
