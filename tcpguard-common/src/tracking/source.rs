@@ -101,7 +101,7 @@ pub struct RecentCompletions(u64);
 /// address.
 const MAX_CREDITS: u64 = 64;
 /// The credits of a path with its first completed handshake, and those that each further one returns. A handshake may
-/// take two: one at a block and one at a challenge.
+/// take three: at a signature, at a block and at a challenge.
 const CREDITS_PER_COMPLETION: u64 = 4;
 /// The credits that a path loses with a handshake completed over another one, until it is replaced by that.
 const CREDITS_OF_A_DOUBT: u64 = 16;

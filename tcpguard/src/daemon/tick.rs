@@ -119,7 +119,7 @@ impl Daemon {
 
         let valid_until = snapshot.clock.after(self.lease.lasts);
         let lease = self.enforcer.lease(&self.datapath, valid_until, surroundings);
-        let wake = self.lease.wake(self.detector.room(&snapshot).min(snapshot.queue_room()));
+        let wake = self.lease.wake(self.detector.room(&snapshot).min(snapshot.queue_room(self.lease.cpus)));
         self.lease.map.grant(&tcpguard_common::abi::lease::Lease { wake, ..lease })?;
 
         self.events.tick();

@@ -8,6 +8,8 @@ use super::Listener;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listeners {
     all: Vec<Listener>,
+    /// Each port, and the place of its first listener.
+    starts: Vec<(u16, u32)>,
     reachable_ports: BTreeSet<u16>,
 }
 
@@ -15,8 +17,11 @@ impl Listeners {
     /// Creates the list from listeners in any order.
     pub fn new(mut all: Vec<Listener>) -> Self {
         all.sort_by_key(|listener| listener.local.port());
+        let mut starts: Vec<(u16, u32)> =
+            (0..).zip(&all).map(|(place, listener)| (listener.local.port(), place)).collect();
+        starts.dedup_by_key(|(port, _)| *port);
         let reachable = all.iter().filter(|listener| listener.is_reachable());
-        Self { reachable_ports: reachable.map(|listener| listener.local.port()).collect(), all }
+        Self { reachable_ports: reachable.map(|listener| listener.local.port()).collect(), starts, all }
     }
 
     /// Returns all listeners.
@@ -32,9 +37,10 @@ impl Listeners {
 
     /// Returns the listeners of one port.
     pub fn of_port(&self, port: u16) -> &[Listener] {
-        let start = self.all.partition_point(|listener| listener.local.port() < port);
-        let length = self.all[start..].partition_point(|listener| listener.local.port() == port);
-        &self.all[start..start + length]
+        let Ok(place) = self.starts.binary_search_by_key(&port, |(port, _)| *port) else { return &[] };
+        let start = self.starts[place].1 as usize;
+        let end = self.starts.get(place + 1).map_or(self.all.len(), |(_, start)| *start as usize);
+        &self.all[start..end]
     }
 
     /// Returns the ports that other hosts can reach.

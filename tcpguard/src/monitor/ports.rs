@@ -51,6 +51,8 @@ pub struct PortSnapshot {
     pub returned_networks: u64,
     /// The accept queue of at least one listener is full: the application accepts too slowly.
     pub is_full: bool,
+    /// Other hosts can reach one of its listeners.
+    pub is_reachable: bool,
 }
 
 impl PortSnapshot {
@@ -75,6 +77,8 @@ pub struct PortReader {
     layout: Option<u64>,
     /// How many ticks are left in which every slab is read, whatever the marks tell.
     read_all: u32,
+    /// The slab after the last one that was read in its turn.
+    turn: usize,
 }
 
 /// What was read of one slab, by port in ascending order.
@@ -84,16 +88,24 @@ struct Slab {
     handshakes: Vec<(u16, PortHandshakes)>,
     /// The busiest ports without a listener or a service, and their SYNs; `None` if they have to be found anew.
     closed: Option<Vec<(u64, u16)>>,
+    /// One of its ports has a listener or belongs to a service.
+    is_open: bool,
+    /// It changed, and was not read since.
+    is_behind: bool,
 }
 
 /// In so many ticks after a takeover every slab is read: the previous daemon's programs, which mark elsewhere, still count for
 /// a moment.
 const READ_ALL: u32 = 5;
 
+/// So many of the slabs that changed and have no listener are read in one tick. SYNs to all ports would otherwise have all of
+/// them read in each.
+const SLABS_IN_TURN: usize = 4;
+
 impl PortReader {
     pub(super) fn new(map: PortMap, services: BTreeSet<u16>) -> Self {
         let slabs = (0..PORT_SLABS).map(|_| Slab::default()).collect();
-        Self { map, slabs, services, layout: None, read_all: 0 }
+        Self { map, slabs, services, layout: None, read_all: 0, turn: 0 }
     }
 
     pub(super) fn set_services(&mut self, services: BTreeSet<u16>) {
@@ -106,7 +118,8 @@ impl PortReader {
         self.read_all = READ_ALL;
     }
 
-    /// Reads the slabs that changed. `tick` is the number of the last tick that granted a lease.
+    /// Reads the slabs that changed: those with a listener at once, others in turn. `tick` is the number of the last tick that
+    /// granted a lease.
     pub(super) fn advance(&mut self, tick: u32) -> Result<(), DatapathError> {
         let marks = self.map.read_marks()?;
         let reads_all = self.read_all > 0;
@@ -114,13 +127,17 @@ impl PortReader {
         // A slab may have changed before the last lease was granted, and after it was read.
         let is_due = |mark: u32| reads_all || mark == tick || mark == tick.wrapping_sub(1);
         for ((index, slab), mark) in self.slabs.iter_mut().enumerate().zip(marks) {
-            if is_due(mark.syn) {
-                slab.syn = self.map.read_syn(index)?;
-                slab.closed = None;
+            slab.is_behind |= is_due(mark.syn);
+            if slab.is_behind && (slab.is_open || reads_all) {
+                slab.read_syn(&self.map, index)?;
             }
             if is_due(mark.handshakes) {
                 slab.handshakes = self.map.read_handshakes(index)?;
             }
+        }
+        for index in turns(&self.slabs, self.turn) {
+            self.slabs[index].read_syn(&self.map, index)?;
+            self.turn = index + 1;
         }
         Ok(())
     }
@@ -134,10 +151,18 @@ impl PortReader {
         half_open: &HalfOpenTable,
     ) -> Vec<PortSnapshot> {
         if self.layout.replace(layout) != Some(layout) {
-            self.slabs.iter_mut().for_each(|slab| slab.closed = None);
+            self.slabs.iter_mut().for_each(|slab| (slab.closed, slab.is_open) = (None, false));
+            let open = listeners.by_port().map(|(port, _)| port).chain(self.services.iter().copied());
+            open.for_each(|port| self.slabs[place_in_slabs(port).0].is_open = true);
         }
         assemble(&mut self.slabs, listeners, half_open, &self.services)
     }
+}
+
+/// Returns which slabs are read in their turn, the first of which is `from` or comes after it.
+fn turns(slabs: &[Slab], from: usize) -> Vec<usize> {
+    let indices = (from..slabs.len()).chain(0..from.min(slabs.len()));
+    indices.filter(|index| slabs[*index].is_behind).take(SLABS_IN_TURN).collect()
 }
 
 fn assemble(
@@ -170,6 +195,12 @@ fn busiest(mut ports: Vec<(u64, u16)>) -> Vec<(u64, u16)> {
 }
 
 impl Slab {
+    fn read_syn(&mut self, map: &PortMap, index: usize) -> Result<(), DatapathError> {
+        self.syn = map.read_syn(index)?;
+        (self.closed, self.is_behind) = (None, false);
+        Ok(())
+    }
+
     fn closed(&mut self, is_open: impl Fn(u16) -> bool) -> &[(u64, u16)] {
         self.closed.get_or_insert_with(|| {
             let closed = self.syn.iter().filter(|(port, _)| !is_open(*port));
@@ -185,6 +216,7 @@ fn listening(port: u16, listeners: &[Listener]) -> PortSnapshot {
         backlog: listeners.iter().map(|listener| u64::from(listener.backlog)).sum(),
         accept_queue: listeners.iter().map(|listener| u64::from(listener.accept_queue)).sum(),
         is_full: listeners.iter().any(Listener::is_full),
+        is_reachable: listeners.iter().any(Listener::is_reachable),
         ..PortSnapshot::default()
     }
 }
@@ -237,7 +269,7 @@ mod tests {
                 (443, PortSyns { syn: 9, not_begun: 2, restrained: 1, ..PortSyns::default() }),
             ],
             handshakes: vec![(443, PortHandshakes { completed: 5, retried: 2, reset: 1, ..PortHandshakes::default() })],
-            closed: None,
+            ..Slab::default()
         };
         let listeners = Listeners::new(vec![listener("0.0.0.0:443"), listener("[::]:443")]);
         let ports = assemble(&mut [slab], &listeners, &half_open, &BTreeSet::from([22]));
@@ -257,10 +289,32 @@ mod tests {
                     begun: 7,
                     restrained: 1,
                     ended: 6,
+                    is_reachable: true,
                     ..PortSnapshot::default()
                 },
             ]
         );
+    }
+
+    #[test]
+    fn slabs_without_a_listener_are_read_in_turn() {
+        let mut slabs: Vec<Slab> = (0..128).map(|_| Slab { is_behind: true, ..Slab::default() }).collect();
+        let mut from = 0;
+        let mut read = Vec::new();
+        while slabs.iter().any(|slab| slab.is_behind) {
+            let turn = turns(&slabs, from);
+            assert!(turn.len() <= SLABS_IN_TURN);
+            for index in turn {
+                slabs[index].is_behind = false;
+                // The first ones change again and again.
+                slabs[0].is_behind = index < 100;
+                (from, _) = (index + 1, read.push(index));
+            }
+        }
+        let others = (1..128).filter(|index| read.contains(index)).count();
+        assert_eq!((others, turns(&slabs, 5)), (127, Vec::new()));
+        slabs[3].is_behind = true;
+        assert_eq!((turns(&slabs, 128), turns(&slabs, 4)), (vec![3], vec![3]));
     }
 
     #[test]

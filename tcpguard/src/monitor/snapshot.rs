@@ -68,8 +68,11 @@ pub struct Snapshot {
 
 /// The share of a listener's queue that may fill up before the daemon looks again.
 const QUEUE_SHARE: u64 = 2;
-/// Listeners with a short queue have this much room nevertheless: a few clients at a time fill it, which is no news.
+/// There is this much room on each CPU nevertheless: so few SYNs at a time are no news, and whoever sends them must not keep
+/// the daemon awake.
 const LEAST_QUEUE_ROOM: u64 = 8;
+/// Listeners with a shorter queue are not waited for: a few clients at a time fill it.
+const TELLING_BACKLOG: u64 = 64;
 
 impl Snapshot {
     /// Returns the account of a port.
@@ -78,12 +81,12 @@ impl Snapshot {
         self.ports.get(place)
     }
 
-    /// Returns how many more handshakes may be half open until the queue of some listener is half full.
-    pub(crate) fn queue_room(&self) -> u64 {
-        let reachable = self.listeners.reachable_ports();
-        let listening = self.ports.iter().filter(|port| port.backlog > 0 && reachable.contains(&port.port));
+    /// Returns how many more handshakes may be half open until the queue of some listener is half full, on a machine with so
+    /// many CPUs.
+    pub(crate) fn queue_room(&self, cpus: u64) -> u64 {
+        let listening = self.ports.iter().filter(|port| port.backlog >= TELLING_BACKLOG && port.is_reachable);
         let room = listening.map(|port| (port.backlog / QUEUE_SHARE).saturating_sub(port.half_open));
-        room.min().unwrap_or(u64::MAX).max(LEAST_QUEUE_ROOM)
+        room.min().unwrap_or(u64::MAX).max(LEAST_QUEUE_ROOM * cpus)
     }
 
     /// Removes the values that are meaningful only where completed handshakes are seen.

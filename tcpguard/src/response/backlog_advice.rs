@@ -36,6 +36,10 @@ fn advise_port(
     somaxconn: u64,
     syn_per_second: f64,
 ) -> Option<BacklogAdvice> {
+    // Most of many thousand ports have none.
+    if port.half_open == 0 {
+        return None;
+    }
     let smallest = listeners.of_port(port.port).iter().map(|listener| listener.backlog).min()?;
     let smallest = u64::from(smallest);
     if port.is_full || (port.half_open as f64) < TIGHT * smallest as f64 {

@@ -111,17 +111,20 @@ impl Sums {
     }
 }
 
-/// Returns the rate of unanswered SYNs of each port; `now` and `before` are in ascending order of ports.
-fn rates(now: &[(u16, Sums)], before: &[(u16, Sums)], seconds: f64) -> BTreeMap<u16, Unanswered> {
+/// Returns the rate of unanswered SYNs of each port that has any; `now` and `before` are in ascending order of ports.
+fn rates(now: &[(u16, Sums)], before: &[(u16, Sums)], seconds: f64) -> Vec<(u16, Unanswered)> {
+    let mut before = before.iter().peekable();
     let rate = |(port, sums): &(u16, Sums)| {
-        let place = before.binary_search_by_key(port, |(port, _)| *port).ok();
-        let before = place.map_or(*sums, |place| before[place].1);
-        let ended = sums.ended.saturating_sub(before.ended);
-        let unanswered = |now: u64, then: u64| now.saturating_sub(then).saturating_sub(ended) as f64 / seconds;
-        let asked = unanswered(sums.attempts, before.attempts);
-        (*port, Unanswered { asked, let_in: unanswered(sums.begun, before.begun) })
+        while before.next_if(|(other, _)| other < port).is_some() {}
+        let (_, then) = before.next_if(|(other, _)| other == port)?;
+        let ended = sums.ended.saturating_sub(then.ended);
+        let unanswered = |now: u64, then: u64| now.saturating_sub(then).saturating_sub(ended);
+        let asked = unanswered(sums.attempts, then.attempts);
+        let let_in = unanswered(sums.begun, then.begun);
+        let per_second = |count: u64| count as f64 / seconds;
+        (asked > 0).then(|| (*port, Unanswered { asked: per_second(asked), let_in: per_second(let_in) }))
     };
-    now.iter().map(rate).collect()
+    now.iter().filter_map(rate).collect()
 }
 
 fn is_beyond_blocks(state: &State, scope: Scope, rate: &Unanswered, max_half_open: u64, at: Duration) -> bool {

@@ -30,6 +30,8 @@ const TELLING_SYNS: u64 = 32;
 /// At most this many SYNs per second count, and so many between two ticks, because a flood begins before it is recognized.
 const SYNS_PER_SECOND: f64 = 20.0;
 const SYNS_OF_A_LOOK: u64 = 8;
+/// Where the last handshakes completed is known from at most so many, after that from half of them.
+const REMEMBERED: u64 = 1 << 16;
 /// The time constant of the average rate of connections.
 const MEMORY: Duration = Duration::from_secs(60);
 
@@ -151,9 +153,7 @@ impl Port {
             self.learn(snapshot, is_calm, at);
         }
         if is_calm {
-            self.calm_begun += snapshot.begun.saturating_sub(self.last.begun);
-            let here = |snapshot: &PortSnapshot| snapshot.here.iter().sum::<u64>();
-            self.calm_here += here(snapshot).saturating_sub(here(&self.last));
+            self.learn_where(snapshot);
         }
         for family in Family::ALL {
             self.listen(snapshot, family, is_challenged, at);
@@ -168,6 +168,20 @@ impl Port {
                 let problem = self.problem(family, at);
                 self.left_alone[family as usize] = problem.map(|reason| LeftAlone { until: at + LEFT_ALONE, reason });
             }
+        }
+    }
+
+    /// Counts the handshakes that began, and those that completed here. Those that were reset tell nothing, and anybody can
+    /// send SYNs and resets.
+    fn learn_where(&mut self, snapshot: &PortSnapshot) {
+        let reset = |snapshot: &PortSnapshot| snapshot.ended.saturating_sub(snapshot.completed);
+        let here = |snapshot: &PortSnapshot| snapshot.here.iter().sum::<u64>();
+        let begun = snapshot.begun.saturating_sub(self.last.begun);
+        self.calm_begun += begun.saturating_sub(reset(snapshot).saturating_sub(reset(&self.last)));
+        self.calm_here += here(snapshot).saturating_sub(here(&self.last));
+        // What was long ago counts less and less.
+        if self.calm_begun > REMEMBERED {
+            (self.calm_begun, self.calm_here) = (self.calm_begun / 2, self.calm_here / 2);
         }
     }
 
@@ -275,6 +289,23 @@ mod tests {
         assert!(reason.contains("no handshake completed, although"), "{reason}");
         watch.run(1300, 1, 0);
         assert!(watch.dog.left_alone(80, Family::Ipv4).is_none(), "not for ever");
+    }
+
+    #[test]
+    fn handshakes_that_strangers_begin_and_reset_do_not_hide_where_the_others_complete() {
+        let mut watch = Watch::new();
+        watch.run(100, 1, 0);
+        for _ in 0..1000 {
+            // Ten times as many forged SYNs, each with its reset.
+            (watch.port.begun, watch.port.ended) = (watch.port.begun + 10, watch.port.ended + 10);
+            watch.run(1, 1, 0);
+        }
+        assert!(watch.dog.is_mostly_served_here(80));
+        // What a host has seen in years does not outweigh what it sees today.
+        watch.run(100_000, 2, 0);
+        watch.port.begun += 3 * REMEMBERED;
+        watch.run(1, 0, 0);
+        assert!(!watch.dog.is_mostly_served_here(80));
     }
 
     #[test]

@@ -2,12 +2,12 @@
 //!
 //! SYNs are sampled during an attack. If nearly all of them look alike, and hardly any handshake that completed here began
 //! with such a SYN, the datapath drops them. One source in 256 is let through in turn: if a client among them completes its
-//! handshake, the signature ends at once, and its shape is left alone for the rest of the attack. Otherwise it ends with the
-//! flood. A flood that imitates a usual system has no signature, because clients have its shape.
+//! handshake, the signature ends at once, and its shape is left alone for a day. Otherwise it ends with the flood. Sources that
+//! complete handshakes here are not affected. A flood that imitates a usual system has no signature, because clients have its shape.
 
 mod learn;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use tcpguard_common::{
     abi::{
@@ -32,6 +32,18 @@ const MIN_COMPLETED: u64 = 1000;
 const MIN_COMPLETED_BARE: u64 = 100;
 /// One completed handshake in so many may have a shape of the same class, and one proven source.
 const COMPLETED_ONE_IN: u64 = 1000;
+/// From so many handshakes or sources on, clients have a class even if it is one in [`COMPLETED_ONE_IN`]: an attacker can
+/// complete handshakes of another class until it is.
+const HANDSHAKES_OF_CLIENTS: u64 = 64;
+const SOURCES_OF_CLIENTS: u64 = 16;
+/// Where very many handshakes completed, one in so many is enough: there are always a few strange ones.
+const FEW_ONE_IN: u64 = 10_000;
+/// A signature ends if fewer than one in so many of the flood's SYNs have it.
+const COVERS_ONE_IN: usize = 2;
+/// So many samples tell that.
+const TELLING_SAMPLES: usize = 20;
+/// How long a class is known to be that of a client that was let through: an attack that pauses must not start anew with it.
+const KNOWN_FOR: Duration = Duration::from_secs(24 * 3600);
 /// A flood goes on while this many SYNs per second have a signature.
 const GOES_ON: f64 = 50.0;
 /// The time over which that is measured.
@@ -69,8 +81,8 @@ impl<'a> Seen<'a> {
 pub(super) struct Signatures {
     events: EventLog,
     in_force: Vec<Signature>,
-    /// The classes of shapes that a client was noticed to have during this attack.
-    of_clients: BTreeSet<u8>,
+    /// The classes of shapes that clients who were let through had, and when the last one completed its handshake.
+    of_clients: BTreeMap<u8, Duration>,
     /// The last reading that was learned from.
     learned_from: u64,
     /// The SYNs with a signature at the last ticks.
@@ -86,7 +98,7 @@ impl Signatures {
         Self {
             events,
             in_force: Vec::new(),
-            of_clients: BTreeSet::new(),
+            of_clients: BTreeMap::new(),
             learned_from: 0,
             matched: Past::new(MEASURED_OVER),
             refuted: None,
@@ -112,23 +124,37 @@ impl Signatures {
         let rate = self.matched.before(at, MEASURED_OVER);
         let rate = rate.map(|(before, seconds)| seen.matched.saturating_sub(*before) as f64 / seconds);
         self.matched.add(at, seen.matched);
+        self.of_clients.retain(|_, noticed| at.saturating_sub(*noticed) < KNOWN_FOR);
         if seen.phase == Phase::Calm {
             self.end("the attack is over", seen.drops);
-            self.of_clients.clear();
             return;
         }
         if refuted {
-            self.of_clients.extend(self.in_force.iter().map(|signature| class(*signature)));
+            self.of_clients.extend(self.in_force.iter().map(|signature| (class(*signature), at)));
             self.end("a client whose SYN has it completed a handshake", seen.drops);
         }
         self.note_rate(rate.unwrap_or(0.0), seen.drops, at);
         if self.in_force.iter().any(|signature| is_of_clients(*signature, seen.headers)) {
             self.end("clients have it", seen.drops);
         }
+        if self.covers_little(&seen.headers.samples) {
+            self.end("most SYNs look different", seen.drops);
+        }
         if seen.phase == Phase::Attack && seen.headers.number != self.learned_from {
             self.learned_from = seen.headers.number;
             self.learn(seen.headers, seen.drops);
         }
+    }
+
+    /// Returns whether few of these SYNs have a signature: what is left of a flood must not keep it in force, because it also
+    /// meets clients.
+    fn covers_little(&self, samples: &[Shape]) -> bool {
+        let covered = samples.iter().filter(|shape| self.covers(**shape)).count();
+        samples.len() >= TELLING_SAMPLES && covered * COVERS_ONE_IN < samples.len()
+    }
+
+    fn covers(&self, shape: Shape) -> bool {
+        self.in_force.iter().any(|signature| signature.is_of(shape))
     }
 
     fn note_rate(&mut self, rate: f64, drops: bool, at: Duration) {
@@ -141,16 +167,16 @@ impl Signatures {
     }
 
     fn learn(&mut self, headers: &HeaderReading, drops: bool) {
-        let is_covered = |shape: &&Shape| self.in_force.iter().any(|signature| signature.is_of(**shape));
-        let others: Vec<Shape> = headers.samples.iter().filter(|shape| !is_covered(shape)).copied().collect();
+        let others: Vec<Shape> = headers.samples.iter().filter(|shape| !self.covers(**shape)).copied().collect();
         let room = MAX_SIGNATURES - self.in_force.len();
         // What is left beside a signature is clients, unless it is most of it.
         if others.len() < MIN_SAMPLES || others.len() * 2 < headers.samples.len() {
             return;
         }
         let found = learn::learn(&others, room);
-        let is_usual =
-            |signature: &Signature| self.of_clients.contains(&class(*signature)) || is_of_clients(*signature, headers);
+        let is_usual = |signature: &Signature| {
+            self.of_clients.contains_key(&class(*signature)) || is_of_clients(*signature, headers)
+        };
         if found.is_empty() || found.iter().any(is_usual) {
             return;
         }
@@ -197,9 +223,13 @@ fn completed_of(signature: Signature, headers: &HeaderReading) -> u64 {
 fn is_of_clients(signature: Signature, headers: &HeaderReading) -> bool {
     let Some(shapes) = &headers.completed else { return true };
     let needed = if Shape(signature.value).has_options() { MIN_COMPLETED } else { MIN_COMPLETED_BARE };
-    let is_usual =
-        |counts: &[u64; 256]| counts[usize::from(class(signature))] * COMPLETED_ONE_IN > counts.iter().sum::<u64>();
-    completed(headers) < needed || is_usual(&shapes.handshakes) || is_usual(&shapes.sources)
+    let is_usual = |counts: &[u64; 256], enough: u64| {
+        let (of_class, all) = (counts[usize::from(class(signature))], counts.iter().sum::<u64>());
+        of_class * COMPLETED_ONE_IN > all || of_class >= enough.max(all / FEW_ONE_IN)
+    };
+    completed(headers) < needed
+        || is_usual(&shapes.handshakes, HANDSHAKES_OF_CLIENTS)
+        || is_usual(&shapes.sources, SOURCES_OF_CLIENTS)
 }
 
 /// Returns a signature in words.

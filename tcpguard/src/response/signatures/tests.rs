@@ -90,13 +90,15 @@ fn few_clients_of_that_shape_are_enough_to_have_none() {
 }
 
 #[test]
-fn a_client_ends_it_at_once_and_for_this_attack() {
+fn a_client_ends_it_at_once_and_for_a_day() {
     let mut watch = Watch::new();
     assert_eq!(watch.tick(Phase::Attack, &reading(1, BARE), 0, 0), 1);
     assert_eq!(watch.tick(Phase::Attack, &reading(2, BARE), 10_000, 1), 0);
     assert_eq!(watch.tick(Phase::Attack, &reading(3, BARE), 10_000, 1), 0);
     watch.tick(Phase::Calm, &reading(4, BARE), 10_000, 1);
-    assert_eq!(watch.tick(Phase::Attack, &reading(5, BARE), 10_000, 1), 1, "another attack");
+    assert_eq!(watch.tick(Phase::Attack, &reading(5, BARE), 10_000, 1), 0, "an attack that has paused");
+    watch.1 += 86_400.0;
+    assert_eq!(watch.tick(Phase::Attack, &reading(6, BARE), 10_000, 1), 1);
 }
 
 #[test]
@@ -104,6 +106,37 @@ fn a_flood_that_changes_has_another_one() {
     let mut watch = Watch::new();
     let other = Shape(0x65f2_ffff);
     assert_eq!(watch.tick(Phase::Attack, &reading(1, BARE), 0, 0), 1);
-    assert_eq!(watch.tick(Phase::Attack, &reading(2, other), 10_000, 0), 2);
-    assert_eq!(watch.tick(Phase::Attack, &reading(3, LINUX), 20_000, 0), 2, "clients, or a flood that imitates them");
+    assert_eq!(watch.tick(Phase::Attack, &reading(2, other), 10_000, 0), 1);
+    assert!(watch.0.in_force()[0].is_of(other) && !watch.0.in_force()[0].is_of(BARE));
+    assert_eq!(watch.tick(Phase::Attack, &reading(3, LINUX), 20_000, 0), 0, "clients, or a flood that imitates them");
+}
+
+#[test]
+fn handshakes_of_another_class_do_not_outweigh_clients() {
+    let learned = |handshakes: [u64; 2], sources: [u64; 2]| {
+        let reading = reading_with(BARE, |shapes| {
+            [shapes.handshakes[LINUX_CLASS], shapes.handshakes[BARE_CLASS]] = handshakes;
+            [shapes.sources[LINUX_CLASS], shapes.sources[BARE_CLASS]] = sources;
+        });
+        Watch::new().tick(Phase::Attack, &reading, 0, 0) == 1
+    };
+    // An attacker completes millions of handshakes, from as many addresses of his own.
+    assert!(learned([600_000, 63], [100_000, 15]));
+    assert!(!learned([600_000, 64], [100_000, 15]));
+    assert!(!learned([600_000, 63], [100_000, 16]));
+    // A hundred strange handshakes in ten million are no clients.
+    assert!(learned([10_000_000, 999], [0, 0]));
+    assert!(!learned([10_000_000, 1001], [0, 0]));
+}
+
+#[test]
+fn what_is_left_of_a_flood_does_not_keep_it() {
+    let mut watch = Watch::new();
+    assert_eq!(watch.tick(Phase::Attack, &reading(1, BARE), 0, 0), 1);
+    let mixed = |bare, number| {
+        let samples = [vec![BARE; bare], vec![LINUX; 20 - bare]].concat();
+        HeaderReading { samples, ..reading(number, BARE) }
+    };
+    assert_eq!(watch.tick(Phase::Attack, &mixed(10, 2), 60, 0), 1);
+    assert_eq!(watch.tick(Phase::Attack, &mixed(9, 3), 120, 0), 0);
 }
