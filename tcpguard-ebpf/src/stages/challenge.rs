@@ -15,6 +15,7 @@ use crate::{
     challenge::{Challenge, first_syn as syns, listeners, port_load},
     lease,
     syn::Syn,
+    time::Now,
     verdict::Verdict,
 };
 
@@ -31,7 +32,7 @@ pub fn of_tracked(entry: &mut SourceEntry, syn: &Syn, standing: Standing) -> Cha
     if !syn.lease.has(flag::CHALLENGE) {
         return Challenge::None;
     }
-    let is_exempt = is_exempt(entry, syn);
+    let is_exempt = is_exempt(entry, syn.now, syn.segment.time_to_live);
     if is_exempt && !syn.lease.has(flag::CHALLENGE_PROVEN) {
         return Challenge::None;
     }
@@ -43,9 +44,9 @@ pub fn of_tracked(entry: &mut SourceEntry, syn: &Syn, standing: Standing) -> Cha
 /// Returns whether a source completes handshakes here, and the SYN is its own as far as anything tells: few of its handshakes
 /// are half open, or the SYN came over the path of those that completed.
 #[inline(always)]
-pub fn is_exempt(entry: &mut SourceEntry, syn: &Syn) -> bool {
-    entry.is_proven(syn.now.jiffies, syn.now.window_period(), lease::max_half_open())
-        || entry.is_on_proven_path(syn.now.jiffies, syn.segment.time_to_live)
+pub fn is_exempt(entry: &mut SourceEntry, now: Now, time_to_live: u8) -> bool {
+    entry.is_proven(now.jiffies, now.window_period(), lease::max_half_open())
+        || entry.is_on_proven_path(now.jiffies, time_to_live)
 }
 
 /// A SYN of an allowed source is never dropped. It may be answered with a cookie like any other: its address may be

@@ -13,7 +13,7 @@ use lab::{
     fixtures::{ipv4, ipv6},
     frame::{ACK, Frame, SYN},
     loaded::LoadedDatapath,
-    network::SERVER_IPV4,
+    network::{CLIENT_IPV4, SERVER_IPV4},
     scene::WEB,
     wire::Wire,
 };
@@ -99,6 +99,15 @@ fn a_client_that_looks_like_the_flood_ends_its_signature_at_once() -> Result<()>
         ensure!(signatures(&stats) == [TOLD], "{:?}", signatures(&stats));
         let why = String::from_utf8(scene.daemon.tcpguard(&["why", "198.19.0.1"])?.stdout)?;
         ensure!(why.contains(TOLD), "{why}");
+
+        // A source that completes handshakes here is not affected, whatever its SYNs look like.
+        let wire = Wire::open(&scene.lab.client)?;
+        for source_port in 50_000..50_020 {
+            let syn = Frame::syn(CLIENT_IPV4.into(), SERVER_IPV4.into(), 80);
+            let syn = Frame { source_port, time_to_live: FAR_AWAY, ..syn };
+            wire.ask(&syn).with_context(|| format!("the proven source's SYN from port {source_port}"))?;
+        }
+        ensure!(signatures(&scene.daemon.stats()?) == [TOLD], "the signature has ended too early");
 
         ensure!(connect_like_the_flood(&scene)? > 0, "no source was let through");
         let stats = scene.daemon.stats_when("the signature has ended", |stats| signatures(stats).is_empty())?;
