@@ -21,7 +21,7 @@ use crate::{
     build::binary,
     http,
     network::{Lab, SERVER_INTERFACE},
-    process::{Finished, finish},
+    process::{self, Finished, finish},
     wait::eventually,
 };
 
@@ -294,11 +294,7 @@ impl Daemon {
     /// # Errors
     /// Returns an error if it cannot be read.
     pub fn cpu_seconds(&self) -> Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).context("cannot read the CPU time")?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).context("no CPU time");
-        let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
-        Ok((ticks(11)? + ticks(12)?) / per_second as f64)
+        process::cpu_seconds(self.id())
     }
 
     /// Returns the daemon's resident memory, in KiB.
@@ -306,11 +302,7 @@ impl Daemon {
     /// # Errors
     /// Returns an error if it cannot be read.
     pub fn resident_kib(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))
-            .context("cannot read the daemon's memory usage")?;
-        let line =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in the process status")?;
-        line.trim().trim_end_matches(" kB").parse().context("VmRSS is not a number")
+        process::resident_kib(self.id())
     }
 
     /// Path of its socket.

@@ -1,7 +1,8 @@
 //! A server, a client, and a cable (a veth pair) between them.
 
 use std::{
-    net::{IpAddr, Ipv6Addr, TcpListener},
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -221,6 +222,23 @@ impl Lab {
         let flags = if address.is_ipv4() { "" } else { "nodad" };
         self.client.ip(&format!("addr add {address}/{length} dev {CLIENT_INTERFACE} {flags}"))?;
         self.lead_clients(&format!("{address}/{length}"))
+    }
+
+    /// Adds addresses to the server, scattered: `first` and every seventh one after it, which the client reaches as well.
+    ///
+    /// # Errors
+    /// Returns an error if one of the steps fails.
+    pub fn add_server_addresses(&self, first: Ipv4Addr, count: u32) -> Result<Vec<Ipv4Addr>> {
+        const STEP: u32 = 7;
+        let addresses: Vec<Ipv4Addr> =
+            (0..count).map(|number| Ipv4Addr::from(u32::from(first) + STEP * number)).collect();
+        let commands: String = addresses.iter().map(|address| format!("addr add {address}/32 dev lo\n")).collect();
+        let mut batch = tempfile::NamedTempFile::new().context("cannot create a file")?;
+        batch.write_all(commands.as_bytes()).context("cannot write the file")?;
+        self.server.ip(&format!("-batch {}", batch.path().display()))?;
+        let length = (STEP * count).next_power_of_two().leading_zeros() + 1;
+        self.client.ip(&format!("route add {first}/{length} via {SERVER_IPV4}"))?;
+        Ok(addresses)
     }
 
     /// Lets replies to `range` leave through the server's first cable, where clients are, even if floods of such

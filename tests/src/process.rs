@@ -1,7 +1,7 @@
 //! Programs that a test runs to their end.
 
 use std::{
-    fmt,
+    fmt, fs,
     process::{Command, ExitStatus},
 };
 
@@ -28,6 +28,29 @@ pub fn finish(command: &mut Command) -> Result<Finished> {
     let line = format!("{command:?}");
     let output = command.output().with_context(|| format!("cannot run {line}"))?;
     Ok(Finished { command: line, status: output.status, stdout: output.stdout, stderr: output.stderr })
+}
+
+/// Returns the user and system time of a process, in seconds.
+///
+/// # Errors
+/// Returns an error if it cannot be read.
+pub fn cpu_seconds(process: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).context("cannot read the CPU time")?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).context("no CPU time");
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
+    Ok((ticks(11)? + ticks(12)?) / per_second as f64)
+}
+
+/// Returns the resident memory of a process, in KiB.
+///
+/// # Errors
+/// Returns an error if it cannot be read.
+pub fn resident_kib(process: u32) -> Result<u64> {
+    let status =
+        fs::read_to_string(format!("/proc/{process}/status")).context("cannot read a process's memory usage")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in the process status")?;
+    line.trim().trim_end_matches(" kB").parse().context("VmRSS is not a number")
 }
 
 /// Returns all that a program printed, its standard error last.

@@ -48,7 +48,8 @@ enum Part {
     Bench,
     /// Boot other kernels and run the smoke test there
     Kernels,
-    /// A machine with several processors, and network interfaces with several queues (needs root)
+    /// A machine with several processors, and network interfaces with several queues; only where it is asked for (needs
+    /// root)
     Processors,
     /// Every kill point, and many restarts in a row; only where it is asked for (needs root)
     Faults,
@@ -118,16 +119,14 @@ fn run_all() -> Result<()> {
     setup::for_kernels()?;
     setup::for_linting()?;
     check_formatting()?;
-    let tests = lab::build(&["bench", "kernels", "processors", "smoke"])?;
-    // Emulated machines take what the others leave of both processors, and nothing here measures times.
+    let tests = lab::build(&["bench", "kernels", "smoke"])?;
+    // Two emulated machines take what the others leave of both processors, and nothing here measures times.
     let kernels = background("other kernels", lab::binary("kernels"))?;
-    let processors = background("several processors", lab::binary("processors"))?;
     lint()?;
     unit()?;
     step("fuzzing the parsers of packets, in short", &mut fuzz::packets(&[]))?;
     bench()?;
     kernels.finish()?;
-    processors.finish()?;
     lab(&tests)
 }
 

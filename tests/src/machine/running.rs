@@ -28,7 +28,8 @@ pub struct Processors {
     pub online: u32,
     /// Processors that the kernel has to expect: more may be plugged in.
     pub possible: u32,
-    /// Pairs of queues of each network interface, among which the interface spreads connections (RSS).
+    /// Pairs of queues of each network interface, among which the host's TAP device spreads connections by their hash, as
+    /// hardware does (RSS).
     pub queues: u32,
 }
 
@@ -67,14 +68,13 @@ impl Running {
         qemu.args(["-smp", &format!("{online},maxcpus={possible}"), "-m", "2048", "-no-reboot"]);
         qemu.args(["-append", "console=ttyS0 panic=-1 quiet"]);
         for interface in [CLIENT_INTERFACE, SECOND_CLIENT_INTERFACE] {
-            let (several, spreads) =
-                if queues > 1 { (format!(",queues={queues}"), "on") } else { (String::new(), "off") };
+            let (several, mq) = if queues > 1 { (format!(",queues={queues}"), "on") } else { (String::new(), "off") };
             // A vector for each queue, one for the configuration and one for control.
             let vectors = 2 * queues + 2;
             qemu.arg("-netdev")
                 .arg(format!("tap,id={interface},ifname={interface},script=no,downscript=no,vhost=off{several}"));
             qemu.arg("-device").arg(format!(
-                "virtio-net-pci,netdev={interface},mac={},mq={spreads},rss={spreads},vectors={vectors},\
+                "virtio-net-pci,netdev={interface},mac={},mq={mq},vectors={vectors},\
                  guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off",
                 mac(SERVER_MAC)
             ));

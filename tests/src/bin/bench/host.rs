@@ -12,7 +12,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use lab::{
     Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources,
+    daemon::challenge_of,
+    http,
     network::{SERVER_INTERFACE, SERVER_IPV4},
+    process::{cpu_seconds, resident_kib},
     server::Nginx,
     wait::{GoesOn, beside},
 };
@@ -30,14 +33,20 @@ const FLOOD: u32 = 100_000;
 const STRONG_FLOOD: u32 = 400_000;
 /// The time between two scrapes of the metrics.
 const SCRAPES: Duration = Duration::from_secs(1);
+/// The time between two scrapes of another exporter's metrics, in seconds.
+const SCRAPED_EVERY: u64 = 15;
 
 /// Prints the daemon's cost on hosts of several kinds.
 pub fn costs(effort: &Effort) -> Result<()> {
     println!("Cost of the daemon on a host, by what the host does");
     println!("{:<58} {:>10} {:>10} {:>14}", "", "% of core", "limit", "MiB resident");
     calm(effort)?;
+    peers(effort)?;
     connections(effort)?;
     listeners(effort)?;
+    for number in [1, 10_000] {
+        addresses(number, effort)?;
+    }
     scanned(effort)?;
     watched(effort)
 }
@@ -57,6 +66,70 @@ fn calm(effort: &Effort) -> Result<()> {
         Ok(used)
     })?;
     report("calm, 1,000 connections per second", 1.0, &used);
+    drop(nginx);
+    Ok(())
+}
+
+/// What other daemons that run on servers cost, one of them scraped as usual.
+fn peers(effort: &Effort) -> Result<()> {
+    let lab = Lab::new()?;
+    let exporter = Peer::start(&lab, "prometheus-node-exporter", &["--web.listen-address=127.0.0.1:9100"])?;
+    let folder = tempfile::tempdir().context("cannot create a directory for fail2ban")?;
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (socket, pid) = (path("socket"), path("pid"));
+    let banner =
+        Peer::start(&lab, "fail2ban-server", &["-f", "-s", &socket, "-p", &pid, "--logtarget", "STDERR", "start"])?;
+    sleep(SETTLES);
+    let scrape = |goes_on: GoesOn| {
+        let client = Client::in_namespace(&lab.server);
+        for second in 0u64.. {
+            if !goes_on() {
+                break;
+            }
+            if second % SCRAPED_EVERY == 0 {
+                http::get(client.connect((Ipv4Addr::LOCALHOST, 9100).into())?, "/metrics")?;
+            }
+            sleep(Duration::from_secs(1));
+        }
+        Ok(())
+    };
+    let (used, ()) = beside(scrape, || used_by(exporter.0.id(), effort.watch * 3))?;
+    report_peer("node_exporter, scraped every 15 s", &used);
+    report_peer("fail2ban without a jail", &used_by(banner.0.id(), effort.watch)?);
+    Ok(())
+}
+
+/// New clients of a host with so many addresses, in a flood of one of them.
+fn addresses(number: u32, effort: &Effort) -> Result<()> {
+    let lab = Lab::new()?;
+    let all = lab.add_server_addresses(Ipv4Addr::new(10, 70, 0, 0), number)?;
+    let sources: Vec<IpAddr> =
+        (0..effort.new_clients).map(|n| IpAddr::from([198, 18, 64 + (n / 250) as u8, 1 + (n % 250) as u8])).collect();
+    sources.iter().try_for_each(|source| lab.add_client_address(*source))?;
+    let nginx = Nginx::start(&lab, &[80])?;
+    let daemon = start(&lab)?;
+    let mut flood = Flood::new(&lab, &FloodSpec::syn(random(), 80))?;
+    let mut times = flood.during(FLOOD, || {
+        daemon.stats_when("the flood is challenged", |stats| challenge_of(stats, 80) == Some("cookie"))?;
+        let connect = |(source, server): (&IpAddr, &Ipv4Addr)| {
+            Client::new(&lab)
+                .from(*source)
+                .fetch((*server, 80).into())
+                .with_context(|| format!("from {source} to {server}"))
+        };
+        let servers = all.iter().step_by((all.len() / sources.len()).max(1)).cycle();
+        sources.iter().zip(servers).map(connect).collect::<Result<Vec<Duration>>>()
+    })?;
+    times.sort_unstable();
+    let p99 = times[(times.len() * 99 / 100).min(times.len() - 1)];
+    let challenge = daemon.stats()?.measures.challenge;
+    println!(
+        "{:<58} p99 {:.1} ms, {} of {} by cookie, {FLOOD} SYNs per second beside them",
+        format!("{} new clients of {number} addresses", times.len()),
+        p99.as_secs_f64() * 1000.0,
+        challenge.cookies_returned,
+        times.len(),
+    );
     drop(nginx);
     Ok(())
 }
@@ -146,14 +219,47 @@ struct Used {
 }
 
 fn measure(daemon: &Daemon, duration: Duration) -> Result<Used> {
-    let (start, before) = (Instant::now(), daemon.cpu_seconds()?);
+    used_by(daemon.id(), duration)
+}
+
+fn used_by(process: u32, duration: Duration) -> Result<Used> {
+    let (start, before) = (Instant::now(), cpu_seconds(process)?);
     sleep(duration);
-    let percent = (daemon.cpu_seconds()? - before) / start.elapsed().as_secs_f64() * 100.0;
-    Ok(Used { percent, resident_mib: daemon.resident_kib()? as f64 / 1024.0 })
+    let percent = (cpu_seconds(process)? - before) / start.elapsed().as_secs_f64() * 100.0;
+    Ok(Used { percent, resident_mib: resident_kib(process)? as f64 / 1024.0 })
+}
+
+/// Another daemon, until this value is dropped.
+struct Peer(Child);
+
+impl Peer {
+    fn start(lab: &Lab, program: &str, arguments: &[&str]) -> Result<Self> {
+        let mut command = lab.server.command(program);
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Self(command.spawn().with_context(|| format!("cannot start {program}, a Debian package"))?))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if self.0.kill().is_ok() {
+            self.0.wait().ok();
+        }
+    }
 }
 
 fn report(what: &str, limit: f64, used: &Used) {
     println!("{what:<58} {:>10.2} {limit:>10.2} {:>14.1}", used.percent, used.resident_mib);
+}
+
+fn report_peer(name: &str, used: &Used) {
+    println!(
+        "{:<58} {:>10.2} {:>10} {:>14.1}",
+        format!("(for comparison: {name})"),
+        used.percent,
+        "",
+        used.resident_mib
+    );
 }
 
 fn raise_limit() -> Result<()> {

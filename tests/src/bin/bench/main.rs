@@ -68,6 +68,8 @@ struct Effort {
     transfer: usize,
     /// Processes that hold idle connections.
     holders: u16,
+    /// Clients that connect for the first time.
+    new_clients: usize,
 }
 
 impl Effort {
@@ -79,6 +81,7 @@ impl Effort {
         flood: Duration::from_secs(20),
         transfer: 100_000_000,
         holders: 32,
+        new_clients: 500,
     };
     const SHORT: Self = Self {
         repeat: 50_000,
@@ -88,5 +91,6 @@ impl Effort {
         flood: Duration::from_secs(2),
         transfer: 10_000_000,
         holders: 1,
+        new_clients: 20,
     };
 }

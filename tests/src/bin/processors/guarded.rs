@@ -22,7 +22,7 @@ use xtask::bpf::toolchain::target_folder;
 use crate::guest::{CONTROL_PORT, Order};
 
 /// How long the machine may take to boot, and the daemon to start: sixty-four emulated processors share two real ones.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// How long the machine may take for an order.
 const ORDER: Duration = Duration::from_secs(30);
 const HTTP_PORT: u16 = 9477;

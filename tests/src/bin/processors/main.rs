@@ -124,7 +124,7 @@ fn cookies_are_accepted_wherever_they_arrive(machine: &Guarded) -> Result<()> {
     let stats = machine.stats_when("all cookies are accepted", |stats| completed(stats) >= before + 32)?;
     let challenge = &stats.measures.challenge;
     ensure!(challenge.failed == 0, "{challenge:?}");
-    ensure!(challenge.cookies_returned >= 24, "most were to be cookies: {challenge:?}");
+    ensure!(challenge.cookies_returned >= 16, "half were to be cookies: {challenge:?}");
     println!("cookies returned on the other interface: {} accepted", challenge.cookies_returned);
     Ok(())
 }
