@@ -92,8 +92,9 @@ struct Options {
 }
 
 /// A port that is not challenged is looked at in one of so many ticks, while what the terms of all ports depend on stays the
-/// same.
+/// same; in fewer on a host with very many ports, of which about [`PORTS_OF_A_TURN`] are looked at in a tick.
 const TURNS: usize = 10;
+const PORTS_OF_A_TURN: usize = 300;
 
 /// What the terms of all ports depend on.
 #[derive(Clone, Debug, PartialEq)]
@@ -304,13 +305,14 @@ impl Challenger {
         };
         self.granted.timestamp_offset = timestamp_offset(datapath)?;
         let (ports, is_new) = self.ports_of(basis, &snapshot.listeners)?;
-        self.turn = (self.turn + 1) % TURNS;
+        let turns = ports.len().div_ceil(PORTS_OF_A_TURN).max(TURNS);
+        self.turn = (self.turn + 1) % turns;
         let chosen: BTreeSet<u16> = self.choice.chosen().keys().copied().collect();
         // Those whose challenge has just ended as well.
         let before = std::mem::replace(&mut self.challenged, chosen);
         let mut changed = BTreeMap::new();
         for (place, (port, port_terms)) in ports.iter().enumerate() {
-            let is_turn = place % TURNS == self.turn || self.watchdog.leaves_any_alone();
+            let is_turn = place % turns == self.turn || self.watchdog.leaves_any_alone();
             if is_new || is_turn || self.challenged.contains(port) || before.contains(port) {
                 let of_port = snapshot.listeners.of_port(*port);
                 let terms = self.terms_of_port(*port, port_terms, of_port, can_send, datapath, &mut status, at)?;
