@@ -41,7 +41,7 @@ pub type GoesOn<'a> = &'a (dyn Fn() -> bool + Sync);
 /// Runs `work`, and `other` beside it until `work` ends or panics: what `other` is called with then returns false.
 ///
 /// # Errors
-/// Returns the error of `other`, or else that of `work`.
+/// Returns the error of `work`, or else that of `other`.
 pub fn beside<T, U: Send>(
     other: impl FnOnce(GoesOn<'_>) -> Result<U> + Send,
     work: impl FnOnce() -> Result<T>,
@@ -52,8 +52,8 @@ pub fn beside<T, U: Send>(
         let end = SetAtEnd(&is_over);
         let result = work();
         drop(end);
-        let other = other.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-        Ok((result?, other))
+        let other = other.join().unwrap_or_else(|panic| resume_unwind(panic));
+        Ok((result?, other?))
     })
 }
 

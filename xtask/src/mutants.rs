@@ -73,7 +73,7 @@ pub struct Arguments {
     /// The code to change
     #[arg(value_enum)]
     part: Part,
-    /// Arguments for cargo-mutants, as in `-- --jobs 2` (not for the pipeline)
+    /// Arguments for cargo-mutants, as in `-- --re completes` (not for lab tests)
     #[arg(last = true)]
     others: Vec<String>,
 }
@@ -112,6 +112,9 @@ impl Part {
 /// Returns an error where something cannot be installed or built, or a mutant is not caught.
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::for_building()?;
+    if arguments.part != Part::Common {
+        setup::for_all_lab_tests()?;
+    }
     let copy = copy_workspace(&arguments.part.folder())?;
     let folder = arguments.part.folder();
     match arguments.part {
@@ -139,8 +142,10 @@ fn copy_workspace(folder: &Path) -> Result<PathBuf> {
     let copy = folder.join("tree");
     fs::create_dir_all(copy.join("target")).with_context(|| format!("cannot make {}", copy.display()))?;
     setup::for_copying()?;
-    let script = "git ls-files -z --cached --others --exclude-standard | \
-                  rsync --archive --from0 --files-from=- --ignore-missing-args . \"$0\"";
+    // Files that are gone from the workspace must go from the copy, and what changed has to be newer than what was built.
+    let script = "find \"$0\" -mindepth 1 -maxdepth 1 ! -name target -exec rm -rf {} + && \
+                  git ls-files -z --cached --others --exclude-standard | \
+                  rsync --recursive --links --perms --from0 --files-from=- --ignore-missing-args . \"$0\"";
     step("copying the workspace", Command::new("sh").args(["-c", script]).arg(&copy).current_dir(workspace()))?;
     let tools = copy.join("target/bpf-tools");
     if !tools.exists() {
@@ -164,15 +169,7 @@ fn with_unit_tests(copy: &Path, arguments: &Arguments, trial: &Trial, own: &str)
     let passes: &[&[&str]] = if own.is_empty() { &[&[]] } else { &[&[own], &[]] };
     for filters in passes {
         let mut command = cargo_mutants(copy)?;
-        command.args(trial.what).args([
-            "--in-place",
-            "--iterate",
-            "--baseline",
-            "skip",
-            "--timeout",
-            "300",
-            "--output",
-        ]);
+        command.args(trial.what).args(["--in-place", "--iterate", "--timeout", "300", "--output"]);
         // Other binaries of the package need not be built each time.
         command.arg(&folder).args(["--cargo-arg=--lib"]).args(&arguments.others).args(["--", "--"]).args(*filters);
         // Nobody reads a backtrace of a mutant, and no test needs the dashboard.
@@ -196,7 +193,7 @@ struct Mutant {
 
 /// Tries mutants in a copy of the workspace, one after the other.
 fn with_lab_tests(copy: &Path, folder: &Path, trial: &Trial, is_wanted: impl Fn(&String) -> bool) -> Result<()> {
-    setup::for_all_lab_tests()?;
+    ensure!(outcome(copy, trial)? == Outcome::Missed, "the tests fail without a mutant: {:?}", trial.tests);
     let results = folder.join("results");
     let settled: BTreeSet<String> = fs::read_to_string(&results)
         .unwrap_or_default()

@@ -40,12 +40,8 @@ const MODULE_TOOLS: &[(&str, &[Tool])] = &[
     ("web", &[("python3", "python3")]),
 ];
 
-const BENCH_TOOLS: &[Tool] = &[
-    ("fail2ban-server", "fail2ban"),
-    ("nft", "nftables"),
-    ("prometheus-node-exporter", "prometheus-node-exporter"),
-    ("xdp-filter", "xdp-tools"),
-];
+const BENCH_TOOLS: &[Tool] =
+    &[("nft", "nftables"), ("prometheus-node-exporter", "prometheus-node-exporter"), ("xdp-filter", "xdp-tools")];
 
 /// What other kernels are booted with.
 const KERNEL_TOOLS: &[Tool] = &[

@@ -31,17 +31,17 @@ pub fn signature(syn: &Syn, standing: Standing) -> Result<(), Verdict> {
         return Ok(());
     }
     let [high, low] = syn.source.address.words();
-    if completes_here(high, low, syn.now.jiffies, syn.segment.time_to_live.into()) != 0 {
+    if completes_here(high, low, syn.source.hash, syn.now.jiffies, syn.segment.time_to_live.into()) != 0 {
         return Ok(());
     }
     syn.drop(DropReason::Signature)
 }
 
-/// Returns 1 if the source whose address consists of these two words completes handshakes here. It is a global function, which
+/// Returns 1 if the source whose address consists of these two words, and has this hash, completes handshakes here. It is a global function, which
 /// the verifier checks on its own: what follows is the same for both answers.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn completes_here(high: u64, low: u64, jiffies: u64, time_to_live: u32) -> u32 {
-    let source = Source::new(Address::from_words([high, low]));
+extern "C" fn completes_here(high: u64, low: u64, hash: u64, jiffies: u64, time_to_live: u32) -> u32 {
+    let source = Source { address: Address::from_words([high, low]), hash };
     sources::find_known(source).is_some_and(|entry| is_exempt(entry, Now::at(jiffies), time_to_live as u8)).into()
 }

@@ -194,7 +194,7 @@ impl Facts<'_> {
         if self.allowed().is_none() {
             let are = if self.drops { "are" } else { "would be" };
             lines.extend(self.signatures.iter().map(|signature| {
-                format!("SYNs that look like the flood in progress {are} dropped, whoever sends them: {signature}.")
+                format!("SYNs that look like the flood in progress {are} dropped, unless their source completes handshakes here: {signature}.")
             }));
         }
         if self.half_open > 0 {

@@ -306,8 +306,8 @@ impl Monitor {
     }
 
     fn read_ports(&mut self, lease: u32) -> Result<Vec<PortSnapshot>, DatapathError> {
-        self.ports.advance(lease)?;
-        Ok(self.ports.report(&self.listeners.answer, self.listener_layout, &self.half_open.answer))
+        self.ports.advance(lease, &self.listeners.answer, self.listener_layout)?;
+        Ok(self.ports.report(&self.listeners.answer, &self.half_open.answer))
     }
 }
 

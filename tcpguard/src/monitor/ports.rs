@@ -73,7 +73,7 @@ pub struct PortReader {
     slabs: Vec<Slab>,
     /// Ports that belong to a service with thresholds of its own.
     services: BTreeSet<u16>,
-    /// The listeners that were known when the busiest ports without one were found, by [`PortReader::report`]'s `layout`.
+    /// The listeners that were known when the busiest ports without one were found, by [`PortReader::advance`]'s `layout`.
     layout: Option<u64>,
     /// How many ticks are left in which every slab is read, whatever the marks tell.
     read_all: u32,
@@ -120,7 +120,14 @@ impl PortReader {
 
     /// Reads the slabs that changed: those with a listener at once, others in turn. `tick` is the number of the last tick that
     /// granted a lease.
-    pub(super) fn advance(&mut self, tick: u32) -> Result<(), DatapathError> {
+    ///
+    /// `layout` changes whenever a listener opens or closes.
+    pub(super) fn advance(&mut self, tick: u32, listeners: &Listeners, layout: u64) -> Result<(), DatapathError> {
+        if self.layout.replace(layout) != Some(layout) {
+            self.slabs.iter_mut().for_each(|slab| (slab.closed, slab.is_open) = (None, false));
+            let open = listeners.by_port().map(|(port, _)| port).chain(self.services.iter().copied());
+            open.for_each(|port| self.slabs[place_in_slabs(port).0].is_open = true);
+        }
         let marks = self.map.read_marks()?;
         let reads_all = self.read_all > 0;
         self.read_all = self.read_all.saturating_sub(1);
@@ -135,34 +142,25 @@ impl PortReader {
                 slab.handshakes = self.map.read_handshakes(index)?;
             }
         }
-        for index in turns(&self.slabs, self.turn) {
+        for index in turns(&self.slabs, &mut self.turn) {
             self.slabs[index].read_syn(&self.map, index)?;
-            self.turn = index + 1;
         }
         Ok(())
     }
 
     /// Returns the account of every port that has a listener, belongs to a service or has half-open handshakes, and of the
-    /// busiest other ports, in ascending order. `layout` changes whenever a listener opens or closes.
-    pub(super) fn report(
-        &mut self,
-        listeners: &Listeners,
-        layout: u64,
-        half_open: &HalfOpenTable,
-    ) -> Vec<PortSnapshot> {
-        if self.layout.replace(layout) != Some(layout) {
-            self.slabs.iter_mut().for_each(|slab| (slab.closed, slab.is_open) = (None, false));
-            let open = listeners.by_port().map(|(port, _)| port).chain(self.services.iter().copied());
-            open.for_each(|port| self.slabs[place_in_slabs(port).0].is_open = true);
-        }
+    /// busiest other ports, in ascending order.
+    pub(super) fn report(&mut self, listeners: &Listeners, half_open: &HalfOpenTable) -> Vec<PortSnapshot> {
         assemble(&mut self.slabs, listeners, half_open, &self.services)
     }
 }
 
-/// Returns which slabs are read in their turn, the first of which is `from` or comes after it.
-fn turns(slabs: &[Slab], from: usize) -> Vec<usize> {
-    let indices = (from..slabs.len()).chain(0..from.min(slabs.len()));
-    indices.filter(|index| slabs[*index].is_behind).take(SLABS_IN_TURN).collect()
+/// Returns which slabs are read in their turn. The first is `next` or comes after it; `next` becomes the one after the last.
+fn turns(slabs: &[Slab], next: &mut usize) -> Vec<usize> {
+    let indices = (*next..slabs.len()).chain(0..*next);
+    let turns: Vec<usize> = indices.filter(|index| slabs[*index].is_behind).take(SLABS_IN_TURN).collect();
+    *next = turns.last().map_or(*next, |last| (last + 1) % slabs.len());
+    turns
 }
 
 fn assemble(
@@ -299,22 +297,19 @@ mod tests {
     #[test]
     fn slabs_without_a_listener_are_read_in_turn() {
         let mut slabs: Vec<Slab> = (0..128).map(|_| Slab { is_behind: true, ..Slab::default() }).collect();
-        let mut from = 0;
-        let mut read = Vec::new();
-        while slabs.iter().any(|slab| slab.is_behind) {
-            let turn = turns(&slabs, from);
-            assert!(turn.len() <= SLABS_IN_TURN);
-            for index in turn {
-                slabs[index].is_behind = false;
-                // The first ones change again and again.
-                slabs[0].is_behind = index < 100;
-                (from, _) = (index + 1, read.push(index));
+        let mut next = 126;
+        assert_eq!((turns(&slabs, &mut next), next), (vec![126, 127, 0, 1], 2));
+        // The first ones change again and again, and hold none of the others up.
+        let mut read = BTreeSet::new();
+        for _ in 0..32 {
+            for index in turns(&slabs, &mut next) {
+                slabs[index].is_behind = index < 2 * SLABS_IN_TURN;
+                read.insert(index);
             }
         }
-        let others = (1..128).filter(|index| read.contains(index)).count();
-        assert_eq!((others, turns(&slabs, 5)), (127, Vec::new()));
-        slabs[3].is_behind = true;
-        assert_eq!((turns(&slabs, 128), turns(&slabs, 4)), (vec![3], vec![3]));
+        assert_eq!(read, (0..128).collect());
+        slabs.iter_mut().for_each(|slab| slab.is_behind = false);
+        assert!(turns(&slabs, &mut next).is_empty());
     }
 
     #[test]

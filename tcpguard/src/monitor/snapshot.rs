@@ -84,9 +84,7 @@ impl Snapshot {
     /// Returns how many more handshakes may be half open until the queue of some listener is half full, on a machine with so
     /// many CPUs.
     pub(crate) fn queue_room(&self, cpus: u64) -> u64 {
-        let listening = self.ports.iter().filter(|port| port.backlog >= TELLING_BACKLOG && port.is_reachable);
-        let room = listening.map(|port| (port.backlog / QUEUE_SHARE).saturating_sub(port.half_open));
-        room.min().unwrap_or(u64::MAX).max(LEAST_QUEUE_ROOM * cpus)
+        queue_room(&self.ports, cpus)
     }
 
     /// Removes the values that are meaningful only where completed handshakes are seen.
@@ -95,5 +93,26 @@ impl Snapshot {
         readings.for_each(|readings| readings.half_open.datapath = 0);
         self.suspects.clear();
         self.suspect_prefixes.clear();
+    }
+}
+
+fn queue_room(ports: &[PortSnapshot], cpus: u64) -> u64 {
+    let listening = ports.iter().filter(|port| port.backlog >= TELLING_BACKLOG && port.is_reachable);
+    let room = listening.map(|port| (port.backlog / QUEUE_SHARE).saturating_sub(port.half_open));
+    room.min().unwrap_or(u64::MAX).max(LEAST_QUEUE_ROOM * cpus)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_with_least_room_counts_unless_it_is_short() {
+        let port = |backlog, half_open| PortSnapshot { backlog, half_open, is_reachable: true, ..Default::default() };
+        let local = PortSnapshot { is_reachable: false, ..port(128, 60) };
+        assert_eq!(queue_room(&[port(4096, 0), port(128, 30), local], 2), 34);
+        assert_eq!(queue_room(&[port(64, 10), port(63, 31)], 2), 22);
+        assert_eq!([1, 16].map(|cpus| queue_room(&[port(128, 64)], cpus)), [8, 128]);
+        assert_eq!(queue_room(&[port(16, 0)], 2), u64::MAX);
     }
 }

@@ -84,14 +84,17 @@ impl Choice {
         let all: f64 = rates.iter().filter(|(port, _)| open.contains(port)).map(|(_, rate)| rate.asked).sum();
         let filling: BTreeSet<u16> =
             ports.iter().filter(|port| port.is_queue_filling()).map(|port| port.port).collect();
-        for (port, rate) in rates.iter().filter(|(port, _)| open.contains(port)) {
-            let scope = scope_of(services, *port);
+        // A queue fills slowly, too.
+        let is_asked = |port: &u16| rates.binary_search_by_key(port, |(asked, _)| *asked).is_ok();
+        let unasked = filling.iter().filter(|port| !is_asked(port)).map(|port| (*port, Unanswered::default()));
+        for (port, rate) in rates.iter().copied().chain(unasked).filter(|(port, _)| open.contains(port)) {
+            let scope = scope_of(services, port);
             let is_pressed = rate.asked >= MIN_PRESSURE && rate.asked >= PRESSED_SHARE * all;
-            if (filling.contains(port) || is_pressed && (is_refusing || is_costly(rate.asked)))
+            if (filling.contains(&port) || is_pressed && (is_refusing || is_costly(rate.asked)))
                 && phase_of(state, scope) == Phase::Attack
-                && is_beyond_blocks(state, scope, rate, max_half_open(scope), at)
+                && is_beyond_blocks(state, scope, &rate, max_half_open(scope), at)
             {
-                self.chosen.entry(*port).or_insert(at);
+                self.chosen.entry(port).or_insert(at);
             }
         }
     }

@@ -92,9 +92,11 @@ struct Options {
 }
 
 /// A port that is not challenged is looked at in one of so many ticks, while what the terms of all ports depend on stays the
-/// same; in fewer on a host with very many ports, of which about [`PORTS_OF_A_TURN`] are looked at in a tick.
+/// same; in fewer on a host with very many ports, of which about [`PORTS_OF_A_TURN`] are looked at in a tick. In calm, a tick
+/// comes every two seconds at least, and what is prepared for cookies lasts longer than a round.
 const TURNS: usize = 10;
 const PORTS_OF_A_TURN: usize = 300;
+const MOST_TURNS: usize = 30;
 
 /// What the terms of all ports depend on.
 #[derive(Clone, Debug, PartialEq)]
@@ -305,7 +307,7 @@ impl Challenger {
         };
         self.granted.timestamp_offset = timestamp_offset(datapath)?;
         let (ports, is_new) = self.ports_of(basis, &snapshot.listeners)?;
-        let turns = ports.len().div_ceil(PORTS_OF_A_TURN).max(TURNS);
+        let turns = ports.len().div_ceil(PORTS_OF_A_TURN).clamp(TURNS, MOST_TURNS);
         self.turn = (self.turn + 1) % turns;
         let chosen: BTreeSet<u16> = self.choice.chosen().keys().copied().collect();
         // Those whose challenge has just ended as well.

@@ -73,7 +73,7 @@ struct Port {
     usual: f64,
     /// SYNs received outside attacks while the port was not challenged.
     calm_syns: u64,
-    /// Handshakes begun, and completed on this host, outside attacks since the daemon started.
+    /// Handshakes begun and not reset, and completed on this host, outside attacks; what was long ago counts less.
     calm_begun: u64,
     calm_here: u64,
     /// Per family, the state at the last completed handshake; `None` while the port is not challenged or its accept
@@ -177,10 +177,12 @@ impl Port {
         let reset = |snapshot: &PortSnapshot| snapshot.ended.saturating_sub(snapshot.completed);
         let here = |snapshot: &PortSnapshot| snapshot.here.iter().sum::<u64>();
         let begun = snapshot.begun.saturating_sub(self.last.begun);
-        self.calm_begun += begun.saturating_sub(reset(snapshot).saturating_sub(reset(&self.last)));
+        // A reset may be seen later than its SYN.
+        let ended = reset(snapshot).saturating_sub(reset(&self.last));
+        self.calm_begun = (self.calm_begun + begun).saturating_sub(ended);
         self.calm_here += here(snapshot).saturating_sub(here(&self.last));
         // What was long ago counts less and less.
-        if self.calm_begun > REMEMBERED {
+        while self.calm_begun > REMEMBERED {
             (self.calm_begun, self.calm_here) = (self.calm_begun / 2, self.calm_here / 2);
         }
     }
@@ -296,9 +298,11 @@ mod tests {
         let mut watch = Watch::new();
         watch.run(100, 1, 0);
         for _ in 0..1000 {
-            // Ten times as many forged SYNs, each with its reset.
-            (watch.port.begun, watch.port.ended) = (watch.port.begun + 10, watch.port.ended + 10);
+            // Ten times as many forged SYNs, each with its reset, a tick later.
+            watch.port.begun += 10;
             watch.run(1, 1, 0);
+            watch.port.ended += 10;
+            watch.run(1, 0, 0);
         }
         assert!(watch.dog.is_mostly_served_here(80));
         // What a host has seen in years does not outweigh what it sees today.

@@ -1,4 +1,4 @@
-//! Signatures: what the SYNs of a flood have in common, by which they are dropped before anything is looked up.
+//! Signatures: what the SYNs of a flood have in common, by which they are dropped before anything else of them is judged.
 //!
 //! SYNs are sampled during an attack. If nearly all of them look alike, and hardly any handshake that completed here began
 //! with such a SYN, the datapath drops them. One source in 256 is let through in turn: if a client among them completes its
@@ -32,11 +32,11 @@ const MIN_COMPLETED: u64 = 1000;
 const MIN_COMPLETED_BARE: u64 = 100;
 /// One completed handshake in so many may have a shape of the same class, and one proven source.
 const COMPLETED_ONE_IN: u64 = 1000;
-/// From so many handshakes or sources on, clients have a class even if it is one in [`COMPLETED_ONE_IN`]: an attacker can
-/// complete handshakes of another class until it is.
+/// From so many handshakes or sources on, clients have a class even if it is fewer than one in [`COMPLETED_ONE_IN`]: an
+/// attacker can complete handshakes of another class until it is.
 const HANDSHAKES_OF_CLIENTS: u64 = 64;
 const SOURCES_OF_CLIENTS: u64 = 16;
-/// Where very many handshakes completed, one in so many is enough: there are always a few strange ones.
+/// Where very many handshakes completed, up to one in so many are taken for strange ones.
 const FEW_ONE_IN: u64 = 10_000;
 /// A signature ends if fewer than one in so many of the flood's SYNs have it.
 const COVERS_ONE_IN: usize = 2;
@@ -137,12 +137,14 @@ impl Signatures {
         if self.in_force.iter().any(|signature| is_of_clients(*signature, seen.headers)) {
             self.end("clients have it", seen.drops);
         }
-        if self.covers_little(&seen.headers.samples) {
-            self.end("most SYNs look different", seen.drops);
-        }
-        if seen.phase == Phase::Attack && seen.headers.number != self.learned_from {
+        if seen.headers.number != self.learned_from {
             self.learned_from = seen.headers.number;
-            self.learn(seen.headers, seen.drops);
+            if seen.phase == Phase::Attack {
+                self.learn(seen.headers, seen.drops);
+            }
+            if self.covers_little(&seen.headers.samples) {
+                self.end("most SYNs look different", seen.drops);
+            }
         }
     }
 

@@ -106,8 +106,7 @@ fn a_flood_that_changes_has_another_one() {
     let mut watch = Watch::new();
     let other = Shape(0x65f2_ffff);
     assert_eq!(watch.tick(Phase::Attack, &reading(1, BARE), 0, 0), 1);
-    assert_eq!(watch.tick(Phase::Attack, &reading(2, other), 10_000, 0), 1);
-    assert!(watch.0.in_force()[0].is_of(other) && !watch.0.in_force()[0].is_of(BARE));
+    assert_eq!(watch.tick(Phase::Attack, &reading(2, other), 10_000, 0), 2);
     assert_eq!(watch.tick(Phase::Attack, &reading(3, LINUX), 20_000, 0), 0, "clients, or a flood that imitates them");
 }
 
@@ -124,7 +123,7 @@ fn handshakes_of_another_class_do_not_outweigh_clients() {
     assert!(learned([600_000, 63], [100_000, 15]));
     assert!(!learned([600_000, 64], [100_000, 15]));
     assert!(!learned([600_000, 63], [100_000, 16]));
-    // A hundred strange handshakes in ten million are no clients.
+    // A thousand strange handshakes in ten million are no clients.
     assert!(learned([10_000_000, 999], [0, 0]));
     assert!(!learned([10_000_000, 1001], [0, 0]));
 }
@@ -139,4 +138,14 @@ fn what_is_left_of_a_flood_does_not_keep_it() {
     };
     assert_eq!(watch.tick(Phase::Attack, &mixed(10, 2), 60, 0), 1);
     assert_eq!(watch.tick(Phase::Attack, &mixed(9, 3), 120, 0), 0);
+}
+
+#[test]
+fn a_second_tool_has_another_one_however_much_it_sends() {
+    let mut watch = Watch::new();
+    let other = Shape(0x65f2_ffff);
+    assert_eq!(watch.tick(Phase::Attack, &reading(1, BARE), 0, 0), 1);
+    let samples = [vec![BARE; 160], vec![other; 240]].concat();
+    let both = HeaderReading { samples, ..reading(2, BARE) };
+    assert_eq!(watch.tick(Phase::Attack, &both, 10_000, 0), 2);
 }

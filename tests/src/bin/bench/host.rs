@@ -41,7 +41,7 @@ pub fn costs(effort: &Effort) -> Result<()> {
     println!("Cost of the daemon on a host, by what the host does");
     println!("{:<58} {:>10} {:>10} {:>14}", "", "% of core", "limit", "MiB resident");
     calm(effort)?;
-    peers(effort)?;
+    peer(effort)?;
     connections(effort)?;
     listeners(effort)?;
     for number in [1, 10_000] {
@@ -70,15 +70,10 @@ fn calm(effort: &Effort) -> Result<()> {
     Ok(())
 }
 
-/// What other daemons that run on servers cost, one of them scraped as usual.
-fn peers(effort: &Effort) -> Result<()> {
+/// What another daemon that runs on servers costs, scraped as usual.
+fn peer(effort: &Effort) -> Result<()> {
     let lab = Lab::new()?;
     let exporter = Peer::start(&lab, "prometheus-node-exporter", &["--web.listen-address=127.0.0.1:9100"])?;
-    let folder = tempfile::tempdir().context("cannot create a directory for fail2ban")?;
-    let path = |name: &str| folder.path().join(name).display().to_string();
-    let (socket, pid) = (path("socket"), path("pid"));
-    let banner =
-        Peer::start(&lab, "fail2ban-server", &["-f", "-s", &socket, "-p", &pid, "--logtarget", "STDERR", "start"])?;
     sleep(SETTLES);
     let scrape = |goes_on: GoesOn| {
         let client = Client::in_namespace(&lab.server);
@@ -95,7 +90,6 @@ fn peers(effort: &Effort) -> Result<()> {
     };
     let (used, ()) = beside(scrape, || used_by(exporter.0.id(), effort.watch * 3))?;
     report_peer("node_exporter, scraped every 15 s", &used);
-    report_peer("fail2ban without a jail", &used_by(banner.0.id(), effort.watch)?);
     Ok(())
 }
 
