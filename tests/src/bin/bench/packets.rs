@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf,
     maps::ProgramArray,
@@ -29,6 +29,7 @@ use tcpguard::{
 };
 use tcpguard_common::{
     abi::{
+        counters::Counter,
         lease::{Lease, flag},
         port::{PortChallenge, port_flag},
         rule::{FOREVER, Rule},
@@ -264,15 +265,18 @@ fn measure(case: &Case, effort: &Effort) -> Result<Cost> {
     run(&guard)?;
     run(&insert_each)?;
     if case.standing == Standing::Proven {
-        // The source has an entry by now, and a handshake makes it proven.
+        // The source has an entry, and a handshake makes it proven.
         connect_from_port((case.spec.sources.first(), 0).into(), (CONNECTION.1, PORT).into())?;
     }
+    let challenged = maps.observed.counts.read()?.get(Counter::SynChallenged);
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..effort.rounds {
         let floor = run(&floor)?;
         ours.push(run(&guard)? - floor);
         theirs.push(run(&insert_each)? - floor);
     }
+    let challenged = maps.observed.counts.read()?.get(Counter::SynChallenged) - challenged;
+    ensure!(case.standing != Standing::Proven || challenged == 0, "{}: {challenged} were challenged", case.name);
     Ok(Cost { tcpguard: Statistic::of(ours), insert_each: Statistic::of(theirs) })
 }
 
@@ -293,7 +297,9 @@ pub fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result
         Standing::Scattered(networks) => write(&scattered(networks, deny)?)?,
         Standing::Listed(networks) => write(&consecutive(networks, 0x0a00_0000)?)?,
         Standing::OthersListed(networks) => write(&consecutive(networks, 0x0b00_0000)?)?,
-        Standing::Challenged | Standing::Proven => {}
+        Standing::Challenged => {}
+        // It needs an entry, which it does not get while it is challenged.
+        Standing::Proven => datapath.block(case.spec.sources.first().into(), 0)?,
         Standing::Alike => flags |= flag::SIGNATURES,
         Standing::Blocked => datapath.block(case.spec.sources.first().into(), FOREVER)?,
     }
