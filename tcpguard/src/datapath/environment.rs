@@ -100,8 +100,10 @@ fn ticks_per_second() -> Result<u32, DatapathError> {
     Ok(u32::try_from(ticks).unwrap_or(0).clamp(4, 10_000))
 }
 
+/// Returns the inode number of the calling thread's network namespace: programs and tests may load a datapath in a thread that
+/// has one of its own.
 fn namespace_inode() -> Result<u32, DatapathError> {
-    let metadata = std::fs::metadata("/proc/self/ns/net")
+    let metadata = std::fs::metadata("/proc/thread-self/ns/net")
         .map_err(|source| DatapathError::Host { what: "the network namespace", source })?;
     // ns_common.inum has 32 bits.
     Ok(metadata.ino() as u32)
