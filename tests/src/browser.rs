@@ -3,20 +3,20 @@
 use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use xtask::bpf::toolchain::target_folder;
 
-use crate::namespace::Namespace;
+use crate::{namespace::Namespace, process::KilledOnDrop};
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 
 /// A browser with one page. Dropping it ends the browser.
 pub struct Browser {
-    process: Child,
+    _process: KilledOnDrop,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
@@ -37,7 +37,7 @@ impl Browser {
             .with_context(|| format!("no browser in {}: `cargo xtask test` installs one", folder.display()))?;
         let orders = process.stdin.take().context("no standard input of the browser")?;
         let answers = BufReader::new(process.stdout.take().context("no standard output of the browser")?);
-        Ok(Self { process, orders, answers })
+        Ok(Self { _process: KilledOnDrop(process), orders, answers })
     }
 
     fn order(&mut self, order: &Value) -> Result<Value> {
@@ -150,13 +150,5 @@ impl Browser {
     /// Returns an error if the browser has exited.
     pub fn problems(&mut self) -> Result<Value> {
         self.order(&json!({"do": "problems"}))
-    }
-}
-
-impl Drop for Browser {
-    fn drop(&mut self) {
-        if self.process.kill().is_ok() {
-            self.process.wait().ok();
-        }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     build::binary,
     http,
     network::{Lab, SERVER_INTERFACE},
-    process::{self, Finished, finish},
+    process::{self, Finished, KilledOnDrop, finish},
     wait::eventually,
 };
 
@@ -246,7 +246,7 @@ impl Setup {
     /// # Errors
     /// Returns an error with the log if the daemon exits, or is not ready within ten seconds.
     pub fn start(self) -> Result<Daemon> {
-        let process = Process(self.spawn()?);
+        let process = KilledOnDrop(self.spawn()?);
         let log = self.log();
         let mut daemon = Daemon { process, setup: self, log };
         daemon.wait_until_ready()?;
@@ -256,7 +256,7 @@ impl Setup {
 
 /// A running daemon. It is killed when this value is dropped.
 pub struct Daemon {
-    process: Process,
+    process: KilledOnDrop,
     setup: Setup,
     log: PathBuf,
 }
@@ -392,7 +392,7 @@ impl Daemon {
     /// # Errors
     /// Returns an error if it does not start.
     pub fn start_again(&mut self) -> Result<()> {
-        self.process = Process(self.setup.spawn()?);
+        self.process = KilledOnDrop(self.setup.spawn()?);
         self.wait_until_ready()
     }
 
@@ -435,17 +435,6 @@ impl Daemon {
     pub fn end_for_restart(mut self, signal: Signal) -> Result<(Lab, PathBuf)> {
         self.end(signal)?;
         Ok((self.setup.lab.clone(), self.socket()))
-    }
-}
-
-/// A process that is killed when this value is dropped.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if self.0.kill().is_ok() {
-            self.0.wait().ok();
-        }
     }
 }
 

@@ -1,8 +1,8 @@
-//! Programs that a test runs to their end.
+//! Programs that a test runs: to their end, or beside itself.
 
 use std::{
     fmt, fs,
-    process::{Command, ExitStatus},
+    process::{Child, Command, ExitStatus},
 };
 
 use anyhow::{Context, Result};
@@ -18,6 +18,18 @@ pub struct Finished {
     pub stdout: Vec<u8>,
     /// What it wrote to its standard error.
     pub stderr: Vec<u8>,
+}
+
+/// A program that runs until this value is dropped, which kills it.
+#[derive(Debug)]
+pub struct KilledOnDrop(pub Child);
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        if self.0.kill().is_ok() {
+            self.0.wait().ok();
+        }
+    }
 }
 
 /// Runs `command` to its end and keeps what it printed.

@@ -4,7 +4,7 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr, TcpListener},
     os::fd::AsRawFd,
-    process::{Child, Stdio},
+    process::Stdio,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -17,12 +17,13 @@ use crate::{
     client::Client,
     namespace::Namespace,
     network::{Lab, SERVER_IPV4},
+    process::KilledOnDrop,
     wait::eventually,
 };
 
 /// nginx in the lab's server namespace, until this value is dropped.
 pub struct Nginx {
-    process: Child,
+    _process: KilledOnDrop,
     _folder: TempDir,
 }
 
@@ -55,7 +56,7 @@ impl Nginx {
             .stderr(Stdio::null())
             .spawn()
             .context("cannot start nginx (Debian package: nginx-light)")?;
-        let nginx = Self { process, _folder: folder };
+        let nginx = Self { _process: KilledOnDrop(process), _folder: folder };
         let port = ports.first().copied().unwrap_or(80);
         // From the server namespace, so that these SYNs are not counted.
         let local = Client::in_namespace(&lab.server);
@@ -65,14 +66,6 @@ impl Nginx {
             |answers| *answers,
         )?;
         Ok(nginx)
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        if self.process.kill().is_ok() {
-            self.process.wait().ok();
-        }
     }
 }
 

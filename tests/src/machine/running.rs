@@ -4,7 +4,7 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::Stdio,
 };
 
 use anyhow::{Context, Result};
@@ -14,6 +14,7 @@ use super::{Kernel, machine_arguments};
 use crate::{
     addresses::{CLIENT_INTERFACE, CLIENT_IPV4, CLIENT_MAC, SECOND_CLIENT_INTERFACE, SERVER_IPV4, SERVER_MAC, mac},
     namespace::Namespace,
+    process::KilledOnDrop,
 };
 
 /// This host's address on the second cable.
@@ -35,7 +36,7 @@ pub struct Processors {
 
 /// A running machine; it is powered off when this value is dropped.
 pub struct Running {
-    qemu: Child,
+    _qemu: KilledOnDrop,
     /// The namespace at the other end of both cables. It is made for the machine and has no uplink.
     pub client: Namespace,
     folder: TempDir,
@@ -85,7 +86,7 @@ impl Running {
             .stderr(output)
             .spawn()
             .context("cannot start qemu (Debian package: qemu-system-x86)")?;
-        Ok(Self { qemu, client, folder })
+        Ok(Self { _qemu: KilledOnDrop(qemu), client, folder })
     }
 
     /// Returns what the machine has printed.
@@ -100,12 +101,4 @@ impl Running {
 
 fn console(folder: &TempDir) -> PathBuf {
     folder.path().join("console")
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if self.qemu.kill().is_ok() {
-            self.qemu.wait().ok();
-        }
-    }
 }

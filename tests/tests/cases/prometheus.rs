@@ -6,7 +6,7 @@ use std::{
     io::Write,
     net::TcpStream,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use aya::sys::{Stats, enable_stats};
 use lab::{
     Client, Daemon, Flood, FloodSpec, Lab, Namespace, Setup, Sources, eventually, http, network::SERVER_IPV4,
-    server::Nginx, share_machine,
+    process::KilledOnDrop, server::Nginx, share_machine,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -131,7 +131,7 @@ fn expressions_of(value: &Value, found: &mut Vec<String>) {
 
 /// A Prometheus that scrapes the daemon of a namespace once a second.
 struct Prometheus {
-    process: Child,
+    _process: KilledOnDrop,
     namespace: Namespace,
     folder: TempDir,
 }
@@ -157,7 +157,7 @@ impl Prometheus {
             .stderr(log)
             .spawn()
             .context("cannot run prometheus (Debian package: prometheus)")?;
-        let prometheus = Self { process, namespace: namespace.clone(), folder };
+        let prometheus = Self { _process: KilledOnDrop(process), namespace: namespace.clone(), folder };
         eventually(
             "Prometheus is ready",
             || Ok(prometheus.get("/-/ready").is_ok_and(|(status, _)| status == 200)),
@@ -187,14 +187,6 @@ impl Prometheus {
             .filter(|line| line.contains("level=error") || line.contains("level=warn"))
             .map(str::to_owned)
             .collect())
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        if self.process.kill().is_ok() {
-            self.process.wait().ok();
-        }
     }
 }
 

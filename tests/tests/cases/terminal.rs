@@ -4,13 +4,13 @@ use std::{
     fs::File,
     io::{Read, Write},
     os::fd::OwnedFd,
-    process::{Child, Stdio},
+    process::Stdio,
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
 use anyhow::{Context, Result, ensure};
-use lab::{Daemon, Lab, Setup, build::binary, eventually};
+use lab::{Daemon, Lab, Setup, build::binary, eventually, process::KilledOnDrop};
 use nix::{
     libc::winsize,
     pty::openpty,
@@ -27,7 +27,7 @@ const SHOW_CURSOR: &str = "\x1b[?25h";
 
 /// `tcpguard top` in a pseudo-terminal.
 struct Top {
-    process: Child,
+    process: KilledOnDrop,
     keyboard: File,
     shown: Arc<Mutex<String>>,
     terminal: OwnedFd,
@@ -58,7 +58,13 @@ impl Top {
                 drawn.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
             }
         });
-        Ok(Self { process, keyboard: File::from(pty.master), shown, terminal: pty.slave, before })
+        Ok(Self {
+            process: KilledOnDrop(process),
+            keyboard: File::from(pty.master),
+            shown,
+            terminal: pty.slave,
+            before,
+        })
     }
 
     fn text(&self) -> String {
@@ -77,7 +83,7 @@ impl Top {
     fn ends_well(mut self) -> Result<()> {
         eventually(
             "the program exits",
-            || Ok(self.process.try_wait()?.map(|status| status.success())),
+            || Ok(self.process.0.try_wait()?.map(|status| status.success())),
             Option::is_some,
         )?;
         eventually(
@@ -90,15 +96,7 @@ impl Top {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        kill(Pid::from_raw(self.process.id() as i32), signal).context("cannot signal the program")
-    }
-}
-
-impl Drop for Top {
-    fn drop(&mut self) {
-        if self.process.kill().is_ok() {
-            self.process.wait().ok();
-        }
+        kill(Pid::from_raw(self.process.0.id() as i32), signal).context("cannot signal the program")
     }
 }
 

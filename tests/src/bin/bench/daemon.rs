@@ -9,7 +9,10 @@ use std::{
 use anyhow::Result;
 use lab::{Daemon, Flood, FloodSpec, Lab, Setup, Sources, network::SERVER_INTERFACE};
 
-use super::Effort;
+use super::{
+    Effort,
+    host::{Used, measure},
+};
 
 pub fn costs(effort: &Effort) -> Result<()> {
     let lab = Lab::new()?;
@@ -45,14 +48,12 @@ struct Usage {
 }
 
 fn watch(daemon: &Daemon, duration: Duration) -> Result<Usage> {
-    let (start, before) = (Instant::now(), daemon.cpu_seconds()?);
-    sleep(duration);
-    let cpu_percent = (daemon.cpu_seconds()? - before) / start.elapsed().as_secs_f64() * 100.0;
+    let Used { percent: cpu_percent, resident_mib } = measure(daemon, duration)?;
     let mut sources_ms = 0.0f64;
     for _ in 0..20 {
         let start = Instant::now();
         daemon.json("/sources?limit=20")?;
         sources_ms = sources_ms.max(start.elapsed().as_secs_f64() * 1000.0);
     }
-    Ok(Usage { cpu_percent, resident_mib: daemon.resident_kib()? as f64 / 1024.0, sources_ms })
+    Ok(Usage { cpu_percent, resident_mib, sources_ms })
 }

@@ -4,7 +4,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     panic::resume_unwind,
-    process::{Child, Stdio},
+    process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -15,6 +15,7 @@ use lab::{
     Client, Connections, Flood, FloodSpec, Lab, Setup, Sources, eventually,
     network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_INTERFACE},
     oracle,
+    process::KilledOnDrop,
     scene::WEB,
     server::Nginx,
 };
@@ -95,26 +96,16 @@ pub fn guard(lab: &Lab) -> Result<Defence> {
     Ok(Box::new(Setup::new(lab)?.config(&config).start()?))
 }
 
-/// The shell that runs xdp-filter and whose mount namespace keeps its pins.
-struct FilterShell(Child);
-
-impl Drop for FilterShell {
-    fn drop(&mut self) {
-        if self.0.kill().is_ok() {
-            self.0.wait().ok();
-        }
-    }
-}
-
 fn filter(lab: &Lab) -> Result<Defence> {
     // Pins need a BPF file system; with a separate mount namespace they are removed with the shell.
     let script = format!(
         "mount -t bpf bpf /sys/fs/bpf && xdp-filter load {SERVER_INTERFACE} && \
          xdp-filter load {SECOND_SERVER_INTERFACE} && xdp-filter ip {SOURCE} -m src && xdp-filter status && exec sleep 1000"
     );
+    // The shell runs xdp-filter, and its mount namespace keeps the pins.
     let mut shell = lab.server.command("unshare");
     shell.args(["--mount", "sh", "-c", &script]).stdout(Stdio::null()).stderr(Stdio::inherit());
-    let shell = FilterShell(shell.spawn().context("cannot run unshare")?);
+    let shell = KilledOnDrop(shell.spawn().context("cannot run unshare")?);
     let is_attached = || {
         let output = lab.server.command("ip").args(["link", "show", SECOND_SERVER_INTERFACE]).output();
         Ok(String::from_utf8_lossy(&output.context("cannot run ip")?.stdout).contains("prog/xdp"))

@@ -4,7 +4,7 @@ use std::{
     env,
     io::{BufRead, BufReader, Read, stdin},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    process::{Child, Stdio},
+    process::Stdio,
     thread::{scope, sleep},
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use lab::{
     daemon::challenge_of,
     http,
     network::{SERVER_INTERFACE, SERVER_IPV4},
-    process::{cpu_seconds, resident_kib},
+    process::{KilledOnDrop, cpu_seconds, resident_kib},
     server::Nginx,
     wait::{GoesOn, beside},
 };
@@ -73,7 +73,7 @@ fn calm(effort: &Effort) -> Result<()> {
 /// What another daemon that runs on servers costs, scraped as usual.
 fn peer(effort: &Effort) -> Result<()> {
     let lab = Lab::new()?;
-    let exporter = Peer::start(&lab, "prometheus-node-exporter", &["--web.listen-address=127.0.0.1:9100"])?;
+    let exporter = start_peer(&lab, "prometheus-node-exporter", &["--web.listen-address=127.0.0.1:9100"])?;
     sleep(SETTLES);
     let scrape = |goes_on: GoesOn| {
         let client = Client::in_namespace(&lab.server);
@@ -130,7 +130,7 @@ fn addresses(number: u32, effort: &Effort) -> Result<()> {
 
 fn connections(effort: &Effort) -> Result<()> {
     let lab = Lab::new()?;
-    let holders: Vec<Holder> = (0..effort.holders).map(|number| Holder::start(&lab, number)).collect::<Result<_>>()?;
+    let holders: Vec<_> = (0..effort.holders).map(|number| start_holder(&lab, number)).collect::<Result<_>>()?;
     let daemon = start(&lab)?;
     let number = holders.len() * OF_ONE_PROCESS;
     report(&format!("{number} idle connections, calm"), 1.0, &measure(&daemon, effort.watch)?);
@@ -207,12 +207,14 @@ fn start(lab: &Lab) -> Result<Daemon> {
     Ok(daemon)
 }
 
-struct Used {
-    percent: f64,
-    resident_mib: f64,
+/// What a process uses.
+pub struct Used {
+    pub percent: f64,
+    pub resident_mib: f64,
 }
 
-fn measure(daemon: &Daemon, duration: Duration) -> Result<Used> {
+/// Measures the daemon for a while.
+pub fn measure(daemon: &Daemon, duration: Duration) -> Result<Used> {
     used_by(daemon.id(), duration)
 }
 
@@ -223,23 +225,11 @@ fn used_by(process: u32, duration: Duration) -> Result<Used> {
     Ok(Used { percent, resident_mib: resident_kib(process)? as f64 / 1024.0 })
 }
 
-/// Another daemon, until this value is dropped.
-struct Peer(Child);
-
-impl Peer {
-    fn start(lab: &Lab, program: &str, arguments: &[&str]) -> Result<Self> {
-        let mut command = lab.server.command(program);
-        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Self(command.spawn().with_context(|| format!("cannot start {program}, a Debian package"))?))
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        if self.0.kill().is_ok() {
-            self.0.wait().ok();
-        }
-    }
+/// Starts another daemon.
+fn start_peer(lab: &Lab, program: &str, arguments: &[&str]) -> Result<KilledOnDrop> {
+    let mut command = lab.server.command(program);
+    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().map(KilledOnDrop).with_context(|| format!("cannot start {program}, a Debian package"))
 }
 
 fn report(what: &str, limit: f64, used: &Used) {
@@ -261,30 +251,17 @@ fn raise_limit() -> Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("cannot raise the limit of open files")
 }
 
-/// A process that holds idle connections of the server with itself until this value is dropped.
-struct Holder(Child);
-
-impl Holder {
-    fn start(lab: &Lab, number: u16) -> Result<Self> {
-        let mut command = lab.server.command(env::current_exe().context("cannot find this program")?);
-        command.arg("--hold").arg((FIRST_PORT + number).to_string());
-        let mut process =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start itself")?;
-        let output = process.stdout.take().context("it has no output")?;
-        let holder = Self(process);
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line).context("cannot read from the holder")?;
-        ensure!(line.starts_with("ready"), "the holder of connections failed");
-        Ok(holder)
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        if self.0.kill().is_ok() {
-            self.0.wait().ok();
-        }
-    }
+/// Starts a process that holds idle connections of the server with itself.
+fn start_holder(lab: &Lab, number: u16) -> Result<KilledOnDrop> {
+    let mut command = lab.server.command(env::current_exe().context("cannot find this program")?);
+    command.arg("--hold").arg((FIRST_PORT + number).to_string());
+    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start itself")?;
+    let output = process.stdout.take().context("it has no output")?;
+    let holder = KilledOnDrop(process);
+    let mut line = String::new();
+    BufReader::new(output).read_line(&mut line).context("cannot read from the holder")?;
+    ensure!(line.starts_with("ready"), "the holder of connections failed");
+    Ok(holder)
 }
 
 /// Opens connections to a port of this host until the standard input ends.
