@@ -241,8 +241,9 @@ fn name_by_kernel(observation: &Observation) -> (Kind, String) {
 /// Returns the number of distinct sources, to be appended. It is estimated over a whole second: in the first second of an
 /// attack it is not known yet, and left out.
 fn sources_per_second(distinct_sources: f64) -> String {
-    if distinct_sources.round() < 1.0 {
+    let sources = distinct_sources.round();
+    if sources < 1.0 {
         return String::new();
     }
-    format!("; about {distinct_sources:.0} sources per second")
+    format!("; about {sources:.0} sources per second")
 }

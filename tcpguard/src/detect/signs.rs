@@ -104,6 +104,56 @@ mod tests {
     }
 
     #[test]
+    fn a_sign_begins_at_its_bound() {
+        let rates = |impossible| Rates { impossible, ..Rates::default() };
+        assert_eq!(impossible_sources(&rates(0.9)), None);
+        assert!(impossible_sources(&rates(1.0)).is_some_and(|text| text.starts_with("1 SYNs per second from")));
+
+        let headers = |syn, first, second, without_options| HeaderReading {
+            syn,
+            times_to_live: vec![(57, first), (58, second)],
+            without_options,
+            ..HeaderReading::default()
+        };
+        let sources = |distinct_sources| Rates { distinct_sources, ..Rates::default() };
+        let many = sources(1000.0);
+        assert_eq!(same_path(&many, &headers(1000, 940, 9, 0)), None);
+        assert_eq!(same_path(&sources(999.0), &headers(1000, 941, 9, 0)), None);
+        let text = same_path(&many, &headers(1000, 941, 9, 0)).expect("a sign");
+        assert!(text.starts_with("95 % of the SYNs arrive with TTL 57, whichever"), "{text}");
+        let text = same_path(&many, &headers(1000, 941, 10, 0)).expect("a sign");
+        assert!(text.starts_with("95 % of the SYNs arrive with TTL 57 or 58, whichever"), "{text}");
+
+        assert_eq!(no_options(&headers(100, 0, 0, 49)), None);
+        assert!(no_options(&headers(100, 0, 0, 50)).is_some_and(|text| text.starts_with("50 % of the SYNs")));
+        assert_eq!(no_options(&headers(99, 0, 0, 99)), None);
+
+        let resets = |rst, syn, completed| resets(&Rates { rst, syn, completed, ..Rates::default() });
+        assert!(resets(10.0, 100.0, 4.9).is_some());
+        assert_eq!((resets(9.9, 99.0, 0.0), resets(10.0, 101.0, 0.0), resets(10.0, 100.0, 5.0)), (None, None, None));
+    }
+
+    #[test]
+    fn signs_are_listed_with_queues_last() {
+        let pressure = crate::monitor::Pressure::default();
+        let rates = Rates { impossible: 3.0, ..Rates::default() };
+        let port = PortSnapshot { port: 22, half_open: 128, backlog: 128, ..PortSnapshot::default() };
+        let observation = Observation {
+            at: std::time::Duration::ZERO,
+            pressure: &pressure,
+            sources: &[],
+            prefixes: &[],
+            rates: &rates,
+            headers: &HeaderReading::default(),
+            ports: &[port],
+            kernel_rows: &[],
+        };
+        let signs = signs(&observation);
+        assert_eq!(signs.len(), 2, "{signs:?}");
+        assert!(signs[0].starts_with("3 SYNs per second") && signs[1].starts_with("port 22: 128"), "{signs:?}");
+    }
+
+    #[test]
     fn clients_that_reset_their_connections_are_no_sign() {
         let rates = |rst, syn, completed| Rates { rst, syn, completed, ..Rates::default() };
         assert!(resets(&rates(900.0, 1000.0, 10.0)).is_some());

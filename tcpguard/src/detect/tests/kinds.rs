@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
+use crate::kernel::HalfOpen;
 
 fn source(last: u8, half_open: u64) -> SourceReading {
     SourceReading {
@@ -220,4 +221,85 @@ fn strays_tell_something_above_their_threshold() {
     let strays = |strays| Readings { strays, strays_coming: strays, ..Readings::default() };
     assert_eq!(kind_after(Phase::Attack, strays(5000)), Some(Kind::Scan));
     assert_eq!(kind_after(Phase::Attack, strays(5001)), Some(Kind::Stray));
+}
+
+#[test]
+fn half_of_the_threshold_tells_a_kind() {
+    let refused = |half_open| Readings { refused: 6, refused_coming: 6, ..counts(0, 0, half_open) };
+    assert_eq!(kind_after(Phase::Attack, refused(249)), Some(Kind::Scan));
+    assert_eq!(kind_after(Phase::Attack, refused(250)), Some(Kind::Spoofed));
+}
+
+fn network(half_open: u64) -> PrefixReading {
+    PrefixReading { network: Ipv4Addr::new(198, 18, 1, 0).into(), half_open, ended: 0, unanswered: half_open }
+}
+
+#[test]
+fn an_offending_prefix_has_more_than_its_limit() {
+    assert!(judge(1000, &[], &[network(512)]).offenders.prefixes.is_empty());
+    assert_eq!(judge(1000, &[], &[network(513)]).offenders.prefixes.len(), 1);
+}
+
+#[test]
+fn a_prefix_answers_if_its_heaviest_sources_have_less_than_half() {
+    assert!(judge(4000, &[source(1, 2000)], &[network(4000)]).offenders.prefixes.is_empty());
+    assert_eq!(judge(4000, &[source(1, 1999)], &[network(4000)]).offenders.prefixes.len(), 1);
+}
+
+#[test]
+fn six_tenths_predominate_and_the_first_of_two_equal_parts_is_named() {
+    assert_eq!(judge(10_000, &[source(1, 6000)], &[]).state.kind, Some(Kind::Concentrated));
+    assert_eq!(judge(10_000, &[source(1, 5999)], &[]).state.kind, Some(Kind::Mixed));
+    // Counts that were read one after the other: each has as many as the host.
+    let elsewhere = PrefixReading { network: Ipv4Addr::new(198, 18, 2, 0).into(), ..network(2000) };
+    assert_eq!(judge(2000, &[source(1, 2000)], &[elsewhere]).state.kind, Some(Kind::Concentrated));
+}
+
+#[test]
+fn evidence_names_shares() {
+    let evidence = |sources: &[SourceReading], prefixes: &[PrefixReading]| {
+        judge(10_000, sources, prefixes).state.kind_evidence.expect("evidence")
+    };
+    let scanner = SourceReading { ports: 200, ..source(7, 9000) };
+    assert_eq!(evidence(&[scanner], &[]), "1 sources scan many ports: 90 % of the half-open handshakes");
+    assert_eq!(evidence(&[source(1, 4000), source(2, 4000)], &[]), "2 sources have 80 % of the half-open handshakes");
+    assert_eq!(evidence(&[], &[network(7000)]), "1 prefixes have 70 % of the half-open handshakes");
+    assert_eq!(evidence(&[], &[]), "100 % of the half-open handshakes are of sources that do not stand out");
+    let elsewhere = PrefixReading { network: Ipv4Addr::new(198, 18, 2, 0).into(), ..network(3000) };
+    assert_eq!(
+        evidence(&[source(1, 2000), SourceReading { half_open: 1000, ..scanner }], &[elsewhere]),
+        "half-open handshakes: few sources 20 %, scanning sources 10 %, prefixes 30 %, others 40 %"
+    );
+}
+
+/// Judges an attack that the datapath does not count.
+fn uncounted(rates: &Rates, kernel_rows: &[HalfOpen]) -> State {
+    let pressure = over(Readings { refused: 6, refused_coming: 6, ..Readings::default() });
+    let observation = Observation { rates, kernel_rows, ..observation(1.0, &pressure) };
+    detect_lasting(&policy(), &observation, &State::default()).state
+}
+
+#[test]
+fn without_rows_the_number_of_sources_names_the_kind() {
+    let from = |distinct_sources| uncounted(&Rates { distinct_sources, ..Rates::default() }, &[]);
+    assert_eq!(from(128.0).kind, Some(Kind::Concentrated));
+    assert_eq!(from(129.0).kind, Some(Kind::Spoofed));
+    let evidence = |state: State| state.kind_evidence.expect("evidence");
+    assert!(evidence(from(129.0)).ends_with("; about 129 sources per second"));
+    assert!(evidence(from(0.5)).ends_with("; about 1 sources per second"));
+    assert!(!evidence(from(0.4)).contains("sources per second"));
+}
+
+#[test]
+fn the_signs_that_an_attack_showed_last_are_kept() {
+    let pressure = over(counts(0, 0, 5000));
+    let before = State { signs: vec!["a sign".to_owned()], ..State::default() };
+    let after = |headers: &HeaderReading| {
+        let observation = Observation { headers, ..observation(1.0, &pressure) };
+        let state = State { host: scope(Phase::Attack, 0), ..before.clone() };
+        detect(&policy(), &observation, &state).state.signs
+    };
+    assert_eq!(after(&HeaderReading::default()), before.signs);
+    let headers = HeaderReading { syn: 100, without_options: 100, ..HeaderReading::default() };
+    assert_eq!(after(&headers), ["100 % of the SYNs have no TCP options, which every usual system sends"]);
 }
