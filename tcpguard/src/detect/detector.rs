@@ -140,3 +140,137 @@ impl Detector {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        detect::Kind,
+        monitor::{HalfOpenCounts, Pressure, Readings},
+    };
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn config(services: &str) -> Config {
+        Config::parse(services, "tcpguard.toml").expect("a configuration")
+    }
+
+    /// A snapshot with this many half-open handshakes.
+    fn snapshot(half_open: u64) -> Snapshot {
+        let counts = HalfOpenCounts { datapath: half_open, ..HalfOpenCounts::default() };
+        let host = Readings { half_open: counts, half_open_coming: half_open, ..Readings::default() };
+        Snapshot { pressure: Pressure { host, ..Pressure::default() }, ..Snapshot::of_nothing() }
+    }
+
+    fn detector() -> Detector {
+        Detector::resume(&Config::default(), None, &EventLog::in_memory())
+    }
+
+    /// The situation of a daemon whose host is under attack.
+    fn under_attack() -> Situation {
+        let mut detector = detector();
+        detector.judge(&snapshot(100_000), detector.now());
+        assert_eq!(detector.phase(), Phase::Attack);
+        let attack = AttackSoFar { since: Duration::ZERO, kind: Some(Kind::Spoofed), syn: 1, dropped: 2, blocked: 3 };
+        detector.situation(Some(attack))
+    }
+
+    /// Returns the daemon that starts when `situation` is this old, and the number of events that it recorded.
+    fn resumed(situation: &Situation, ago: Duration) -> (Detector, usize) {
+        let noted = PersistentTime::before(ago);
+        let events = EventLog::in_memory();
+        let detector = Detector::resume(&Config::default(), Some(Situation { noted, ..situation.clone() }), &events);
+        (detector, events.list(None, 10).len())
+    }
+
+    #[test]
+    fn an_attack_goes_on_over_a_restart() {
+        let situation = Situation { at: MINUTE, ..under_attack() };
+        let (mut detector, events) = resumed(&situation, RESUMED_WITHIN - Duration::from_secs(1));
+        assert_eq!((detector.phase(), events), (Phase::Attack, 0));
+        assert_eq!(detector.attack, situation.attack);
+        assert_eq!(detector.attack_since(), situation.attack_since);
+        assert_eq!(detector.state_since(), situation.state_since);
+        let now = detector.now();
+        let past = MINUTE + RESUMED_WITHIN - Duration::from_secs(1);
+        assert!((past..past + MINUTE).contains(&now), "{now:?}");
+        // What comes in is not known in the first second.
+        assert_eq!(detector.judge(&snapshot(0), now).state.phase(), Phase::Attack);
+        detector.started = detector.started.checked_sub(MEASURED_WITHIN).expect("a time");
+        assert_eq!(detector.judge(&snapshot(0), now).state.phase(), Phase::Recovering);
+    }
+
+    #[test]
+    fn an_attack_of_long_ago_ended_meanwhile() {
+        let (detector, events) = resumed(&under_attack(), RESUMED_WITHIN);
+        assert_eq!((detector.phase(), events), (Phase::Calm, 1));
+        assert_eq!((&detector.attack, detector.attack_since()), (&None, None));
+    }
+
+    #[test]
+    fn calm_is_kept_whenever_it_was() {
+        let past = detector().situation(None);
+        let (detector, events) = resumed(&past, 2 * RESUMED_WITHIN);
+        assert_eq!((detector.phase(), events), (Phase::Calm, 0));
+        assert_eq!(detector.state_since(), past.state_since);
+    }
+
+    #[test]
+    fn times_of_phases_are_kept() {
+        let mut detector = detector();
+        let first = snapshot(100_000);
+        detector.judge(&first, MINUTE);
+        let began = first.clock.now();
+        assert_eq!((detector.attack_since(), detector.state_since()), (Some(began), began));
+        detector.judge(&snapshot(100_000), MINUTE + Duration::from_secs(1));
+        assert_eq!((detector.attack_since(), detector.state_since()), (Some(began), began));
+        detector.started = detector.started.checked_sub(MEASURED_WITHIN).expect("a time");
+        let last = snapshot(0);
+        detector.judge(&last, MINUTE + Duration::from_secs(2));
+        assert_eq!((detector.attack_since(), detector.state_since()), (Some(began), last.clock.now()));
+    }
+
+    #[test]
+    fn changes_and_now_and_then_an_attack_are_worth_saving() {
+        let mut detector = detector();
+        let judgement = detector.judge(&snapshot(0), MINUTE);
+        assert!(!detector.is_worth_saving(&judgement, MINUTE));
+        let judgement = detector.judge(&snapshot(100_000), MINUTE);
+        assert!(detector.is_worth_saving(&judgement, MINUTE));
+        let judgement = detector.judge(&snapshot(100_000), MINUTE);
+        let soon = MINUTE + NOTED_EVERY - Duration::from_millis(1);
+        assert!(!detector.is_worth_saving(&judgement, soon));
+        assert!(detector.is_worth_saving(&judgement, MINUTE + NOTED_EVERY));
+        assert!(!detector.is_worth_saving(&judgement, soon + NOTED_EVERY));
+    }
+
+    #[test]
+    fn a_service_whose_ports_stay_keeps_its_state() {
+        let services = |ports: &[u16]| {
+            config(&ports.iter().map(|port| format!("[[service]]\nports = [{port}]\n")).collect::<String>())
+        };
+        let mut detector = Detector::resume(&services(&[443]), None, &EventLog::in_memory());
+        let Readings { half_open, half_open_coming, .. } = snapshot(100_000).pressure.host;
+        let of_service = Readings { half_open, half_open_coming, ..Readings::default() };
+        let mut busy = snapshot(0);
+        busy.pressure.services = vec![of_service];
+        detector.judge(&busy, MINUTE);
+        assert_eq!(detector.phase(), Phase::Attack);
+        let situation = detector.situation(None);
+        assert_eq!(situation.services, [[443]]);
+        detector.reconfigure(&services(&[80, 443]));
+        assert_eq!(detector.situation(None).services, [[80], [443]]);
+        assert_eq!(detector.phase(), Phase::Attack);
+        detector.reconfigure(&services(&[80]));
+        assert_eq!(detector.phase(), Phase::Calm);
+        // The same over a restart.
+        let events = EventLog::in_memory();
+        assert_eq!(Detector::resume(&services(&[80]), Some(situation.clone()), &events).phase(), Phase::Calm);
+        assert_eq!(Detector::resume(&services(&[80, 443]), Some(situation), &events).phase(), Phase::Attack);
+    }
+
+    #[test]
+    fn there_is_room_up_to_the_threshold() {
+        assert_eq!(detector().room(&snapshot(100)), 400);
+    }
+}

@@ -66,6 +66,39 @@ pub struct Snapshot {
     pub interfaces: Vec<InterfaceStatus>,
 }
 
+#[cfg(test)]
+impl Snapshot {
+    /// Returns what a host without traffic shows.
+    pub(crate) fn of_nothing() -> Self {
+        Self {
+            clock: WallClock::new(0, 1000),
+            period: 0,
+            totals: Totals::default(),
+            rates: Rates::default(),
+            headers: HeaderReading::default(),
+            half_open: HalfOpenCounts::default(),
+            kernel_half_open: Arc::default(),
+            kernel_read: None,
+            kernel_problem: None,
+            tcp_ext: TcpExt::default(),
+            refused: 0,
+            ports: Vec::new(),
+            prefixes: Vec::new(),
+            pressure: Pressure::default(),
+            is_suspicious: false,
+            suspects: Vec::new(),
+            scanning: Vec::new(),
+            suspect_prefixes: Vec::new(),
+            listeners: Arc::default(),
+            listener_layout: 0,
+            knows_listeners: true,
+            tracked_sources: 0,
+            top_sources: Arc::default(),
+            interfaces: Vec::new(),
+        }
+    }
+}
+
 /// The share of a listener's queue that may fill up before the daemon looks again.
 const QUEUE_SHARE: u64 = 2;
 /// There is this much room on each CPU nevertheless: so few SYNs at a time are no news, and whoever sends them must not keep

@@ -3,7 +3,7 @@
 //!
 //! The recordings are made by a binary with debug assertions (`TCPGUARD_RECORD=file tcpguard run`).
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::net::Ipv4Addr;
 
 use tcpguard_common::address::Address;
 
@@ -13,8 +13,7 @@ use super::{
 };
 use crate::{
     detect::{Observation, Phase, Policy, State, detect},
-    kernel::{HalfOpenTable, TcpExt},
-    monitor::{HalfOpenCounts, HeaderReading, Pressure, Rates, Readings, SourceReading, TICK, TopSources},
+    monitor::{HalfOpenCounts, Pressure, Rates, Readings, SourceReading, TICK},
     record::Recorded,
     time::{HANDSHAKE_LIFETIME, WallClock},
 };
@@ -119,29 +118,10 @@ fn recordings() -> Vec<Vec<Recorded>> {
 fn snapshot(seen: &Recorded, at: Duration) -> Snapshot {
     Snapshot {
         clock: WallClock::new(at.as_millis() as u64, 1000),
-        period: 0,
-        totals: Default::default(),
         rates: Rates { distinct_sources: seen.distinct_sources, ..Rates::default() },
-        headers: HeaderReading::default(),
         half_open: seen.host.half_open,
-        kernel_half_open: Arc::new(HalfOpenTable::default()),
-        kernel_read: None,
-        is_suspicious: false,
-        kernel_problem: None,
-        tcp_ext: TcpExt::default(),
-        refused: 0,
-        ports: Vec::new(),
-        prefixes: Vec::new(),
         pressure: Pressure { host: seen.host, ..Pressure::default() },
-        suspects: Vec::new(),
-        scanning: Vec::new(),
-        suspect_prefixes: Vec::new(),
-        listeners: Arc::default(),
-        listener_layout: 0,
-        knows_listeners: true,
-        tracked_sources: 0,
-        top_sources: Arc::new(TopSources::default()),
-        interfaces: Vec::new(),
+        ..Snapshot::of_nothing()
     }
 }
 

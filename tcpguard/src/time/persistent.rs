@@ -45,6 +45,13 @@ impl PersistentTime {
         }
     }
 
+    /// Returns the time `duration` ago.
+    #[cfg(test)]
+    pub(crate) fn before(duration: Duration) -> Self {
+        let now = Self::now();
+        Self { monotonic: now.monotonic.saturating_sub(duration.as_millis() as u64), ..now }
+    }
+
     /// Returns the time from `now` until this point; zero if it has passed, and at most `longest`, whatever the wall
     /// clock was set to.
     pub fn remaining(&self, now: &Self, longest: Duration) -> Duration {
