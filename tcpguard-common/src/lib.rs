@@ -9,11 +9,12 @@
 //! | [`abi`] | what the daemon and the datapath exchange: names and content of maps |
 //! | [`packet`], [`wire`] | parsing a frame into a TCP segment, or the reason why that fails |
 //! | [`tracking`] | what is remembered of sources and their handshakes |
-//! | [`challenge`], [`checksum`] | answering SYNs with cookies, or waiting for their retransmits |
+//! | [`challenge`], [`checksum`] | answering SYNs, or waiting for their retransmits |
 //! | [`address`] | IPv4 and IPv6 addresses and prefixes |
 //! | [`atomic`] | words that several CPUs update concurrently |
 //! | [`clock`] | jiffies, and the periods used for accounting |
 //! | [`hash`] | keyed hashing of sources and connections |
+//! | [`siphash`] | a hash that others see |
 
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
@@ -26,5 +27,6 @@ pub mod checksum;
 pub mod clock;
 pub mod hash;
 pub mod packet;
+pub mod siphash;
 pub mod tracking;
 pub mod wire;

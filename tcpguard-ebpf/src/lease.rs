@@ -7,6 +7,7 @@ use tcpguard_common::{
         signature::Signature,
         watch::WakeAt,
     },
+    challenge::safe_reset::Secret,
     tracking::bucket::Rate,
 };
 
@@ -66,6 +67,19 @@ pub fn max_port_load() -> u64 {
 #[inline(always)]
 pub fn last_first_syn_slab() -> u64 {
     control!(last_first_syn_slab)
+}
+
+/// See [`lease::Lease::secret`].
+#[inline(always)]
+pub fn secret() -> Secret {
+    Secret { key: [control!(secret.key[0]), control!(secret.key[1])], epoch: control!(secret.epoch) }
+}
+
+/// See [`lease::Lease::secret_before`].
+#[inline(always)]
+pub fn secret_before() -> Secret {
+    let key = [control!(secret_before.key[0]), control!(secret_before.key[1])];
+    Secret { key, epoch: control!(secret_before.epoch) }
 }
 
 /// See [`lease::Lease::signatures`].

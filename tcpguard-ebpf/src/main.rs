@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | [`tcpguard`] | for each frame that a guarded interface receives, at the [`hook`] | runs the [`pipeline`] and counts the verdict |
 //! | [`answer_syn`] | for each SYN that is challenged with a cookie | turns it into its SYN-ACK |
+//! | [`prompt_reset`] | for each SYN that is challenged by reset | turns it into a SYN-ACK that its client resets |
 //! | [`handshake_completed`] | when the kernel completes a handshake, or a listener opens or closes | accounts it to its source; notes the port |
 //! | [`syn_ack_retried`] | when the kernel retransmits a SYN-ACK | accounts it to its source |
 //! | [`clock`] | at the daemon's request | returns the time in jiffies |
@@ -53,7 +54,7 @@ use crate::{
     accounting::counters,
     challenge::{
         answer::{self, Unanswered},
-        listeners, prime, returned_cookie,
+        listeners, prime, prompt, returned_cookie,
     },
     frame::Frame,
     hook::{Action, Context},
@@ -73,8 +74,8 @@ pub fn tcpguard(context: Context) -> Action {
     if counters::record_packet(verdict, lease::wake()) {
         events::wake_daemon();
     }
-    if verdict.is_challenged() {
-        answer::answer_next(&context);
+    if let Some(place) = verdict.answer() {
+        challenge::answer_next(&context, place);
     }
     if !verdict.is_dropped() {
         hook::pass_on(&context);
@@ -95,6 +96,18 @@ pub fn answer_syn(context: Context) -> Action {
             return hook::action(true);
         }
         Err(Unanswered::Signed | Unanswered::Passes) => {}
+    }
+    counters::add(Counter::ChallengeFailed);
+    hook::pass_on(&context);
+    hook::action(false)
+}
+
+/// Continues with a SYN that is to be answered so that its client resets it; a program of its own, likewise.
+#[cfg_attr(not(feature = "tc"), xdp)]
+#[cfg_attr(feature = "tc", classifier)]
+pub fn prompt_reset(context: Context) -> Action {
+    if prompt::prompt(&context).is_some() {
+        return hook::reply(&context);
     }
     counters::add(Counter::ChallengeFailed);
     hook::pass_on(&context);

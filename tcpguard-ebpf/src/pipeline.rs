@@ -34,6 +34,7 @@ fn frame(context: &Context) -> Result<Verdict, Verdict> {
             Ok(Verdict::passed(kind))
         }
         kind @ SegmentKind::Rst => {
+            stages::returned_reset(context, &segment)?;
             accounting::reset(context, &segment);
             stages::stray_filter(context, &segment, kind)?;
             Ok(Verdict::passed(kind))
@@ -69,7 +70,8 @@ fn syn_of_tracked_source(entry: &mut SourceEntry, syn: &Syn, standing: Standing)
     let arrival = stages::source_limits(entry, syn, standing)?;
     let challenge = stages::challenge_of_tracked(entry, syn, standing);
     stages::repeat_limit(entry, syn, arrival, challenge.is_cookie())?;
-    stages::first_syn(challenge, syn, arrival).inspect_err(|_| accounting::dropped_first_syn(entry))?;
+    stages::first_syn(challenge, syn, arrival)
+        .inspect_err(|verdict| accounting::held_back(entry, verdict.is_dropped()))?;
     accounting::observe_distinct(syn.source, syn.now);
     Ok(handshake(entry, syn, challenge))
 }

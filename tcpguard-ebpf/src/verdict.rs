@@ -1,7 +1,10 @@
 //! The verdict on a packet: what it is counted as, and what happens to it.
 
 use tcpguard_common::{
-    abi::counters::{Counter, DropReason},
+    abi::{
+        counters::{Counter, DropReason},
+        names::answer,
+    },
     packet::{SegmentKind, Unread},
 };
 
@@ -20,6 +23,8 @@ impl Verdict {
     pub const SYN_REPEATED: Self = Self::pass(Counter::SynRepeated);
     /// A SYN for another host.
     pub const SYN_FORWARDED: Self = Self::pass(Counter::SynForwarded);
+    /// A SYN that is to be answered so that its client resets it.
+    pub const SYN_PROMPTED: Self = Self::pass(Counter::SynPrompted);
     /// A SYN to a port without a listener.
     pub const SYN_CLOSED: Self = Self::pass(Counter::SynClosed);
 
@@ -57,10 +62,20 @@ impl Verdict {
         }
     }
 
-    /// Returns whether the SYN is to be answered with a cookie.
+    /// Returns whether the SYN is to be answered by the datapath.
     #[inline(always)]
     pub const fn is_challenged(self) -> bool {
-        matches!(self.counted_as, Counter::SynChallenged | Counter::SynChallengedAgain)
+        matches!(self.counted_as, Counter::SynChallenged | Counter::SynChallengedAgain | Counter::SynPrompted)
+    }
+
+    /// Returns the program that answers the SYN, if it is to be answered.
+    #[inline(always)]
+    pub const fn answer(self) -> Option<u32> {
+        match self.counted_as {
+            Counter::SynChallenged | Counter::SynChallengedAgain => Some(answer::WITH_COOKIE),
+            Counter::SynPrompted => Some(answer::FOR_RESET),
+            _ => None,
+        }
     }
 
     /// Returns whether the frame is a SYN that begins a handshake to be judged

@@ -96,6 +96,8 @@ pub enum Cause {
     Stray,
     /// The SYN is for a port without a listener, which is no evidence of anything.
     Closed,
+    /// The segment is an answer to tcpguard.
+    Answer,
 }
 
 macro_rules! table {
@@ -241,6 +243,8 @@ table! {
         SynChallenged syn_challenged, SynBegun [Challenge];
         /// Retransmitted SYNs that were answered with a cookie again.
         SynChallengedAgain syn_challenged_again, SynNotBegun [Challenge];
+        /// SYNs that were answered so that their client resets them.
+        SynPrompted syn_prompted, SynNotBegun [Challenge];
         /// Segments with a flag combination that no TCP implementation sends, which passed.
         BadFlags bad_flags, Segment [Flags];
         /// See [`Unread::NotIp`].
@@ -330,6 +334,9 @@ table! {
         FirstSyn first_syn "The first SYN of a connection to a port that is challenged by retransmit; its retransmit passes.",
             counters DropFirstSyn WouldFirstSyn, true Judgement [Challenge],
             because "its port is challenged, and this is the first SYN of the connection: its retransmit passes";
+        ReturnedReset returned_reset "A reset by which a client answers a challenge; its next SYN passes.",
+            counters DropReturnedReset WouldReturnedReset, false Answer [Challenge],
+            because "it answers a challenge of tcpguard's, and is not meant for the kernel: the next SYN of its connection passes";
         SignedSyn signed_syn "A SYN with an MD5 signature or authentication option to a challenged port without keys, from a source that is not on the allow list.",
             counters DropSignedSyn WouldSignedSyn, false Judgement [Challenge],
             because "its port is challenged, and it claims to be signed, but no listener of the port has keys";

@@ -8,6 +8,7 @@ use crate::{
         signature::{MAX_SIGNATURES, Signature},
         watch::WakeAt,
     },
+    challenge::safe_reset::Secret,
     tracking::bucket::Rate,
 };
 
@@ -36,6 +37,10 @@ pub struct Lease {
     /// The last element in use of the table of first SYNs, one less than a power of two
     /// ([`crate::challenge::first_syn::needed_slabs`]). At least [`crate::challenge::first_syn::MIN_SLABS`] are in use.
     pub last_first_syn_slab: u64,
+    /// What the codes of answers are made with that clients reset ([`crate::challenge::safe_reset`]).
+    pub secret: Secret,
+    /// What they were made with before, while resets may be under way; otherwise the same.
+    pub secret_before: Secret,
     /// When the daemon is woken before its next tick.
     pub wake: WakeAt,
     /// The signatures by which SYNs are dropped, with [`flag::SIGNATURES`].
@@ -88,6 +93,8 @@ pub mod flag {
     pub const LOCAL_NETWORKS: u64 = 1 << 19;
     /// SYNs with a signature are dropped ([`super::Lease::signatures`]).
     pub const SIGNATURES: u64 = 1 << 20;
+    /// Some ports are challenged by answers that clients reset ([`crate::challenge::safe_reset`]).
+    pub const RESETS: u64 = 1 << 21;
     /// What the lists set: all flags about rules.
     pub const OF_LISTS: u64 = RULES | LISTED_64 | LISTED_48 | LISTED_32 | LISTED_16 | LISTED_WIDE;
     /// Any look-up of segments that are not SYNs.
@@ -106,6 +113,8 @@ impl Lease {
         timestamp_offset: 0,
         max_port_load: 0,
         last_first_syn_slab: 0,
+        secret: Secret::NONE,
+        secret_before: Secret::NONE,
         wake: WakeAt::NEVER,
         signatures: [Signature::NONE; MAX_SIGNATURES],
     };
@@ -149,6 +158,7 @@ mod tests {
             flag::LISTED_WIDE,
             flag::LOCAL_NETWORKS,
             flag::SIGNATURES,
+            flag::RESETS,
         ];
         assert!(flags.iter().all(|flag| flag.is_power_of_two()));
         let all = flags.iter().fold(0, |all, flag| all | flag);

@@ -11,12 +11,24 @@ pub mod program {
     pub const SYN_ACK_RETRIED: &str = "syn_ack_retried";
     /// Never attached: [`PACKET`] tail-calls it to answer a SYN.
     pub const ANSWER_SYN: &str = "answer_syn";
+    /// Never attached: [`PACKET`] tail-calls it to answer a SYN so that its client resets it.
+    pub const PROMPT_RESET: &str = "prompt_reset";
     /// Never attached: reports datapath time to the daemon.
     pub const CLOCK: &str = "clock";
     /// Never attached: blocks a source temporarily ([`crate::abi::request::BlockRequest`]).
     pub const BLOCK_SOURCE: &str = "block_source";
     /// Never attached: prepares a listener for cookies ([`crate::abi::request::PrimeRequest`]).
     pub const PRIME_LISTENER: &str = "prime_listener";
+}
+
+/// Places in the program array [`map::ANSWER`].
+pub mod answer {
+    /// Of [`super::program::ANSWER_SYN`].
+    pub const WITH_COOKIE: u32 = 0;
+    /// Of [`super::program::PROMPT_RESET`].
+    pub const FOR_RESET: u32 = 1;
+    /// The number of places.
+    pub const PLACES: usize = 2;
 }
 
 /// Names of maps.
@@ -71,7 +83,7 @@ pub mod map {
     pub const LISTENING: &str = "LISTENING";
     /// Array by port: [`crate::abi::lease::payload_policy`].
     pub const PAYLOAD_POLICY: &str = "PAYLOAD_POLICY";
-    /// Program array: [`super::program::ANSWER_SYN`].
+    /// Program array: the programs that answer SYNs, at the places in [`super::answer`].
     pub const ANSWER: &str = "ANSWER";
     /// Array by port: the number of changes to its listeners.
     pub const LISTENER_CHANGES: &str = "LISTENER_CHANGES";
@@ -87,6 +99,8 @@ pub mod map {
     pub const FIRST_SYNS: &str = "FIRST_SYNS";
     /// Array: returned cookies ([`crate::challenge::returned_cookie`]).
     pub const RETURNED_COOKIES: &str = "RETURNED_COOKIES";
+    /// Array: flows that a reset released ([`crate::challenge::safe_reset`]).
+    pub const RELEASED_FLOWS: &str = "RELEASED_FLOWS";
     /// Program array: the programs that were attached to interfaces before. XDP only.
     pub const CHAINED: &str = "CHAINED";
     /// Hash: index of an interface to the place of its program in [`CHAINED`]. XDP only.

@@ -151,6 +151,11 @@ pub mod port_flag {
     pub const MD5_KEYS: u32 = 1 << 15;
     /// A listener may have keys for the authentication option (RFC 5925).
     pub const AUTHENTICATION_KEYS: u32 = 1 << 16;
+    /// SYNs are answered so that clients reset them ([`crate::challenge::safe_reset`]).
+    pub const RESET: u32 = 1 << 17;
+    /// SYNs are answered so that clients reset them once the port's load exceeds
+    /// [`crate::abi::lease::Lease::max_port_load`].
+    pub const TRIGGERS_RESET: u32 = 1 << 18;
     /// Answers may carry timestamps, and with them the other options.
     pub const TIMESTAMPS: u32 = 1 << 8;
     /// Answers may permit selective acknowledgements.
@@ -159,6 +164,12 @@ pub mod port_flag {
     pub const WINDOW_SCALING: u32 = 1 << 10;
     /// Answers may accept explicit congestion notification (ECN).
     pub const ECN: u32 = 1 << 11;
+    /// Any way to challenge.
+    pub const ON: u32 = COOKIE | RESET | RETRANSMIT;
+    /// Clients may be asked for a reset.
+    pub const ANY_RESET: u32 = RESET | TRIGGERS_RESET;
+    /// Any way to begin to challenge.
+    pub const TRIGGERS: u32 = TRIGGERS_COOKIE | TRIGGERS_RESET | TRIGGERS_RETRANSMIT;
 }
 
 impl PortChallenge {
@@ -220,6 +231,8 @@ mod tests {
             STRAY_FILTER_IPV6,
             MD5_KEYS,
             AUTHENTICATION_KEYS,
+            RESET,
+            TRIGGERS_RESET,
             TIMESTAMPS,
             SACK,
             WINDOW_SCALING,

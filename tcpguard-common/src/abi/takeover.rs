@@ -75,7 +75,7 @@ mod tests {
     /// and the fingerprint of what they define.
     const RECORDED: [(&str, u32, &[&str], u64); 17] = [
         (map::INSTANCE, 1, &[include_str!("takeover.rs")], 0x93a8_9dbf_3cd8_bf84),
-        (map::COUNTS, 6, &[], 0xe176_0def_83ae_0e69),
+        (map::COUNTS, 6, &[], 0x55b1_8ed9_2dc8_9631),
         (
             map::SOURCES,
             2,
@@ -100,7 +100,7 @@ mod tests {
             map::SYN_BY_PORT,
             1,
             &[include_str!("port.rs"), include_str!("../challenge/port_load.rs")],
-            0xcde5_2329_1c54_7583,
+            0x60dd_7c1e_1aad_d94b,
         ),
         (map::HANDSHAKES_BY_PORT, 4, &[include_str!("port.rs")], 0xa510_9ead_45d7_502f),
         (
@@ -109,7 +109,7 @@ mod tests {
             &[include_str!("../../../tcpguard-ebpf/src/challenge/listeners.rs")],
             0x5d48_4a94_9084_9dd3,
         ),
-        (map::PORT_LOADS, 1, &[include_str!("../challenge/port_load.rs")], 0xb2f3_8b58_ad9f_5f7d),
+        (map::PORT_LOADS, 1, &[include_str!("../challenge/port_load.rs")], 0xb5df_9c52_8050_0939),
         (
             map::HANDSHAKES,
             4,

@@ -11,6 +11,10 @@ use crate::atomic;
 /// A CPU adds to the shared sum after this many SYNs.
 pub const PORTION: u32 = 32;
 
+/// How many SYNs to one port pass in a slot because they are retransmits, where clients are to answer with a reset: 1,000 in a
+/// second. They are the clients whose firewalls suppress resets.
+pub const REPEATS_PER_SLOT: u32 = 125;
+
 /// The load of one port, shared by all CPUs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -20,6 +24,8 @@ pub struct PortLoad {
     sum: u64,
     /// The datapath challenges on its own until this time, in jiffies.
     pub challenged_until: u64,
+    /// The slot, and the number of retransmits that passed in it; see [`REPEATS_PER_SLOT`].
+    repeats: u64,
 }
 
 /// The load of one port, as counted by one CPU.
@@ -56,6 +62,20 @@ impl PortLoad {
         atomic::add(&mut self.sum, PORTION as u64);
         self.sum as u32
     }
+
+    /// Returns whether one more retransmit passes in this slot, and counts it. CPUs that do so concurrently may let a few
+    /// more pass.
+    #[inline(always)]
+    pub fn takes_repeat(&mut self, slot: u32) -> bool {
+        if (self.repeats >> 32) as u32 != slot {
+            self.repeats = (slot as u64) << 32;
+        }
+        if self.repeats as u32 >= REPEATS_PER_SLOT {
+            return false;
+        }
+        atomic::add(&mut self.repeats, 1);
+        true
+    }
 }
 
 #[cfg(test)]
@@ -74,6 +94,17 @@ mod tests {
         assert_eq!(sums, [32, 64, 96]);
         assert!(!cpu.count(8));
         assert_eq!(load.add(8), 32);
+    }
+
+    #[test]
+    fn retransmits_are_limited_in_each_slot() {
+        let mut load = PortLoad::default();
+        for slot in [7, 8] {
+            for _ in 0..REPEATS_PER_SLOT {
+                assert!(load.takes_repeat(slot));
+            }
+            assert!(!load.takes_repeat(slot) && !load.takes_repeat(slot));
+        }
     }
 
     #[test]

@@ -118,11 +118,39 @@ impl SynAck {
 
     #[inline(always)]
     fn checksum(&self, segment: &Segment) -> Be16 {
-        let pseudo_header = segment.source.sum()
-            + segment.destination.sum()
-            + sum(&[Be16::new(TCP_PROTOCOL as u16), Be16::new(self.length as u16)]);
-        checksum(pseudo_header + sum(&self.head) + sum(&self.stamps) + sum(&self.scale))
+        checksum(pseudo_header(segment, self.length) + sum(&self.head) + sum(&self.stamps) + sum(&self.scale))
     }
+}
+
+/// Returns a SYN-ACK without options that acknowledges a number of one's own choice.
+#[inline(always)]
+pub fn without_options(
+    segment: &Segment,
+    sequence: u32,
+    acknowledgement: u32,
+    window: u16,
+) -> [Be16; TCP_HEADER_LENGTH / 2] {
+    const NOTHING: Be16 = Be16::new(0);
+    let [sequence, acknowledgement] = [halves(sequence), halves(acknowledgement)];
+    let mut header = [
+        Be16::new(segment.destination_port),
+        Be16::new(segment.source_port),
+        sequence[0],
+        sequence[1],
+        acknowledgement[0],
+        acknowledgement[1],
+        Be16::new((TCP_HEADER_LENGTH as u16 / 4) << 12 | (Flags::SYN | Flags::ACK) as u16),
+        Be16::new(window),
+        NOTHING,
+        NOTHING,
+    ];
+    header[8] = checksum(pseudo_header(segment, TCP_HEADER_LENGTH) + sum(&header));
+    header
+}
+
+#[inline(always)]
+fn pseudo_header(segment: &Segment, length: usize) -> u32 {
+    segment.source.sum() + segment.destination.sum() + sum(&[Be16::new(TCP_PROTOCOL as u16), Be16::new(length as u16)])
 }
 
 #[inline(always)]

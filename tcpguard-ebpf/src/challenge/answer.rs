@@ -1,26 +1,21 @@
-//! Turning a SYN into its SYN-ACK, in the same frame: hardware addresses are swapped, VLAN tags stay, and an IP header
-//! without options or extensions and the SYN-ACK replace the rest.
+//! Turning a SYN into its SYN-ACK with a cookie.
 
-use aya_ebpf::{EbpfContext as _, btf_maps::ProgramArray, macros::btf_map};
+use aya_ebpf::EbpfContext as _;
 use tcpguard_common::{
     abi::{
-        counters::Counter,
         port::{PortChallenge, port_flag},
         rule::Standing,
     },
     challenge::{
-        syn_ack::{
-            self, FULL_LENGTH, IPV4_HEADER_LENGTH, IPV6_HEADER_LENGTH, MIN_FRAME, PLAIN_LENGTH, SynAck, UNSCALED_LENGTH,
-        },
+        syn_ack::{FULL_LENGTH, PLAIN_LENGTH, SynAck, UNSCALED_LENGTH},
         syn_options::{self, Signature, SynOptions},
     },
     packet::{self, Segment},
-    wire::{Be16, PacketBytes},
 };
 
-use super::{cookie, listeners};
+use super::{cookie, listeners, reply};
 use crate::{
-    accounting::{counters, sources},
+    accounting::sources,
     frame::Frame,
     hook::{Context, RawContext},
     kernel::connections,
@@ -29,23 +24,6 @@ use crate::{
     source::Source,
     time::{self, Now},
 };
-
-/// 16-bit words in one of an Ethernet header's addresses.
-const ADDRESS_WORDS: usize = 3;
-
-/// The program that answers SYNs, installed by the daemon.
-#[btf_map]
-static ANSWER: ProgramArray<1> = ProgramArray::new();
-
-/// Passes the frame on to the program that answers SYNs. It returns only if that fails.
-#[inline(always)]
-pub fn answer_next(context: &Context) {
-    if settings::can_make_cookies() != 0 {
-        // SAFETY: on success it does not return.
-        unsafe { ANSWER.tail_call(context, 0) };
-    }
-    counters::add(Counter::ChallengeFailed);
-}
 
 /// Why a SYN is not answered.
 pub enum Unanswered {
@@ -112,23 +90,10 @@ fn make(
     challenge: &PortChallenge,
     options: SynOptions,
 ) -> Option<()> {
-    let is_ipv4 = segment.source.is_ipv4();
     let cookie = cookie::make(segment, options.mss())?;
     let answer = SynAck::new(segment, options, cookie, challenge, timestamp_milliseconds());
 
-    let ip_length = if is_ipv4 { IPV4_HEADER_LENGTH } else { IPV6_HEADER_LENGTH };
-    let tcp_offset = segment.ip_offset + ip_length;
-    let end = tcp_offset + answer.length;
-    let frame = frame.resized(context, if end > MIN_FRAME { end } else { MIN_FRAME })?;
-    swap_hardware_addresses(&frame)?;
-    if is_ipv4 {
-        frame.write(
-            segment.ip_offset,
-            syn_ack::ipv4_header(segment.destination, segment.source, answer.length, challenge.time_to_live),
-        )?;
-    } else {
-        write_ipv6_header(&frame, segment, syn_ack::ipv6_head(answer.length, challenge.hop_limit))?;
-    }
+    let (frame, tcp_offset) = reply::begin(context, frame, segment, challenge, answer.length)?;
     frame.write(tcp_offset, answer.head)?;
     if answer.length >= UNSCALED_LENGTH {
         frame.write(tcp_offset + PLAIN_LENGTH, answer.stamps)?;
@@ -136,11 +101,7 @@ fn make(
     if answer.length == FULL_LENGTH {
         frame.write(tcp_offset + UNSCALED_LENGTH, answer.scale)?;
     }
-    if end + 2 == MIN_FRAME {
-        // The only answer that is shorter than the minimum: IPv4 without tags and without timestamps.
-        frame.write(end, [Be16::new(0)])?;
-    }
-    Some(())
+    reply::fill(&frame, tcp_offset + answer.length)
 }
 
 /// Returns whether the kernel has a socket of the connection that a SYN asks for: most often one in TIME_WAIT, of a client
@@ -167,20 +128,4 @@ extern "C" fn read_options(context: *mut RawContext, place: u64) -> u64 {
 fn timestamp_milliseconds() -> u32 {
     let milliseconds = (time::jiffies() * 1000).checked_div(settings::ticks_per_second()).unwrap_or(0);
     milliseconds.wrapping_add(lease::timestamp_offset()) as u32
-}
-
-#[inline(always)]
-fn write_ipv6_header(frame: &Frame, segment: &Segment, head: [Be16; 4]) -> Option<()> {
-    const SOURCE: usize = 8;
-    const DESTINATION: usize = 24;
-    frame.write(segment.ip_offset, head)?;
-    frame.write(segment.ip_offset + SOURCE, segment.destination.fields())?;
-    frame.write(segment.ip_offset + DESTINATION, segment.source.fields())
-}
-
-#[inline(always)]
-fn swap_hardware_addresses(frame: &Frame) -> Option<()> {
-    let [to, from]: [[Be16; ADDRESS_WORDS]; 2] = frame.read(0)?;
-    frame.write(0, from)?;
-    frame.write(2 * ADDRESS_WORDS, to)
 }

@@ -30,6 +30,14 @@ pub fn is_exceeded(syn: &Syn) -> bool {
     now.jiffies < load.challenged_until
 }
 
+/// Returns whether one more retransmit to a port passes, although its client has not answered with a reset.
+#[inline(always)]
+pub fn takes_repeat(syn: &Syn) -> bool {
+    let Some(load) = PORT_LOADS.get_ptr_mut(syn.segment.destination_port.into()) else { return true };
+    // SAFETY: as above.
+    unsafe { &mut *load }.takes_repeat(syn.now.slot())
+}
+
 #[inline(always)]
 fn report(port: u16) {
     let kind = kind::CHALLENGE_TRIGGERED;

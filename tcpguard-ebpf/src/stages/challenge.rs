@@ -1,5 +1,6 @@
 //! Challenges of SYNs whose source is not proven.
 
+use aya_ebpf::EbpfContext as _;
 use tcpguard_common::{
     abi::{
         counters::DropReason,
@@ -7,13 +8,16 @@ use tcpguard_common::{
         port::{PortChallenge, port_flag},
         rule::Standing,
     },
+    packet::{Flags, Segment},
     tracking::source::SourceEntry,
 };
 
 use super::limits::Arrival;
 use crate::{
-    challenge::{Challenge, first_syn as syns, listeners, port_load},
-    lease,
+    accounting,
+    challenge::{Challenge, first_syn as syns, listeners, port_load, safe_reset},
+    hook::Context,
+    lease::{self, Lease},
     syn::Syn,
     time::Now,
     verdict::Verdict,
@@ -54,21 +58,54 @@ pub fn is_exempt(entry: &mut SourceEntry, now: Now, time_to_live: u8) -> bool {
 #[inline(always)]
 fn permitted(challenge: Challenge, standing: Standing) -> Challenge {
     match (challenge, standing) {
-        (Challenge::Retransmit, Standing::Allowed) => Challenge::None,
+        (Challenge::Retransmit | Challenge::Reset, Standing::Allowed) => Challenge::None,
         _ => challenge,
     }
 }
 
-/// Drops the first SYN of a connection to a port that is challenged by retransmit. A SYN that an earlier stage
-/// found to be a retransmit is not looked up again.
+/// Stops a SYN that is not to reach the kernel yet: at a port that is challenged by retransmit the first one of its connection,
+/// at one that is challenged by reset until the client has answered. A SYN that an earlier stage found to be a retransmit is
+/// not looked up again.
 #[inline(always)]
 pub fn first_syn(challenge: Challenge, syn: &Syn, arrival: Arrival) -> Result<(), Verdict> {
     match challenge {
         Challenge::Retransmit if arrival == Arrival::Unchecked && !syns::is_repeat(syn) => {
             syn.drop(DropReason::FirstSyn)
         }
+        Challenge::Reset if !is_let_in(syn, arrival) => {
+            accounting::not_begun(syn.segment.destination_port, true);
+            Err(Verdict::SYN_PROMPTED)
+        }
         _ => Ok(()),
     }
+}
+
+/// Returns whether a SYN reaches a port that is challenged by reset: its client has answered with a reset, or is taken for
+/// one whose resets are suppressed.
+#[inline(always)]
+fn is_let_in(syn: &Syn, arrival: Arrival) -> bool {
+    safe_reset::releases(syn) || (arrival != Arrival::Unchecked || syns::is_repeat(syn)) && port_load::takes_repeat(syn)
+}
+
+/// Drops a reset by which a client answers a challenge, and releases its flow. Such a reset acknowledges nothing (RFC 9293
+/// 3.10.7.3).
+#[inline(always)]
+pub fn returned_reset(context: &Context, segment: &Segment) -> Result<(), Verdict> {
+    // In calm, this reads one word.
+    if lease::flags() & flag::RESETS == 0 || segment.flags.0 & Flags::ACK != 0 {
+        return Ok(());
+    }
+    let now = Now::read();
+    let lease = Lease::read(now);
+    let is_asked_for =
+        || listeners::challenge_of(segment.destination_port).is_some_and(|port| port.has(port_flag::ANY_RESET));
+    if lease.has(flag::RESETS)
+        && is_asked_for()
+        && safe_reset::released_by(context.as_ptr().cast(), segment.place(), now.jiffies) != 0
+    {
+        return lease.drop(DropReason::ReturnedReset);
+    }
+    Ok(())
 }
 
 #[inline(always)]
@@ -83,7 +120,9 @@ fn of_unproven(syn: &Syn) -> Challenge {
     let flags = active_flags(port, syn);
     if flags & port_flag::COOKIE != 0 && listeners::takes_cookies(port, syn.segment) {
         Challenge::Cookie
-    } else if flags & port_flag::RETRANSMIT != 0 {
+    } else if flags & port_flag::RESET != 0 && syn.segment.source.may_be_answered() {
+        Challenge::Reset
+    } else if flags & (port_flag::RETRANSMIT | port_flag::RESET) != 0 {
         // Where the host's addresses are not known, SYNs for other hosts are delayed as well: they are retransmitted too.
         Challenge::Retransmit
     } else {
@@ -94,10 +133,14 @@ fn of_unproven(syn: &Syn) -> Challenge {
 /// Returns the port's flags, with a challenge added once too many SYNs arrive.
 #[inline(always)]
 fn active_flags(port: &PortChallenge, syn: &Syn) -> u32 {
-    const ON: u32 = port_flag::COOKIE | port_flag::RETRANSMIT;
-    const TRIGGERS: u32 = port_flag::TRIGGERS_COOKIE | port_flag::TRIGGERS_RETRANSMIT;
-    if port.has(ON) || !port.has(TRIGGERS) || !port_load::is_exceeded(syn) {
+    if port.has(port_flag::ON) || !port.has(port_flag::TRIGGERS) || !port_load::is_exceeded(syn) {
         return port.flags;
     }
-    if port.has(port_flag::TRIGGERS_COOKIE) { port_flag::COOKIE } else { port_flag::RETRANSMIT }
+    if port.has(port_flag::TRIGGERS_COOKIE) {
+        port_flag::COOKIE
+    } else if port.has(port_flag::TRIGGERS_RESET) {
+        port_flag::RESET
+    } else {
+        port_flag::RETRANSMIT
+    }
 }

@@ -21,7 +21,7 @@ mod lists;
 mod signature;
 mod stray;
 
-pub use challenge::{first_syn, of_new as challenge_of_new, of_tracked as challenge_of_tracked};
+pub use challenge::{first_syn, of_new as challenge_of_new, of_tracked as challenge_of_tracked, returned_reset};
 pub use destination::destination;
 pub use handshake::retransmit;
 pub use header::{impossible_source, invalid_flags, own_source, parse, payload, port_zero};

@@ -22,6 +22,7 @@ use crate::{
     daemon::TickReport,
     kernel::{HalfOpenTable, KernelView as _, LiveKernel, Spread},
     monitor::Snapshot,
+    response::challenge::Method,
 };
 
 /// Rows up to this age are reported as they are. A reading takes a tenth of a second at 300,000 connections.
@@ -101,7 +102,7 @@ fn note(report: &TickReport, port: Option<u16>) -> Option<String> {
     let ports: Vec<String> = challenge
         .ports
         .iter()
-        .filter(|port| port.by_cookie && is_wanted(port.port))
+        .filter(|port| port.method == Method::Cookie && is_wanted(port.port))
         .map(|port| port.port.to_string())
         .collect();
     let who = if !ports.is_empty() {

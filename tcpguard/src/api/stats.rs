@@ -212,7 +212,7 @@ fn measures(report: &TickReport) -> model::Measures {
 fn challenge(status: &ChallengeStatus, totals: &maps::Totals) -> model::Challenge {
     let ports = status.ports.iter().map(|port| model::ChallengedPort {
         port: port.port,
-        method: if port.by_cookie { "cookie" } else { "retransmit" }.to_owned(),
+        method: port.method.name().to_owned(),
         seconds: port.lasts.as_secs(),
         guarded: port.is_guarded,
     });

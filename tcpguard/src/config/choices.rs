@@ -65,8 +65,12 @@ pub enum ChallengeMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChallengeMethod {
+    /// [`Self::Cookie`], and [`Self::Reset`] where that is impossible.
+    Auto,
     /// A SYN-ACK with a cookie; [`Self::Retransmit`] where the kernel cannot generate cookies.
     Cookie,
+    /// A SYN-ACK that the client resets, before it sends its SYN again.
+    Reset,
     /// The first SYN is dropped; a TCP client retransmits it.
     Retransmit,
 }

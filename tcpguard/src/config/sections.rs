@@ -118,9 +118,10 @@ section! {
     /// When SYNs are challenged: `auto` (during attacks that blocks cannot stop), `always` or `never`. Requires
     /// `syn_attack_protect = 2`.
     mode: ChallengeMode = ChallengeMode::Auto;
-    /// Challenge method: `cookie` (the datapath answers with a SYN cookie, on kernels that can generate one) or
-    /// `retransmit` (the first SYN is dropped, because a TCP client retransmits it).
-    method: ChallengeMethod = ChallengeMethod::Cookie;
+    /// Challenge method: `cookie` (the datapath answers with a SYN cookie; `retransmit` where none can be sent), `reset` (the
+    /// datapath answers so that the client resets, which proves that it exists, and sends its SYN again), `retransmit` (the
+    /// first SYN is dropped, because a TCP client retransmits it) or `auto` (`cookie` where cookies can be sent, else `reset`).
+    method: ChallengeMethod = ChallengeMethod::Auto;
     /// Time a source stays proven after it completed a handshake.
     #[serde(with = "humantime_serde")]
     proven_for: Duration = Duration::from_secs(600), SECOND..=DAY;

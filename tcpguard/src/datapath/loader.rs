@@ -8,7 +8,7 @@ use aya::{
     programs::{BtfTracePoint, Program, links::FdLink},
 };
 use tcpguard_common::abi::{
-    names::{map, program, setting},
+    names::{answer, map, program, setting},
     takeover::{CARRIED_MAPS, Instance},
 };
 
@@ -133,11 +133,12 @@ fn load_object(
 /// Loads every program that is not attached to a tracepoint. The kernel verifies them at the same time, which is most
 /// of what a start takes.
 fn load_programs(ebpf: &mut Ebpf, environment: &Environment) -> Result<(), DatapathError> {
-    let mut names = vec![program::PACKET, program::CLOCK, program::BLOCK_SOURCE, program::PRIME_LISTENER];
-    let answers = environment.cookies == Feature::Available;
-    if answers {
-        names.push(program::ANSWER_SYN);
+    let mut answers = vec![(answer::FOR_RESET, program::PROMPT_RESET)];
+    if environment.cookies == Feature::Available {
+        answers.push((answer::WITH_COOKIE, program::ANSWER_SYN));
     }
+    let mut names = vec![program::PACKET, program::CLOCK, program::BLOCK_SOURCE, program::PRIME_LISTENER];
+    names.extend(answers.iter().map(|(_, name)| *name));
     if let Some(missing) = names.iter().find(|name| ebpf.program(name).is_none()) {
         return Err(DatapathError::Missing(missing));
     }
@@ -149,7 +150,7 @@ fn load_programs(ebpf: &mut Ebpf, environment: &Environment) -> Result<(), Datap
         let loads: Vec<_> = programs.map(|(name, program)| scope.spawn(|| load_program(name, program))).collect();
         loads.into_iter().try_for_each(|load| load.join().unwrap_or_else(|panic| resume_unwind(panic)))
     })?;
-    if answers { install_answer(ebpf) } else { Ok(()) }
+    answers.into_iter().try_for_each(|(place, name)| install_answer(ebpf, place, name))
 }
 
 /// Pins the program arrays, which the kernel would clear otherwise; see [`Pins::add_map_of`].
@@ -255,14 +256,13 @@ fn load_program(name: &'static str, program: &mut Program) -> Result<(), Datapat
     }
 }
 
-/// Installs the program that answers SYNs in the program array.
-fn install_answer(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
-    let program = ebpf.program(program::ANSWER_SYN).ok_or(DatapathError::Missing(program::ANSWER_SYN))?;
-    let program =
-        program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(DatapathError::program(program::ANSWER_SYN))?;
+/// Installs a program that answers SYNs in the program array.
+fn install_answer(ebpf: &mut Ebpf, place: u32, name: &'static str) -> Result<(), DatapathError> {
+    let program = ebpf.program(name).ok_or(DatapathError::Missing(name))?;
+    let program = program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(DatapathError::program(name))?;
     let map = ebpf.map_mut(map::ANSWER).ok_or(DatapathError::Missing(map::ANSWER))?;
-    let mut answer = ProgramArray::try_from(map).map_err(DatapathError::map(map::ANSWER))?;
-    answer.set(0, &program, 0).map_err(DatapathError::map(map::ANSWER))
+    let mut answers = ProgramArray::try_from(map).map_err(DatapathError::map(map::ANSWER))?;
+    answers.set(place, &program, 0).map_err(DatapathError::map(map::ANSWER))
 }
 
 /// Attaches a program to a tracepoint. It counts from [`Datapath::take_effect`] on.

@@ -57,6 +57,7 @@ impl Datapath {
         let all = [
             program::PACKET,
             program::ANSWER_SYN,
+            program::PROMPT_RESET,
             program::HANDSHAKE_COMPLETED,
             program::SYN_ACK_RETRIED,
             program::CLOCK,

@@ -73,6 +73,13 @@ impl Context<'_> {
                 self.of_entry()
             );
         }
+        if has(Counter::SynPrompted) {
+            return format!(
+                "answered with a SYN-ACK that a client resets: port {port} is challenged, its source is not proven, and it passes \
+                 when it comes again after the reset; {}",
+                self.of_entry()
+            );
+        }
         if has(Counter::SynForwarded) {
             return "passes: it is addressed to another host, and not accounted to its source".to_owned();
         }

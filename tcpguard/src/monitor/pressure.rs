@@ -254,7 +254,8 @@ impl PressureMeter {
         let (totals, left_out) = (counts.totals, &self.left_out.sums);
         let dropped_by_judgement = totals.dropped_where(|reason| reason.cause() == Cause::Judgement);
         let sums = Sums {
-            attempts: (totals.begun() + dropped_by_judgement).saturating_sub(left_out.attempts),
+            attempts: (totals.begun() + dropped_by_judgement + totals.get(Counter::SynPrompted))
+                .saturating_sub(left_out.attempts),
             begun: totals.begun().saturating_sub(left_out.begun),
             ended: (totals.ended() + self.left_out.outstanding).saturating_sub(left_out.ended),
             completed: totals.get(Counter::Completed).saturating_sub(left_out.completed),

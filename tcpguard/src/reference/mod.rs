@@ -73,6 +73,7 @@ fn drops() {
                 Cause::Operator => "an operator's list entry",
                 Cause::Judgement => "a judgement",
                 Cause::Stray => "the kernel's connections",
+                Cause::Answer => "a challenge of tcpguard's own",
                 Cause::Closed => "a flood of ports without a listener",
             };
             writeln!(text, "| `{}` | {} | `{}` | {cause} |", reason.name(), cell(reason.what()), stage.name())

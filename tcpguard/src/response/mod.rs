@@ -288,6 +288,8 @@ impl Enforcer {
             flags,
             timestamp_offset: challenge.timestamp_offset,
             max_port_load: challenge.max_port_load,
+            secret: challenge.secret,
+            secret_before: challenge.secret_before,
             last_first_syn_slab: self.first_syns.last_slab(),
             signatures,
             ..self.source_limits

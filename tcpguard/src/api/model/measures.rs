@@ -34,7 +34,7 @@ pub struct Challenge {
     pub cookies_good_for_seconds: Option<u64>,
     /// Valid cookies returned by clients.
     pub cookies_returned: u64,
-    /// SYNs that could not be answered with a cookie and were passed.
+    /// SYNs that could not be answered and were passed.
     pub failed: u64,
 }
 
@@ -43,7 +43,7 @@ pub struct Challenge {
 pub struct ChallengedPort {
     /// Port number.
     pub port: u16,
-    /// `cookie` or `retransmit`.
+    /// `cookie`, `reset` or `retransmit`.
     pub method: String,
     /// How long the port has been challenged, in seconds.
     pub seconds: u64,

@@ -62,9 +62,10 @@ impl Totals {
         Counter::ALL.iter().filter(|counter| counter.counted() == counted).map(|counter| self.get(*counter)).sum()
     }
 
-    /// Returns the number of SYNs answered with a cookie.
+    /// Returns the number of SYNs answered by the datapath.
     pub const fn challenged(&self) -> u64 {
-        let chosen = self.get(Counter::SynChallenged) + self.get(Counter::SynChallengedAgain);
+        let with_cookie = self.get(Counter::SynChallenged) + self.get(Counter::SynChallengedAgain);
+        let chosen = with_cookie + self.get(Counter::SynPrompted);
         // A signed SYN is found when it is to be answered.
         chosen.saturating_sub(self.get(Counter::ChallengeFailed)).saturating_sub(self.get(Counter::DropSignedSyn))
     }

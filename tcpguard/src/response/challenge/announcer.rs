@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use tracing::{error, warn};
 
-use super::ChallengeStatus;
+use super::{ChallengeStatus, status::Method};
 use crate::{
-    config::ChallengeMethod,
     datapath::DatapathError,
     events::{EventKind, EventLog, Note},
 };
@@ -37,12 +36,12 @@ impl Announcer {
     }
 
     /// Reports, once, ports that should be challenged but are not, and why cookies cannot be sent.
-    pub fn announce(&mut self, status: &ChallengeStatus, method: ChallengeMethod) {
+    pub fn announce(&mut self, status: &ChallengeStatus, wants_cookies: bool) {
         self.has_failed = false;
         for (port, reason) in &status.left_alone {
             if self.left_alone.get(port) != Some(reason) {
                 let instead = match status.ports.iter().any(|challenged| challenged.port == *port) {
-                    true => "is no longer challenged with cookies, and first SYNs are dropped instead",
+                    true => "is no longer challenged with cookies, but by a slower method",
                     false => "is not challenged, and falls back to limits and blocks",
                 };
                 let message = format!("port {port} {instead}: {reason}");
@@ -50,16 +49,20 @@ impl Announcer {
             }
         }
         self.left_alone.clone_from(&status.left_alone);
-        let is_wanted = status.ports.iter().any(|port| !port.by_cookie);
-        let problem = status.no_cookies.clone().filter(|_| is_wanted && method == ChallengeMethod::Cookie);
+        let instead = status.ports.iter().find(|port| port.method != Method::Cookie).map(|port| port.method);
+        let problem = status.no_cookies.clone().filter(|_| instead.is_some() && wants_cookies);
         if let Some(problem) = &problem
             && self.no_cookies.as_ref() != Some(problem)
         {
-            warn!("SYNs are challenged by dropping the first one, since no cookies can be sent: {problem}");
-            let message = format!("no cookies can be sent, so first SYNs are dropped instead: {problem}");
+            let instead = match instead {
+                Some(Method::Reset) => "clients are asked for a reset instead",
+                _ => "first SYNs are dropped instead",
+            };
+            let message = format!("no cookies can be sent, so {instead}: {problem}");
+            warn!("{message}");
             self.events.record(Note::new(EventKind::ChallengeDegraded, message));
         }
-        if is_wanted || status.no_cookies.is_none() {
+        if instead.is_some() || status.no_cookies.is_none() {
             self.no_cookies = problem;
         }
     }

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`choice`] | which ports are challenged |
 //! | [`terms`] | what a SYN-ACK with a cookie may offer |
+//! | [`secrets`] | what answers that clients reset are made with |
 //! | [`readiness`] | preparing listeners to accept cookies |
 //! | [`timing`] | how long cookies are valid, and the clock of TCP timestamps |
 //! | [`cookie_lifetime`] | until when the kernel has to accept cookies |
@@ -15,6 +16,7 @@ mod announcer;
 mod choice;
 mod cookie_lifetime;
 mod readiness;
+mod secrets;
 mod status;
 mod terms;
 mod timing;
@@ -23,12 +25,15 @@ mod watchdog;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use tcpguard_common::abi::{
-    lease::flag,
-    port::{PortChallenge, port_flag},
+use tcpguard_common::{
+    abi::{
+        lease::flag,
+        port::{PortChallenge, port_flag},
+    },
+    challenge::safe_reset::Secret,
 };
 
 use crate::{
@@ -44,7 +49,8 @@ use announcer::Announcer;
 use choice::Choice;
 use cookie_lifetime::{COOKIES_ALWAYS, COOKIES_FOR_FULL_QUEUES, CookieLifetime};
 use readiness::Readiness;
-pub use status::{ChallengeStatus, ChallengedPort};
+use secrets::Secrets;
+pub use status::{ChallengeStatus, ChallengedPort, Method};
 use terms::{CachedFacts, KernelFacts, PortTerms};
 pub use timing::cookie_expiry;
 use timing::{max_port_load, timestamp_offset};
@@ -61,6 +67,8 @@ pub struct Challenger {
     readiness: Readiness,
     watchdog: Watchdog,
     cookies: CookieLifetime,
+    /// `None` if no random numbers could be drawn: clients are then not asked for resets.
+    secrets: Option<Secrets>,
     /// Why this kernel does not support cookies of the datapath.
     lacking: Option<String>,
     /// Whether the datapath knows every address of the host.
@@ -120,6 +128,10 @@ pub struct Granted {
     pub timestamp_offset: u64,
     /// See [`tcpguard_common::abi::lease::Lease::max_port_load`].
     pub max_port_load: u64,
+    /// See [`tcpguard_common::abi::lease::Lease::secret`].
+    pub secret: Secret,
+    /// See [`tcpguard_common::abi::lease::Lease::secret_before`].
+    pub secret_before: Secret,
 }
 
 impl Options {
@@ -136,6 +148,10 @@ impl Options {
 
     const fn is_on(&self) -> bool {
         self.level == 2 && !matches!(self.mode, ChallengeMode::Never)
+    }
+
+    const fn wants_cookies(&self) -> bool {
+        matches!(self.method, ChallengeMethod::Auto | ChallengeMethod::Cookie)
     }
 }
 
@@ -158,6 +174,7 @@ impl Challenger {
             readiness: Readiness::default(),
             watchdog: Watchdog::default(),
             cookies: CookieLifetime::new(cookies_until, datapath),
+            secrets: Secrets::draw(),
             lacking: cookies.or(completions).map(str::to_owned),
             knows_local: true,
             facts: CachedFacts::default(),
@@ -228,11 +245,19 @@ impl Challenger {
         self.cookies.wanted_settings(settings, jiffies)
     }
 
+    /// Returns how SYNs are challenged where no cookies can be sent.
+    const fn without_cookies(&self) -> Method {
+        match self.options.method {
+            ChallengeMethod::Auto | ChallengeMethod::Reset if self.secrets.is_some() => Method::Reset,
+            _ => Method::Retransmit,
+        }
+    }
+
     fn sends_cookies(&self) -> bool {
         self.options.is_on()
             && self.knows_local
             && self.lacking.is_none()
-            && self.options.method == ChallengeMethod::Cookie
+            && self.options.wants_cookies()
             && self.choice.chosen().keys().any(|port| self.reason_to_leave_alone(*port).is_none())
     }
 
@@ -259,7 +284,7 @@ impl Challenger {
         }
         match self.try_apply(snapshot, datapath, settings, at) {
             Ok(status) => {
-                self.announcer.announce(&status, self.options.method);
+                self.announcer.announce(&status, self.options.wants_cookies());
                 status
             }
             Err(error) => {
@@ -327,7 +352,10 @@ impl Challenger {
         self.maps.set_terms(&changed)?;
         self.granted.flags = if self.maps.has_terms() { flag::CHALLENGE } else { 0 }
             | if self.maps.has(port_flag::WATCH_IPV4 | port_flag::WATCH_IPV6) { flag::STRAY_FILTER } else { 0 }
+            | if self.maps.has(port_flag::ANY_RESET) { flag::RESETS } else { 0 }
             | if is_draining { flag::CHALLENGE_PROVEN } else { 0 };
+        let secrets = self.secrets.as_ref().map(|secrets| secrets.at(SystemTime::now()));
+        (self.granted.secret, self.granted.secret_before) = secrets.unwrap_or_default();
         Ok(status)
     }
 
@@ -382,16 +410,13 @@ impl Challenger {
         let mut terms = PortChallenge { changes, ..port_terms.terms };
         if let Some(reason) = self.leave_family_alone(port, &mut terms) {
             status.left_alone.insert(port, reason);
-            terms.flags |= if since.is_some() { port_flag::RETRANSMIT } else { 0 };
+            terms.flags |= if since.is_some() { flag_of(self.without_cookies()) } else { 0 };
         }
-        if since.is_some() {
-            let waits = can_send && !port_terms.is_bound_to_interface && !by_cookie;
-            // A listener that is not ready for a moment is no reason to switch to the slower method.
-            terms.flags |= match (by_cookie, waits && self.readiness.may_still_come(port, at)) {
-                (true, _) => port_flag::COOKIE | port_flag::WATCH_IPV4 | port_flag::WATCH_IPV6,
-                (false, true) => 0,
-                (false, false) => port_flag::RETRANSMIT,
-            };
+        let method = if by_cookie { Method::Cookie } else { self.without_cookies() };
+        let waits = can_send && !port_terms.is_bound_to_interface && !by_cookie;
+        // A listener that is not ready for a moment is no reason to switch to a slower method.
+        if since.is_some() && !(waits && self.readiness.may_still_come(port, at)) {
+            terms.flags |= flag_of(method);
         }
         let is_flooded = self.strays != PortFilter::Off && self.watchdog.is_mostly_served_here(port);
         if since.is_some() && by_cookie || is_flooded && self.strays == PortFilter::Drops {
@@ -400,12 +425,16 @@ impl Challenger {
             terms.flags |= self.stray_filters(port, port_terms) & (port_flag::WATCH_IPV4 | port_flag::WATCH_IPV6);
         }
         if self.options.syn_per_second > 0 {
-            terms.flags |= if by_cookie { port_flag::TRIGGERS_COOKIE } else { port_flag::TRIGGERS_RETRANSMIT };
+            terms.flags |= match method {
+                Method::Cookie => port_flag::TRIGGERS_COOKIE,
+                Method::Reset => port_flag::TRIGGERS_RESET,
+                Method::Retransmit => port_flag::TRIGGERS_RETRANSMIT,
+            };
         }
         if let Some(since) = since {
             let (lasts, is_guarded) =
                 (at.saturating_sub(since), terms.has(port_flag::STRAY_FILTER_IPV4 | port_flag::STRAY_FILTER_IPV6));
-            status.ports.push(ChallengedPort { port, by_cookie, lasts, is_guarded });
+            status.ports.push(ChallengedPort { port, method, lasts, is_guarded });
         }
         Ok(terms.has(ACTIVE).then_some(terms))
     }
@@ -447,8 +476,8 @@ impl Challenger {
     }
 
     fn reason_for_no_cookies(&self, settings: Option<&KernelSettings>, jiffies: u64) -> Option<String> {
-        if self.options.method != ChallengeMethod::Cookie {
-            return Some("challenge.method is \"retransmit\"".to_owned());
+        if !self.options.wants_cookies() {
+            return Some(format!("challenge.method is {:?}", self.without_cookies().name()));
         }
         if let Some(lacking) = &self.lacking {
             return Some(lacking.clone());
@@ -474,10 +503,14 @@ impl Challenger {
     }
 }
 
+/// Returns the flags of a port that is challenged.
+const fn flag_of(method: Method) -> u32 {
+    match method {
+        Method::Cookie => port_flag::COOKIE | port_flag::WATCH_IPV4 | port_flag::WATCH_IPV6,
+        Method::Reset => port_flag::RESET,
+        Method::Retransmit => port_flag::RETRANSMIT,
+    }
+}
+
 /// The flags that make a port's parameters effective.
-const ACTIVE: u32 = port_flag::COOKIE
-    | port_flag::RETRANSMIT
-    | port_flag::TRIGGERS_COOKIE
-    | port_flag::TRIGGERS_RETRANSMIT
-    | port_flag::WATCH_IPV4
-    | port_flag::WATCH_IPV6;
+const ACTIVE: u32 = port_flag::ON | port_flag::TRIGGERS | port_flag::WATCH_IPV4 | port_flag::WATCH_IPV6;

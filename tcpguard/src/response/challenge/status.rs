@@ -15,13 +15,35 @@ pub struct ChallengeStatus {
     pub cookies_good_for: Option<Duration>,
 }
 
+/// How SYNs to a port are challenged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// They are answered with a cookie.
+    Cookie,
+    /// They are answered so that their client resets them, and pass when they come again.
+    Reset,
+    /// The first SYN of a connection is dropped.
+    Retransmit,
+}
+
+impl Method {
+    /// Returns the name used in the API, messages and the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cookie => "cookie",
+            Self::Reset => "reset",
+            Self::Retransmit => "retransmit",
+        }
+    }
+}
+
 /// A port that is challenged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChallengedPort {
     /// The port, in host byte order.
     pub port: u16,
-    /// `true` if SYNs are answered with a cookie, `false` if the first SYN is dropped.
-    pub by_cookie: bool,
+    /// How SYNs are challenged.
+    pub method: Method,
     /// How long it has been challenged.
     pub lasts: Duration,
     /// Stray segments to this port are dropped.

@@ -1,0 +1,242 @@
+//! Safe reset, packet by packet: what answers a SYN, which resets release its flow, and for how much.
+
+#![expect(clippy::expect_used, reason = "constants of the test, which always parse")]
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    ops::{Deref, DerefMut},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use aya::programs::TestRunOptions;
+use lab::{
+    frame::{ACK, Frame, RST, fold, sum},
+    loaded::{LoadedDatapath, challenge_terms},
+};
+use tcpguard::config::Hook;
+use tcpguard_common::{
+    abi::{
+        counters::Counter,
+        lease::{Lease, flag},
+        port::{PortChallenge, port_flag},
+    },
+    challenge::safe_reset::{RANGE, Secret},
+    tracking::bucket::Rate,
+};
+use tokio::runtime::{Builder, Runtime};
+
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+const PORT: u16 = 443;
+const SECRET: Secret = Secret { key: [0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321], epoch: 100 };
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn lease(secret: Secret, before: Secret) -> Lease {
+    Lease {
+        valid_until: u64::MAX,
+        flags: flag::DROP | flag::CHALLENGE | flag::RESETS,
+        generation: 1,
+        rate: Rate::NONE,
+        secret,
+        secret_before: before,
+        ..Lease::NONE
+    }
+}
+
+/// The datapath, and the runtime that its ring buffer is registered with.
+struct Guard {
+    loaded: LoadedDatapath,
+    _runtime: Runtime,
+}
+
+impl Deref for Guard {
+    type Target = LoadedDatapath;
+
+    fn deref(&self) -> &LoadedDatapath {
+        &self.loaded
+    }
+}
+
+impl DerefMut for Guard {
+    fn deref_mut(&mut self) -> &mut LoadedDatapath {
+        &mut self.loaded
+    }
+}
+
+/// Loads the datapath, with a port that is challenged by reset.
+fn challenging(hook: Hook) -> Result<Guard> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let loaded = {
+        let _entered = runtime.enter();
+        LoadedDatapath::load_at(hook)?
+    };
+    let mut guard = Guard { loaded, _runtime: runtime };
+    guard.maps.lease.grant(&lease(SECRET, SECRET))?;
+    guard.maps.local.set(&BTreeSet::new(), &BTreeSet::new())?;
+    let terms = PortChallenge { hop_limit: 63, ..challenge_terms(port_flag::RESET) };
+    guard.maps.challenges.set_terms(&[(PORT, Some(terms))].into())?;
+    Ok(guard)
+}
+
+/// Runs a frame and returns the verdict and the resulting frame.
+fn run(guard: &Guard, frame: &Frame) -> Result<(u32, Vec<u8>)> {
+    let mut out = vec![0; 256];
+    let bytes = frame.build().bytes;
+    let options = TestRunOptions { data_in: Some(&bytes), data_out: Some(&mut out), ..TestRunOptions::new() };
+    let result = guard.datapath.run_packet_program(options)?;
+    out.truncate(result.data_size_out as usize);
+    Ok((result.return_value, out))
+}
+
+fn verdict(guard: &Guard, frame: &Frame) -> Result<u32> {
+    Ok(run(guard, frame)?.0)
+}
+
+fn count(guard: &Guard, counter: Counter) -> Result<u64> {
+    Ok(guard.maps.observed.counts.read()?.get(counter))
+}
+
+fn syn() -> Frame {
+    Frame { sequence: 1_000_000_000, ..Frame::syn(address("198.18.1.1"), address("198.18.0.1"), PORT) }
+}
+
+fn syn_ipv6() -> Frame {
+    Frame { sequence: 1_000_000_000, ..Frame::syn(address("2001:db8:1::1"), address("2001:db8::1"), PORT) }
+}
+
+/// Returns the number that the answer to `syn` acknowledges.
+fn prompted(guard: &Guard, syn: &Frame) -> Result<u32> {
+    let (verdict, out) = run(guard, syn)?;
+    ensure!(verdict == XDP_TX, "verdict {verdict}");
+    let at = if syn.source.is_ipv4() { 14 + 20 } else { 14 + 40 } + 4 * syn.tags.len();
+    let bytes = out.get(at + 8..at + 12).context("a whole TCP header")?;
+    Ok(u32::from_be_bytes(bytes.try_into()?))
+}
+
+fn reset(syn: &Frame, sequence: u32) -> Frame {
+    Frame { sequence, ..syn.clone() }.flags(RST)
+}
+
+#[test]
+fn the_answer_is_a_syn_ack_of_a_number_close_below() -> Result<()> {
+    let guard = challenging(Hook::Xdp)?;
+    for syn in [syn(), syn_ipv6()] {
+        let (verdict, out) = run(&guard, &syn)?;
+        ensure!(verdict == XDP_TX, "verdict {verdict}");
+        let sent = syn.build().bytes;
+        ensure!((&out[0..6], &out[6..12], &out[12..14]) == (&sent[6..12], &sent[0..6], &sent[12..14]), "{out:02x?}");
+        let (ip, addresses) = if syn.source.is_ipv4() { (20, 26..34) } else { (40, 22..54) };
+        let middle = addresses.start + addresses.len() / 2;
+        let swapped = [&sent[middle..addresses.end], &sent[addresses.start..middle]].concat();
+        ensure!(out[addresses.clone()] == swapped, "addresses {out:02x?}");
+        let time_to_live = if syn.source.is_ipv4() { out[14 + 8] } else { out[14 + 7] };
+        ensure!(time_to_live == if syn.source.is_ipv4() { 64 } else { 63 });
+        let tcp = &out[14 + ip..14 + ip + 20];
+        ensure!((&tcp[0..2], &tcp[2..4]) == (&PORT.to_be_bytes()[..], &syn.source_port.to_be_bytes()[..]));
+        ensure!(tcp[12..14] == [0x50, 0x12], "20 bytes of header, SYN and ACK: {tcp:02x?}");
+        let pseudo_header = sum(&out[addresses]) + 6 + 20;
+        ensure!(fold(pseudo_header + sum(tcp)) == 0xffff, "checksum {tcp:02x?}");
+        let number = u32::from_be_bytes(tcp[8..12].try_into()?);
+        ensure!((1..=RANGE).contains(&(syn.sequence - number)), "{number}");
+        ensure!(out.len() == if syn.source.is_ipv4() { 60 } else { 74 }, "{} bytes", out.len());
+        ensure!(out[14 + ip + 20..].iter().all(|byte| *byte == 0), "the rest of the SYN is sent: {out:02x?}");
+    }
+    ensure!(count(&guard, Counter::SynPrompted)? == 2);
+    ensure!(count(&guard, Counter::SynTracked)? + count(&guard, Counter::SynUntracked)? == 0);
+    Ok(())
+}
+
+#[test]
+fn a_reset_with_the_number_lets_one_syn_pass() -> Result<()> {
+    for hook in [Hook::Xdp, Hook::Tc] {
+        let guard = challenging(hook)?;
+        for syn in [syn(), syn_ipv6()] {
+            let number = prompted(&guard, &syn)?;
+            ensure!(verdict(&guard, &reset(&syn, number))? == XDP_DROP, "the reset reaches the kernel");
+            ensure!(verdict(&guard, &syn)? == XDP_PASS, "the SYN is not let in");
+            ensure!(verdict(&guard, &syn)? == XDP_TX, "a second SYN is let in");
+            ensure!(verdict(&guard, &reset(&syn, number))? == XDP_DROP);
+            ensure!(verdict(&guard, &syn)? == XDP_TX, "a copy of the reset lets a SYN in");
+        }
+        ensure!(count(&guard, Counter::DropReturnedReset)? == 4);
+        ensure!(count(&guard, Counter::SynTracked)? + count(&guard, Counter::SynUntracked)? == 2);
+        ensure!(count(&guard, Counter::SynPrompted)? == 6);
+    }
+    Ok(())
+}
+
+#[test]
+fn other_resets_release_nothing_and_reach_the_kernel() -> Result<()> {
+    let mut guard = challenging(Hook::Xdp)?;
+    let syn = syn();
+    let number = prompted(&guard, &syn)?;
+    let right = reset(&syn, number);
+    let others = [
+        ("another number", reset(&syn, number + 1)),
+        ("another client port", Frame { source_port: syn.source_port + 1, ..right.clone() }),
+        ("another client", Frame { source: address("198.18.1.2"), ..right.clone() }),
+        ("another address", Frame { destination: address("198.18.0.2"), ..right.clone() }),
+        ("another port", Frame { destination_port: PORT + 1, ..right.clone() }),
+    ];
+    for (what, other) in others {
+        ensure!(verdict(&guard, &other)? == XDP_PASS, "{what}: consumed");
+        ensure!(verdict(&guard, &syn)? == XDP_TX, "{what}: released");
+    }
+    // The reset of a connection that was closed, with the number that its own SYN-ACK acknowledged.
+    ensure!(verdict(&guard, &reset(&syn, syn.sequence + 1))? == XDP_PASS);
+    let (older, newer) = (Secret { epoch: 98, ..SECRET }, Secret { epoch: 101, ..SECRET });
+    guard.maps.lease.grant(&lease(older, older))?;
+    let of_older = prompted(&guard, &syn)?;
+    guard.maps.lease.grant(&lease(newer, SECRET))?;
+    ensure!(verdict(&guard, &reset(&syn, of_older))? == XDP_PASS, "an epoch that is over");
+    ensure!(verdict(&guard, &right)? == XDP_DROP, "the epoch before");
+    ensure!(verdict(&guard, &syn)? == XDP_PASS);
+    guard.maps.lease.grant(&Lease { flags: 0, ..lease(SECRET, SECRET) })?;
+    ensure!(verdict(&guard, &right)? == XDP_PASS, "without a challenge");
+    Ok(())
+}
+
+#[test]
+fn a_client_whose_resets_are_suppressed_is_let_in_by_its_retransmit() -> Result<()> {
+    let guard = challenging(Hook::Xdp)?;
+    let syn = syn();
+    ensure!(verdict(&guard, &syn)? == XDP_TX && verdict(&guard, &syn)? == XDP_TX, "at once");
+    thread::sleep(Duration::from_secs(1));
+    ensure!(verdict(&guard, &Frame { sequence: 7, ..syn.clone() })? == XDP_TX, "another SYN");
+    ensure!(verdict(&guard, &syn)? == XDP_PASS, "a retransmit after a second did not pass");
+    Ok(())
+}
+
+#[test]
+fn guesses_release_one_flow_in_thirty_thousand_at_most() -> Result<()> {
+    let guard = challenging(Hook::Xdp)?;
+    let mut tries = 0;
+    for source_port in 10_000..10_004 {
+        let syn = Frame { source_port, ..syn() };
+        for sequence in 0..32_768 {
+            verdict(&guard, &reset(&syn, sequence * 7))?;
+            tries += 1;
+        }
+    }
+    let released = count(&guard, Counter::DropReturnedReset)?;
+    ensure!(released <= 4 * 4, "{released} of {tries}");
+    let passed = count(&guard, Counter::Rst)?;
+    ensure!(passed + released == tries, "{passed} + {released} of {tries}");
+    Ok(())
+}
+
+#[test]
+fn established_connections_keep_their_resets() -> Result<()> {
+    let guard = challenging(Hook::Xdp)?;
+    let number = prompted(&guard, &syn())?;
+    // A reset with ACK is none that answers a wrong SYN-ACK (RFC 9293 3.10.7.3).
+    ensure!(verdict(&guard, &reset(&syn(), number).flags(RST | ACK))? == XDP_PASS);
+    Ok(())
+}
