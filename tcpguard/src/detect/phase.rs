@@ -69,7 +69,7 @@ impl ScopeState {
                     next.above_since = None;
                 } else if at.saturating_sub(*next.above_since.get_or_insert(at)) >= GRACE || values.are_urgent() {
                     let (phase, since) = (Phase::Attack, Some(at));
-                    next = Self { phase, since, evidence, below_since: None, above_since: None, ..next };
+                    next = Self { phase, since, evidence, above_since: None, ..next };
                 }
             }
             Phase::Attack if values.are_below(limits.leave_ratio) => {

@@ -1,4 +1,5 @@
 mod kinds;
+mod phases;
 
 use std::sync::LazyLock;
 
