@@ -405,6 +405,59 @@ mod tests {
     }
 
     #[test]
+    fn what_is_removed_is_counted_and_the_rest_kept() {
+        let (mut book, trie) = book();
+        let (here, file) = (network("198.18.5.0/24"), Origin::File("a".into()));
+        book.insert(here, item(ListName::Deny, FOREVER)).expect("room");
+        book.insert(here, item(ListName::Allow, FOREVER)).expect("room");
+        book.insert(here, Item { origin: file.clone(), ..item(ListName::Deny, FOREVER) }).expect("room");
+        assert_eq!(book.remove(here, ListName::Deny, |origin| *origin == Origin::Manual).expect("written"), 1);
+        let left: Vec<_> = book.entries_covering(here).into_iter().map(|(_, item)| (item.list, item.origin)).collect();
+        assert_eq!(left, [(ListName::Allow, Origin::Manual), (ListName::Deny, file)]);
+        assert_eq!(book.remove(here, ListName::Deny, |_| true).expect("written"), 1);
+        assert_eq!(book.remove(here, ListName::Allow, |_| true).expect("written"), 1);
+        assert_eq!(book.remove(here, ListName::Allow, |_| true).expect("written"), 0);
+        assert!(book.is_empty() && trie.standing("198.18.5.7", 1) == Standing::Ordinary);
+    }
+
+    #[test]
+    fn a_block_tells_whether_there_was_one() {
+        let (mut book, _) = book();
+        let here = network("198.18.5.0/24");
+        assert!(!book.block(here, 0).expect("nothing to do"));
+        assert!(book.is_empty(), "lifting what is not there leaves nothing behind");
+        assert!(!book.block(here, 100).expect("room"));
+        assert!(book.block(here, 200).expect("room"));
+        assert!(book.block(here, 0).expect("written"));
+        assert!(book.is_empty());
+        book.insert(here, item(ListName::Deny, FOREVER)).expect("room");
+        assert!(!book.block(here, 0).expect("written"));
+    }
+
+    #[test]
+    fn entries_are_found_by_what_they_cover_and_in_order() {
+        let (mut book, _) = book();
+        let generation = book.generation();
+        let before = generation.load(Ordering::Relaxed);
+        let networks = ["198.18.0.0/16", "198.18.5.0/24", "198.18.5.7", "203.0.113.0/24"].map(network);
+        for (network, list) in
+            networks.into_iter().zip([ListName::Deny, ListName::Allow, ListName::Deny, ListName::Deny])
+        {
+            book.insert(network, item(list, FOREVER)).expect("room");
+        }
+        assert_eq!(generation.load(Ordering::Relaxed), before + 4);
+        let covering: Vec<Network> =
+            book.entries_covering(network("198.18.5.7")).iter().map(|(network, _)| *network).collect();
+        assert_eq!(covering, networks[..3]);
+        assert!(book.is_allowed(network("198.18.5.9")) && !book.is_allowed(network("198.18.6.9")));
+        assert!(!book.is_allowed(network("203.0.113.1")));
+        let after =
+            |last, most| book.entries_after(last, most).into_iter().map(|(network, _)| network).collect::<Vec<_>>();
+        assert_eq!(after(None, 2), networks[..2]);
+        assert_eq!(after(Some(networks[1]), 9), networks[2..]);
+    }
+
+    #[test]
     fn a_short_deny_within_a_long_one_does_not_end_it() {
         let (mut book, trie) = book();
         book.insert(network("198.18.5.0/24"), item(ListName::Deny, 100)).expect("room");

@@ -190,6 +190,19 @@ mod tests {
     }
 
     #[test]
+    fn entries_of_two_origins_stand_beside_each_other() {
+        let mut cell = Cell::default();
+        let other = Item { origin: Origin::File("b".into()), ..item(ListName::Deny, None, FOREVER) };
+        cell.put(item(ListName::Deny, None, FOREVER));
+        cell.put(other.clone());
+        assert_eq!(cell.items(), [item(ListName::Deny, None, FOREVER), other]);
+        let mut cell = Cell::default();
+        cell.put(item(ListName::Deny, None, FOREVER));
+        cell.put(item(ListName::Allow, None, FOREVER));
+        assert_eq!(cell.items(), [item(ListName::Deny, None, FOREVER), item(ListName::Allow, None, FOREVER)]);
+    }
+
+    #[test]
     fn an_entry_replaces_the_one_of_the_same_origin() {
         let mut cell = Cell::default();
         let plain = || item(ListName::Deny, None, FOREVER);

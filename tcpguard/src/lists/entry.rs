@@ -65,3 +65,15 @@ pub struct Entry {
     /// When it expires, in jiffies; `None` if it does not.
     pub until: Option<u64>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_and_origins_have_names() {
+        assert_eq!([ListName::Allow, ListName::Deny].map(ListName::name), ["allow", "deny"]);
+        let origins = [Origin::Configuration, Origin::File("/etc/a".into()), Origin::Manual, Origin::Ssh];
+        assert_eq!(origins.map(|origin| origin.to_string()), ["configuration", "file /etc/a", "manual", "ssh"]);
+    }
+}

@@ -129,6 +129,30 @@ mod tests {
     }
 
     #[test]
+    fn files_are_read_up_to_64_mib() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("list");
+        std::fs::write(&path, "198.51.100.0/24\n# and nothing more ").expect("written");
+        let file = File::options().write(true).open(&path).expect("a file");
+        file.set_len(64 << 20).expect("a sparse file");
+        assert_eq!(read(&path).expect("not too large"), parse("198.51.100.0/24\n"));
+        file.set_len((64 << 20) + 1).expect("a sparse file");
+        assert_eq!(read(&path).expect_err("too large").to_string(), "the file is larger than 64 MiB");
+    }
+
+    #[test]
+    fn a_file_that_changes_has_another_stamp() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("list");
+        assert_eq!(Stamp::of(&path), None);
+        std::fs::write(&path, "a").expect("written");
+        let first = Stamp::of(&path);
+        assert!(first.is_some() && first == Stamp::of(&path));
+        std::fs::write(&path, "ab").expect("written");
+        assert_ne!(Stamp::of(&path), first);
+    }
+
+    #[test]
     fn a_file_is_read_once_it_has_settled_and_not_again_at_once() {
         let (start, time) = (Instant::now(), SystemTime::UNIX_EPOCH);
         let second = Duration::from_secs(1);

@@ -19,7 +19,7 @@ use crate::datapath::{DatapathError, DatapathOptions};
 
 /// The arrays that verdicts depend on. Counters are left out, as are the per-CPU arrays: they are caches, or decide the
 /// admission to the source table.
-const DECIDING: [&str; 13] = [
+const DECIDING: [&str; 14] = [
     map::CONTROL,
     map::LISTED_IPV4,
     map::DENIED_IPV4,
@@ -33,6 +33,7 @@ const DECIDING: [&str; 13] = [
     map::HANDSHAKES,
     map::FIRST_SYNS,
     map::RETURNED_COOKIES,
+    map::RELEASED_FLOWS,
 ];
 
 /// Additional handles of the maps that verdicts depend on. Clones share them.
