@@ -127,7 +127,7 @@ fn load_object(
         }
     }
     fault::point("loading maps");
-    loader.load(object_for(options.hook)).map_err(|error| DatapathError::object(&error))
+    loader.load(&object_for(options.hook)?).map_err(|error| DatapathError::object(&error))
 }
 
 /// Loads every program that is not attached to a tracepoint. The kernel verifies them at the same time, which is most

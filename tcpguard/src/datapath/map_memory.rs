@@ -113,7 +113,7 @@ pub(super) fn plan(
     options: &DatapathOptions,
     purpose: Purpose,
 ) -> Result<(BTreeMap<String, Expected>, MapMemory), DatapathError> {
-    let mut maps = Expected::of_object(object_for(options.hook))?;
+    let mut maps = Expected::of_object(&object_for(options.hook)?)?;
     let mut set = |name: &str, entries| {
         if let Some(map) = maps.get_mut(name) {
             map.max_entries = entries;
@@ -199,7 +199,7 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn plan(host: Host, limit: MemoryLimit) -> Result<MapMemory, DatapathError> {
-        let mut maps = Expected::of_object(object_for(Hook::Xdp))?;
+        let mut maps = Expected::of_object(&object_for(Hook::Xdp)?)?;
         MapMemory::fit(&mut maps, &host, limit)
     }
 

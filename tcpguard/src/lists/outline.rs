@@ -311,8 +311,27 @@ mod tests {
         let rules: Vec<_> = networks(0).collect();
         update(&mut outline, "2001:db8::/32", &rules);
         assert!(outline.is_worn(0) && !outline.is_worn(1));
+        update_part(&mut outline, Network::EVERYTHING, &rules);
+        assert!(outline.is_worn(0) && !outline.is_worn(1), "it holds as many again");
         update_part(&mut outline, Network::EVERYTHING, &rules[..2]);
         assert!(!outline.is_worn(0));
-        assert_eq!(outline.ipv6.iter().map(|word| word.count_ones()).sum::<u32>(), 6);
+        assert_eq!(bits(&outline), 6);
+    }
+
+    /// Returns the number of bits of the filter of IPv6 networks that are set.
+    fn bits(outline: &Outline) -> u32 {
+        outline.ipv6.iter().map(|word| word.count_ones()).sum()
+    }
+
+    #[test]
+    fn what_is_added_stays_in_the_filter() {
+        let mut outline = Outline::new(1);
+        let (first, second) = (denied("2001:db8::/64"), denied("2001:db8:0:7::/64"));
+        assert_eq!(update(&mut outline, "2001:db8::/64", &[first]), 1);
+        assert_eq!(bits(&outline), 3);
+        assert_eq!(update(&mut outline, "2001:db8::/64", &[first]), 0, "once more");
+        assert_eq!(bits(&outline), 3);
+        update(&mut outline, "2001:db8:0:7::/64", &[second]);
+        assert_eq!(bits(&outline), 6);
     }
 }
