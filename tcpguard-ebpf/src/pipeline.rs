@@ -70,8 +70,7 @@ fn syn_of_tracked_source(entry: &mut SourceEntry, syn: &Syn, standing: Standing)
     let arrival = stages::source_limits(entry, syn, standing)?;
     let challenge = stages::challenge_of_tracked(entry, syn, standing);
     stages::repeat_limit(entry, syn, arrival, challenge.is_cookie())?;
-    stages::first_syn(challenge, syn, arrival)
-        .inspect_err(|verdict| accounting::held_back(entry, verdict.is_dropped()))?;
+    stages::first_syn(challenge, syn, arrival).inspect_err(|_| accounting::held_back(entry))?;
     accounting::observe_distinct(syn.source, syn.now);
     Ok(handshake(entry, syn, challenge))
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io::Write as _,
     os::{
         fd::{AsRawFd, RawFd},
         unix::{fs::MetadataExt, process::CommandExt},
@@ -107,6 +108,16 @@ impl Namespace {
             bail!("ip {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(())
+    }
+
+    /// Runs ip(8) with many commands, one per line.
+    ///
+    /// # Errors
+    /// Returns an error if it fails.
+    pub fn ip_batch(&self, commands: &str) -> Result<()> {
+        let mut batch = tempfile::NamedTempFile::new().context("cannot create a file")?;
+        batch.write_all(commands.as_bytes()).context("cannot write the file")?;
+        self.ip(&format!("-batch {}", batch.path().display()))
     }
 
     /// Sets the kernel parameter `name`, in dotted notation, of this namespace.

@@ -1,7 +1,6 @@
 //! A server, a client, and a cable (a veth pair) between them.
 
 use std::{
-    io::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -233,9 +232,7 @@ impl Lab {
         let addresses: Vec<Ipv4Addr> =
             (0..count).map(|number| Ipv4Addr::from(u32::from(first) + STEP * number)).collect();
         let commands: String = addresses.iter().map(|address| format!("addr add {address}/32 dev lo\n")).collect();
-        let mut batch = tempfile::NamedTempFile::new().context("cannot create a file")?;
-        batch.write_all(commands.as_bytes()).context("cannot write the file")?;
-        self.server.ip(&format!("-batch {}", batch.path().display()))?;
+        self.server.ip_batch(&commands)?;
         let length = (STEP * count).next_power_of_two().leading_zeros() + 1;
         self.client.ip(&format!("route add {first}/{length} via {SERVER_IPV4}"))?;
         Ok(addresses)

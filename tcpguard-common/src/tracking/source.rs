@@ -33,7 +33,7 @@ pub struct SourceEntry {
     pub resets: u32,
     /// The source counts as proven until this time.
     pub proven_until: u64,
-    /// SYNs dropped.
+    /// SYNs dropped, or answered so that the client resets them.
     pub dropped: u64,
     /// SYNs answered with a cookie.
     pub challenged: u64,

@@ -99,8 +99,8 @@ pub fn untracked(source: Source, segment: &Segment, now: Now, is_challenged: boo
 /// Counts a SYN of a source with an entry that did not reach the kernel: it was dropped so that it is retransmitted, or
 /// answered so that its client resets it.
 #[inline(always)]
-pub fn held_back(entry: &mut SourceEntry, is_dropped: bool) {
-    atomic::add(if is_dropped { &mut entry.dropped } else { &mut entry.challenged }, 1);
+pub fn held_back(entry: &mut SourceEntry) {
+    atomic::add(&mut entry.dropped, 1);
 }
 
 /// Remembers the handshake that a SYN begins; returns false for a retransmit of a SYN that is remembered already.

@@ -45,10 +45,15 @@ pub fn takes_cookies(challenge: &PortChallenge, segment: &Segment) -> bool {
 #[inline(always)]
 pub fn has_listener(challenge: &PortChallenge, segment: &Segment) -> bool {
     let any = if segment.source.is_ipv4() { port_flag::ANY_IPV4 } else { port_flag::ANY_IPV6 };
-    is_for_host(segment)
-        && segment.source.may_be_answered()
+    may_be_answered(segment)
         && (challenge.has(any)
             || challenge.has(port_flag::SOME_ADDRESSES) && is_endpoint(segment.destination, segment.destination_port))
+}
+
+/// Returns whether the datapath may answer a segment in the name of the host.
+#[inline(always)]
+pub fn may_be_answered(segment: &Segment) -> bool {
+    is_for_host(segment) && segment.source.may_be_answered()
 }
 
 /// Returns whether a segment is for an address of the host's own, from another one, and neither is link-local: these

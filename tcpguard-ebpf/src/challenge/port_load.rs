@@ -7,7 +7,7 @@ use tcpguard_common::{
     challenge::port_load::PortLoad,
 };
 
-use crate::{accounting, events, lease, settings, syn::Syn};
+use crate::{accounting, events, lease, settings, syn::Syn, time::Now};
 
 #[btf_map]
 static PORT_LOADS: Array<PortLoad, 65_536> = Array::new();
@@ -28,6 +28,15 @@ pub fn is_exceeded(syn: &Syn) -> bool {
         load.challenged_until = now.jiffies + settings::ticks_per_second();
     }
     now.jiffies < load.challenged_until
+}
+
+/// Returns whether too many SYNs arrived at a port within the last seconds: as long as an answer and its reset may take.
+#[inline(always)]
+pub fn was_exceeded(port: u16, now: Now) -> bool {
+    const UNDER_WAY: u64 = 4;
+    PORT_LOADS
+        .get(port.into())
+        .is_some_and(|load| now.jiffies < load.challenged_until + UNDER_WAY * settings::ticks_per_second())
 }
 
 /// Returns whether one more retransmit to a port passes, although its client has not answered with a reset.

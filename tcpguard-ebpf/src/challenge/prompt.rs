@@ -17,8 +17,9 @@ pub fn prompt(context: &Context) -> Option<()> {
     let syn = packet::parse(&frame).ok()?;
     let terms = listeners::challenge_of(syn.destination_port)?;
     let number = acknowledgement(syn.sequence, safe_reset::code_of(&syn));
-    // Any sequence number will do. This one is no secret: it tells nothing that the answer does not tell anyway.
-    let header = syn_ack::without_options(&syn, number.reverse_bits(), number, terms.window);
+    // Any sequence number will do. This one is no secret: it tells nothing that the answer does not tell anyway. No connection
+    // has the window; connection tracking of older kernels drops a reset whose number lies further back than it is wide.
+    let header = syn_ack::without_options(&syn, number.reverse_bits(), number, u16::MAX);
     let (frame, tcp_offset) = reply::begin(context, frame, &syn, terms, TCP_HEADER_LENGTH)?;
     frame.write(tcp_offset, header)?;
     reply::fill(&frame, tcp_offset + TCP_HEADER_LENGTH)

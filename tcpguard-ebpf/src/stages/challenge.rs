@@ -8,6 +8,7 @@ use tcpguard_common::{
         port::{PortChallenge, port_flag},
         rule::Standing,
     },
+    challenge::safe_reset::Flow,
     packet::{Flags, Segment},
     tracking::source::SourceEntry,
 };
@@ -84,28 +85,41 @@ pub fn first_syn(challenge: Challenge, syn: &Syn, arrival: Arrival) -> Result<()
 /// one whose resets are suppressed.
 #[inline(always)]
 fn is_let_in(syn: &Syn, arrival: Arrival) -> bool {
-    safe_reset::releases(syn) || (arrival != Arrival::Unchecked || syns::is_repeat(syn)) && port_load::takes_repeat(syn)
+    let flow = safe_reset::flow_of(syn);
+    if matches!(flow, Flow::Released) {
+        return true;
+    }
+    let is_repeat = arrival != Arrival::Unchecked || syns::is_repeat(syn);
+    // What the kernel answered was lost: nothing is asked for again, and the limit is for those of whom nothing is known.
+    is_repeat && (matches!(flow, Flow::Passed) || port_load::takes_repeat(syn))
 }
 
 /// Drops a reset by which a client answers a challenge, and releases its flow. Such a reset acknowledges nothing (RFC 9293
 /// 3.10.7.3).
 #[inline(always)]
 pub fn returned_reset(context: &Context, segment: &Segment) -> Result<(), Verdict> {
-    // In calm, this reads one word.
+    // In calm, this reads one word, and on hosts that do not send cookies two elements of arrays.
     if lease::flags() & flag::RESETS == 0 || segment.flags.0 & Flags::ACK != 0 {
         return Ok(());
     }
     let now = Now::read();
     let lease = Lease::read(now);
-    let is_asked_for =
-        || listeners::challenge_of(segment.destination_port).is_some_and(|port| port.has(port_flag::ANY_RESET));
     if lease.has(flag::RESETS)
-        && is_asked_for()
+        && is_asked_for(segment.destination_port, now)
         && safe_reset::released_by(context.as_ptr().cast(), segment.place(), now.jiffies) != 0
     {
         return lease.drop(DropReason::ReturnedReset);
     }
     Ok(())
+}
+
+/// Returns whether clients of a port are asked for resets, or were a moment ago.
+#[inline(always)]
+fn is_asked_for(port: u16, now: Now) -> bool {
+    listeners::challenge_of(port).is_some_and(|challenge| {
+        challenge.has(port_flag::RESET)
+            || challenge.has(port_flag::TRIGGERS_RESET) && port_load::was_exceeded(port, now)
+    })
 }
 
 #[inline(always)]
@@ -120,7 +134,10 @@ fn of_unproven(syn: &Syn) -> Challenge {
     let flags = active_flags(port, syn);
     if flags & port_flag::COOKIE != 0 && listeners::takes_cookies(port, syn.segment) {
         Challenge::Cookie
-    } else if flags & port_flag::RESET != 0 && syn.segment.source.may_be_answered() {
+    } else if flags & port_flag::RESET != 0
+        && syn.lease.has(flag::LOCAL_KNOWN)
+        && listeners::may_be_answered(syn.segment)
+    {
         Challenge::Reset
     } else if flags & (port_flag::RETRANSMIT | port_flag::RESET) != 0 {
         // Where the host's addresses are not known, SYNs for other hosts are delayed as well: they are retransmitted too.

@@ -45,7 +45,12 @@ impl Daemon {
             tokio::select! {
                 biased;
                 () = options.shutdown.cancelled() => break,
-                () = sleep_until(self.schedule.due()) => self.tick(),
+                () = sleep_until(self.schedule.due()) => {
+                    if self.network.has_new_addresses {
+                        self.network.update_local().await;
+                    }
+                    self.tick();
+                }
                 () = wanted.notified() => self.schedule.hurry(Instant::now()),
                 Some(command) = commands.recv() => self.execute(command, options.source.as_ref()).await,
                 () = next_hangup(&mut options.reload) => self.reload_at_signal(options.source.as_ref()).await,

@@ -18,6 +18,11 @@ pub(super) struct Network {
     pub local: LocalAddresses,
     /// Whether the datapath knows every address of the host.
     pub knows_local: bool,
+    /// Addresses were added or removed since they were written to the datapath. Many may change at once; they are all written
+    /// with the next tick.
+    pub has_new_addresses: bool,
+    /// It was said that the host has too many addresses.
+    pub has_complained: bool,
     /// Whether an interface is stacked on a guarded one, or the other way round; true while that is not known.
     pub has_stacked: bool,
 }
@@ -34,13 +39,14 @@ impl Network {
 
     /// Writes the host's addresses to the datapath.
     pub async fn update_local(&mut self) {
+        self.has_new_addresses = false;
         let result = match (self.links.addresses().await, self.links.local_networks().await) {
             (Ok(addresses), Ok(networks)) => self.local.set(&addresses, &networks),
             (Err(error), _) | (_, Err(error)) => Err(error),
         };
         match result {
             Ok(knows_local) => {
-                if self.knows_local && !knows_local {
+                if !std::mem::replace(&mut self.has_complained, !knows_local) && !knows_local {
                     warn!(
                         "the host has too many addresses: every destination counts as one of the host's, and no cookies are sent"
                     );
@@ -80,7 +86,7 @@ impl Daemon {
     pub(super) async fn follow(&mut self, change: &LinkChange) {
         self.schedule.hurry(Instant::now());
         if *change == LinkChange::Addresses {
-            self.network.update_local().await;
+            self.network.has_new_addresses = true;
             return;
         }
         let is_stacked = matches!(change, LinkChange::Present(link) if link.lower.is_some() || link.master.is_some());

@@ -110,8 +110,16 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
     });
     let cpus = aya::util::online_cpus().map_or(1, |cpus| cpus.len() as u64);
     let lease = Lease { map: maps.lease, lasts: config.limits.heartbeat_timeout, time, cpus, tick: 0 };
-    let network =
-        Network { interfaces, links, guarded: maps.guarded, local: maps.local, knows_local: false, has_stacked: true };
+    let network = Network {
+        interfaces,
+        links,
+        guarded: maps.guarded,
+        local: maps.local,
+        knows_local: false,
+        has_new_addresses: false,
+        has_complained: false,
+        has_stacked: true,
+    };
     let health = Health {
         cost: CostMeter::default(),
         calm_pace: CalmPace::new(config.limits.cpu_share),

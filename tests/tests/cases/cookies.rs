@@ -251,6 +251,22 @@ fn cookies_that_lead_to_nothing_do_not_end_the_challenge_altogether() -> Result<
 
 /// Fails on a tcpguard that knows a few hundred addresses of the host and single ones only: it cannot send cookies then.
 #[test]
+fn a_host_with_too_many_networks_says_so_at_its_start_and_asks_for_resets() -> Result<()> {
+    let lab = Lab::new()?;
+    let networks: String =
+        (0..1100).map(|n| format!("route add local 10.{}.{}.0/24 dev lo\n", 90 + n / 200, n % 200)).collect();
+    lab.server.ip_batch(&networks)?;
+    let listener = lab.server.within(|| TcpListener::bind(("::", PORT)).context("cannot listen"))?;
+    let daemon = Setup::new(&lab)?.config(ALWAYS).start()?;
+    daemon.stats_when("the port is challenged", |stats| challenge_of(stats, PORT) == Some("reset"))?;
+    drop(Client::new(&lab).connect((SERVER_IPV4, PORT).into())?);
+    drop(listener.accept().context("cannot accept")?);
+    let log = daemon.log()?;
+    ensure!(log.matches("the host has too many addresses").count() == 1, "{log}");
+    Ok(())
+}
+
+#[test]
 fn a_host_with_ten_thousand_addresses_and_whole_networks_sends_cookies() -> Result<()> {
     let lab = Lab::new()?;
     let first = Ipv4Addr::new(10, 70, 0, 0);

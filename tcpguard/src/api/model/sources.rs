@@ -22,7 +22,7 @@ pub struct Source {
     pub retried: u64,
     /// Resets received.
     pub resets: u64,
-    /// SYNs dropped.
+    /// SYNs dropped, or answered so that the client resets them.
     pub dropped: u64,
     /// SYNs challenged.
     pub challenged: u64,

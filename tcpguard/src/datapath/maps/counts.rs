@@ -62,10 +62,14 @@ impl Totals {
         Counter::ALL.iter().filter(|counter| counter.counted() == counted).map(|counter| self.get(*counter)).sum()
     }
 
+    /// Returns the number of SYNs that were to be answered with a cookie. It grows with each cookie sent.
+    pub const fn chosen_for_cookies(&self) -> u64 {
+        self.get(Counter::SynChallenged) + self.get(Counter::SynChallengedAgain)
+    }
+
     /// Returns the number of SYNs answered by the datapath.
     pub const fn challenged(&self) -> u64 {
-        let with_cookie = self.get(Counter::SynChallenged) + self.get(Counter::SynChallengedAgain);
-        let chosen = with_cookie + self.get(Counter::SynPrompted);
+        let chosen = self.chosen_for_cookies() + self.get(Counter::SynPrompted);
         // A signed SYN is found when it is to be answered.
         chosen.saturating_sub(self.get(Counter::ChallengeFailed)).saturating_sub(self.get(Counter::DropSignedSyn))
     }

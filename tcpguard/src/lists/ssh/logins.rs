@@ -133,6 +133,11 @@ mod tests {
         folder("seats");
         fs::write(root.path().join("run/systemd/seats/seat0"), "").expect("written");
         assert_eq!(peers(root.path()).map(|peers| peers.len()), Some(1));
+        let other = [203, 0, 113, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let login = record(libc::USER_PROCESS, std::process::id() as i32, other);
+        fs::write(root.path().join("run/utmp"), login).expect("written");
+        assert_eq!(peers(root.path()).map(|peers| peers.len()), Some(2), "one of each");
+        fs::remove_file(root.path().join("run/utmp")).expect("removed");
         fs::remove_file(root.path().join("run/systemd/sessions/1")).expect("removed");
         assert_eq!(peers(root.path()), Some(BTreeSet::new()));
     }

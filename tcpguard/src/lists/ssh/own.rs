@@ -106,6 +106,19 @@ mod tests {
     }
 
     #[test]
+    fn sockets_are_those_of_the_process() {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let own = fs::metadata(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&socket)));
+        let inode = own.expect("a descriptor").ino();
+        assert!(sockets_of("/proc/self").contains(&inode));
+        drop(socket);
+        assert!(!sockets_of("/proc/self").contains(&inode) && sockets_of("/proc/none").is_empty());
+        assert!(!is_server("/proc/self") && !server_sockets().contains(&inode));
+    }
+
+    #[test]
     fn the_parent_is_behind_the_name() {
         assert_eq!(parent("812 (a) b (c)) S 790 812 812 0"), Some(790));
         assert_eq!(parent("2 (kthreadd) S 1 0 0"), None);

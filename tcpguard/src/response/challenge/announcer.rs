@@ -41,7 +41,7 @@ impl Announcer {
         for (port, reason) in &status.left_alone {
             if self.left_alone.get(port) != Some(reason) {
                 let instead = match status.ports.iter().any(|challenged| challenged.port == *port) {
-                    true => "is no longer challenged with cookies, but by a slower method",
+                    true => "cannot be challenged with cookies, and is challenged by a slower method",
                     false => "is not challenged, and falls back to limits and blocks",
                 };
                 let message = format!("port {port} {instead}: {reason}");

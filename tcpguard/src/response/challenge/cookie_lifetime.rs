@@ -45,7 +45,7 @@ pub(super) struct CookieLifetime {
     /// In jiffies; 0 if none was sent.
     until: u64,
     /// The counter of challenges at the last tick; it may have been started by the previous daemon.
-    last_challenged: Option<u64>,
+    last_chosen: Option<u64>,
     ticks_per_second: u64,
     /// The counter of the kernel's own cookies at the last tick, and when it increased last, in jiffies.
     kernels: Option<u64>,
@@ -63,7 +63,7 @@ impl CookieLifetime {
     pub fn new(until: u64, datapath: &Datapath) -> Self {
         Self {
             until,
-            last_challenged: None,
+            last_chosen: None,
             ticks_per_second: datapath.ticks_per_second.into(),
             kernels: None,
             kernels_last: 0,
@@ -86,9 +86,9 @@ impl CookieLifetime {
         if self.kernels.replace(kernels).unwrap_or(0) != kernels {
             self.kernels_last = snapshot.clock.jiffies();
         }
-        let challenged = snapshot.totals.challenged();
-        let before = self.last_challenged.replace(challenged);
-        if before.is_some_and(|before| before != challenged) {
+        let chosen = snapshot.totals.chosen_for_cookies();
+        let before = self.last_chosen.replace(chosen);
+        if before.is_some_and(|before| before != chosen) {
             self.extend(snapshot, datapath);
         }
     }
