@@ -70,7 +70,7 @@ fn syn_of_tracked_source(entry: &mut SourceEntry, syn: &Syn, standing: Standing)
     let arrival = stages::source_limits(entry, syn, standing)?;
     let challenge = stages::challenge_of_tracked(entry, syn, standing);
     stages::repeat_limit(entry, syn, arrival, challenge.is_cookie())?;
-    stages::first_syn(challenge, syn, arrival).inspect_err(|_| accounting::held_back(entry))?;
+    stages::hold_back(challenge, syn, arrival).inspect_err(|_| accounting::held_back(entry))?;
     accounting::observe_distinct(syn.source, syn.now);
     Ok(handshake(entry, syn, challenge))
 }
@@ -81,7 +81,7 @@ fn syn_of_new_source(context: &Context, syn: &Syn, standing: Standing) -> Result
     stages::own_source(syn)?;
     let arrival = stages::blocked_prefix(syn, standing)?;
     let challenge = stages::challenge_of_new(syn, standing);
-    stages::first_syn(challenge, syn, arrival)?;
+    stages::hold_back(challenge, syn, arrival)?;
     accounting::observe_distinct(syn.source, syn.now);
     match accounting::admit(context, syn.source, syn.segment, syn.now, syn.lease, challenge.is_cookie()) {
         Some(entry) => Ok(handshake(entry, syn, challenge)),

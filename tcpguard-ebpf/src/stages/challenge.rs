@@ -1,6 +1,5 @@
 //! Challenges of SYNs whose source is not proven.
 
-use aya_ebpf::EbpfContext as _;
 use tcpguard_common::{
     abi::{
         counters::DropReason,
@@ -8,17 +7,14 @@ use tcpguard_common::{
         port::{PortChallenge, port_flag},
         rule::Standing,
     },
-    challenge::safe_reset::Flow,
-    packet::{Flags, Segment},
     tracking::source::SourceEntry,
 };
 
-use super::limits::Arrival;
+use super::{limits::Arrival, safe_reset};
 use crate::{
     accounting,
-    challenge::{Challenge, first_syn as syns, listeners, port_load, safe_reset},
-    hook::Context,
-    lease::{self, Lease},
+    challenge::{Challenge, first_syn as syns, listeners, port_load},
+    lease,
     syn::Syn,
     time::Now,
     verdict::Verdict,
@@ -68,58 +64,17 @@ fn permitted(challenge: Challenge, standing: Standing) -> Challenge {
 /// at one that is challenged by reset until the client has answered. A SYN that an earlier stage found to be a retransmit is
 /// not looked up again.
 #[inline(always)]
-pub fn first_syn(challenge: Challenge, syn: &Syn, arrival: Arrival) -> Result<(), Verdict> {
+pub fn hold_back(challenge: Challenge, syn: &Syn, arrival: Arrival) -> Result<(), Verdict> {
     match challenge {
         Challenge::Retransmit if arrival == Arrival::Unchecked && !syns::is_repeat(syn) => {
             syn.drop(DropReason::FirstSyn)
         }
-        Challenge::Reset if !is_let_in(syn, arrival) => {
+        Challenge::Reset if !safe_reset::is_let_in(syn, arrival) => {
             accounting::not_begun(syn.segment.destination_port, true);
             Err(Verdict::SYN_PROMPTED)
         }
         _ => Ok(()),
     }
-}
-
-/// Returns whether a SYN reaches a port that is challenged by reset: its client has answered with a reset, or is taken for
-/// one whose resets are suppressed.
-#[inline(always)]
-fn is_let_in(syn: &Syn, arrival: Arrival) -> bool {
-    let flow = safe_reset::flow_of(syn);
-    if matches!(flow, Flow::Released) {
-        return true;
-    }
-    let is_repeat = arrival != Arrival::Unchecked || syns::is_repeat(syn);
-    // What the kernel answered was lost: nothing is asked for again, and the limit is for those of whom nothing is known.
-    is_repeat && (matches!(flow, Flow::Passed) || port_load::takes_repeat(syn))
-}
-
-/// Drops a reset by which a client answers a challenge, and releases its flow. Such a reset acknowledges nothing (RFC 9293
-/// 3.10.7.3).
-#[inline(always)]
-pub fn returned_reset(context: &Context, segment: &Segment) -> Result<(), Verdict> {
-    // In calm, this reads one word, and on hosts that do not send cookies two elements of arrays.
-    if lease::flags() & flag::RESETS == 0 || segment.flags.0 & Flags::ACK != 0 {
-        return Ok(());
-    }
-    let now = Now::read();
-    let lease = Lease::read(now);
-    if lease.has(flag::RESETS)
-        && is_asked_for(segment.destination_port, now)
-        && safe_reset::released_by(context.as_ptr().cast(), segment.place(), now.jiffies) != 0
-    {
-        return lease.drop(DropReason::ReturnedReset);
-    }
-    Ok(())
-}
-
-/// Returns whether clients of a port are asked for resets, or were a moment ago.
-#[inline(always)]
-fn is_asked_for(port: u16, now: Now) -> bool {
-    listeners::challenge_of(port).is_some_and(|challenge| {
-        challenge.has(port_flag::RESET)
-            || challenge.has(port_flag::TRIGGERS_RESET) && port_load::was_exceeded(port, now)
-    })
 }
 
 #[inline(always)]

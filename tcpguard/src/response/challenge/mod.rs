@@ -395,7 +395,7 @@ impl Challenger {
         at: Duration,
     ) -> Result<Option<PortChallenge>, DatapathError> {
         let since = self.choice.chosen().get(&port).copied();
-        // Cookies lead to nothing here. That may be an attacker's doing: first SYNs are dropped instead.
+        // Cookies lead to nothing here. That may be an attacker's doing: another method is used instead.
         let without_cookies = self.reason_to_leave_alone(port);
         if let Some(reason) = &without_cookies
             && since.is_some()

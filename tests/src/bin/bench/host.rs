@@ -40,15 +40,16 @@ const SCRAPED_EVERY: u64 = 15;
 pub fn costs(effort: &Effort) -> Result<()> {
     println!("Cost of the daemon on a host, by what the host does");
     println!("{:<58} {:>10} {:>10} {:>14}", "", "% of core", "limit", "MiB resident");
-    calm(effort)?;
-    peer(effort)?;
-    connections(effort)?;
-    listeners(effort)?;
-    for number in [1, 10_000] {
-        addresses(number, effort)?;
-    }
-    scanned(effort)?;
-    watched(effort)
+    super::in_turn(&[
+        ("calm", &|| calm(effort)),
+        ("node_exporter", &|| peer(effort)),
+        ("idle connections", &|| connections(effort)),
+        ("listeners", &|| listeners(effort)),
+        ("one address", &|| addresses(1, effort)),
+        ("10,000 addresses", &|| addresses(10_000, effort)),
+        ("a scan", &|| scanned(effort)),
+        ("a strong flood", &|| watched(effort)),
+    ])
 }
 
 fn calm(effort: &Effort) -> Result<()> {

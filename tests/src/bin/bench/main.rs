@@ -12,7 +12,7 @@ mod transfer;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
 /// Measures tcpguard's cost
@@ -49,14 +49,29 @@ fn main() -> Result<()> {
     if !arguments.only.is_empty() {
         return packets::costs(&effort, &arguments.only);
     }
-    packets::costs(&effort, &[])?;
-    places::costs(&effort)?;
-    daemon::costs(&effort)?;
-    host::costs(&effort)?;
-    defence::compare(&effort)?;
-    spoofed::compare(&effort)?;
-    strays::compare(&effort)?;
-    transfer::compare(&effort)
+    in_turn(&[
+        ("packets", &|| packets::costs(&effort, &[])),
+        ("places", &|| places::costs(&effort)),
+        ("the daemon", &|| daemon::costs(&effort)),
+        ("hosts", &|| host::costs(&effort)),
+        ("a flood from one source", &|| defence::compare(&effort)),
+        ("floods from random sources", &|| spoofed::compare(&effort)),
+        ("strays", &|| strays::compare(&effort)),
+        ("a transfer", &|| transfer::compare(&effort)),
+    ])
+}
+
+/// Runs every part, also where an earlier one fails: the others have taken their time for nothing otherwise.
+fn in_turn(parts: &[(&str, &dyn Fn() -> Result<()>)]) -> Result<()> {
+    let mut failed = Vec::new();
+    for (name, part) in parts {
+        if let Err(error) = part() {
+            println!("{name}: {error:#}");
+            failed.push(*name);
+        }
+    }
+    ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));
+    Ok(())
 }
 
 struct Effort {
