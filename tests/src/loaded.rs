@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use aya::programs::TestRunOptions;
 use tcpguard::{
     config::{Config, Hook, MemoryLimit},
     datapath::{Datapath, DatapathOptions, Maps, maps::Totals},
@@ -72,6 +73,18 @@ impl LoadedDatapath {
     /// Returns an error if the verdict is not `XDP_PASS`.
     pub fn run(&self, frame: &[u8]) -> Result<Vec<(Counter, u64)>> {
         self.run_to(XDP_PASS, frame)
+    }
+
+    /// Runs a frame, and returns the verdict and the frame as it is then.
+    ///
+    /// # Errors
+    /// Returns an error if the program cannot be run.
+    pub fn answer(&self, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+        let mut answer = vec![0; 256];
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut answer), ..TestRunOptions::new() };
+        let result = self.datapath.run_packet_program(options)?;
+        answer.truncate(result.data_size_out as usize);
+        Ok((result.return_value, answer))
     }
 
     /// Runs a frame whose verdict must be `expected`, and returns the counters that increased and by how much.

@@ -21,8 +21,8 @@ pub(super) struct Network {
     /// Addresses were added or removed since they were written to the datapath. Many may change at once; they are all written
     /// with the next tick.
     pub has_new_addresses: bool,
-    /// It was said that the host has too many addresses.
-    pub has_complained: bool,
+    /// Whether the log says that the host has too many addresses.
+    pub has_warned: bool,
     /// Whether an interface is stacked on a guarded one, or the other way round; true while that is not known.
     pub has_stacked: bool,
 }
@@ -46,12 +46,13 @@ impl Network {
         };
         match result {
             Ok(knows_local) => {
-                if !std::mem::replace(&mut self.has_complained, !knows_local) && !knows_local {
+                if !knows_local && !self.has_warned {
                     warn!(
                         "the host has too many addresses: every destination counts as one of the host's, and no cookies are sent"
                     );
                 }
                 self.knows_local = knows_local;
+                self.has_warned = !knows_local;
             }
             Err(error) => {
                 self.knows_local = false;

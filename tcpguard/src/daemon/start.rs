@@ -117,7 +117,7 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
         local: maps.local,
         knows_local: false,
         has_new_addresses: false,
-        has_complained: false,
+        has_warned: false,
         has_stacked: true,
     };
     let health = Health {

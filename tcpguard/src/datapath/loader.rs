@@ -44,7 +44,8 @@ impl Datapath {
     }
 
     pub(super) fn load_for(options: &DatapathOptions, purpose: Purpose) -> Result<(Self, Maps), DatapathError> {
-        let (sizes, memory) = map_memory::plan(options, purpose)?;
+        let object = object_for(options.hook)?;
+        let (sizes, memory) = map_memory::plan(&object, options, purpose)?;
         let environment = Environment::read(options, memory.cpus)?;
         let mut held = HeldPins::open(options, purpose)?;
         let taken_over = take_over(held.pins.as_ref(), options, &sizes);
@@ -62,7 +63,7 @@ impl Datapath {
         let identity = Identity { generation, hash_key };
         // Parsed once, because it has megabytes.
         let kernel_types = Btf::from_sys_fs();
-        let mut ebpf = load_object(options, &environment, kernel_types.as_ref().ok(), &identity, &sizes, pins)?;
+        let mut ebpf = load_object(&object, &environment, kernel_types.as_ref().ok(), &identity, &sizes, pins)?;
         load_programs(&mut ebpf, &environment)?;
         let mut instance_map: Array<MapData, Instance> = take(&mut ebpf, map::INSTANCE)?;
         // Written before the tracepoints are attached: whether they count depends on it.
@@ -104,7 +105,7 @@ struct Identity {
 
 /// Creates the maps, or opens those that are taken over, and parses the programs.
 fn load_object(
-    options: &DatapathOptions,
+    object: &[u8],
     environment: &Environment,
     kernel_types: Option<&Btf>,
     identity: &Identity,
@@ -127,7 +128,7 @@ fn load_object(
         }
     }
     fault::point("loading maps");
-    loader.load(&object_for(options.hook)?).map_err(|error| DatapathError::object(&error))
+    loader.load(object).map_err(|error| DatapathError::object(&error))
 }
 
 /// Loads every program that is not attached to a tracepoint. The kernel verifies them at the same time, which is most

@@ -58,7 +58,7 @@ impl MapMemory {
     /// # Errors
     /// Returns an error if that is more than the limit.
     pub fn of_options(options: &DatapathOptions) -> Result<Self, DatapathError> {
-        plan(options, Purpose::Guarding).map(|(_, memory)| memory)
+        plan(&object_for(options.hook)?, options, Purpose::Guarding).map(|(_, memory)| memory)
     }
 
     /// Sets the number of rows of the arrays by CPU in `maps`: one for each CPU up to the last one that is online, or fewer
@@ -105,15 +105,16 @@ impl MapMemory {
     }
 }
 
-/// Returns the maps in the sizes that they are to be created with, and the memory that they take.
+/// Returns the maps of `object` in the sizes that they are to be created with, and the memory that they take.
 ///
 /// # Errors
 /// Returns an error if that is more than the limit.
 pub(super) fn plan(
+    object: &[u8],
     options: &DatapathOptions,
     purpose: Purpose,
 ) -> Result<(BTreeMap<String, Expected>, MapMemory), DatapathError> {
-    let mut maps = Expected::of_object(&object_for(options.hook)?)?;
+    let mut maps = Expected::of_object(object)?;
     let mut set = |name: &str, entries| {
         if let Some(map) = maps.get_mut(name) {
             map.max_entries = entries;

@@ -6,7 +6,6 @@
 use std::{collections::BTreeSet, fs, net::IpAddr, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::TestRunOptions;
 use lab::{
     frame::{ACK, Frame, SYN},
     loaded::{LoadedDatapath, challenge_terms},
@@ -63,15 +62,6 @@ fn challenging_at(hook: Hook, flags: u32) -> Result<LoadedDatapath> {
     let terms = PortChallenge { hop_limit: 63, ..challenge_terms(flags) };
     guard.maps.challenges.set_terms(&[(PORT, Some(terms))].into())?;
     Ok(guard)
-}
-
-/// Runs a frame and returns the verdict and the resulting frame.
-fn answer(guard: &LoadedDatapath, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
-    let mut answer = vec![0; 256];
-    let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut answer), ..TestRunOptions::new() };
-    let result = guard.datapath.run_packet_program(options)?;
-    answer.truncate(result.data_size_out as usize);
-    Ok((result.return_value, answer))
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -237,7 +227,7 @@ fn every_system_gets_its_answer() -> Result<()> {
                 // Senders pad the shortest frames with arbitrary bytes.
                 let length = frame.len().max(60);
                 frame.resize(length, 0xee);
-                let (verdict, answer) = answer(&guard, &frame)?;
+                let (verdict, answer) = guard.answer(&frame)?;
                 ensure!(verdict == XDP_TX, "{name}: the verdict is {verdict}");
                 let expected = expected(system, &syn, &answer);
                 ensure!(answer == expected, "{name}:\n{answer:02x?} instead of\n{expected:02x?}");
@@ -288,12 +278,12 @@ fn what_the_host_does_not_take_part_in_is_not_offered() -> Result<()> {
         (port_flag::ECN, 0x12, SACK | 7, 40),
     ] {
         let guard = challenging(everything() & !missing)?;
-        let (verdict, answer) = answer(&guard, &syn.build().bytes)?;
+        let (verdict, answer) = guard.answer(&syn.build().bytes)?;
         ensure!((verdict, answer[47], answer.len()) == (XDP_TX, flags, 34 + length), "{answer:02x?}");
         ensure!(answer[65] & 0x3f == bits, "{:02x} instead of {bits:02x}", answer[65] & 0x3f);
     }
     let guard = challenging(everything() & !port_flag::TIMESTAMPS)?;
-    let (verdict, answer) = answer(&guard, &syn.build().bytes)?;
+    let (verdict, answer) = guard.answer(&syn.build().bytes)?;
     ensure!(verdict == XDP_TX && answer.len() == 60 && answer[54..] == [2, 4, 5, 0xb4, 0, 0], "{answer:02x?}");
     Ok(())
 }
@@ -310,7 +300,7 @@ fn who_must_not_be_answered_is_not() -> Result<()> {
         ("a link-local address", syn("fe80::2", "fe80::1", PORT)),
     ] {
         let frame = frame.build().bytes;
-        let (verdict, same) = answer(&guard, &frame)?;
+        let (verdict, same) = guard.answer(&frame)?;
         ensure!(verdict == XDP_PASS && same == frame, "{name}: the frame was changed or the verdict is {verdict}");
     }
     for (name, source, server) in [
@@ -323,13 +313,13 @@ fn who_must_not_be_answered_is_not() -> Result<()> {
         ("from IPv6 multicast", "ff02::1", "2001:db8::1"),
         ("from itself", "198.18.0.1", "198.18.0.1"),
     ] {
-        let (verdict, _) = answer(&guard, &syn(source, server, PORT).build().bytes)?;
+        let (verdict, _) = guard.answer(&syn(source, server, PORT).build().bytes)?;
         ensure!(verdict == XDP_DROP, "{name}: the verdict is {verdict}");
     }
     // A listener for IPv4 only, and one for a single address.
     let frame = |text: &str| if text.contains(':') { "2001:db8:1::1" } else { "198.18.1.1" };
     let verdict =
-        |guard: &LoadedDatapath, to: &str| answer(guard, &syn(frame(to), to, PORT).build().bytes).map(|run| run.0);
+        |guard: &LoadedDatapath, to: &str| guard.answer(&syn(frame(to), to, PORT).build().bytes).map(|run| run.0);
     let terms = |flags: u32| PortChallenge { flags, time_to_live: 64, ..PortChallenge::default() };
     guard.maps.challenges.set_terms(&[(PORT, Some(terms(port_flag::COOKIE | port_flag::ANY_IPV4)))].into())?;
     ensure!((verdict(&guard, "198.18.0.1")?, verdict(&guard, "2001:db8::1")?) == (XDP_TX, XDP_PASS));
@@ -348,13 +338,13 @@ fn first_syns_are_dropped_and_repeats_pass() -> Result<()> {
     let count = |counter| guard.maps.observed.counts.read().map(|totals| totals.get(counter));
     let other = Frame { source_port: 40_001, ..syn.clone() };
     for (frame, verdict) in [(&syn, 1), (&syn, 1), (&other, 1)] {
-        ensure!(answer(&guard, &frame.build().bytes)?.0 == verdict);
+        ensure!(guard.answer(&frame.build().bytes)?.0 == verdict);
     }
     ensure!(count(Counter::DropFirstSyn)? == 3);
     std::thread::sleep(std::time::Duration::from_secs(1));
-    ensure!(answer(&guard, &syn.build().bytes)?.0 == XDP_PASS, "a retransmit after a second did not pass");
+    ensure!(guard.answer(&syn.build().bytes)?.0 == XDP_PASS, "a retransmit after a second did not pass");
     ensure!(
-        answer(&guard, &Frame { sequence: 7, ..syn }.build().bytes)?.0 == 1,
+        guard.answer(&Frame { sequence: 7, ..syn }.build().bytes)?.0 == 1,
         "a SYN with another sequence number was not dropped"
     );
     ensure!(count(Counter::SynTracked)? + count(Counter::SynUntracked)? == 1);

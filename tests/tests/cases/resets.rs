@@ -11,7 +11,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::TestRunOptions;
 use lab::{
     frame::{ACK, Frame, RST, fold, sum},
     loaded::{LoadedDatapath, challenge_terms},
@@ -86,18 +85,8 @@ fn challenging(hook: Hook) -> Result<Guard> {
     Ok(guard)
 }
 
-/// Runs a frame and returns the verdict and the resulting frame.
-fn run(guard: &Guard, frame: &Frame) -> Result<(u32, Vec<u8>)> {
-    let mut out = vec![0; 256];
-    let bytes = frame.build().bytes;
-    let options = TestRunOptions { data_in: Some(&bytes), data_out: Some(&mut out), ..TestRunOptions::new() };
-    let result = guard.datapath.run_packet_program(options)?;
-    out.truncate(result.data_size_out as usize);
-    Ok((result.return_value, out))
-}
-
 fn verdict(guard: &Guard, frame: &Frame) -> Result<u32> {
-    Ok(run(guard, frame)?.0)
+    Ok(guard.answer(&frame.build().bytes)?.0)
 }
 
 fn count(guard: &Guard, counter: Counter) -> Result<u64> {
@@ -114,7 +103,7 @@ fn syn_ipv6() -> Frame {
 
 /// Returns the number that the answer to `syn` acknowledges.
 fn prompted(guard: &Guard, syn: &Frame) -> Result<u32> {
-    let (verdict, out) = run(guard, syn)?;
+    let (verdict, out) = guard.answer(&syn.build().bytes)?;
     ensure!(verdict == XDP_TX, "verdict {verdict}");
     let at = if syn.source.is_ipv4() { 14 + 20 } else { 14 + 40 } + 4 * syn.tags.len();
     let bytes = out.get(at + 8..at + 12).context("a whole TCP header")?;
@@ -129,7 +118,7 @@ fn reset(syn: &Frame, sequence: u32) -> Frame {
 fn the_answer_is_a_syn_ack_of_a_number_close_below() -> Result<()> {
     let guard = challenging(Hook::Xdp)?;
     for syn in [syn(), syn_ipv6()] {
-        let (verdict, out) = run(&guard, &syn)?;
+        let (verdict, out) = guard.answer(&syn.build().bytes)?;
         ensure!(verdict == XDP_TX, "verdict {verdict}");
         let sent = syn.build().bytes;
         ensure!((&out[0..6], &out[6..12], &out[12..14]) == (&sent[6..12], &sent[0..6], &sent[12..14]), "{out:02x?}");
