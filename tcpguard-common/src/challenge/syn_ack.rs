@@ -89,21 +89,9 @@ impl SynAck {
         }
         let most_mss = if segment.source.is_ipv4() { terms.most_mss_ipv4 } else { terms.most_mss_ipv6 };
         let mss = if cookie.mss < most_mss { cookie.mss } else { most_mss };
-        let [sequence, acknowledgement] = [halves(cookie.sequence), halves(segment.sequence.wrapping_add(1))];
-        answer.head = [
-            Be16::new(segment.destination_port),
-            Be16::new(segment.source_port),
-            sequence[0],
-            sequence[1],
-            acknowledgement[0],
-            acknowledgement[1],
-            Be16::new((answer.length as u16 / 4) << 12 | flags as u16),
-            Be16::new(terms.window),
-            NOTHING,
-            NOTHING,
-            Be16::new(MSS_OPTION),
-            Be16::new(mss),
-        ];
+        let numbers = [cookie.sequence, segment.sequence.wrapping_add(1)];
+        let [a, b, c, d, e, f, g, h, i, j] = fixed_header(segment, numbers, answer.length, flags, terms.window);
+        answer.head = [a, b, c, d, e, f, g, h, i, j, Be16::new(MSS_OPTION), Be16::new(mss)];
         answer.head[8] = answer.checksum(segment);
         answer
     }
@@ -130,22 +118,36 @@ pub fn without_options(
     acknowledgement: u32,
     window: u16,
 ) -> [Be16; TCP_HEADER_LENGTH / 2] {
+    let numbers = [sequence, acknowledgement];
+    let mut header = fixed_header(segment, numbers, TCP_HEADER_LENGTH, Flags::SYN | Flags::ACK, window);
+    header[8] = checksum(pseudo_header(segment, TCP_HEADER_LENGTH) + sum(&header));
+    header
+}
+
+/// Returns the TCP header of an answer to `segment`, of `length` bytes with its options, without them and without a checksum.
+/// `numbers` are those of sequence and acknowledgement.
+#[inline(always)]
+fn fixed_header(
+    segment: &Segment,
+    numbers: [u32; 2],
+    length: usize,
+    flags: u8,
+    window: u16,
+) -> [Be16; TCP_HEADER_LENGTH / 2] {
     const NOTHING: Be16 = Be16::new(0);
-    let [sequence, acknowledgement] = [halves(sequence), halves(acknowledgement)];
-    let mut header = [
+    let [sequence, acknowledgement] = [halves(numbers[0]), halves(numbers[1])];
+    [
         Be16::new(segment.destination_port),
         Be16::new(segment.source_port),
         sequence[0],
         sequence[1],
         acknowledgement[0],
         acknowledgement[1],
-        Be16::new((TCP_HEADER_LENGTH as u16 / 4) << 12 | (Flags::SYN | Flags::ACK) as u16),
+        Be16::new((length as u16 / 4) << 12 | flags as u16),
         Be16::new(window),
         NOTHING,
         NOTHING,
-    ];
-    header[8] = checksum(pseudo_header(segment, TCP_HEADER_LENGTH) + sum(&header));
-    header
+    ]
 }
 
 #[inline(always)]
