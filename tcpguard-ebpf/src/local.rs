@@ -7,7 +7,7 @@ use aya_ebpf::{
 use tcpguard_common::{
     abi::{
         lease::flag,
-        listening::{CLOSED, LISTENING as OPEN},
+        listening::{CLOSED, LISTENING as OPEN, REDIRECTED},
         local_addresses,
     },
     address::Address,
@@ -55,6 +55,12 @@ fn is_in_local_network(high: u64, low: u64) -> u32 {
 #[inline(always)]
 pub fn is_listening(port: u16) -> bool {
     LISTENING.get(port.into()).is_none_or(|state| *state == OPEN)
+}
+
+/// Returns whether SYN-ACKs are sent from a port that has no listener.
+#[inline(always)]
+pub fn is_redirected(port: u16) -> bool {
+    LISTENING.get(port.into()).is_some_and(|state| *state == REDIRECTED)
 }
 
 /// A listener of this namespace opened or closed. Where other listeners share the port, the daemon corrects the state

@@ -3,10 +3,12 @@
 //! | program | runs | does |
 //! | --- | --- | --- |
 //! | [`tcpguard`] | for each frame that a guarded interface receives, at the [`hook`] | runs the [`pipeline`] and counts the verdict |
+//! | [`judge_behind`] | for each SYN to a destination behind this host | continues with the [`pipeline`] |
 //! | [`answer_syn`] | for each SYN that is challenged with a cookie | turns it into its SYN-ACK |
 //! | [`prompt_reset`] | for each SYN that is challenged by reset | turns it into a SYN-ACK that its client resets |
 //! | [`handshake_completed`] | when the kernel completes a handshake, or a listener opens or closes | accounts it to its source; notes the port |
 //! | [`syn_ack_retried`] | when the kernel retransmits a SYN-ACK | accounts it to its source |
+//! | [`segment_sent`] | when the kernel sends a segment, while handshakes behind this host are observed | notes SYN-ACKs of servers |
 //! | [`clock`] | at the daemon's request | returns the time in jiffies |
 //! | [`block_source`] | at the daemon's request | blocks a source temporarily |
 //! | [`prime_listener`] | at the daemon's request | prepares a listener for cookies |
@@ -15,6 +17,7 @@
 #![no_main]
 
 mod accounting;
+mod behind;
 mod by_cpu;
 mod challenge;
 mod events;
@@ -45,8 +48,10 @@ use aya_ebpf::{
 use tcpguard_common::{
     abi::{
         counters::{Counter, DropReason},
+        lease::flag,
         request::{BlockRequest, PrimeRequest},
     },
+    hash,
     wire::PacketBytes,
 };
 
@@ -58,10 +63,14 @@ use crate::{
     },
     frame::Frame,
     hook::{Action, Context},
-    kernel::handshake::{Handshake, Listener},
+    kernel::{
+        handshake::{Handshake, Listener},
+        sent::SentSegment,
+    },
     lease::Lease,
     source::Source,
     time::Now,
+    verdict::Verdict,
 };
 
 /// Runs for every frame. Whatever goes wrong, the frame passes.
@@ -71,14 +80,29 @@ use crate::{
 pub fn tcpguard(context: Context) -> Action {
     hook::prepare(&context);
     let verdict = pipeline::inspect(&context);
+    carry_out(&context, verdict)
+}
+
+/// Continues with a SYN whose handshake completes behind this host; a program of its own, which [`tcpguard`] tail-calls.
+#[cfg_attr(not(feature = "tc"), xdp)]
+#[cfg_attr(feature = "tc", classifier)]
+#[inline(always)]
+pub fn judge_behind(context: Context) -> Action {
+    let verdict = pipeline::inspect_behind(&context);
+    carry_out(&context, verdict)
+}
+
+/// Counts a frame by its verdict, and does what it says.
+#[inline(always)]
+fn carry_out(context: &Context, verdict: Verdict) -> Action {
     if counters::record_packet(verdict, lease::wake()) {
         events::wake_daemon();
     }
     if let Some(place) = verdict.answer() {
-        challenge::answer_next(&context, place);
+        challenge::answer_next(context, place);
     }
     if !verdict.is_dropped() {
-        hook::pass_on(&context);
+        hook::pass_on(context);
     }
     hook::action(verdict.is_dropped())
 }
@@ -126,7 +150,7 @@ pub fn handshake_completed(context: BtfTracePointContext) -> i32 {
         if is_counted {
             returned_cookie::spend(source, &handshake);
         }
-        signatures::note_completed(source, &handshake, begun, now);
+        signatures::note_completed(source, hash::client(source.hash, handshake.remote_port), begun, now);
     } else if let Some(listener) = Listener::changed(&context) {
         listeners::note_listener(listener.port, listener.is_open);
     }
@@ -141,6 +165,18 @@ pub fn syn_ack_retried(context: BtfTracePointContext) -> i32 {
     }
     if let Some(handshake) = Handshake::retried(&context) {
         accounting::retried(&handshake);
+    }
+    0
+}
+
+/// Tracepoint `net:net_dev_start_xmit`.
+#[btf_tracepoint(function = "net_dev_start_xmit")]
+pub fn segment_sent(context: BtfTracePointContext) -> i32 {
+    if lease::flags() & flag::BEHIND == 0 || !takeover::owns_maps() {
+        return 0;
+    }
+    if let Some(segment) = SentSegment::read(&context) {
+        accounting::sent(&segment, Now::read());
     }
     0
 }

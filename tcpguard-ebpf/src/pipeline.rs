@@ -3,6 +3,7 @@
 //! A stage returns early with a verdict (`Err`), or the frame continues with the next one. Stages decide; [`accounting`]
 //! only counts. A frame that no stage drops passes, whatever goes wrong.
 
+use aya_ebpf::EbpfContext as _;
 use tcpguard_common::{
     abi::{lease::flag, rule::Standing},
     packet::SegmentKind,
@@ -11,9 +12,10 @@ use tcpguard_common::{
 
 use crate::{
     accounting::{self, sources},
+    behind::{acknowledgement, hand_over},
     challenge::Challenge,
     hook::Context,
-    stages,
+    lease, rules, stages,
     syn::Syn,
     verdict::Verdict,
 };
@@ -40,6 +42,9 @@ fn frame(context: &Context) -> Result<Verdict, Verdict> {
             Ok(Verdict::passed(kind))
         }
         kind @ (SegmentKind::Ack | SegmentKind::SynAck) => {
+            if lease::flags() & flag::BEHIND != 0 {
+                acknowledgement::acknowledged(context.as_ptr().cast(), segment.place());
+            }
             stages::stray_filter(context, &segment, kind)?;
             Ok(Verdict::passed(kind))
         }
@@ -53,6 +58,28 @@ fn syn(context: &Context, syn: &Syn) -> Result<Verdict, Verdict> {
     let standing = stages::lists(syn)?;
     stages::payload(syn, standing)?;
     stages::destination(context, syn, standing)?;
+    judged(context, syn, standing)
+}
+
+/// Returns the verdict on a SYN to a destination behind this host, which another program has handed over.
+#[inline(always)]
+pub fn inspect_behind(context: &Context) -> Verdict {
+    early_or_last(syn_behind(context))
+}
+
+#[inline(always)]
+fn syn_behind(context: &Context) -> Result<Verdict, Verdict> {
+    let segment = stages::parse(context)?;
+    let Some(place) = hand_over::place() else { return Err(Verdict::SYN_FORWARDED) };
+    let syn = Syn::behind(&segment, place);
+    // The lists let it pass before.
+    let standing = rules::standing_of(syn.source.address, syn.lease, syn.now);
+    judged(context, &syn, standing)
+}
+
+/// The SYN asks for a handshake that is judged.
+#[inline(always)]
+fn judged(context: &Context, syn: &Syn, standing: Standing) -> Result<Verdict, Verdict> {
     if syn.lease.has(flag::OBSERVE_HEADERS) {
         accounting::observe_headers(syn.segment);
     }
@@ -86,7 +113,7 @@ fn syn_of_new_source(context: &Context, syn: &Syn, standing: Standing) -> Result
     match accounting::admit(context, syn.source, syn.segment, syn.now, syn.lease, challenge.is_cookie()) {
         Some(entry) => Ok(handshake(entry, syn, challenge)),
         None => {
-            accounting::untracked(syn.source, syn.segment, syn.now, challenge.is_cookie());
+            accounting::untracked(syn.source, syn.place, syn.now, challenge.is_cookie());
             Ok(challenge.applied_to(Verdict::SYN_UNTRACKED))
         }
     }
@@ -105,7 +132,8 @@ fn handshake(entry: &mut SourceEntry, syn: &Syn, challenge: Challenge) -> Verdic
 #[inline(always)]
 fn begin_handshake(entry: &mut SourceEntry, syn: &Syn, challenge: Challenge) -> Result<Verdict, Verdict> {
     stages::retransmit(syn, challenge)?;
-    accounting::handshake_begun(entry, syn.source, syn.segment, syn.now, challenge.is_cookie());
+    let port = syn.segment.destination_port;
+    accounting::handshake_begun(entry, syn.source, port, syn.place, syn.now, challenge.is_cookie());
     Ok(challenge.applied_to(Verdict::passed(SegmentKind::Syn)))
 }
 

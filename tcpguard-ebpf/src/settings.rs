@@ -3,7 +3,7 @@
 
 use aya_ebpf::Global;
 use tcpguard_common::{
-    abi::socket_layout::SocketLayout,
+    abi::{packet_layout::PacketLayout, socket_layout::SocketLayout},
     address::{Address, prefix_mask},
     clock::Clock,
 };
@@ -35,6 +35,8 @@ static CHAINS: Global<u32> = Global::new(0);
 static GENERATION: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 static SOCKET_LAYOUT: Global<SocketLayout> = Global::new(SocketLayout::UNKNOWN);
+#[unsafe(no_mangle)]
+static PACKET_LAYOUT: Global<PacketLayout> = Global::new(PacketLayout::UNKNOWN);
 
 /// Returns the key of [`tcpguard_common::hash`].
 #[inline(always)]
@@ -108,4 +110,10 @@ pub fn generation() -> u64 {
 #[inline(always)]
 pub fn socket_layout() -> SocketLayout {
     SOCKET_LAYOUT.load()
+}
+
+/// Returns the offsets of the kernel's fields that are read of packets that it sends.
+#[inline(always)]
+pub fn packet_layout() -> PacketLayout {
+    PACKET_LAYOUT.load()
 }

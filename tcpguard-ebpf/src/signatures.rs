@@ -8,12 +8,11 @@ use tcpguard_common::{
         lease::flag,
         signature::{MAX_SIGNATURES, Tried, tried},
     },
-    hash,
     packet::Shape,
     tracking::handshake::Begun,
 };
 
-use crate::{accounting::counters, events, kernel::handshake::Handshake, lease, source::Source, time::Now};
+use crate::{accounting::counters, events, lease, source::Source, time::Now};
 
 /// Handshakes with a signature that were let through.
 #[btf_map]
@@ -42,14 +41,13 @@ pub fn note_tried(client: u64, now: Now) {
     }
 }
 
-/// Tells the daemon if a completed handshake began with a SYN that has a signature and was let through. What was observed
+/// Tells the daemon if a completed handshake, of a client port with this hash, began with a SYN that has a signature and was let through. What was observed
 /// when it began is not known where its source had no entry.
 #[inline(always)]
-pub fn note_completed(source: Source, handshake: &Handshake, begun: Option<Begun>, now: Now) {
+pub fn note_completed(source: Source, client: u64, begun: Option<Begun>, now: Now) {
     if lease::flags() & flag::SIGNATURES == 0 || begun.is_some_and(|begun| !is_class_of_one(begun.class)) {
         return;
     }
-    let client = hash::client(source.hash, handshake.remote_port);
     let Some(place) = TRIED.get_ptr_mut(tried::index(client)) else { return };
     // SAFETY: as above.
     if !Tried(unsafe { *place }).is_of(client, now.window_period()) {

@@ -7,6 +7,7 @@ use tcpguard_common::{
 
 use crate::{
     accounting,
+    behind::places::Place,
     lease::Lease,
     source::{Source, client_of, connection_of},
     time::Now,
@@ -19,13 +20,22 @@ pub struct Syn<'a> {
     pub source: Source,
     pub now: Now,
     pub lease: Lease,
+    /// What it is counted under.
+    pub place: Place,
 }
 
 impl<'a> Syn<'a> {
     #[inline(always)]
     pub fn new(segment: &'a Segment) -> Self {
         let now = Now::read();
-        Self { segment, source: Source::new(segment.source), now, lease: Lease::read(now) }
+        let place = Place::here(segment.destination_port);
+        Self { segment, source: Source::new(segment.source), now, lease: Lease::read(now), place }
+    }
+
+    /// A SYN to a destination behind this host.
+    #[inline(always)]
+    pub fn behind(segment: &'a Segment, number: u32) -> Self {
+        Self { place: Place { number, is_behind: true }, ..Self::new(segment) }
     }
 
     /// Returns the hash of the connection that the SYN asks for.
@@ -39,7 +49,7 @@ impl<'a> Syn<'a> {
     pub fn drop(&self, reason: DropReason) -> Result<(), Verdict> {
         self.lease.drop(reason).inspect_err(|_| {
             let is_judgement = matches!(reason.cause(), Cause::Judgement);
-            accounting::not_begun(self.segment.destination_port, is_judgement);
+            accounting::not_begun(self.place.number, is_judgement);
         })
     }
 }

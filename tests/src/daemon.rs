@@ -14,7 +14,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
-use tcpguard::api::model::Stats;
+use tcpguard::api::model::{Port, Stats};
 use tempfile::TempDir;
 
 use crate::{
@@ -29,6 +29,11 @@ use crate::{
 pub fn challenge_of(stats: &Stats, port: u16) -> Option<&str> {
     let challenged = stats.measures.challenge.ports.iter().find(|challenged| challenged.port == port);
     challenged.map(|challenged| challenged.method.as_str())
+}
+
+/// Returns the account of a port.
+pub fn port_of(stats: &Stats, port: u16) -> Option<&Port> {
+    stats.ports.iter().find(|account| account.port == port)
 }
 
 /// Returns the number of SYNs that the daemon has counted.

@@ -1,17 +1,19 @@
 //! Ports of the server that are redirected to another host: by DNAT, with or without masquerade, and by IPVS. Handshakes
 //! with such ports complete elsewhere.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
     namespace::Namespace,
-    network::{CLIENT_INTERFACE, CLIENT_IPV4, Lab, SERVER_IPV4},
+    network::{CLIENT_INTERFACE, CLIENT_IPV4, Lab, SERVER_IPV4, SERVER_IPV6},
 };
 
 /// The address of a server in a separate namespace, behind the host.
 pub const BEHIND: Ipv4Addr = Ipv4Addr::new(198, 18, 100, 2);
+/// Its IPv6 address.
+pub const BEHIND_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x64, 0, 0, 0, 0, 2);
 /// The port of the host that is redirected to the server behind it.
 pub const PUBLISHED: u16 = 8080;
 /// A port of the host that IPVS forwards to the server behind it.
@@ -29,7 +31,12 @@ pub fn host_behind(lab: &Lab) -> Result<Namespace> {
     behind.ip(&format!("addr add {BEHIND}/30 dev behind"))?;
     behind.ip("link set behind up")?;
     behind.ip("route add default via 198.18.100.1")?;
+    lab.server.ip("addr add 2001:db8:64::1/126 dev to-behind nodad")?;
+    behind.ip(&format!("addr add {BEHIND_IPV6}/126 dev behind nodad"))?;
+    behind.ip("route add default via 2001:db8:64::1")?;
     lab.server.sysctl("net.ipv4.ip_forward", "1")?;
+    lab.server.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+    lab.client.ip(&format!("route add {BEHIND_IPV6}/126 via {SERVER_IPV6} dev {CLIENT_INTERFACE}"))?;
     lab.client.ip(&format!("route add 198.18.100.0/24 via {SERVER_IPV4} dev {CLIENT_INTERFACE} src {CLIENT_IPV4}"))?;
     Ok(behind)
 }

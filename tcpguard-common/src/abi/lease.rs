@@ -95,6 +95,14 @@ pub mod flag {
     pub const SIGNATURES: u64 = 1 << 20;
     /// Some ports are challenged by answers that clients reset ([`crate::challenge::safe_reset`]).
     pub const RESETS: u64 = 1 << 21;
+    /// SYNs to redirected ports are judged, and the SYN-ACKs that leave through guarded interfaces are observed.
+    pub const REDIRECTED: u64 = 1 << 22;
+    /// Likewise SYNs to protected networks ([`crate::abi::place`]).
+    pub const PROTECTED: u64 = 1 << 23;
+    /// The SYN-ACKs of some protected place take another way ([`crate::abi::port::port_flag::ONE_WAY`]).
+    pub const ONE_WAY: u64 = 1 << 24;
+    /// Any SYNs whose handshakes complete behind this host.
+    pub const BEHIND: u64 = REDIRECTED | PROTECTED;
     /// What the lists set: all flags about rules.
     pub const OF_LISTS: u64 = RULES | LISTED_64 | LISTED_48 | LISTED_32 | LISTED_16 | LISTED_WIDE;
     /// Any look-up of segments that are not SYNs.
@@ -159,6 +167,9 @@ mod tests {
             flag::LOCAL_NETWORKS,
             flag::SIGNATURES,
             flag::RESETS,
+            flag::REDIRECTED,
+            flag::PROTECTED,
+            flag::ONE_WAY,
         ];
         assert!(flags.iter().all(|flag| flag.is_power_of_two()));
         let all = flags.iter().fold(0, |all, flag| all | flag);

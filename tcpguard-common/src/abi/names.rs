@@ -13,6 +13,10 @@ pub mod program {
     pub const ANSWER_SYN: &str = "answer_syn";
     /// Never attached: [`PACKET`] tail-calls it to answer a SYN so that its client resets it.
     pub const PROMPT_RESET: &str = "prompt_reset";
+    /// Never attached: [`PACKET`] tail-calls it to judge a SYN whose handshake completes behind this host.
+    pub const JUDGE_BEHIND: &str = "judge_behind";
+    /// Attached to tracepoint `net_dev_start_xmit` while handshakes that complete behind this host are observed.
+    pub const SEGMENT_SENT: &str = "segment_sent";
     /// Never attached: reports datapath time to the daemon.
     pub const CLOCK: &str = "clock";
     /// Never attached: blocks a source temporarily ([`crate::abi::request::BlockRequest`]).
@@ -21,14 +25,16 @@ pub mod program {
     pub const PRIME_LISTENER: &str = "prime_listener";
 }
 
-/// Places in the program array [`map::ANSWER`].
+/// Places in the program array [`map::ANSWER`]: the programs that continue with a SYN.
 pub mod answer {
     /// Of [`super::program::ANSWER_SYN`].
     pub const WITH_COOKIE: u32 = 0;
     /// Of [`super::program::PROMPT_RESET`].
     pub const FOR_RESET: u32 = 1;
+    /// Of [`super::program::JUDGE_BEHIND`].
+    pub const BEHIND: u32 = 2;
     /// The number of places.
-    pub const PLACES: usize = 2;
+    pub const PLACES: usize = 3;
 }
 
 /// Names of maps.
@@ -55,9 +61,9 @@ pub mod map {
     pub const COMPLETED_SHAPES: &str = "COMPLETED_SHAPES";
     /// Array: handshakes with a signature that were let through ([`super::signature`]).
     pub const TRIED: &str = "TRIED";
-    /// By CPU ([`super::by_cpu`]): [`super::port::PortSlab`], SYNs by destination port.
+    /// By CPU ([`super::by_cpu`]): [`super::port::PortSlab`], SYNs by place ([`super::place`]).
     pub const SYN_BY_PORT: &str = "SYN_BY_PORT";
-    /// Array of [`super::port::HandshakeSlab`], by local port.
+    /// Array of [`super::port::HandshakeSlab`], by place ([`super::place`]).
     pub const HANDSHAKES_BY_PORT: &str = "HANDSHAKES_BY_PORT";
     /// Array of [`super::port::PortMark`], one for each slab of ports.
     pub const PORT_MARKS: &str = "PORT_MARKS";
@@ -87,14 +93,22 @@ pub mod map {
     pub const ANSWER: &str = "ANSWER";
     /// Array by port: the number of changes to its listeners.
     pub const LISTENER_CHANGES: &str = "LISTENER_CHANGES";
-    /// Array by port: [`crate::abi::port::PortChallenge`].
+    /// Array by place: [`crate::abi::port::PortChallenge`].
     pub const CHALLENGES: &str = "CHALLENGES";
     /// Hash: [`crate::abi::port::Endpoint`]s that have a listener.
     pub const ENDPOINTS: &str = "ENDPOINTS";
-    /// Array by port: [`crate::challenge::port_load::PortLoad`].
+    /// Array by place: [`crate::challenge::port_load::PortLoad`].
     pub const PORT_LOADS: &str = "PORT_LOADS";
     /// Array: recently begun handshakes ([`crate::tracking::handshake`]).
     pub const HANDSHAKES: &str = "HANDSHAKES";
+    /// LPM trie: protected networks, with the index of their section of the configuration.
+    pub const PROTECTED_NETWORKS: &str = "PROTECTED_NETWORKS";
+    /// Hash: [`super::place::ProtectedPort`] to its place.
+    pub const PROTECTED_PORTS: &str = "PROTECTED_PORTS";
+    /// Per CPU: the place of the SYN that [`super::program::JUDGE_BEHIND`] continues with.
+    pub const CONTINUED: &str = "CONTINUED";
+    /// Array: SYN-ACKs sent by servers behind this host ([`crate::tracking::reply`]).
+    pub const REPLIES: &str = "REPLIES";
     /// Array: recent first SYNs ([`crate::challenge::first_syn`]).
     pub const FIRST_SYNS: &str = "FIRST_SYNS";
     /// Array: returned cookies ([`crate::challenge::returned_cookie`]).
@@ -142,6 +156,8 @@ pub mod setting {
     pub const GENERATION: &str = "GENERATION";
     /// [`super::socket_layout::SocketLayout`].
     pub const SOCKET_LAYOUT: &str = "SOCKET_LAYOUT";
+    /// [`super::packet_layout::PacketLayout`].
+    pub const PACKET_LAYOUT: &str = "PACKET_LAYOUT";
     /// aya-log's level; 0 is off.
     pub const LOG_LEVEL: &str = "AYA_LOG_LEVEL";
 }

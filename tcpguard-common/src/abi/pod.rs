@@ -7,6 +7,8 @@ use crate::{
     abi::{
         counters::CpuCounts,
         lease::Lease,
+        packet_layout::PacketLayout,
+        place::ProtectedPort,
         port::{Endpoint, PortChallenge, PortHandshakes, PortMark, PortSyns},
         rule::Rule,
         signature::CompletedShapes,
@@ -45,6 +47,8 @@ pod!(
     PortMark,
     PortSyns,
     PrefixCell,
+    ProtectedPort,
+    PacketLayout,
     Rule,
     SocketLayout,
     SourceEntry,

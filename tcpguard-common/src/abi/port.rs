@@ -2,13 +2,20 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{address::Address, challenge::port_load::CpuLoad};
+use crate::{
+    abi::place::{HOST_PLACES, PLACES},
+    address::Address,
+    challenge::port_load::CpuLoad,
+};
 
-/// Ports in one element of `SYN_BY_PORT` (20 KiB) and of `HANDSHAKES_BY_PORT`.
+/// Places in one element of `SYN_BY_PORT` (20 KiB) and of `HANDSHAKES_BY_PORT`.
 pub const PORTS_PER_SLAB: usize = 512;
 /// The number of elements of `SYN_BY_PORT` and of `HANDSHAKES_BY_PORT`.
-pub const PORT_SLABS: usize = 128;
-/// SYNs by destination port: one element of `SYN_BY_PORT`.
+pub const PORT_SLABS: usize = PLACES / PORTS_PER_SLAB;
+/// The index of the element that holds the protected places.
+pub const PROTECTED_SLAB: usize = HOST_PLACES / PORTS_PER_SLAB;
+const _: () = assert!(PLACES.is_multiple_of(PORTS_PER_SLAB) && HOST_PLACES.is_multiple_of(PORTS_PER_SLAB));
+/// SYNs by place ([`crate::abi::place`]): one element of `SYN_BY_PORT`.
 pub type PortSlab = [PortSyns; PORTS_PER_SLAB];
 
 /// SYNs to one port.
@@ -33,7 +40,7 @@ impl PortSyns {
     pub const NONE: Self = Self { syn: 0, not_begun: 0, restrained: 0, challenged: 0, load: CpuLoad::NONE };
 }
 
-/// The outcome of the handshakes of one local port.
+/// The outcome of the handshakes of one place.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct PortHandshakes {
@@ -58,9 +65,13 @@ pub struct PortHandshakes {
     pub returned_networks: u64,
     /// The networks that returned cookies last; see [`with_network`].
     pub last_networks: u64,
+    /// SYN-ACKs sent by a server behind this host, without retransmits.
+    pub replied: u64,
+    /// Handshakes whose client acknowledged a SYN-ACK that was not sent through this host: the way back is another one.
+    pub one_way: u64,
 }
 
-/// The outcome of handshakes by local port: one element of `HANDSHAKES_BY_PORT`.
+/// The outcome of handshakes by place: one element of `HANDSHAKES_BY_PORT`.
 pub type HandshakeSlab = [PortHandshakes; PORTS_PER_SLAB];
 
 /// When a slab changed last: the number of the daemon's tick ([`crate::abi::watch::WakeAt::tick`]) after which it did.
@@ -74,10 +85,10 @@ pub struct PortMark {
     pub handshakes: u32,
 }
 
-/// Returns the slab of a port, and its place there.
+/// Returns the slab of a place ([`crate::abi::place`]), and its index there.
 #[inline(always)]
-pub const fn place_in_slabs(port: u16) -> (usize, usize) {
-    (port as usize / PORTS_PER_SLAB, port as usize % PORTS_PER_SLAB)
+pub const fn place_in_slabs(place: u32) -> (usize, usize) {
+    (place as usize / PORTS_PER_SLAB, place as usize % PORTS_PER_SLAB)
 }
 
 /// Adds a network, by the lowest bits of its hash, to the last four; `None` if it is among them.
@@ -156,6 +167,8 @@ pub mod port_flag {
     /// SYNs are answered so that clients reset them once the port's load exceeds
     /// [`crate::abi::lease::Lease::max_port_load`].
     pub const TRIGGERS_RESET: u32 = 1 << 18;
+    /// SYN-ACKs take another way than through this host: a handshake ends as soon as its client acknowledges one.
+    pub const ONE_WAY: u32 = 1 << 19;
     /// Answers may carry timestamps, and with them the other options.
     pub const TIMESTAMPS: u32 = 1 << 8;
     /// Answers may permit selective acknowledgements.
@@ -196,10 +209,11 @@ mod tests {
 
     #[test]
     fn every_port_has_a_place_of_its_own() {
-        for port in 0..=u16::MAX {
-            let (slab, place) = place_in_slabs(port);
-            assert!(slab < PORT_SLABS && place < PORTS_PER_SLAB);
-            assert_eq!(slab * PORTS_PER_SLAB + place, usize::from(port));
+        for place in 0..PLACES as u32 {
+            let (slab, index) = place_in_slabs(place);
+            assert!(slab < PORT_SLABS && index < PORTS_PER_SLAB);
+            assert_eq!(slab * PORTS_PER_SLAB + index, place as usize);
+            assert_eq!(slab == PROTECTED_SLAB, crate::abi::place::is_protected(place));
         }
     }
 
@@ -233,6 +247,7 @@ mod tests {
             AUTHENTICATION_KEYS,
             RESET,
             TRIGGERS_RESET,
+            ONE_WAY,
             TIMESTAMPS,
             SACK,
             WINDOW_SCALING,

@@ -100,9 +100,9 @@ mod tests {
             map::SYN_BY_PORT,
             1,
             &[include_str!("port.rs"), include_str!("../challenge/port_load.rs")],
-            0x60dd_7c1e_1aad_d94b,
+            0x24a3_5b1a_557e_6c15,
         ),
-        (map::HANDSHAKES_BY_PORT, 4, &[include_str!("port.rs")], 0xa510_9ead_45d7_502f),
+        (map::HANDSHAKES_BY_PORT, 4, &[include_str!("port.rs")], 0x46b5_93aa_5705_62f9),
         (
             map::LISTENER_CHANGES,
             1,

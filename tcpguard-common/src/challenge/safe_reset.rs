@@ -60,6 +60,19 @@ pub const fn acknowledgement(sequence: u32, code: u32) -> u32 {
     below.wrapping_sub(below.wrapping_sub(code) & (RANGE - 1))
 }
 
+/// Returns the sequence number of an answer that acknowledges this number. Any number will do. This one is no secret: it tells
+/// nothing that the answer does not tell anyway.
+#[inline(always)]
+pub const fn sequence_of_answer(acknowledgement: u32) -> u32 {
+    acknowledgement.reverse_bits()
+}
+
+/// Returns whether a SYN-ACK with these numbers is such an answer, rather than that of a server.
+#[inline(always)]
+pub const fn is_answer(sequence: u32, acknowledgement: u32) -> bool {
+    sequence == sequence_of_answer(acknowledgement)
+}
+
 /// Returns whether a reset with this sequence number has the code.
 #[inline(always)]
 pub const fn has_code(sequence: u32, code: u32) -> bool {

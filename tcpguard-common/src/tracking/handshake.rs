@@ -117,6 +117,19 @@ pub const fn is_remembered(set: &Set, client_hash: u64, now: u32) -> bool {
     false
 }
 
+/// Returns whether the handshake of a client port with this check is remembered.
+#[inline(always)]
+pub const fn is_begun(set: &Set, client_hash: u64, check: u16, now: u32) -> bool {
+    let mut way = 0;
+    while way < WAYS {
+        if Handshake(set[way]).is(client_hash, check, now) {
+            return true;
+        }
+        way += 1;
+    }
+    false
+}
+
 const EMPTY: u64 = 0;
 
 impl Handshake {
@@ -258,6 +271,8 @@ mod tests {
         assert!(begin(&mut set, CLIENT, check(443, 9), at(100)));
         assert!(!begin(&mut set, CLIENT, check(80, 9), at(100)));
         assert!(is_remembered(&set, CLIENT, 100) && !is_remembered(&set, CLIENT ^ 1 << 50, 100));
+        assert!(is_begun(&set, CLIENT, check(443, 9), 100) && !is_begun(&set, CLIENT, check(444, 9), 100));
+        assert!(!is_begun(&set, CLIENT, check(443, 9), 108), "it has expired");
         assert_eq!(end(&mut set, CLIENT, Some(check(443, 9)), 100), Some(at(100)));
         assert!(begin(&mut set, CLIENT, check(443, 9), Begun { period: 100, time_to_live: 244, class: 9 }));
         let ambiguous = Some(Begun { period: 100, time_to_live: UNKNOWN_TTL, class: UNKNOWN_CLASS });

@@ -41,6 +41,24 @@ pub fn complete(source: Source, handshake: &Handshake, now: u32) -> Option<Begun
     handshake::end(set(client)?, client, None, now)
 }
 
+/// Forgets a handshake of a client port with this hash, and returns what was observed when it began.
+#[inline(always)]
+pub fn complete_of(client: u64, now: u32) -> Option<Begun> {
+    handshake::end(set(client)?, client, None, now)
+}
+
+/// Forgets a handshake of a client port with this hash and this check; returns false if it is not remembered.
+#[inline(always)]
+pub fn refuse(client: u64, check: u16, now: u32) -> bool {
+    set(client).is_some_and(|set| handshake::end(set, client, Some(check), now).is_some())
+}
+
+/// Returns whether a handshake of a client port with this hash and this check is remembered.
+#[inline(always)]
+pub fn is_begun(client: u64, check: u16, now: u32) -> bool {
+    set(client).is_some_and(|set| handshake::is_begun(set, client, check, now))
+}
+
 /// Returns whether the SYN of a handshake was received here.
 #[inline(always)]
 pub fn is_remembered(source: Source, handshake: &Handshake, now: u32) -> bool {

@@ -5,6 +5,7 @@
 //! SYNs of other sources are counted in the sketch, which decides whether the source gets an entry (see
 //! [`tcpguard_common::tracking::admission`]).
 
+mod behind;
 pub mod counters;
 mod distinct;
 mod filter;
@@ -23,9 +24,10 @@ use tcpguard_common::{
     abi::{
         counters::Counter,
         event::{Event, is_busy_mark, kind},
+        lease::flag,
     },
     address::Address,
-    atomic,
+    atomic, hash,
     packet::{Segment, integrity},
     tracking::{
         handshake::{Begun, UNKNOWN_TTL},
@@ -34,6 +36,10 @@ use tcpguard_common::{
 };
 
 use crate::{
+    behind::{
+        places::{self, Place},
+        replies,
+    },
     events,
     frame::Frame,
     hook::{Context, RawContext},
@@ -43,8 +49,10 @@ use crate::{
     source::Source,
     time::Now,
 };
+pub use behind::{completed as completed_behind, one_way, sent};
 pub use distinct::observe as observe_distinct;
 pub use headers::observe as observe_headers;
+pub use interfaces::is_guarded;
 pub use ports::{count_not_begun as not_begun, count_repeated as retransmitted, is_portion_full};
 
 /// Counts a SYN of a source without an entry; returns the entry if the source gets one.
@@ -86,14 +94,16 @@ fn add(context: *mut RawContext, high: u64, low: u64, jiffies: u64, port: u32) -
 /// Counts a valid cookie that was returned.
 #[inline(always)]
 pub fn cookie_returned(source: Source, segment: &Segment) {
-    ports::count_returned(segment.destination_port, segment.source.is_ipv4(), prefixes::network_hash(source));
+    ports::count_returned(segment.destination_port.into(), segment.source.is_ipv4(), prefixes::network_hash(source));
 }
 
 /// Counts a SYN whose source has no entry and gets none.
 #[inline(always)]
-pub fn untracked(source: Source, segment: &Segment, now: Now, is_challenged: bool) {
-    ports::count_syn(segment.destination_port, is_challenged);
-    prefixes::count_syn(source, now);
+pub fn untracked(source: Source, place: Place, now: Now, is_challenged: bool) {
+    ports::count_syn(place.number, is_challenged);
+    if !place.is_behind {
+        prefixes::count_syn(source, now);
+    }
 }
 
 /// Counts a SYN of a source with an entry that did not reach the kernel: it was dropped so that it is retransmitted, or
@@ -113,7 +123,7 @@ pub fn is_first_syn(source: Source, segment: &Segment, now: Now) -> bool {
 /// tells a scan.
 #[inline(always)]
 pub fn to_closed_port(context: &Context, source: Source, segment: &Segment, now: Now, lease: Lease) {
-    not_begun(segment.destination_port, false);
+    not_begun(segment.destination_port.into(), false);
     let entry = match sources::find_known(source) {
         Some(entry) => entry,
         // The host's own addresses get no entry: they are forged.
@@ -131,13 +141,23 @@ pub fn to_closed_port(context: &Context, source: Source, segment: &Segment, now:
     entry.last_seen = now.jiffies;
 }
 
-/// Counts a handshake that begins.
+/// Counts a handshake that begins. One that completes behind this host counts for its source when its server answers.
 #[inline(always)]
-pub fn handshake_begun(entry: &mut SourceEntry, source: Source, segment: &Segment, now: Now, is_challenged: bool) {
+pub fn handshake_begun(
+    entry: &mut SourceEntry,
+    source: Source,
+    port: u16,
+    place: Place,
+    now: Now,
+    is_challenged: bool,
+) {
     let period = now.window_period();
-    ports::count_syn(segment.destination_port, is_challenged);
+    ports::count_syn(place.number, is_challenged);
+    entry.ports.add(port, entry.half_open.is_new_period(period));
+    if place.is_behind {
+        return;
+    }
     prefixes::count_syn(source, now);
-    entry.ports.add(segment.destination_port, entry.half_open.is_new_period(period));
     let count = entry.half_open.open(period);
     if is_busy_mark(count) {
         events::report(Event { kind: kind::SOURCE_BUSY, reason: 0, source: source.address, half_open: count.into() });
@@ -185,7 +205,7 @@ pub fn reset(context: &Context, segment: &Segment) {
     if let Some(begun) = handshakes::reset(source, segment, now.window_period()) {
         entry.half_open.close(begun.period);
         prefixes::count_end(source, now);
-        ports::count_reset(segment.destination_port);
+        ports::count_reset(places::of(segment.destination, segment.destination_port));
         counters::add_end(Counter::HandshakesReset);
     }
 }
@@ -202,12 +222,32 @@ pub extern "C" fn segment_integrity(context: *mut RawContext, place: u64) -> u32
 #[inline(always)]
 pub fn completed(source: Source, handshake: &Handshake, now: Now) -> (bool, Option<Begun>) {
     let begun = handshakes::complete(source, handshake, now.window_period());
-    let is_counted = if handshake.is_in_our_namespace {
+    let is_counted = if handshake.is_in_our_namespace && begun.is_none() && was_seen_to_complete(source, handshake, now)
+    {
+        prove(source, now);
+        true
+    } else if handshake.is_in_our_namespace {
         completed_here(source, handshake, begun, now)
     } else {
         begun.is_some_and(|begun| completed_elsewhere(source, handshake, begun, now))
     };
     (is_counted, begun)
+}
+
+/// Returns whether a handshake has been counted already, because its port is redirected to another one of this host and its
+/// segments were observed.
+#[inline(always)]
+fn was_seen_to_complete(source: Source, handshake: &Handshake, now: Now) -> bool {
+    lease::flags() & flag::BEHIND != 0
+        && replies::was_acknowledged(hash::client(source.hash, handshake.remote_port), now.window_period())
+}
+
+/// Notes that a source has completed a handshake that is counted already.
+#[inline(always)]
+fn prove(source: Source, now: Now) {
+    if let Some(entry) = sources::find(source) {
+        entry.proven_until = now.jiffies + lease::proven_ticks();
+    }
 }
 
 /// Counts a handshake that completed in another namespace (a container) and whose SYN was received here. It does not prove
@@ -260,6 +300,16 @@ fn count_completed(source: Source, handshake: &Handshake, begun: Option<Begun>, 
 /// Notes in the source's entry that a handshake completed.
 #[inline(always)]
 fn note_end(entry: &mut SourceEntry, begun: Option<Begun>, now: Now) {
+    note_completed(entry, begun, now);
+    match begun {
+        Some(begun) => entry.half_open.close(begun.period),
+        None => entry.half_open.close_newest(now.window_period()),
+    }
+}
+
+/// Notes in the source's entry that a handshake completed, except that it is no longer half open.
+#[inline(always)]
+fn note_completed(entry: &mut SourceEntry, begun: Option<Begun>, now: Now) {
     sources::count(&mut entry.completed);
     let period = now.window_period();
     entry.recent.add(period, begun.map(|begun| begun.time_to_live).filter(|time_to_live| *time_to_live != UNKNOWN_TTL));
@@ -268,10 +318,6 @@ fn note_end(entry: &mut SourceEntry, begun: Option<Begun>, now: Now) {
         rate.give_back(&mut entry.tokens);
     }
     entry.last_seen = now.jiffies;
-    match begun {
-        Some(begun) => entry.half_open.close(begun.period),
-        None => entry.half_open.close_newest(period),
-    }
 }
 
 /// Counts a SYN-ACK that the kernel retransmitted, in this namespace or for a SYN that was received here.
@@ -284,6 +330,6 @@ pub fn retried(handshake: &Handshake) {
     if let Some(entry) = sources::find(source) {
         atomic::add_u32(&mut entry.retried, 1);
     }
-    ports::count_retried(handshake.local_port);
+    ports::count_retried(handshake.local_port.into());
     counters::add(Counter::Retried);
 }

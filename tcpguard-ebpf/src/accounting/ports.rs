@@ -1,5 +1,5 @@
-//! Counts by port: SYNs by destination port, for every port and CPU; and the outcome of handshakes, by local port. There is
-//! an element for each port, so that nothing an attacker sends can use them up.
+//! Counts by place ([`tcpguard_common::abi::place`]): SYNs, for every place and CPU; and the outcome of handshakes. There is an
+//! element for each place, so that nothing an attacker sends can use them up.
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use tcpguard_common::{
@@ -23,36 +23,36 @@ static PORT_MARKS: Array<PortMark, PORT_SLABS> = Array::new();
 
 /// Counts a SYN that began a handshake. Each SYN is counted once, where its path through the program ends.
 #[inline(always)]
-pub fn count_syn(port: u16, is_challenged: bool) {
-    count(port, PortSyns { syn: 1, challenged: is_challenged.into(), ..PortSyns::NONE });
+pub fn count_syn(place: u32, is_challenged: bool) {
+    count(place, PortSyns { syn: 1, challenged: is_challenged.into(), ..PortSyns::NONE });
 }
 
 /// Counts a retransmitted SYN.
 #[inline(always)]
-pub fn count_repeated(port: u16, is_challenged: bool) {
-    count(port, PortSyns { syn: 1, not_begun: 1, challenged: is_challenged.into(), ..PortSyns::NONE });
+pub fn count_repeated(place: u32, is_challenged: bool) {
+    count(place, PortSyns { syn: 1, not_begun: 1, challenged: is_challenged.into(), ..PortSyns::NONE });
 }
 
 /// Counts a SYN that began no handshake to be judged; `is_restrained` if it was dropped because of a judgement.
 #[inline(always)]
-pub fn count_not_begun(port: u16, is_restrained: bool) {
-    count(port, PortSyns { syn: 1, not_begun: 1, restrained: is_restrained.into(), ..PortSyns::NONE });
+pub fn count_not_begun(place: u32, is_restrained: bool) {
+    count(place, PortSyns { syn: 1, not_begun: 1, restrained: is_restrained.into(), ..PortSyns::NONE });
 }
 
 /// Counts a SYN of an unproven source in this slot; returns true if this CPU has a portion to add to the sum of all CPUs.
 #[inline(always)]
-pub fn is_portion_full(port: u16, slot: u32) -> bool {
-    let (slab, place) = place_in_slabs(port);
+pub fn is_portion_full(place: u32, slot: u32) -> bool {
+    let (slab, index) = place_in_slabs(place);
     // The daemon does not read the load: the slab is not marked for it. CPUs that share the element may lose some.
-    by_cpu::element(&SYN_BY_PORT, slab as u32).is_some_and(|element| element.value[place].load.count(slot))
+    by_cpu::element(&SYN_BY_PORT, slab as u32).is_some_and(|element| element.value[index].load.count(slot))
 }
 
-/// Adds to the counts of a port.
+/// Adds to the counts of a place.
 #[inline(always)]
-fn count(port: u16, counts: PortSyns) {
-    let (slab, place) = place_in_slabs(port);
+fn count(place: u32, counts: PortSyns) {
+    let (slab, index) = place_in_slabs(place);
     let Some(element) = by_cpu::element(&SYN_BY_PORT, slab as u32) else { return };
-    let counted = &mut element.value[place];
+    let counted = &mut element.value[index];
     if element.is_shared {
         atomic::add(&mut counted.syn, counts.syn);
         atomic::add(&mut counted.not_begun, counts.not_begun);
@@ -88,7 +88,7 @@ fn mark(mark: &mut u32) {
 /// Counts a completed handshake; `proves` if its source was not proven before.
 #[inline(always)]
 pub fn count_completed(handshake: &Handshake, proves: bool) {
-    if let Some(handshakes) = handshakes(handshake.local_port) {
+    if let Some(handshakes) = handshakes(handshake.local_port.into()) {
         atomic::add(&mut handshakes.completed, 1);
         if handshake.is_in_our_namespace {
             atomic::add(&mut handshakes.proved, proves.into());
@@ -98,10 +98,35 @@ pub fn count_completed(handshake: &Handshake, proves: bool) {
     }
 }
 
+/// Counts a handshake that completed behind this host; `proves` if its source was not proven before.
+#[inline(always)]
+pub fn count_completed_behind(place: u32, proves: bool) {
+    if let Some(handshakes) = handshakes(place) {
+        atomic::add(&mut handshakes.completed, 1);
+        atomic::add(&mut handshakes.proved, proves.into());
+    }
+}
+
+/// Counts a SYN-ACK of a server behind this host.
+#[inline(always)]
+pub fn count_replied(place: u32) {
+    if let Some(handshakes) = handshakes(place) {
+        atomic::add(&mut handshakes.replied, 1);
+    }
+}
+
+/// Counts a handshake that ended with a segment that acknowledges a SYN-ACK unseen.
+#[inline(always)]
+pub fn count_one_way(place: u32) {
+    if let Some(handshakes) = handshakes(place) {
+        atomic::add(&mut handshakes.one_way, 1);
+    }
+}
+
 /// Counts a valid cookie that was returned from a network with this hash.
 #[inline(always)]
-pub fn count_returned(port: u16, is_ipv4: bool, network: u64) {
-    let Some(handshakes) = handshakes(port) else { return };
+pub fn count_returned(place: u32, is_ipv4: bool, network: u64) {
+    let Some(handshakes) = handshakes(place) else { return };
     let returned = if is_ipv4 { &mut handshakes.returned_ipv4 } else { &mut handshakes.returned_ipv6 };
     atomic::add(returned, 1);
     // Another CPU may add a network at the same time, and one of the two be lost; the count stays about right.
@@ -112,26 +137,26 @@ pub fn count_returned(port: u16, is_ipv4: bool, network: u64) {
 }
 
 #[inline(always)]
-pub fn count_reset(port: u16) {
-    if let Some(handshakes) = handshakes(port) {
+pub fn count_reset(place: u32) {
+    if let Some(handshakes) = handshakes(place) {
         atomic::add(&mut handshakes.reset, 1);
     }
 }
 
 #[inline(always)]
-pub fn count_retried(port: u16) {
-    if let Some(handshakes) = handshakes(port) {
+pub fn count_retried(place: u32) {
+    if let Some(handshakes) = handshakes(place) {
         atomic::add(&mut handshakes.retried, 1);
     }
 }
 
 #[inline(always)]
-fn handshakes<'a>(port: u16) -> Option<&'a mut PortHandshakes> {
-    let (slab, place) = place_in_slabs(port);
+fn handshakes<'a>(place: u32) -> Option<&'a mut PortHandshakes> {
+    let (slab, index) = place_in_slabs(place);
     let found = HANDSHAKES_BY_PORT.get_ptr_mut(slab as u32)?;
     if let Some(marks) = marks(slab) {
         mark(&mut marks.handshakes);
     }
     // SAFETY: elements of an array live as long as the program; counts are changed atomically.
-    Some(unsafe { &mut (*found)[place] })
+    Some(unsafe { &mut (*found)[index] })
 }

@@ -13,7 +13,10 @@ use tcpguard_common::{
     packet::{self, Segment},
 };
 
-use super::{cookie, listeners, reply};
+use super::{
+    cookie, listeners,
+    reply::{self, Hops},
+};
 use crate::{
     accounting::sources,
     frame::Frame,
@@ -41,7 +44,7 @@ pub enum Unanswered {
 pub fn answer(context: &Context) -> Result<(), Unanswered> {
     let frame = Frame::of(context);
     let segment = packet::parse(&frame).map_err(|_| Unanswered::Passes)?;
-    let challenge = listeners::challenge_of(segment.destination_port).ok_or(Unanswered::Passes)?;
+    let challenge = listeners::challenge_of(segment.destination_port.into()).ok_or(Unanswered::Passes)?;
     let options = SynOptions::read_usual(&frame, segment.tcp_offset, segment.header_length)
         .unwrap_or_else(|| SynOptions::from_packed(read_options(context.as_ptr().cast(), segment.place())));
     check_signature(context, options.signature(), challenge, &segment)?;
@@ -93,7 +96,7 @@ fn make(
     let cookie = cookie::make(segment, options.mss())?;
     let answer = SynAck::new(segment, options, cookie, challenge, timestamp_milliseconds());
 
-    let (frame, tcp_offset) = reply::begin(context, frame, segment, challenge, answer.length)?;
+    let (frame, tcp_offset) = reply::begin(context, frame, segment, Hops::of(challenge), answer.length)?;
     frame.write(tcp_offset, answer.head)?;
     if answer.length >= UNSCALED_LENGTH {
         frame.write(tcp_offset + PLAIN_LENGTH, answer.stamps)?;

@@ -7,6 +7,7 @@ use aya_ebpf::{
 use tcpguard_common::{
     abi::{
         event::{Event, kind},
+        place::PLACES,
         port::{Endpoint, PortChallenge, port_flag},
     },
     address::Address,
@@ -16,9 +17,9 @@ use tcpguard_common::{
 
 use crate::{events, local};
 
-/// How SYNs to each port are challenged. Written by the daemon.
+/// How SYNs to each place are challenged. Written by the daemon.
 #[btf_map]
-static CHALLENGES: Array<PortChallenge, 65_536> = Array::new();
+static CHALLENGES: Array<PortChallenge, PLACES> = Array::new();
 
 /// The number of changes to the listeners of each port.
 #[btf_map]
@@ -28,10 +29,10 @@ static LISTENER_CHANGES: Array<u64, 65_536> = Array::new();
 #[btf_map]
 static ENDPOINTS: HashMap<Endpoint, u32, 4096> = HashMap::new();
 
-/// Returns how SYNs to a port are challenged.
+/// Returns how SYNs to a place are challenged.
 #[inline(always)]
-pub fn challenge_of(port: u16) -> Option<&'static PortChallenge> {
-    CHALLENGES.get(port.into())
+pub fn challenge_of(place: u32) -> Option<&'static PortChallenge> {
+    CHALLENGES.get(place)
 }
 
 /// Returns whether a SYN may be answered with a cookie: every listener of its port was prepared for cookies.
@@ -54,6 +55,13 @@ pub fn has_listener(challenge: &PortChallenge, segment: &Segment) -> bool {
 #[inline(always)]
 pub fn may_be_answered(segment: &Segment) -> bool {
     is_for_host(segment) && segment.source.may_be_answered()
+}
+
+/// Returns whether the datapath may answer a SYN in the name of a server behind this host.
+#[inline(always)]
+pub fn may_be_answered_behind(syn: &Segment) -> bool {
+    let (source, destination) = (syn.source, syn.destination);
+    source.may_be_answered() && !source.is_link_local() && !destination.is_link_local() && source != destination
 }
 
 /// Returns whether a segment is for an address of the host's own, from another one, and neither is link-local: these

@@ -33,16 +33,22 @@ use tcpguard_common::abi::{
 
 use crate::{accounting::counters, hook::Context, settings, verdict::Verdict};
 
-/// The programs that answer SYNs, installed by the daemon.
+/// The programs that continue with a SYN, installed by the daemon.
 #[btf_map]
 static ANSWER: ProgramArray<PLACES> = ProgramArray::new();
+
+/// Continues in one of the programs above. It returns only if that fails.
+#[inline(always)]
+pub fn continue_in(context: &Context, place: u32) {
+    // SAFETY: on success it does not return.
+    unsafe { ANSWER.tail_call(context, place) };
+}
 
 /// Passes the frame on to a program that answers SYNs. It returns only if that fails.
 #[inline(always)]
 pub fn answer_next(context: &Context, place: u32) {
     if place != WITH_COOKIE || settings::can_make_cookies() != 0 {
-        // SAFETY: on success it does not return.
-        unsafe { ANSWER.tail_call(context, place) };
+        continue_in(context, place);
     }
     counters::add(Counter::ChallengeFailed);
 }

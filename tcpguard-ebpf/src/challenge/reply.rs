@@ -13,26 +13,38 @@ use crate::{frame::Frame, hook::Context};
 /// 16-bit words in one of an Ethernet header's addresses.
 const ADDRESS_WORDS: usize = 3;
 
+/// How far an answer may travel.
+#[derive(Clone, Copy)]
+pub struct Hops {
+    /// The TTL over IPv4.
+    time_to_live: u8,
+    /// The hop limit over IPv6.
+    hop_limit: u8,
+}
+
+impl Hops {
+    /// The kernel's default.
+    pub const USUAL: Self = Self { time_to_live: 64, hop_limit: 64 };
+
+    #[inline(always)]
+    pub const fn of(terms: &PortChallenge) -> Self {
+        Self { time_to_live: terms.time_to_live, hop_limit: terms.hop_limit }
+    }
+}
+
 /// Turns the frame of a SYN into that of its answer, up to the TCP header; that has this length, in bytes. Returns the frame
 /// and the offset of the TCP header, or `None`, with an unchanged frame, if the driver has no room.
 #[inline(always)]
-pub fn begin(
-    context: &Context,
-    frame: Frame,
-    syn: &Segment,
-    terms: &PortChallenge,
-    tcp_length: usize,
-) -> Option<(Frame, usize)> {
+pub fn begin(context: &Context, frame: Frame, syn: &Segment, hops: Hops, tcp_length: usize) -> Option<(Frame, usize)> {
     let is_ipv4 = syn.source.is_ipv4();
     let tcp_offset = syn.ip_offset + if is_ipv4 { IPV4_HEADER_LENGTH } else { IPV6_HEADER_LENGTH };
     let end = tcp_offset + tcp_length;
     let frame = frame.resized(context, if end > MIN_FRAME { end } else { MIN_FRAME })?;
     swap_hardware_addresses(&frame)?;
     if is_ipv4 {
-        frame
-            .write(syn.ip_offset, syn_ack::ipv4_header(syn.destination, syn.source, tcp_length, terms.time_to_live))?;
+        frame.write(syn.ip_offset, syn_ack::ipv4_header(syn.destination, syn.source, tcp_length, hops.time_to_live))?;
     } else {
-        write_ipv6_header(&frame, syn, syn_ack::ipv6_head(tcp_length, terms.hop_limit))?;
+        write_ipv6_header(&frame, syn, syn_ack::ipv6_head(tcp_length, hops.hop_limit))?;
     }
     Some((frame, tcp_offset))
 }

@@ -1,9 +1,10 @@
 //! Handshakes and listeners, as the tracepoints report them. The kernel's structures are read at the offsets that the
 //! daemon took from its BTF.
 
-use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::BtfTracePointContext};
+use aya_ebpf::programs::BtfTracePointContext;
 use tcpguard_common::{abi::socket_layout::SocketLayout, address::Address};
 
+use super::KernelStruct;
 use crate::settings;
 
 const TCP_ESTABLISHED: i32 = 1;
@@ -56,18 +57,6 @@ impl Listener {
 fn is_in_our_namespace(common: KernelStruct, layout: &SocketLayout) -> Option<bool> {
     let namespace = KernelStruct(common.read(layout.namespace)?);
     Some(namespace.read::<u32>(layout.namespace_inode)? == settings::namespace())
-}
-
-/// A kernel structure at this address. Fields are copied; a bad address reads as `None`.
-#[derive(Clone, Copy)]
-struct KernelStruct(usize);
-
-impl KernelStruct {
-    #[inline(always)]
-    fn read<T>(self, offset: u32) -> Option<T> {
-        // SAFETY: the helper checks the address and fails if it cannot be read; T is a number.
-        unsafe { bpf_probe_read_kernel((self.0 + offset as usize) as *const T) }.ok()
-    }
 }
 
 impl Handshake {

@@ -70,7 +70,7 @@ pub fn hold_back(challenge: Challenge, syn: &Syn, arrival: Arrival) -> Result<()
             syn.drop(DropReason::FirstSyn)
         }
         Challenge::Reset if !safe_reset::is_let_in(syn, arrival) => {
-            accounting::not_begun(syn.segment.destination_port, true);
+            accounting::not_begun(syn.place.number, true);
             Err(Verdict::SYN_PROMPTED)
         }
         _ => Ok(()),
@@ -82,23 +82,30 @@ fn of_unproven(syn: &Syn) -> Challenge {
     if !syn.lease.has(flag::CHALLENGE) {
         return Challenge::None;
     }
-    let Some(port) = listeners::challenge_of(syn.segment.destination_port) else { return Challenge::None };
+    let Some(port) = listeners::challenge_of(syn.place.number) else { return Challenge::None };
     if port.flags == 0 {
         return Challenge::None;
     }
     let flags = active_flags(port, syn);
-    if flags & port_flag::COOKIE != 0 && listeners::takes_cookies(port, syn.segment) {
+    if !syn.place.is_behind && flags & port_flag::COOKIE != 0 && listeners::takes_cookies(port, syn.segment) {
         Challenge::Cookie
-    } else if flags & port_flag::RESET != 0
-        && syn.lease.has(flag::LOCAL_KNOWN)
-        && listeners::may_be_answered(syn.segment)
-    {
+    } else if flags & port_flag::RESET != 0 && may_be_asked(syn) {
         Challenge::Reset
     } else if flags & (port_flag::RETRANSMIT | port_flag::RESET) != 0 {
         // Where the host's addresses are not known, SYNs for other hosts are delayed as well: they are retransmitted too.
         Challenge::Retransmit
     } else {
         Challenge::None
+    }
+}
+
+/// Returns whether a SYN may be answered in the name of its destination.
+#[inline(always)]
+fn may_be_asked(syn: &Syn) -> bool {
+    if syn.place.is_behind {
+        listeners::may_be_answered_behind(syn.segment)
+    } else {
+        syn.lease.has(flag::LOCAL_KNOWN) && listeners::may_be_answered(syn.segment)
     }
 }
 

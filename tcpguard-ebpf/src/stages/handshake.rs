@@ -8,6 +8,6 @@ pub fn retransmit(syn: &Syn, challenge: Challenge) -> Result<(), Verdict> {
     if accounting::is_first_syn(syn.source, syn.segment, syn.now) {
         return Ok(());
     }
-    accounting::retransmitted(syn.segment.destination_port, challenge.is_cookie());
+    accounting::retransmitted(syn.place.number, challenge.is_cookie());
     Err(challenge.applied_to(Verdict::SYN_REPEATED))
 }

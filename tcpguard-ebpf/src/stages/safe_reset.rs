@@ -9,6 +9,7 @@ use tcpguard_common::{
 
 use super::limits::Arrival;
 use crate::{
+    behind::places,
     challenge::{first_syn, listeners, port_load, safe_reset as resets},
     hook::Context,
     lease::{self, Lease},
@@ -28,7 +29,7 @@ pub fn returned_reset(context: &Context, segment: &Segment) -> Result<(), Verdic
     let now = Now::read();
     let lease = Lease::read(now);
     if lease.has(flag::RESETS)
-        && is_asked_for(segment.destination_port, now)
+        && is_asked_for(places::of(segment.destination, segment.destination_port), now)
         && resets::released_by(context.as_ptr().cast(), segment.place(), now.jiffies) != 0
     {
         return lease.drop(DropReason::ReturnedReset);
@@ -36,12 +37,12 @@ pub fn returned_reset(context: &Context, segment: &Segment) -> Result<(), Verdic
     Ok(())
 }
 
-/// Returns whether clients of a port are asked for resets, or were a moment ago.
+/// Returns whether clients of a place are asked for resets, or were a moment ago.
 #[inline(always)]
-fn is_asked_for(port: u16, now: Now) -> bool {
-    listeners::challenge_of(port).is_some_and(|challenge| {
+fn is_asked_for(place: u32, now: Now) -> bool {
+    listeners::challenge_of(place).is_some_and(|challenge| {
         challenge.has(port_flag::RESET)
-            || challenge.has(port_flag::TRIGGERS_RESET) && port_load::was_exceeded(port, now)
+            || challenge.has(port_flag::TRIGGERS_RESET) && port_load::was_exceeded(place, now)
     })
 }
 

@@ -91,7 +91,7 @@ impl Scope {
     /// Returns why a segment is looked up, if it is.
     #[inline(always)]
     fn of(segment: &Segment, lease: Lease) -> Option<Self> {
-        let port = listeners::challenge_of(segment.destination_port)?;
+        let port = listeners::challenge_of(segment.destination_port.into())?;
         let (watched, filtered, everywhere) = if segment.source.is_ipv4() {
             (port_flag::WATCH_IPV4, port_flag::STRAY_FILTER_IPV4, flag::STRAYS_IPV4)
         } else {
@@ -174,7 +174,7 @@ extern "C" fn classify(context: *mut RawContext, place: u64, scope: u32, jiffies
     let context = Context::new(context);
     let frame = Frame::of(&context);
     let Some(segment) = Segment::at(&frame, place) else { return PASSES };
-    let Some(port) = listeners::challenge_of(segment.destination_port) else { return PASSES };
+    let Some(port) = listeners::challenge_of(segment.destination_port.into()) else { return PASSES };
     let is_of_port = scope & PORT != 0 && listeners::has_listener(port, &segment);
     if !is_of_port && (scope & HOST == 0 || !listeners::is_for_host(&segment)) {
         return PASSES;

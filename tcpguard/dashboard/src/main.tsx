@@ -12,6 +12,7 @@ import { HalfOpenChart, RateChart } from "./panels/charts";
 import { Events } from "./panels/events";
 import { Header } from "./panels/header";
 import { Ports } from "./panels/ports";
+import { Protected } from "./panels/protected";
 import { Sources } from "./panels/sources";
 import { Host } from "./panels/host";
 import { Tiles } from "./panels/tiles";
@@ -41,6 +42,7 @@ function Page() {
               <HalfOpenChart samples={samples} thresholds={stats.thresholds} />
             </div>
             <Sources stats={stats} />
+            <Protected stats={stats} />
             <Ports stats={stats} />
             <Events events={events} />
             <Host stats={stats} />

@@ -26,6 +26,7 @@ export interface Stats {
   refused: number;
   thresholds: { max_half_open: number; max_half_open_retried: number; max_ports_exhausted: number };
   ports: Port[];
+  protected: Protected[];
   sources: Source[];
   prefixes: { prefix: string; syn: number; ended: number; last_seen: string }[];
   tracking: { sources: number; max_sources: number; events_lost: number };
@@ -51,6 +52,17 @@ export interface Stats {
   };
 }
 
+export interface Protected {
+  name: string;
+  networks: string[];
+  state: State;
+  half_open: number;
+  max_half_open: number;
+  return_path: string;
+  method?: string;
+  ports: { port: number; syn: number; half_open: number; completed: number; retried: number; challenged: boolean }[];
+}
+
 export interface Port {
   port: number;
   syn: number;
@@ -58,6 +70,7 @@ export interface Port {
   retried: number;
   challenged: number;
   completed: number;
+  redirected: boolean;
   backlog: number;
   accept_queue: number;
   slow_application: boolean;

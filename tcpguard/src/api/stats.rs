@@ -19,10 +19,11 @@ use super::{
     sources,
 };
 use crate::{
+    config::Protect,
     cost::Cost,
     daemon::TickReport,
-    datapath::{Features, MapMemory, MapSize, ProgramCost, maps},
-    detect::{Kind, Scope},
+    datapath::{Feature, Features, MapMemory, MapSize, ProgramCost, maps},
+    detect::{Kind, Phase, Scope},
     interfaces::InterfaceStatus,
     kernel::TcpExt,
     monitor::{HalfOpenCounts, PortSnapshot, PrefixSnapshot, SourceOrder},
@@ -90,6 +91,7 @@ fn assemble(report: &TickReport, about: &About) -> Stats {
         attack: attack(report),
         syn_attack_protect: report.config.syn_attack_protect,
         services: services(report),
+        protected: protected(report),
         interfaces: snapshot.interfaces.iter().map(interface).collect(),
         totals: (&snapshot.totals).into(),
         drops: drops(&snapshot.totals, DropReason::counter),
@@ -124,7 +126,7 @@ fn assemble(report: &TickReport, about: &About) -> Stats {
             completed_untracked: snapshot.totals.get(Counter::CompletedUntracked),
             events_lost: snapshot.totals.get(Counter::EventsLost),
         },
-        features: features(&about.features, snapshot.kernel_problem.as_deref()),
+        features: features(&about.features, snapshot.kernel_problem.as_deref(), report.behind.as_ref()),
         tcp_ext: tcp_ext(&snapshot.tcp_ext),
         measures: measures(report),
         memory: memory(&about.memory),
@@ -168,6 +170,9 @@ fn attack(report: &TickReport) -> Option<model::Attack> {
             Scope::Service(index) => {
                 report.config.services.get(index).map_or_else(String::new, |service| format!("{}: ", service.name()))
             }
+            Scope::Protected(index) => {
+                report.config.protected.get(index).map_or_else(String::new, |section| format!("{}: ", section.name))
+            }
         };
         evidence.extend(state.evidence.iter().map(|evidence| format!("{of}{evidence}")));
     }
@@ -187,6 +192,35 @@ fn services(report: &TickReport) -> Vec<model::Service> {
             max_half_open: service.max_half_open,
         })
         .collect()
+}
+
+fn protected(report: &TickReport) -> Vec<model::Protected> {
+    let (pressure, challenge) = (&report.snapshot.pressure, &report.measures.challenge);
+    let mut ports = report.snapshot.protected.iter().zip(&pressure.protected_half_open);
+    let sections = report.config.protected.iter().enumerate();
+    let describe = |(index, section): (usize, &Protect)| {
+        let status = challenge.protected.get(index).cloned().unwrap_or_default();
+        let port = |(port, (account, half_open)): (&u16, (&PortSnapshot, &u64))| model::ProtectedPort {
+            port: *port,
+            syn: account.syn,
+            half_open: *half_open,
+            completed: account.completed,
+            retried: account.retried,
+            challenged: status.challenged.contains(port),
+        };
+        let ports = section.ports.iter().zip(&mut ports).map(port).collect();
+        model::Protected {
+            name: section.name.clone(),
+            networks: section.networks.iter().map(ToString::to_string).collect(),
+            state: report.state.protected.get(index).map_or(Phase::Calm, |scope| scope.phase).name().to_owned(),
+            half_open: pressure.protected.get(index).map_or(0, |readings| readings.half_open.datapath),
+            max_half_open: section.max_half_open,
+            return_path: status.return_path.name().to_owned(),
+            method: status.method.map(|method| method.name().to_owned()),
+            ports,
+        }
+    };
+    sections.map(describe).collect()
 }
 
 const fn half_open(counts: &HalfOpenCounts) -> model::HalfOpen {
@@ -254,6 +288,7 @@ fn port(port: &PortSnapshot, slow: &[u16]) -> model::Port {
         retried: port.retried,
         challenged: port.challenged,
         completed: port.completed,
+        redirected: port.is_redirected,
         backlog: port.backlog,
         accept_queue: port.accept_queue,
         slow_application: slow.contains(&port.port),
@@ -273,15 +308,21 @@ fn prefix(prefix: &PrefixSnapshot, report: &TickReport) -> model::Prefix {
     }
 }
 
-fn features(features: &Features, kernel_problem: Option<&str>) -> BTreeMap<String, model::Feature> {
+fn features(
+    features: &Features,
+    kernel_problem: Option<&str>,
+    behind: Option<&Feature>,
+) -> BTreeMap<String, model::Feature> {
     let describe =
         |problem: Option<&str>| model::Feature { available: problem.is_none(), reason: problem.map(str::to_owned) };
-    BTreeMap::from([
+    let behind = behind.map(|behind| ("behind".to_owned(), describe(behind.problem())));
+    let known = [
         ("completions".to_owned(), describe(features.completions.problem())),
         ("retries".to_owned(), describe(features.retries.problem())),
         ("cookies".to_owned(), describe(features.cookies.problem())),
         ("kernel_view".to_owned(), describe(kernel_problem)),
-    ])
+    ];
+    known.into_iter().chain(behind).collect()
 }
 
 fn tcp_ext(counters: &TcpExt) -> BTreeMap<String, u64> {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use bytesize::ByteSize;
 
 use super::{Asking, print, print_json};
-use crate::api::model::{Challenge, Interface, Port, Stats};
+use crate::api::model::{Challenge, Interface, Port, Protected, Stats};
 
 pub(super) fn status(config: Option<&Path>, asking: &Asking) -> Result<()> {
     let stats: Stats = asking.get(config, "/stats")?;
@@ -65,7 +65,7 @@ fn describe(stats: &Stats) -> String {
                 },
             ),
         ),
-        ("ports", describe_ports(&stats.ports)),
+        ("ports", format!("{}{}", describe_ports(&stats.ports), describe_protected(&stats.protected))),
     ];
     lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect()
 }
@@ -122,6 +122,16 @@ fn describe_ports(ports: &[Port]) -> String {
         .map(|port| format!("{} ({} SYN, {} half open)", port.port, port.syn, port.half_open))
         .collect();
     if described.is_empty() { "no SYN yet".to_owned() } else { described.join(", ") }
+}
+
+fn describe_protected(sections: &[Protected]) -> String {
+    let describe = |section: &Protected| {
+        let method = section.method.as_ref().map_or_else(String::new, |method| format!(", challenged by {method}"));
+        let way = if section.return_path == "elsewhere" { ", SYN-ACKs take another way" } else { "" };
+        let (name, state, half_open) = (&section.name, &section.state, section.half_open);
+        format!("; {name}: {state}, {half_open} half open (limit {}){method}{way}", section.max_half_open)
+    };
+    sections.iter().map(describe).collect()
 }
 
 fn duration(seconds: u64) -> String {

@@ -3,6 +3,7 @@
 mod change;
 mod choices;
 mod error;
+mod protect;
 mod sections;
 mod validate;
 
@@ -61,6 +62,9 @@ pub struct Config {
     /// Services: ports with a threshold of their own.
     #[serde(rename = "service", skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
+    /// Networks behind this host, which it protects as a gateway.
+    #[serde(rename = "protect", skip_serializing_if = "Vec::is_empty")]
+    pub protected: Vec<Protect>,
 }
 
 /// The allow and deny lists.
@@ -91,6 +95,19 @@ impl Service {
     pub fn name(&self) -> String {
         format!("service {}", self.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(","))
     }
+}
+
+/// Networks behind this host, which it protects as a gateway (a router, or a bridge).
+#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
+pub struct Protect {
+    /// Name in messages and reports: letters, digits, `-`, `_` and `.`, at most 32.
+    pub name: String,
+    /// Networks (CIDR) or addresses of the servers. Of networks that contain each other, the smaller one counts.
+    pub networks: Vec<IpNet>,
+    /// Ports of the servers, 1 to 65535. All sections together may have 512.
+    pub ports: Vec<u16>,
+    /// Half-open handshakes of these networks and ports; they are under attack above this value. 1 to 10,000,000.
+    pub max_half_open: u32,
 }
 
 /// Addresses the daemon listens on.
@@ -154,6 +171,7 @@ impl Default for Config {
             challenge: Challenge::default(),
             lists: Lists { allow: Vec::new(), deny: Vec::new(), deny_files: Vec::new(), keep_ssh: true },
             services: Vec::new(),
+            protected: Vec::new(),
             listen: Listen {
                 http: SocketAddr::from(([127, 0, 0, 1], 9477)),
                 hosts: Vec::new(),

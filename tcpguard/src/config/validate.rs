@@ -13,6 +13,7 @@ use super::{
     Challenge, Config, Kernel, Limits, Listen, Lists, Notify, Pins, Service, SourceLimits, Store, Thresholds,
     choices::{Coexist, Hook, Network, OnExit, Period, XdpMode},
     error::Problem,
+    protect::{ProtectFile, protected},
     sections::{ChallengeFile, KernelFile, LimitsFile, SourceFile, ThresholdsFile, within},
 };
 
@@ -35,6 +36,7 @@ pub(super) struct ConfigFile {
     challenge: ChallengeFile,
     lists: ListsFile,
     service: Vec<ServiceFile>,
+    protect: Vec<ProtectFile>,
     listen: ListenFile,
     limits: LimitsFile,
     kernel: KernelFile,
@@ -103,6 +105,7 @@ pub(super) fn validate(file: ConfigFile) -> Result<Config, Problem> {
         challenge: Challenge::validate(file.challenge)?,
         lists: lists(file.lists, defaults.lists)?,
         services: services(file.service)?,
+        protected: protected(file.protect)?,
         listen: listen(file.listen, defaults.listen)?,
         limits: Limits::validate(file.limits)?,
         kernel: Kernel::validate(file.kernel)?,

@@ -83,7 +83,7 @@ impl Daemon {
                 self.schedule.hurry(Instant::now());
             }
             kind::CHALLENGE_TRIGGERED => {
-                self.enforcer.note_triggered(event.reason as u16);
+                self.enforcer.note_triggered(event.reason);
                 self.schedule.wake(Instant::now());
             }
             _ => {}

@@ -12,6 +12,7 @@
 //! | `publish` | passing the result of each tick on |
 //! | `shutdown` | undoing everything, or handing over |
 
+mod behind;
 pub(crate) mod command;
 mod main_loop;
 mod network;
@@ -43,6 +44,7 @@ use crate::{
     store::{Record, Store},
     time::{ClockWatch, DatapathTime, Every},
 };
+use behind::Behind;
 pub use command::ConfigSource;
 use network::Network;
 use publish::Publisher;
@@ -86,6 +88,7 @@ struct Daemon {
     config: Arc<Config>,
     datapath: Datapath,
     network: Network,
+    behind: Behind,
     monitor: Monitor,
     detector: Detector,
     enforcer: Enforcer,

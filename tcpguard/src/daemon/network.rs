@@ -5,7 +5,7 @@ use tracing::warn;
 
 use super::Daemon;
 use crate::{
-    datapath::maps::{GuardedInterfaceMap, LocalAddresses},
+    datapath::maps::{GuardedInterfaceMap, LocalAddresses, ProtectedMaps},
     interfaces::{InterfaceSet, Link, LinkChange, LinkWatch, Links},
     response::Surroundings,
 };
@@ -16,6 +16,7 @@ pub(super) struct Network {
     pub links: Links,
     pub guarded: GuardedInterfaceMap,
     pub local: LocalAddresses,
+    pub protected: ProtectedMaps,
     /// Whether the datapath knows every address of the host.
     pub knows_local: bool,
     /// Addresses were added or removed since they were written to the datapath. Many may change at once; they are all written
@@ -29,8 +30,9 @@ pub(super) struct Network {
 
 impl Network {
     /// Returns what measures depend on.
-    pub fn surroundings(&self) -> Surroundings {
+    pub fn surroundings(&self, observes_behind: bool) -> Surroundings {
         Surroundings {
+            observes_behind,
             knows_local: self.knows_local,
             has_local_networks: self.local.has_networks(),
             has_stacked: self.has_stacked,
@@ -72,7 +74,7 @@ impl Network {
                 let guarded: Vec<u32> = self.interfaces.indices().collect();
                 let is_master = |link: &Link| link.master.is_some_and(|master| guarded.contains(&master));
                 self.has_stacked = indices.len() > guarded.len() || links.iter().any(is_master);
-                self.guarded.set(&indices)
+                self.guarded.set(&indices, &guarded)
             }
             Err(error) => Err(error),
         };

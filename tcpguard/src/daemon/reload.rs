@@ -50,6 +50,11 @@ impl Daemon {
         if let Err(error) = self.lists.reconfigure(config) {
             problems.push(not_all_listed(&error));
         }
+        if config.protected != self.config.protected
+            && let Err(error) = self.network.protected.set(&config.protected)
+        {
+            problems.push(format!("not all networks of the configuration are protected: {error}"));
+        }
         self.lease.lasts = config.limits.heartbeat_timeout;
         self.config = Arc::clone(config);
     }

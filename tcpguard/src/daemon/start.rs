@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Daemon, Health, Lease, RunError, RunOptions,
+    behind::Behind,
     network::Network,
     publish::{Publisher, Subscriptions},
     schedule::Schedule,
@@ -115,6 +116,7 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
         links,
         guarded: maps.guarded,
         local: maps.local,
+        protected: maps.protected,
         knows_local: false,
         has_new_addresses: false,
         has_warned: false,
@@ -132,6 +134,7 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
         config,
         datapath,
         network,
+        behind: Behind::default(),
         monitor,
         detector,
         enforcer,
@@ -170,6 +173,8 @@ impl Daemon {
     async fn begin(&mut self) -> Result<(), DatapathError> {
         self.network.update_local().await;
         self.network.update_guarded().await;
+        self.network.protected.set(&self.config.protected)?;
+        self.observe_behind(None);
         if let Takeover::Maps { dropped } = &self.datapath.takeover {
             info!("taking over from the previous daemon: {}", kept(dropped));
             self.monitor.begin_after(&self.datapath)?;

@@ -108,7 +108,8 @@ impl Daemon {
         let at = self.detector.now();
         let judgement = self.detector.judge(&snapshot, at);
 
-        let surroundings = self.network.surroundings();
+        self.observe_behind(Some(&snapshot));
+        let surroundings = self.network.surroundings(self.behind.is_observed());
         let measures = self.enforcer.act(&judgement, &snapshot, &self.datapath, surroundings, at);
         if self.detector.is_worth_saving(&judgement, at) {
             self.save_situation();
@@ -131,6 +132,7 @@ impl Daemon {
             state_since: self.detector.state_since(),
             attack_since: self.detector.attack_since(),
             measures,
+            behind: self.behind.status(),
             cost: self.health.cost.cost(),
             config: Arc::clone(&self.config),
         })

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::{
     config::Config,
     cost::Cost,
+    datapath::Feature,
     detect::{Phase, State},
     monitor::Snapshot,
     response::Measures,
@@ -27,6 +28,8 @@ pub struct TickReport {
     pub attack_since: Option<Timestamp>,
     /// The measures in effect.
     pub measures: Measures,
+    /// Whether handshakes that complete behind this host are observed; `None` as long as there was nothing to observe.
+    pub behind: Option<Feature>,
     /// What tcpguard itself costs.
     pub cost: Cost,
     /// The configuration that was in effect.

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use tcpguard_common::abi::socket_layout::SocketLayout;
+use tcpguard_common::abi::{packet_layout::PacketLayout, socket_layout::SocketLayout};
 use thiserror::Error;
 
 /// The file with the running kernel's BTF.
@@ -84,6 +84,24 @@ pub fn socket_layout() -> Result<SocketLayout, BtfError> {
         receive_interface: btf
             .offset("sock", "sk_rx_dst_ifindex")
             .or_else(|_| btf.offset("inet_sock", "rx_dst_ifindex"))?,
+        known: 1,
+    })
+}
+
+/// Returns the offsets of the fields that are read of packets that the kernel sends.
+///
+/// # Errors
+/// Returns an error if the kernel has no BTF, or a member is not where it is expected.
+pub fn packet_layout() -> Result<PacketLayout, BtfError> {
+    let bytes = std::fs::read(Path::new(KERNEL_BTF)).map_err(BtfError::Missing)?;
+    let btf = Btf::parse(&bytes)?;
+    Ok(PacketLayout {
+        length: btf.offset("sk_buff", "len")?,
+        head: btf.offset("sk_buff", "head")?,
+        network_header: btf.offset("sk_buff", "network_header")?,
+        device_index: btf.offset("net_device", "ifindex")?,
+        // `possible_net_t` has nothing else.
+        device_namespace: btf.offset("net_device", "nd_net")?,
         known: 1,
     })
 }

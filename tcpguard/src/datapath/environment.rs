@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use aya::EbpfLoader;
 use nix::time::{ClockId, clock_getres};
 use tcpguard_common::{
-    abi::{names::setting, socket_layout::SocketLayout},
+    abi::{names::setting, packet_layout::PacketLayout, socket_layout::SocketLayout},
     address::{Address, prefix_mask},
     clock::Clock,
     tracking::{admission, filter},
@@ -29,6 +29,9 @@ pub(super) struct Environment {
     /// Why the tracepoints cannot read sockets, if they cannot.
     pub layout_problem: Option<String>,
     layout: SocketLayout,
+    /// Why the kernel's packets cannot be read, if they cannot.
+    pub sent_problem: Option<String>,
+    packet_layout: PacketLayout,
     masks: [Address; 2],
     long_ticks: u64,
     allowance: u32,
@@ -50,6 +53,10 @@ impl Environment {
             Ok(layout) => (layout, None),
             Err(error) => (SocketLayout::UNKNOWN, Some(error.to_string())),
         };
+        let (packet_layout, sent_problem) = match btf::packet_layout() {
+            Ok(layout) => (layout, None),
+            Err(error) => (PacketLayout::UNKNOWN, Some(error.to_string())),
+        };
         let cookies = probe_cookies();
         Ok(Self {
             ticks_per_second,
@@ -60,6 +67,8 @@ impl Environment {
             cookies,
             layout,
             layout_problem,
+            packet_layout,
+            sent_problem,
             masks: [prefix_mask(96 + options.prefix_v4.min(32)), prefix_mask(options.prefix_v6)],
             long_ticks: ticks_per_second.into(),
             allowance: admission::whole_allowance(options.max_sources),
@@ -83,6 +92,7 @@ impl Environment {
             .override_global(setting::CAN_MAKE_COOKIES, &self.can_make_cookies, true)
             .override_global(setting::NAMESPACE, &self.namespace, true)
             .override_global(setting::SOCKET_LAYOUT, &self.layout, true)
+            .override_global(setting::PACKET_LAYOUT, &self.packet_layout, true)
             .override_global(setting::LOG_LEVEL, &self.log_level, true);
         if self.hook == Hook::Xdp {
             loader.override_global(setting::CHAINS, &self.chains, true);

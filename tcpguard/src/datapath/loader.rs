@@ -81,17 +81,42 @@ impl Datapath {
             tracepoints,
             instance: instance_map,
             generation,
+            is_in_effect: false,
             pins: held.pins.take(),
             // What the previous daemon left stays attached until this datapath guards.
             detaches_when_dropped: takeover == Takeover::Nothing,
             takeover,
             memory,
             features,
+            sent_problem: environment.sent_problem.clone(),
             clock: environment.clock,
             ticks_per_second: environment.ticks_per_second,
             hash_key,
         };
         Ok((datapath, maps))
+    }
+}
+
+impl Datapath {
+    /// Attaches the program that observes the SYN-ACKs of servers behind this host, if it is not attached yet.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel does not allow it, or its structures are not known.
+    pub fn observe_sent(&mut self) -> Result<(), DatapathError> {
+        const NAME: &str = program::SEGMENT_SENT;
+        if self.tracepoints.iter().any(|tracepoint| tracepoint.name == NAME) {
+            return Ok(());
+        }
+        if let Some(problem) = &self.sent_problem {
+            return Err(DatapathError::Object(problem.clone()));
+        }
+        let kernel_types = Btf::from_sys_fs();
+        let link = attach_tracepoint(&mut self.ebpf, NAME, "net_dev_start_xmit", &kernel_types, self.pins.as_ref())?;
+        if let Some(pins) = self.pins.as_ref().filter(|_| self.is_in_effect) {
+            pins.put_in_force(NAME)?;
+        }
+        self.tracepoints.push(Tracepoint { name: NAME, _link: link });
+        Ok(())
     }
 }
 
@@ -134,7 +159,7 @@ fn load_object(
 /// Loads every program that is not attached to a tracepoint. The kernel verifies them at the same time, which is most
 /// of what a start takes.
 fn load_programs(ebpf: &mut Ebpf, environment: &Environment) -> Result<(), DatapathError> {
-    let mut answers = vec![(answer::FOR_RESET, program::PROMPT_RESET)];
+    let mut answers = vec![(answer::FOR_RESET, program::PROMPT_RESET), (answer::BEHIND, program::JUDGE_BEHIND)];
     if environment.cookies == Feature::Available {
         answers.push((answer::WITH_COOKIE, program::ANSWER_SYN));
     }

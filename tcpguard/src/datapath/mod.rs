@@ -86,6 +86,8 @@ pub struct Datapath {
     /// Which datapath's tracepoints count.
     instance: Array<MapData, Instance>,
     generation: u64,
+    /// Its tracepoints count ([`Datapath::take_effect`]).
+    is_in_effect: bool,
     /// The pins that outlive the daemon; `None` if nothing is pinned.
     pins: Option<Pins>,
     /// Whether dropping this removes the pins, and thereby the attachments.
@@ -94,6 +96,8 @@ pub struct Datapath {
     pub takeover: Takeover,
     /// The memory of the maps.
     pub memory: MapMemory,
+    /// Why packets that the kernel sends cannot be read, if they cannot.
+    sent_problem: Option<String>,
     /// The optional features of the kernel.
     pub features: Features,
     /// The conversion of jiffies to the datapath's units of time.
@@ -161,6 +165,7 @@ impl Datapath {
             .map_err(|source| DatapathError::Host { what: "which datapath instance owns the pinned maps", source })?;
         let ours = Instance { generation: self.generation, ..instance };
         self.instance.set(0, ours, 0).map_err(DatapathError::map(map::INSTANCE))?;
+        self.is_in_effect = true;
         fault::point("taken effect");
         if let Some(pins) = &self.pins {
             for tracepoint in &self.tracepoints {

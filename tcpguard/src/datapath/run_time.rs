@@ -24,7 +24,8 @@ pub struct ProgramCost {
 }
 
 /// The programs that the kernel runs. The cost of a tail-called program is included in its caller's.
-const PROGRAMS: [&str; 3] = [program::PACKET, program::HANDSHAKE_COMPLETED, program::SYN_ACK_RETRIED];
+const PROGRAMS: [&str; 4] =
+    [program::PACKET, program::HANDSHAKE_COMPLETED, program::SYN_ACK_RETRIED, program::SEGMENT_SENT];
 
 impl Datapath {
     /// Returns the cost of each loaded program, or `None` if the kernel does not report it. The kernel counts only
@@ -59,7 +60,9 @@ impl Datapath {
             program::ANSWER_SYN,
             program::PROMPT_RESET,
             program::HANDSHAKE_COMPLETED,
+            program::JUDGE_BEHIND,
             program::SYN_ACK_RETRIED,
+            program::SEGMENT_SENT,
             program::CLOCK,
             program::BLOCK_SOURCE,
             program::PRIME_LISTENER,

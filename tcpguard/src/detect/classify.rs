@@ -122,8 +122,9 @@ pub(super) fn classify(policy: &Policy, observation: &Observation, standing: &St
     };
     free.truncate(FEW);
     free.retain(|source| !completes(source));
-    let threshold =
-        policy.services.iter().map(|(_, limits)| limits.max_half_open).fold(policy.host.max_half_open, u64::min);
+    let others = policy.services.iter().map(|(_, limits)| limits);
+    let others = others.chain(policy.protected.iter().map(|(_, limits)| limits));
+    let threshold = others.map(|limits| limits.max_half_open).fold(policy.host.max_half_open, u64::min);
     let is_telling = half_open as f64 >= TELLING * threshold as f64;
     let strays = observation.pressure.host.strays;
     let are_strays_telling = policy.host.max_stray.is_some_and(|threshold| strays > threshold);

@@ -56,7 +56,8 @@ impl Detector {
         judge.offset = situation.at + ago;
         let was_calm = situation.state.phase() == Phase::Calm;
         if was_calm || ago < RESUMED_WITHIN {
-            judge.state = situation.state.with_services(&situation.services, &judge.policy.service_ports());
+            let state = situation.state.with_services(&situation.services, &judge.policy.service_ports());
+            judge.state = state.with_protected(&situation.protected, &judge.policy.protected_names());
             judge.attack_since = situation.attack_since;
             judge.attack = situation.attack;
             judge.phase_since = (judge.state.phase(), situation.state_since);
@@ -72,9 +73,9 @@ impl Detector {
 
     /// Applies a changed configuration. The state of a service is kept if its ports are the same.
     pub fn reconfigure(&mut self, config: &Config) {
-        let before = self.policy.service_ports();
-        self.policy = Policy::of(config);
-        self.state = self.state.with_services(&before, &self.policy.service_ports());
+        let before = std::mem::replace(&mut self.policy, Policy::of(config));
+        let state = self.state.with_services(&before.service_ports(), &self.policy.service_ports());
+        self.state = state.with_protected(&before.protected_names(), &self.policy.protected_names());
     }
 
     /// Returns the time by the clock that judgements use.
@@ -134,6 +135,7 @@ impl Detector {
             at: self.now(),
             state: self.state.clone(),
             services: self.policy.service_ports(),
+            protected: self.policy.protected_names(),
             state_since: self.phase_since.1,
             attack_since: self.attack_since,
             attack,

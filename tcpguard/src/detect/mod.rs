@@ -66,18 +66,21 @@ impl<'a> Observation<'a> {
 
     /// Returns the number of half-open handshakes in the datapath's count, over all scopes.
     fn half_open(&self) -> u64 {
-        let services = self.pressure.services.iter().map(|readings| readings.half_open.datapath);
-        self.pressure.host.half_open.datapath + services.sum::<u64>()
+        let Pressure { host, services, protected, .. } = self.pressure;
+        let others = services.iter().chain(protected).map(|readings| readings.half_open.datapath);
+        host.half_open.datapath + others.sum::<u64>()
     }
 }
 
-/// The host or one of the services.
+/// The host, one of the services, or protected networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// All ports except those of services.
     Host,
     /// The service at this index in the policy.
     Service(usize),
+    /// The networks of the `[[protect]]` section at this index.
+    Protected(usize),
 }
 
 /// The state of all scopes.
@@ -87,6 +90,9 @@ pub struct State {
     pub host: ScopeState,
     /// Each service, in the order of the policy.
     pub services: Vec<ScopeState>,
+    /// The networks of each `[[protect]]` section, in the order of the policy.
+    #[serde(default)]
+    pub protected: Vec<ScopeState>,
     /// The kind of attack; `None` while all scopes are calm.
     pub kind: Option<Kind>,
     /// The evidence for the kind, as a sentence.
@@ -129,6 +135,12 @@ impl State {
         self.scopes().map(|(_, scope)| scope.phase).max().unwrap_or_default()
     }
 
+    /// Returns the most severe phase of the host and its services, without the networks that it protects: what its own kernel
+    /// has to do with.
+    pub fn phase_here(&self) -> Phase {
+        self.services.iter().map(|service| service.phase).fold(self.host.phase, Phase::max)
+    }
+
     /// Returns when the earliest attack that is still in progress began.
     pub fn since(&self) -> Option<Duration> {
         self.scopes().filter_map(|(_, scope)| scope.since).min()
@@ -137,7 +149,8 @@ impl State {
     /// Returns every scope and its state, the host first.
     pub fn scopes(&self) -> impl Iterator<Item = (Scope, &ScopeState)> {
         let services = self.services.iter().enumerate().map(|(index, state)| (Scope::Service(index), state));
-        std::iter::once((Scope::Host, &self.host)).chain(services)
+        let protected = self.protected.iter().enumerate().map(|(index, state)| (Scope::Protected(index), state));
+        std::iter::once((Scope::Host, &self.host)).chain(services).chain(protected)
     }
 
     /// Returns the state for a changed set of services. A service with the same `ports` keeps its state.
@@ -150,10 +163,21 @@ impl State {
         Self { services: now.iter().map(|ports| of(ports).unwrap_or_default()).collect(), ..self.clone() }
     }
 
+    /// Returns the state for a changed set of `[[protect]]` sections. One with the same name keeps its state.
+    #[must_use]
+    pub fn with_protected(&self, before: &[String], now: &[String]) -> Self {
+        let of = |name: &String| {
+            let place = before.iter().position(|other| other == name)?;
+            self.protected.get(place).cloned()
+        };
+        Self { protected: now.iter().map(|name| of(name).unwrap_or_default()).collect(), ..self.clone() }
+    }
+
     fn scope(&self, scope: Scope) -> ScopeState {
         match scope {
             Scope::Host => self.host.clone(),
             Scope::Service(index) => self.services.get(index).cloned().unwrap_or_default(),
+            Scope::Protected(index) => self.protected.get(index).cloned().unwrap_or_default(),
         }
     }
 }
@@ -166,7 +190,7 @@ pub fn room(policy: &Policy, pressure: &Pressure, state: &State) -> u64 {
 
 /// Judges `observation`, given the previous `state`.
 pub fn detect(policy: &Policy, observation: &Observation, state: &State) -> Judgement {
-    let mut next = State { services: Vec::new(), ..state.clone() };
+    let mut next = State { services: Vec::new(), protected: Vec::new(), ..state.clone() };
     let mut changes = Vec::new();
     for (scope, limits, readings) in policy.scopes(observation.pressure) {
         let before = state.scope(scope);
@@ -178,6 +202,7 @@ pub fn detect(policy: &Policy, observation: &Observation, state: &State) -> Judg
         match scope {
             Scope::Host => next.host = after,
             Scope::Service(_) => next.services.push(after),
+            Scope::Protected(_) => next.protected.push(after),
         }
     }
     next.leftover.expire(observation);

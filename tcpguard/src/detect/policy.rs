@@ -13,6 +13,8 @@ pub struct Policy {
     pub host: Limits,
     /// The ports and thresholds of each service.
     pub services: Vec<(Vec<u16>, Limits)>,
+    /// The name and the thresholds of each `[[protect]]` section.
+    pub protected: Vec<(String, Limits)>,
     /// Half-open handshakes allowed per source.
     pub source_half_open: u64,
     /// Half-open handshakes allowed per prefix.
@@ -34,22 +36,24 @@ impl Policy {
             leave_ratio: thresholds.leave_ratio,
             hold: thresholds.hold,
         };
-        let services = config.services.iter().map(|service| {
-            let max_half_open = u64::from(service.max_half_open);
+        let with_own = |max_half_open: u32| {
+            let max_half_open = u64::from(max_half_open);
             // The same share of half-open handshakes may be retried as for the host.
             let max_retried = max_half_open * host.max_retried / host.max_half_open.max(1);
-            let limits = Limits {
+            Limits {
                 max_half_open,
                 max_retried,
                 max_refused: None,
                 max_malformed: None,
                 max_stray: None,
                 ..host.clone()
-            };
-            (service.ports.clone(), limits)
-        });
+            }
+        };
+        let services = config.services.iter().map(|service| (service.ports.clone(), with_own(service.max_half_open)));
+        let protected = config.protected.iter().map(|section| (section.name.clone(), with_own(section.max_half_open)));
         Self {
             services: services.collect(),
+            protected: protected.collect(),
             host,
             source_half_open: config.source.max_half_open.into(),
             prefix_half_open: config.source.prefix_max_half_open.into(),
@@ -64,7 +68,14 @@ impl Policy {
     ) -> impl Iterator<Item = (Scope, &'a Limits, &'a Readings)> {
         let services = self.services.iter().zip(&pressure.services).enumerate();
         let services = services.map(|(index, ((_, limits), readings))| (Scope::Service(index), limits, readings));
-        std::iter::once((Scope::Host, &self.host, &pressure.host)).chain(services)
+        let protected = self.protected.iter().zip(&pressure.protected).enumerate();
+        let protected = protected.map(|(index, ((_, limits), readings))| (Scope::Protected(index), limits, readings));
+        std::iter::once((Scope::Host, &self.host, &pressure.host)).chain(services).chain(protected)
+    }
+
+    /// Returns the name of each `[[protect]]` section.
+    pub fn protected_names(&self) -> Vec<String> {
+        self.protected.iter().map(|(name, _)| name.clone()).collect()
     }
 
     /// Returns the ports of each service.

@@ -4,6 +4,7 @@
 mod format;
 mod labelled;
 mod plain;
+mod protected;
 
 use std::{fmt, sync::Arc};
 
@@ -45,7 +46,8 @@ impl<S: AsRef<Stats> + Send + Sync + 'static> Collector for StatsCollector<S> {
         let mut sink = Sink(encoder);
         let stats = (*self.0).as_ref();
         plain::write(stats, &mut sink)?;
-        labelled::write(stats, &mut sink)
+        labelled::write(stats, &mut sink)?;
+        protected::write(stats, &mut sink)
     }
 }
 

@@ -8,6 +8,7 @@ mod ports;
 mod prefixes;
 mod pressure;
 mod rates;
+mod redirected;
 mod snapshot;
 mod sources;
 
@@ -122,8 +123,8 @@ impl Monitor {
         let first_tcp_ext = kernel.tcp_ext()?;
         Ok(Self {
             sources: SourceWatch::new(maps.sources, maps.known, config.source.max_half_open),
-            ports: PortReader::new(maps.ports, service_ports(config)),
-            pressure: PressureMeter::new(config.services.clone()),
+            ports: PortReader::new(maps.ports, service_ports(config), protected_ports(config)),
+            pressure: PressureMeter::new(config.services.clone(), config.protected.clone()),
             listening: maps.listening,
             suspicion: suspicion(config),
             last_drops: 0,
@@ -155,8 +156,8 @@ impl Monitor {
     /// Applies a changed configuration.
     pub fn reconfigure(&mut self, config: &Config) {
         self.sources.set_limit(config.source.max_half_open);
-        self.ports.set_services(service_ports(config));
-        self.pressure.reconfigure(config.services.clone());
+        self.ports.set_services(service_ports(config), protected_ports(config));
+        self.pressure.reconfigure(config.services.clone(), config.protected.clone());
         self.suspicion = suspicion(config);
         for pace in [&mut self.half_open_pace, &mut self.listener_pace] {
             pace.set_limits(dumps(config));
@@ -208,11 +209,13 @@ impl Monitor {
             self.last_distinct = self.distinct_per_second(datapath, clock.jiffies())?;
         }
         let ports = self.read_ports(lease)?;
+        let protected = self.ports.protected();
         let counts = Counts {
             totals: &totals,
             tcp_ext: &self.tcp_ext.answer,
             kernel: &self.half_open.answer,
             ports: &ports,
+            protected: &protected,
             period,
         };
         let pressure = self.pressure.measure(&counts, Instant::now());
@@ -230,6 +233,8 @@ impl Monitor {
             scanning: self.sources.scanning().to_vec(),
             suspect_prefixes: self.prefixes.suspects().to_vec(),
             ports,
+            protected,
+            redirected: self.ports.redirected().clone(),
             prefixes: self.prefixes.top(),
             listeners: Arc::clone(&self.listeners.answer),
             listener_layout: self.listener_layout,
@@ -307,6 +312,7 @@ impl Monitor {
 
     fn read_ports(&mut self, lease: u32) -> Result<Vec<PortSnapshot>, DatapathError> {
         self.ports.advance(lease, &self.listeners.answer, self.listener_layout)?;
+        self.listening.set_redirected(self.ports.redirected())?;
         Ok(self.ports.report(&self.listeners.answer, &self.half_open.answer))
     }
 }
@@ -315,10 +321,15 @@ fn service_ports(config: &Config) -> BTreeSet<u16> {
     config.services.iter().flat_map(|service| service.ports.iter().copied()).collect()
 }
 
+fn protected_ports(config: &Config) -> usize {
+    config.protected.iter().map(|section| section.ports.len()).sum()
+}
+
 /// Returns half of the lowest half-open threshold.
 fn suspicion(config: &Config) -> u64 {
     let services = config.services.iter().map(|service| service.max_half_open);
-    let least = services.chain([config.thresholds.max_half_open]).min();
+    let protected = config.protected.iter().map(|section| section.max_half_open);
+    let least = services.chain(protected).chain([config.thresholds.max_half_open]).min();
     u64::from(least.unwrap_or(0) / 2)
 }
 

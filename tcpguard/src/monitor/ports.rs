@@ -1,14 +1,19 @@
 //! The account of each port: the SYNs the datapath counted, the kernel's half-open handshakes, and the listeners'
 //! backlog.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
-use tcpguard_common::abi::port::{PORT_SLABS, PortHandshakes, PortSyns, place_in_slabs};
+use tcpguard_common::abi::{
+    place,
+    port::{PORT_SLABS, PROTECTED_SLAB, PortHandshakes, PortSyns, place_in_slabs},
+};
 
 use crate::{
     datapath::{DatapathError, maps::PortMap},
     kernel::{HalfOpenTable, Listener, Listeners},
 };
+
+use super::redirected::Redirected;
 
 /// How many ports without a listener are reported: those with the most SYNs.
 const MAX_CLOSED_PORTS: usize = 32;
@@ -19,7 +24,7 @@ const FULL_SHARE: f64 = 0.5;
 /// The account of one port. Counts are totals of the datapath unless stated otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortSnapshot {
-    /// The port, in host byte order.
+    /// The port, in host byte order; of a protected network's, its index among all protected ports.
     pub port: u16,
     /// SYNs received, including retransmits and dropped ones.
     pub syn: u64,
@@ -37,7 +42,7 @@ pub struct PortSnapshot {
     pub begun: u64,
     /// SYNs dropped because of a judgement: blocks, limits, challenges and SYNs with data.
     pub restrained: u64,
-    /// Handshakes completed, or reset while half open.
+    /// Handshakes completed or reset while half open, and those of `one_way`.
     pub ended: u64,
     /// SYNs selected to be answered with a cookie.
     pub challenged: u64,
@@ -53,6 +58,12 @@ pub struct PortSnapshot {
     pub is_full: bool,
     /// Other hosts can reach one of its listeners.
     pub is_reachable: bool,
+    /// It has no listener, and SYN-ACKs are sent from it: it is redirected.
+    pub is_redirected: bool,
+    /// SYN-ACKs sent by servers behind this host, without retransmits.
+    pub replied: u64,
+    /// Handshakes whose client acknowledged a SYN-ACK that was not sent through this host.
+    pub one_way: u64,
 }
 
 impl PortSnapshot {
@@ -73,6 +84,9 @@ pub struct PortReader {
     slabs: Vec<Slab>,
     /// Ports that belong to a service with thresholds of its own.
     services: BTreeSet<u16>,
+    /// How many ports protected networks have.
+    protected: usize,
+    redirected: Redirected,
     /// The listeners that were known when the busiest ports without one were found, by [`PortReader::advance`]'s `layout`.
     layout: Option<u64>,
     /// How many ticks are left in which every slab is read, whatever the marks tell.
@@ -81,11 +95,11 @@ pub struct PortReader {
     turn: usize,
 }
 
-/// What was read of one slab, by port in ascending order.
+/// What was read of one slab, by place in ascending order.
 #[derive(Default)]
 struct Slab {
-    syn: Vec<(u16, PortSyns)>,
-    handshakes: Vec<(u16, PortHandshakes)>,
+    syn: Vec<(u32, PortSyns)>,
+    handshakes: Vec<(u32, PortHandshakes)>,
     /// The busiest ports without a listener or a service, and their SYNs; `None` if they have to be found anew.
     closed: Option<Vec<(u64, u16)>>,
     /// One of its ports has a listener or belongs to a service.
@@ -103,13 +117,14 @@ const READ_ALL: u32 = 5;
 const SLABS_IN_TURN: usize = 4;
 
 impl PortReader {
-    pub(super) fn new(map: PortMap, services: BTreeSet<u16>) -> Self {
+    pub(super) fn new(map: PortMap, services: BTreeSet<u16>, protected: usize) -> Self {
         let slabs = (0..PORT_SLABS).map(|_| Slab::default()).collect();
-        Self { map, slabs, services, layout: None, read_all: 0, turn: 0 }
+        let redirected = Redirected::default();
+        Self { map, slabs, services, protected, redirected, layout: None, read_all: 0, turn: 0 }
     }
 
-    pub(super) fn set_services(&mut self, services: BTreeSet<u16>) {
-        self.services = services;
+    pub(super) fn set_services(&mut self, services: BTreeSet<u16>, protected: usize) {
+        (self.services, self.protected) = (services, protected);
         self.layout = None;
     }
 
@@ -126,7 +141,9 @@ impl PortReader {
         if self.layout.replace(layout) != Some(layout) {
             self.slabs.iter_mut().for_each(|slab| (slab.closed, slab.is_open) = (None, false));
             let open = listeners.by_port().map(|(port, _)| port).chain(self.services.iter().copied());
-            open.for_each(|port| self.slabs[place_in_slabs(port).0].is_open = true);
+            let open = open.chain(self.redirected.ports().iter().copied());
+            open.for_each(|port| self.slabs[place_in_slabs(port.into()).0].is_open = true);
+            self.slabs[PROTECTED_SLAB].is_open = true;
         }
         let marks = self.map.read_marks()?;
         let reads_all = self.read_all > 0;
@@ -140,18 +157,41 @@ impl PortReader {
             }
             if is_due(mark.handshakes) {
                 slab.handshakes = self.map.read_handshakes(index)?;
+                self.redirected.note(&slab.handshakes, listeners, Instant::now());
             }
         }
         for index in turns(&self.slabs, &mut self.turn) {
             self.slabs[index].read_syn(&self.map, index)?;
         }
+        if self.redirected.has_changed(listeners, Instant::now()) {
+            self.layout = None;
+        }
         Ok(())
     }
 
-    /// Returns the account of every port that has a listener, belongs to a service or has half-open handshakes, and of the
+    /// Returns the account of every port that has a listener, is redirected, belongs to a service or has half-open handshakes, and of the
     /// busiest other ports, in ascending order.
     pub(super) fn report(&mut self, listeners: &Listeners, half_open: &HalfOpenTable) -> Vec<PortSnapshot> {
-        assemble(&mut self.slabs, listeners, half_open, &self.services)
+        let mut ports = assemble(&mut self.slabs, listeners, half_open, &self.services, self.redirected.ports());
+        ports.iter_mut().for_each(|port| port.is_redirected = self.redirected.ports().contains(&port.port));
+        ports
+    }
+
+    /// Returns the accounts of the ports of protected networks, by their index.
+    pub(super) fn protected(&self) -> Vec<PortSnapshot> {
+        let account = |index| {
+            let mut port = PortSnapshot { port: index as u16, ..PortSnapshot::default() };
+            if let Some(place) = place::of_protected(index) {
+                port.fill_counts(&self.slabs[PROTECTED_SLAB], place);
+            }
+            port
+        };
+        (0..self.protected).map(account).collect()
+    }
+
+    /// Returns the ports that are redirected.
+    pub(super) const fn redirected(&self) -> &BTreeSet<u16> {
+        self.redirected.ports()
     }
 }
 
@@ -168,14 +208,21 @@ fn assemble(
     listeners: &Listeners,
     half_open: &HalfOpenTable,
     services: &BTreeSet<u16>,
+    redirected: &BTreeSet<u16>,
 ) -> Vec<PortSnapshot> {
-    let is_open = |port: u16| services.contains(&port) || !listeners.of_port(port).is_empty();
+    let is_open =
+        |port: u16| services.contains(&port) || redirected.contains(&port) || !listeners.of_port(port).is_empty();
     let mut ports: Vec<PortSnapshot> = listeners.by_port().map(|(port, of_port)| listening(port, of_port)).collect();
-    let others = services.iter().chain(half_open.by_port.keys()).filter(|port| listeners.of_port(**port).is_empty());
+    let others = services
+        .iter()
+        .chain(redirected)
+        .chain(half_open.by_port.keys())
+        .filter(|port| listeners.of_port(**port).is_empty());
     ports.extend(
         others.collect::<BTreeSet<_>>().into_iter().map(|port| PortSnapshot { port: *port, ..PortSnapshot::default() }),
     );
-    let closed = busiest(slabs.iter_mut().flat_map(|slab| slab.closed(is_open)).copied().collect());
+    let of_host = slabs.iter_mut().take(PROTECTED_SLAB);
+    let closed = busiest(of_host.flat_map(|slab| slab.closed(is_open)).copied().collect());
     ports.extend(closed.iter().map(|(_, port)| PortSnapshot { port: *port, ..PortSnapshot::default() }));
     ports.sort_unstable_by_key(|port| port.port);
     ports.dedup_by_key(|port| port.port);
@@ -201,8 +248,8 @@ impl Slab {
 
     fn closed(&mut self, is_open: impl Fn(u16) -> bool) -> &[(u64, u16)] {
         self.closed.get_or_insert_with(|| {
-            let closed = self.syn.iter().filter(|(port, _)| !is_open(*port));
-            busiest(closed.map(|(port, syn)| (syn.syn, *port)).collect())
+            let ports = self.syn.iter().filter_map(|(place, syn)| Some((syn.syn, u16::try_from(*place).ok()?)));
+            busiest(ports.filter(|(_, port)| !is_open(*port)).collect())
         })
     }
 }
@@ -222,26 +269,32 @@ fn listening(port: u16, listeners: &[Listener]) -> PortSnapshot {
 impl PortSnapshot {
     /// Adds what was counted.
     fn fill(&mut self, slabs: &[Slab], half_open: &HalfOpenTable) {
-        let (index, _) = place_in_slabs(self.port);
-        let Some(slab) = slabs.get(index) else { return };
-        if let Some(syn) = find(&slab.syn, self.port) {
+        let place = u32::from(self.port);
+        if let Some(slab) = slabs.get(place_in_slabs(place).0) {
+            self.fill_counts(slab, place);
+        }
+        self.half_open = half_open.by_port.get(&self.port).map_or(0, |counts| counts.total as u64);
+    }
+
+    fn fill_counts(&mut self, slab: &Slab, place: u32) {
+        if let Some(syn) = find(&slab.syn, place) {
             (self.syn, self.restrained, self.challenged) = (syn.syn, syn.restrained, syn.challenged);
             self.begun = syn.syn.saturating_sub(syn.not_begun);
         }
-        if let Some(totals) = find(&slab.handshakes, self.port) {
+        if let Some(totals) = find(&slab.handshakes, place) {
             (self.completed, self.retried, self.proved) = (totals.completed, totals.retried, totals.proved);
             self.here = [totals.here_ipv4, totals.here_ipv6];
             self.returned = [totals.returned_ipv4, totals.returned_ipv6];
             self.returned_networks = totals.returned_networks;
-            self.ended = totals.completed + totals.reset;
+            (self.replied, self.one_way) = (totals.replied, totals.one_way);
+            self.ended = totals.completed + totals.reset + totals.one_way;
         }
-        self.half_open = half_open.by_port.get(&self.port).map_or(0, |counts| counts.total as u64);
     }
 }
 
-fn find<T>(by_port: &[(u16, T)], port: u16) -> Option<&T> {
-    let place = by_port.binary_search_by_key(&port, |(port, _)| *port).ok()?;
-    Some(&by_port[place].1)
+fn find<T>(by_place: &[(u32, T)], wanted: u32) -> Option<&T> {
+    let index = by_place.binary_search_by_key(&wanted, |(place, _)| *place).ok()?;
+    Some(&by_place[index].1)
 }
 
 #[cfg(test)]
@@ -270,7 +323,7 @@ mod tests {
             ..Slab::default()
         };
         let listeners = Listeners::new(vec![listener("0.0.0.0:443"), listener("[::]:443")]);
-        let ports = assemble(&mut [slab], &listeners, &half_open, &BTreeSet::from([22]));
+        let ports = assemble(&mut [slab], &listeners, &half_open, &BTreeSet::from([22]), &BTreeSet::new());
         assert_eq!(
             ports,
             [
@@ -314,14 +367,15 @@ mod tests {
 
     #[test]
     fn a_scan_does_not_fill_the_report() {
-        let slab = |index: u16| Slab {
+        let slab = |index: u32| Slab {
             syn: (0..512)
-                .map(|place| (512 * index + place, PortSyns { syn: place.into(), ..PortSyns::default() }))
+                .map(|place| (512 * index + place, PortSyns { syn: u64::from(place), ..PortSyns::default() }))
                 .collect(),
             ..Slab::default()
         };
         let mut slabs: Vec<Slab> = (0..128).map(slab).collect();
-        let ports = assemble(&mut slabs, &Listeners::default(), &HalfOpenTable::default(), &BTreeSet::new());
+        let ports =
+            assemble(&mut slabs, &Listeners::default(), &HalfOpenTable::default(), &BTreeSet::new(), &BTreeSet::new());
         assert_eq!(ports.len(), MAX_CLOSED_PORTS);
         assert!(ports.iter().all(|port| port.syn == 511 && port.port % 512 == 511), "the busiest of them");
     }

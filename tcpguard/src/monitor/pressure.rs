@@ -13,7 +13,7 @@ use tcpguard_common::abi::counters::{Cause, Counter};
 
 use super::{ByPort, HalfOpenCounts, PortSnapshot, completions::CompletionWindow, half_open::HandshakeWindow};
 use crate::{
-    config::Service,
+    config::{Protect, Service},
     datapath::maps::Totals,
     kernel::{HalfOpen, HalfOpenTable, TcpExt},
     time::{HANDSHAKE_LIFETIME, Past},
@@ -71,6 +71,10 @@ pub struct Pressure {
     pub host: Readings,
     /// Each service, in the order of the configuration.
     pub services: Vec<Readings>,
+    /// The networks of each `[[protect]]` section, in the order of the configuration.
+    pub protected: Vec<Readings>,
+    /// Half-open handshakes of each protected port, in the same order.
+    pub protected_half_open: Vec<u64>,
     /// Ports whose application accepts too slowly. Their handshakes are not counted against any scope.
     pub slow_ports: Vec<u16>,
 }
@@ -81,6 +85,8 @@ pub(super) struct Counts<'a> {
     pub tcp_ext: &'a TcpExt,
     pub kernel: &'a HalfOpenTable,
     pub ports: &'a [PortSnapshot],
+    /// The ports of protected networks.
+    pub protected: &'a [PortSnapshot],
     /// The datapath's current period of half-open windows.
     pub period: u32,
 }
@@ -91,6 +97,12 @@ pub(super) struct PressureMeter {
     host: ScopeWindow,
     /// Each service, and the counts excluded from it: those of its slow ports.
     by_service: Vec<(ScopeWindow, LeftOut)>,
+    /// Each `[[protect]]` section.
+    protected: Vec<(Protect, ScopeWindow)>,
+    /// Each protected port.
+    protected_ports: Vec<HandshakeWindow>,
+    /// The counts of protected ports, which are excluded from the host's account.
+    behind: LeftOut,
     /// The counts of ports that are excluded from the host's account.
     left_out: LeftOut,
     unreturned: UnreturnedCookies,
@@ -145,6 +157,30 @@ struct Sums {
     unreturned: u64,
     malformed: u64,
     strays: u64,
+}
+
+impl Sums {
+    fn of_all(ports: &[PortSnapshot]) -> Self {
+        let mut sums = Self::default();
+        for port in ports {
+            sums.attempts += port.attempts();
+            sums.begun += port.begun;
+            sums.ended += port.ended;
+            sums.completed += port.completed;
+        }
+        sums
+    }
+
+    /// Returns the sum of what is counted by port.
+    const fn plus(&self, other: &Self) -> Self {
+        Self {
+            attempts: self.attempts + other.attempts,
+            begun: self.begun + other.begun,
+            ended: self.ended + other.ended,
+            completed: self.completed + other.completed,
+            ..*self
+        }
+    }
 }
 
 struct ScopeWindow {
@@ -202,8 +238,11 @@ impl Seen {
 }
 
 impl PressureMeter {
-    pub fn new(services: Vec<Service>) -> Self {
+    pub fn new(services: Vec<Service>, protected: Vec<Protect>) -> Self {
         Self {
+            protected: protected.into_iter().map(|section| (section, ScopeWindow::default())).collect(),
+            behind: LeftOut::default(),
+            protected_ports: Vec::new(),
             by_service: services.iter().map(|_| Default::default()).collect(),
             services,
             host: ScopeWindow::default(),
@@ -213,8 +252,14 @@ impl PressureMeter {
         }
     }
 
-    /// Replaces the services. The measurements of a service with the same ports continue.
-    pub fn reconfigure(&mut self, services: Vec<Service>) {
+    /// Replaces the services and the protected networks. The measurements of a service with the same ports continue, and
+    /// those of protected networks if none of them has changed: their places follow from the order.
+    pub fn reconfigure(&mut self, services: Vec<Service>, protected: Vec<Protect>) {
+        if !self.protected.iter().map(|(section, _)| section).eq(&protected) {
+            let from_now = || ScopeWindow { window: HandshakeWindow::from_now(), ..ScopeWindow::default() };
+            self.protected = protected.into_iter().map(|section| (section, from_now())).collect();
+            self.protected_ports.clear();
+        }
         let mut before: Vec<_> = self.services.drain(..).zip(self.by_service.drain(..)).collect();
         for service in services {
             let known = before.iter().position(|(other, _)| other.ports == service.ports);
@@ -228,7 +273,8 @@ impl PressureMeter {
 
     /// Discards what was counted so far, because it belongs to the previous daemon.
     pub fn forget(&mut self) {
-        for scope in self.by_service.iter_mut().map(|(scope, _)| scope).chain([&mut self.host]) {
+        let protected = self.protected.iter_mut().map(|(_, scope)| scope);
+        for scope in self.by_service.iter_mut().map(|(scope, _)| scope).chain(protected).chain([&mut self.host]) {
             scope.window.forget();
         }
     }
@@ -238,7 +284,13 @@ impl PressureMeter {
         let slow = &self.slow;
         let services = self.services.iter().zip(&mut self.by_service);
         let services = services.map(|(service, scope)| measure_service(service, scope, slow, counts, now)).collect();
-        Pressure { host: self.measure_host(counts, now), services, slow_ports: self.slow.keys().copied().collect() }
+        let protected = self.measure_protected(counts, now);
+        self.protected_ports.resize_with(counts.protected.len(), HandshakeWindow::from_now);
+        let windows = self.protected_ports.iter_mut().zip(counts.protected);
+        let protected_half_open =
+            windows.map(|(window, port)| window.count(port.begun, port.ended, counts.period)).collect();
+        let slow_ports = self.slow.keys().copied().collect();
+        Pressure { host: self.measure_host(counts, now), services, protected, protected_half_open, slow_ports }
     }
 
     fn note_slow_ports(&mut self, ports: &[PortSnapshot], now: Instant) {
@@ -246,12 +298,24 @@ impl PressureMeter {
         self.slow.extend(ports.iter().filter(|port| port.is_full).map(|port| (port.port, now)));
     }
 
+    fn measure_protected(&mut self, counts: &Counts, now: Instant) -> Vec<Readings> {
+        let mut rest = counts.protected;
+        let measure = |(section, scope): &mut (Protect, ScopeWindow)| {
+            let (ports, others) = rest.split_at(section.ports.len().min(rest.len()));
+            rest = others;
+            scope.measure(Sums::of_all(ports), counts, |_| false, now)
+        };
+        self.protected.iter_mut().map(measure).collect()
+    }
+
     fn measure_host(&mut self, counts: &Counts, now: Instant) -> Readings {
+        self.behind.note(counts.protected, |_| true, now);
         let (services, slow) = (&self.services, &self.slow);
         let is_left_out =
             |port: u16| slow.contains_key(&port) || services.iter().any(|service| service.ports.contains(&port));
         self.left_out.note(counts.ports, is_left_out, now);
-        let (totals, left_out) = (counts.totals, &self.left_out.sums);
+        let left_out = self.left_out.sums.plus(&self.behind.sums);
+        let totals = counts.totals;
         let dropped_by_judgement = totals.dropped_where(|reason| reason.cause() == Cause::Judgement);
         let sums = Sums {
             attempts: (totals.begun() + dropped_by_judgement + totals.get(Counter::SynPrompted))
@@ -280,13 +344,7 @@ fn measure_service(
     let is_ours = |port: u16| service.ports.contains(&port);
     let ports: Vec<PortSnapshot> = counts.ports.iter().filter(|port| is_ours(port.port)).copied().collect();
     left_out.note(&ports, |port| slow.contains_key(&port), now);
-    let mut sums = Sums::default();
-    for port in &ports {
-        sums.attempts += port.attempts();
-        sums.begun += port.begun;
-        sums.ended += port.ended;
-        sums.completed += port.completed;
-    }
+    let mut sums = Sums::of_all(&ports);
     sums.completed = sums.completed.saturating_sub(left_out.sums.completed);
     sums.attempts = sums.attempts.saturating_sub(left_out.sums.attempts);
     sums.begun = sums.begun.saturating_sub(left_out.sums.begun);
@@ -406,14 +464,15 @@ mod tests {
 
     impl Fixture {
         fn new(services: Vec<Service>) -> Self {
-            Self { meter: PressureMeter::new(services), start: Instant::now() }
+            Self { meter: PressureMeter::new(services, Vec::new()), start: Instant::now() }
         }
 
         fn at(&mut self, milliseconds: u64, totals: &Totals, ports: &[PortSnapshot]) -> Pressure {
             let (tcp_ext, kernel) = (TcpExt::default(), HalfOpenTable::default());
             let mut ports = ports.to_vec();
             ports.sort_by_key(|port| port.port);
-            let counts = Counts { totals, tcp_ext: &tcp_ext, kernel: &kernel, ports: &ports, period: 3 };
+            let counts =
+                Counts { totals, tcp_ext: &tcp_ext, kernel: &kernel, ports: &ports, protected: &[], period: 3 };
             self.meter.measure(&counts, self.start + Duration::from_millis(milliseconds))
         }
     }

@@ -1,6 +1,6 @@
 //! What one tick measured.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use crate::{
     datapath::maps::Totals,
@@ -40,6 +40,10 @@ pub struct Snapshot {
     pub refused: u64,
     /// The accounts of ports, in ascending order.
     pub ports: Vec<PortSnapshot>,
+    /// The accounts of the ports of protected networks, in the order of the configuration.
+    pub protected: Vec<PortSnapshot>,
+    /// The ports that are redirected.
+    pub redirected: BTreeSet<u16>,
     /// The prefixes that sent the most SYNs.
     pub prefixes: Vec<PrefixSnapshot>,
     /// The values compared with the thresholds.
@@ -83,6 +87,8 @@ impl Snapshot {
             tcp_ext: TcpExt::default(),
             refused: 0,
             ports: Vec::new(),
+            protected: Vec::new(),
+            redirected: BTreeSet::new(),
             prefixes: Vec::new(),
             pressure: Pressure::default(),
             is_suspicious: false,
@@ -122,7 +128,8 @@ impl Snapshot {
 
     /// Removes the values that are meaningful only where completed handshakes are seen.
     pub(crate) fn leave_datapath_out(&mut self) {
-        let readings = std::iter::once(&mut self.pressure.host).chain(&mut self.pressure.services);
+        let Pressure { host, services, protected, .. } = &mut self.pressure;
+        let readings = std::iter::once(host).chain(services).chain(protected);
         readings.for_each(|readings| readings.half_open.datapath = 0);
         self.suspects.clear();
         self.suspect_prefixes.clear();

@@ -6,7 +6,7 @@ use documented::{Documented, DocumentedFields};
 
 use super::cell;
 use crate::config::{
-    Challenge, Config, Kernel, Limits, Listen, Lists, Notify, Pins, Service, SourceLimits, Store, Thresholds,
+    Challenge, Config, Kernel, Limits, Listen, Lists, Notify, Pins, Protect, Service, SourceLimits, Store, Thresholds,
 };
 
 const PREFACE: &str = "The configuration is the TOML file `/etc/tcpguard/tcpguard.toml`, or the file given with `--config`. Every key is \
@@ -46,6 +46,7 @@ pub(super) fn describe() -> String {
         "pins": Pins, |_| None;
         "notify": Notify, |_| None;
         "[service]": Service, |_| None;
+        "[protect]": Protect, |_| None;
     }
     text
 }

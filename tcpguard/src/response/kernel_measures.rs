@@ -81,7 +81,7 @@ impl KernelMeasures {
         cookies_until: u64,
         report: &mut Reporter,
     ) {
-        let is_calm = judgement.state.phase() == Phase::Calm;
+        let is_calm = judgement.state.phase_here() == Phase::Calm;
         self.was_harmed = !is_calm && (self.was_harmed || is_harmed);
         if is_calm {
             self.advised.clear();
@@ -139,7 +139,7 @@ impl KernelMeasures {
 
     /// Returns advice for listeners whose backlog is too small for the SYNs that arrive.
     pub fn advise(&mut self, judgement: &Judgement, snapshot: &Snapshot) -> Vec<BacklogAdvice> {
-        if judgement.state.phase() != Phase::Attack {
+        if judgement.state.phase_here() != Phase::Attack {
             return Vec::new();
         }
         let somaxconn = self.settings.as_ref().and_then(|settings| settings.number("net.core.somaxconn").ok());

@@ -41,7 +41,7 @@ use tcpguard_common::{
 };
 
 use crate::{
-    config::{Config, Service},
+    config::Config,
     datapath::{
         Datapath, DatapathError,
         maps::{ChallengeMaps, PayloadPolicies},
@@ -66,7 +66,7 @@ pub use kernel_settings::{
     COOKIES_SETTING, ChangedSetting, KernelSettings, Restored, SettingError, SettingOutcome, TIMESTAMPS_SETTING,
 };
 use payload::PayloadControl;
-use reporter::Reporter;
+use reporter::{Reporter, ScopeNames};
 use scans::Scans;
 use signatures::{Seen, Signatures};
 use strays::{PortFilter, Strays};
@@ -92,7 +92,10 @@ impl Measures {
     /// Returns whether a measure is in force that is reviewed in short intervals: challenges, until the last cookie has
     /// expired, and the look-up of stray segments.
     pub fn are_in_progress(&self) -> bool {
-        !self.challenge.ports.is_empty() || self.challenge.cookies_good_for.is_some() || self.looks_up_strays
+        !self.challenge.ports.is_empty()
+            || self.challenge.protected.iter().any(|status| !status.challenged.is_empty())
+            || self.challenge.cookies_good_for.is_some()
+            || self.looks_up_strays
     }
 }
 
@@ -103,6 +106,8 @@ pub struct Surroundings {
     pub knows_local: bool,
     /// Whether the host accepts every address of some networks (routes of type local).
     pub has_local_networks: bool,
+    /// Whether handshakes behind this host are observed.
+    pub observes_behind: bool,
     /// Whether an interface is stacked on a guarded one (VLAN, bridge, bond, VRF).
     pub has_stacked: bool,
 }
@@ -122,7 +127,7 @@ pub struct Enforcer {
     source_limits: Lease,
     /// `syn_attack_protect`.
     level: u8,
-    services: Vec<Service>,
+    names: ScopeNames,
     blocker: Blocker,
     challenger: Challenger,
     closed_ports: ClosedPorts,
@@ -164,7 +169,7 @@ impl Enforcer {
         Ok(Self {
             source_limits: source_limits(config, datapath.ticks_per_second),
             level,
-            services: config.services.clone(),
+            names: ScopeNames::of(config),
             blocker: Blocker::new(config, lists.clone(), events.clone(), store),
             challenger: Challenger::new(config, challenges, events.clone(), datapath, cookies_until),
             closed_ports: ClosedPorts::new(events.clone()),
@@ -199,7 +204,7 @@ impl Enforcer {
         self.source_limits = source_limits(config, datapath.ticks_per_second);
         self.level = config.syn_attack_protect;
         self.max_half_open = config.thresholds.max_half_open;
-        self.services.clone_from(&config.services);
+        self.names = ScopeNames::of(config);
         self.blocker.reconfigure(config);
         self.kernel.reconfigure(config);
         self.payload.reconfigure(config);
@@ -217,7 +222,7 @@ impl Enforcer {
         surroundings: Surroundings,
         at: Duration,
     ) -> Measures {
-        self.report.tell(judgement, snapshot, &self.services, at);
+        self.report.tell(judgement, snapshot, &self.names, at);
         self.blocker.lift_postponed();
         let advice = self.kernel.advise(judgement, snapshot);
 
@@ -249,7 +254,7 @@ impl Enforcer {
         self.closed_ports.apply(snapshot, self.level, at);
         self.first_syns.note(snapshot.totals.syn(), at);
         self.scans.report(&snapshot.scanning, at);
-        self.backlogs.report(judgement.state.phase(), snapshot, self.max_half_open, at);
+        self.backlogs.report(judgement.state.phase_here(), snapshot, self.max_half_open, at);
         self.payload.apply(judgement, self.kernel.settings());
         self.blocker.block_all(&judgement.offenders, snapshot, datapath, &mut self.report, at);
 
@@ -281,6 +286,8 @@ impl Enforcer {
         set(self.knows_listeners, flag::LISTENERS_KNOWN);
         set(self.closed_ports.are_limited(), flag::LIMIT_CLOSED);
         set(self.is_alert, flag::OBSERVE_HEADERS);
+        set(surroundings.observes_behind && surroundings.knows_local, flag::REDIRECTED);
+        set(surroundings.observes_behind && surroundings.knows_local && self.names.has_protected(), flag::PROTECTED);
         // Otherwise SYNs for other hosts, whose handshakes complete elsewhere, would have them as well.
         set(surroundings.knows_local && signatures != Lease::NONE.signatures, flag::SIGNATURES);
         self.lists.added_to(Lease {
@@ -301,9 +308,9 @@ impl Enforcer {
         self.blocker.lift(network, datapath, at)
     }
 
-    /// Records that the datapath started to challenge SYNs to `port`.
-    pub fn note_triggered(&self, port: u16) {
-        self.challenger.note_triggered(port);
+    /// Records that the datapath started to challenge SYNs to a place.
+    pub fn note_triggered(&self, place: u32) {
+        self.challenger.note_triggered(place);
     }
 
     /// Returns `true` if cookies were sent so recently that clients may still return them.

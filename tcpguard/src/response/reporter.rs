@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{Restored, SettingError};
 use crate::{
-    config::Service,
+    config::{Config, Service},
     detect::{Change, Evidence, Judgement, Kind, Offender, Phase, Scope},
     events::{EventKind, EventLog, Note},
     monitor::Snapshot,
@@ -44,7 +44,7 @@ impl Reporter {
     }
 
     /// Reports what changed with this judgement.
-    pub fn tell(&mut self, judgement: &Judgement, snapshot: &Snapshot, services: &[Service], at: Duration) {
+    pub fn tell(&mut self, judgement: &Judgement, snapshot: &Snapshot, names: &ScopeNames, at: Duration) {
         let state = &judgement.state;
         let kind = state.kind.map(Kind::name);
         match (&mut self.running, state.phase()) {
@@ -78,7 +78,7 @@ impl Reporter {
             _ => {}
         }
         for change in &judgement.changes {
-            let who = describe(change.scope, services);
+            let who = names.of_scope(change.scope);
             let evidence: Vec<String> = change.evidence.iter().map(ToString::to_string).collect();
             let message = format!("{who}: from {} to {}", change.from.name(), change.to.name());
             self.events.record(Note::new(EventKind::StateChanged, message).about(who).attack(kind).evidence(evidence));
@@ -194,10 +194,32 @@ pub(super) fn restored(events: &EventLog, outcomes: Vec<Restored>) {
     }
 }
 
-fn describe(scope: Scope, services: &[Service]) -> String {
-    match scope {
-        Scope::Host => "the host".to_owned(),
-        Scope::Service(index) => services.get(index).map_or_else(String::new, Service::name),
+/// The names of the scopes in messages.
+pub(super) struct ScopeNames {
+    services: Vec<String>,
+    protected: Vec<String>,
+}
+
+impl ScopeNames {
+    pub fn of(config: &Config) -> Self {
+        Self {
+            services: config.services.iter().map(Service::name).collect(),
+            protected: config.protected.iter().map(|section| section.name.clone()).collect(),
+        }
+    }
+
+    /// Returns whether there are protected networks.
+    pub const fn has_protected(&self) -> bool {
+        !self.protected.is_empty()
+    }
+
+    fn of_scope(&self, scope: Scope) -> String {
+        let name = match scope {
+            Scope::Host => return "the host".to_owned(),
+            Scope::Service(index) => self.services.get(index),
+            Scope::Protected(index) => self.protected.get(index),
+        };
+        name.cloned().unwrap_or_default()
     }
 }
 

@@ -174,7 +174,7 @@ impl Day {
         let is_calm = [self.state.phase(), judgement.state.phase()].map(|phase| phase == Phase::Calm);
         self.counts[0] += u32::from(is_calm == [true, false]);
         self.counts[1] += u32::from(is_calm == [false, true]);
-        self.report.tell(&judgement, &snapshot, &[], at);
+        self.report.tell(&judgement, &snapshot, &ScopeNames::of(&Config::default()), at);
         for offence in &judgement.offenders.sources {
             let decision = self.book.decide(Network::of(offence.address), offence.let_in, offence.limit, at);
             self.counts[2] += u32::from(matches!(decision, BlockDecision::Block { .. }));

@@ -103,6 +103,9 @@ pub struct Situation {
     pub state: State,
     /// The ports of each of these services.
     pub services: Vec<Vec<u16>>,
+    /// The names of the `[[protect]]` sections.
+    #[serde(default)]
+    pub protected: Vec<String>,
     /// When the present state began.
     pub state_since: Timestamp,
     /// When the attack in progress began.

@@ -66,6 +66,7 @@ fn lists_and_blocks_survive_a_restart() {
         noted: PersistentTime::now(),
         at: Duration::from_millis(1234),
         state: State::default(),
+        protected: Vec::new(),
         services: vec![vec![80, 443]],
         state_since: Timestamp::now(),
         attack_since: Some(Timestamp::now()),

@@ -68,6 +68,8 @@ impl Sources {
 pub struct FloodSpec {
     /// Source addresses.
     pub sources: Sources,
+    /// The destination; `None` for the server's address.
+    pub destination: Option<IpAddr>,
     /// First source port and number of ports. With sources in turn, the port changes after each round of the sources.
     pub source_ports: (u16, u16),
     /// First destination port and number of ports.
@@ -93,6 +95,7 @@ impl FloodSpec {
     pub fn syn(sources: Sources, port: u16) -> Self {
         Self {
             sources,
+            destination: None,
             source_ports: (1024, 60_000),
             destination_ports: (port, 1),
             flags: frame::SYN,
@@ -110,10 +113,18 @@ impl FloodSpec {
         Self::syn(Sources::InTurn(Ipv4Addr::new(198, 18, 1, 1).into(), 1), port)
     }
 
+    /// Sets the destination.
+    #[must_use]
+    pub fn to(mut self, destination: IpAddr) -> Self {
+        self.destination = Some(destination);
+        self
+    }
+
     /// Returns the frame that all frames are derived from.
     pub fn template(&self) -> Frame {
         let first = self.sources.first();
-        let server = if first.is_ipv4() { IpAddr::V4(SERVER_IPV4) } else { IpAddr::V6(SERVER_IPV6) };
+        let usual = if first.is_ipv4() { IpAddr::V4(SERVER_IPV4) } else { IpAddr::V6(SERVER_IPV6) };
+        let server = self.destination.unwrap_or(usual);
         let mut frame = Frame::syn(first, server, self.destination_ports.0).flags(self.flags);
         frame.tcp_options.clone_from(&self.tcp_options);
         frame.ip_options.clone_from(&self.ip_options);

@@ -60,7 +60,7 @@ fn challenging_at(hook: Hook, flags: u32) -> Result<LoadedDatapath> {
     guard.maps.local.set(&local.into_iter().collect(), &BTreeSet::new())?;
     // The hop limit differs from the time to live, so that confusing them is noticed.
     let terms = PortChallenge { hop_limit: 63, ..challenge_terms(flags) };
-    guard.maps.challenges.set_terms(&[(PORT, Some(terms))].into())?;
+    guard.maps.challenges.set_terms(&[(PORT.into(), Some(terms))].into())?;
     Ok(guard)
 }
 
@@ -321,9 +321,12 @@ fn who_must_not_be_answered_is_not() -> Result<()> {
     let verdict =
         |guard: &LoadedDatapath, to: &str| guard.answer(&syn(frame(to), to, PORT).build().bytes).map(|run| run.0);
     let terms = |flags: u32| PortChallenge { flags, time_to_live: 64, ..PortChallenge::default() };
-    guard.maps.challenges.set_terms(&[(PORT, Some(terms(port_flag::COOKIE | port_flag::ANY_IPV4)))].into())?;
+    guard.maps.challenges.set_terms(&[(PORT.into(), Some(terms(port_flag::COOKIE | port_flag::ANY_IPV4)))].into())?;
     ensure!((verdict(&guard, "198.18.0.1")?, verdict(&guard, "2001:db8::1")?) == (XDP_TX, XDP_PASS));
-    guard.maps.challenges.set_terms(&[(PORT, Some(terms(port_flag::COOKIE | port_flag::SOME_ADDRESSES)))].into())?;
+    guard
+        .maps
+        .challenges
+        .set_terms(&[(PORT.into(), Some(terms(port_flag::COOKIE | port_flag::SOME_ADDRESSES)))].into())?;
     guard.maps.challenges.set_endpoints([(address("2001:db8::1").into(), PORT)].into())?;
     ensure!((verdict(&guard, "198.18.0.1")?, verdict(&guard, "2001:db8::1")?) == (XDP_PASS, XDP_TX));
     Ok(())

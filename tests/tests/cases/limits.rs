@@ -132,10 +132,10 @@ async fn cpus_that_share_a_row_count_exactly() -> Result<()> {
         let runs = [scope.spawn(run), scope.spawn(run)];
         runs.into_iter().try_for_each(|run| run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
-    let (slab, _) = place_in_slabs(PORT);
+    let (slab, _) = place_in_slabs(PORT.into());
     let counted = maps.observed.ports.read_syn(slab)?;
-    let counted: Vec<(u16, u64)> = counted.into_iter().map(|(port, syns)| (port, syns.syn)).collect();
-    ensure!(counted == [(PORT, 2 * u64::from(SYNS))], "{counted:?}");
+    let counted: Vec<(u32, u64)> = counted.into_iter().map(|(port, syns)| (port, syns.syn)).collect();
+    ensure!(counted == [(u32::from(PORT), 2 * u64::from(SYNS))], "{counted:?}");
     Ok(())
 }
 

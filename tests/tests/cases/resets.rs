@@ -81,7 +81,7 @@ fn challenging(hook: Hook) -> Result<Guard> {
     let local = ["198.18.0.1", "198.18.0.2", "2001:db8::1"].map(|text| address(text).into());
     guard.maps.local.set(&local.into_iter().collect(), &BTreeSet::new())?;
     let terms = PortChallenge { hop_limit: 63, ..challenge_terms(port_flag::RESET) };
-    guard.maps.challenges.set_terms(&[(PORT, Some(terms))].into())?;
+    guard.maps.challenges.set_terms(&[(PORT.into(), Some(terms))].into())?;
     Ok(guard)
 }
 

@@ -53,7 +53,7 @@ export function Ports({ stats }: { stats: Stats }) {
 }
 
 function Backlog({ port }: { port: Port }) {
-  if (port.backlog === 0) return <span class="quiet">no listener</span>;
+  if (port.backlog === 0) return <span class="quiet">{port.redirected ? "redirected" : "no listener"}</span>;
   // The backlog bounds each queue separately (inet_csk_reqsk_queue_is_full, sk_acceptq_is_full).
   const used = Math.max(port.half_open, port.accept_queue);
   return (
@@ -66,7 +66,7 @@ function Backlog({ port }: { port: Port }) {
 
 function remarks(port: Port, method: string | undefined): string {
   const list: string[] = [];
-  if (method) list.push(method === "cookie" ? "challenged by cookies" : "challenged by retransmit");
+  if (method) list.push(`challenged by ${method}`);
   if (port.slow_application) list.push("application accepts too slowly");
   return list.join("; ");
 }

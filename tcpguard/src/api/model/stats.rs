@@ -29,6 +29,9 @@ pub struct Stats {
     pub syn_attack_protect: u8,
     /// Services: ports with thresholds of their own.
     pub services: Vec<Service>,
+    /// Networks that this host protects as a gateway.
+    #[serde(default)]
+    pub protected: Vec<Protected>,
     /// Guarded interfaces.
     pub interfaces: Vec<Interface>,
     /// Counters since the datapath was attached. They continue across takeovers.
@@ -155,6 +158,46 @@ pub struct Service {
     pub max_half_open: u32,
 }
 
+/// Networks that this host protects as a gateway: a `[[protect]]` section of the configuration.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Protected {
+    /// Name of the section.
+    pub name: String,
+    /// Networks of the servers.
+    pub networks: Vec<String>,
+    /// `calm`, `attack` or `recovering`.
+    pub state: String,
+    /// Half-open handshakes, as counted by the datapath from what passes.
+    pub half_open: u64,
+    /// The networks are under attack above this number of half-open handshakes.
+    pub max_half_open: u32,
+    /// Way of the servers' SYN-ACKs: `here` (through this host), `elsewhere` (asymmetric routing: nobody is blocked), or
+    /// `unknown` as long as too few handshakes began.
+    pub return_path: String,
+    /// How SYNs are challenged: `reset` or `retransmit`; absent while none are.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub method: Option<String>,
+    /// Ports of the servers.
+    pub ports: Vec<ProtectedPort>,
+}
+
+/// A port of protected networks.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ProtectedPort {
+    /// Port number.
+    pub port: u16,
+    /// SYNs to the port.
+    pub syn: u64,
+    /// Half-open handshakes.
+    pub half_open: u64,
+    /// Handshakes completed.
+    pub completed: u64,
+    /// SYN-ACKs retransmitted by the servers.
+    pub retried: u64,
+    /// Whether SYNs to it are challenged.
+    pub challenged: bool,
+}
+
 /// An attack in progress.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Attack {
@@ -275,6 +318,9 @@ pub struct Port {
     pub challenged: u64,
     /// Handshakes completed.
     pub completed: u64,
+    /// Whether it has no listener and is redirected, to a container or another host.
+    #[serde(default)]
+    pub redirected: bool,
     /// Sum of the backlogs of its listeners; 0 if there is none.
     pub backlog: u64,
     /// Completed connections that have not been accepted yet.

@@ -1,4 +1,4 @@
-//! The challenge terms of each port.
+//! The challenge terms of each place ([`tcpguard_common::abi::place`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,8 +18,8 @@ pub struct ChallengeMaps {
     terms: Array<MapData, PortChallenge>,
     changes: Array<MapData, u64>,
     endpoints: HashMap<MapData, Endpoint, u32>,
-    /// The terms last written, by port.
-    written: BTreeMap<u16, PortChallenge>,
+    /// The terms last written, by place.
+    written: BTreeMap<u32, PortChallenge>,
     written_endpoints: BTreeSet<(Address, u16)>,
 }
 
@@ -40,40 +40,40 @@ impl ChallengeMaps {
         self.changes.get(&port.into(), 0).map_err(DatapathError::map(map::LISTENER_CHANGES))
     }
 
-    /// Sets the terms of these ports; `None` for a port that is not challenged.
+    /// Sets the terms of these places; `None` for one that is not challenged.
     ///
     /// # Errors
     /// Returns an error if the map cannot be written.
-    pub fn set_terms(&mut self, terms: &BTreeMap<u16, Option<PortChallenge>>) -> Result<(), DatapathError> {
-        for (port, terms) in terms {
-            if self.written.get(port) == terms.as_ref() {
+    pub fn set_terms(&mut self, terms: &BTreeMap<u32, Option<PortChallenge>>) -> Result<(), DatapathError> {
+        for (place, terms) in terms {
+            if self.written.get(place) == terms.as_ref() {
                 continue;
             }
-            self.write(*port, terms.unwrap_or_default())?;
+            self.write(*place, terms.unwrap_or_default())?;
             match terms {
-                Some(terms) => drop(self.written.insert(*port, *terms)),
-                None => drop(self.written.remove(port)),
+                Some(terms) => drop(self.written.insert(*place, *terms)),
+                None => drop(self.written.remove(place)),
             }
         }
         Ok(())
     }
 
-    /// Removes the terms of ports that are not `wanted`.
+    /// Removes the terms of places that are not `wanted`.
     ///
     /// # Errors
     /// Returns an error if the map cannot be written.
-    pub fn keep_only(&mut self, wanted: impl Fn(u16) -> bool) -> Result<(), DatapathError> {
-        let gone = self.written.keys().filter(|port| !wanted(**port));
-        let gone: BTreeMap<u16, Option<PortChallenge>> = gone.map(|port| (*port, None)).collect();
+    pub fn keep_only(&mut self, wanted: impl Fn(u32) -> bool) -> Result<(), DatapathError> {
+        let gone = self.written.keys().filter(|place| !wanted(**place));
+        let gone: BTreeMap<u32, Option<PortChallenge>> = gone.map(|place| (*place, None)).collect();
         self.set_terms(&gone)
     }
 
-    /// Returns whether any port has terms.
+    /// Returns whether any place has terms.
     pub fn has_terms(&self) -> bool {
         !self.written.is_empty()
     }
 
-    /// Returns whether the terms of any port have any of these bits of [`tcpguard_common::abi::port::port_flag`].
+    /// Returns whether the terms of any place have any of these bits of [`tcpguard_common::abi::port::port_flag`].
     pub fn has(&self, flags: u32) -> bool {
         self.written.values().any(|terms| terms.has(flags))
     }
@@ -99,7 +99,7 @@ impl ChallengeMaps {
         Ok(())
     }
 
-    fn write(&mut self, port: u16, terms: PortChallenge) -> Result<(), DatapathError> {
-        self.terms.set(port.into(), terms, 0).map_err(DatapathError::map(map::CHALLENGES))
+    fn write(&mut self, place: u32, terms: PortChallenge) -> Result<(), DatapathError> {
+        self.terms.set(place, terms, 0).map_err(DatapathError::map(map::CHALLENGES))
     }
 }

@@ -8,7 +8,7 @@ use aya::maps::{
 };
 use tcpguard_common::{
     abi::{
-        listening::{CLOSED, LISTENING},
+        listening::{CLOSED, LISTENING, REDIRECTED},
         local_addresses,
         names::map,
     },
@@ -89,11 +89,12 @@ impl LocalAddresses {
 pub struct ListeningPorts {
     map: Array<MapData, u64>,
     open: BTreeSet<u16>,
+    redirected: BTreeSet<u16>,
 }
 
 impl ListeningPorts {
     pub(super) const fn new(map: Array<MapData, u64>) -> Self {
-        Self { map, open: BTreeSet::new() }
+        Self { map, open: BTreeSet::new(), redirected: BTreeSet::new() }
     }
 
     /// Sets the ports that have a listener. What the datapath has noted of a port that had one before is reviewed only if
@@ -110,6 +111,22 @@ impl ListeningPorts {
             self.change(port, |state| state == LISTENING, CLOSED)?;
         }
         self.open.clone_from(open);
+        Ok(())
+    }
+
+    /// Sets the ports that have no listener and are redirected. What the datapath noted of a listener that opened or closed
+    /// since is reviewed as well.
+    ///
+    /// # Errors
+    /// Returns an error if the map cannot be read or written.
+    pub fn set_redirected(&mut self, redirected: &BTreeSet<u16>) -> Result<(), DatapathError> {
+        for port in redirected {
+            self.change(*port, |state| state == CLOSED, REDIRECTED)?;
+        }
+        for port in self.redirected.difference(redirected).copied().collect::<Vec<_>>() {
+            self.change(port, |state| state == REDIRECTED, CLOSED)?;
+        }
+        self.redirected.clone_from(redirected);
         Ok(())
     }
 

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use aya::maps::{HashMap, MapData};
-use tcpguard_common::abi::names::map;
+use tcpguard_common::abi::{
+    guarded::{GUARDED, STACKED},
+    names::map,
+};
 
 use super::super::DatapathError;
 
@@ -15,16 +18,17 @@ impl GuardedInterfaceMap {
         Self(map)
     }
 
-    /// Sets the indices of the interfaces.
+    /// Sets the indices of the interfaces; those that are not `guarded` are stacked on them.
     ///
     /// # Errors
     /// Returns an error if the map cannot be written, or is full.
-    pub fn set(&mut self, indices: &BTreeSet<u32>) -> Result<(), DatapathError> {
+    pub fn set(&mut self, indices: &BTreeSet<u32>, guarded: &[u32]) -> Result<(), DatapathError> {
         let failed = DatapathError::map(map::GUARDED_INTERFACES);
+        let kind = |index: &u32| if guarded.contains(index) { GUARDED } else { STACKED };
         let old: Vec<u32> = self.0.keys().filter_map(Result::ok).filter(|index| !indices.contains(index)).collect();
         old.iter()
             .try_for_each(|index| self.0.remove(index))
-            .and_then(|()| indices.iter().try_for_each(|index| self.0.insert(index, 1, 0)))
+            .and_then(|()| indices.iter().try_for_each(|index| self.0.insert(index, kind(index), 0)))
             .map_err(failed)
     }
 }

@@ -13,6 +13,7 @@ mod lease;
 mod live;
 mod ports;
 mod prefixes;
+mod protected;
 mod rules;
 mod sources;
 
@@ -37,6 +38,7 @@ pub(in crate::datapath) use live::LiveMaps;
 pub use live::LiveState;
 pub use ports::PortMap;
 pub use prefixes::{PrefixAccount, PrefixMap};
+pub use protected::ProtectedMaps;
 pub use rules::{OutlineTable, RuleMap};
 pub use sources::{SourceMap, SourceScan};
 
@@ -74,6 +76,8 @@ pub struct Maps {
     pub rules: RuleMap,
     /// The host's own addresses.
     pub local: LocalAddresses,
+    /// The protected networks.
+    pub protected: ProtectedMaps,
     /// The policies for SYNs with data, per port.
     pub payload: PayloadPolicies,
     /// The challenge terms per port.
@@ -112,6 +116,7 @@ impl Maps {
             lease: LeaseMap::new(take(ebpf, map::CONTROL)?),
             rules: RuleMap::new(take(ebpf, map::RULES)?, take_outline(ebpf)?, hash_key),
             local: LocalAddresses::new(take(ebpf, map::LOCAL_ADDRESSES)?, take(ebpf, map::LOCAL_NETWORKS)?),
+            protected: ProtectedMaps::new(take(ebpf, map::PROTECTED_NETWORKS)?, take(ebpf, map::PROTECTED_PORTS)?),
             payload: PayloadPolicies::new(take(ebpf, map::PAYLOAD_POLICY)?),
             challenges: ChallengeMaps::new(
                 take(ebpf, map::CHALLENGES)?,

@@ -45,33 +45,33 @@ impl PortMap {
         Ok(marks)
     }
 
-    /// Returns the SYN counts of the ports of one slab (0 to [`PORT_SLABS`] - 1) that received any, in ascending order.
+    /// Returns the SYN counts of the places ([`tcpguard_common::abi::place`]) of one slab (0 to [`PORT_SLABS`] - 1) that received any, in ascending order.
     ///
     /// # Errors
     /// Returns an error if the map cannot be read.
-    pub fn read_syn(&self, slab: usize) -> Result<Vec<(u16, PortSyns)>, DatapathError> {
+    pub fn read_syn(&self, slab: usize) -> Result<Vec<(u32, PortSyns)>, DatapathError> {
         let cpus = self.syn.read(index(slab))?;
-        let sum = |place: usize| {
+        let sum = |index: usize| {
             cpus.iter().fold(PortSyns::default(), |sum, cpu| PortSyns {
-                syn: sum.syn + cpu[place].syn,
-                not_begun: sum.not_begun + cpu[place].not_begun,
-                restrained: sum.restrained + cpu[place].restrained,
-                challenged: sum.challenged + cpu[place].challenged,
+                syn: sum.syn + cpu[index].syn,
+                not_begun: sum.not_begun + cpu[index].not_begun,
+                restrained: sum.restrained + cpu[index].restrained,
+                challenged: sum.challenged + cpu[index].challenged,
                 ..sum
             })
         };
-        let sums = (0..PORTS_PER_SLAB).map(|place| (port(slab, place), sum(place)));
+        let sums = (0..PORTS_PER_SLAB).map(|index| (place(slab, index), sum(index)));
         Ok(sums.filter(|(_, sum)| sum.syn > 0).collect())
     }
 
-    /// Returns the outcome of handshakes, for the ports of one slab that completed one, had one reset or retransmitted a
+    /// Returns the outcome of handshakes, for the places of one slab that completed one, had one reset or retransmitted a
     /// SYN-ACK, in ascending order.
     ///
     /// # Errors
     /// Returns an error if the map cannot be read.
-    pub fn read_handshakes(&self, slab: usize) -> Result<Vec<(u16, PortHandshakes)>, DatapathError> {
+    pub fn read_handshakes(&self, slab: usize) -> Result<Vec<(u32, PortHandshakes)>, DatapathError> {
         let all = self.handshakes.get(&index(slab), 0).map_err(DatapathError::map(map::HANDSHAKES_BY_PORT))?;
-        let by_port = all.iter().enumerate().map(|(place, handshakes)| (port(slab, place), *handshakes));
+        let by_port = all.iter().enumerate().map(|(index, handshakes)| (place(slab, index), *handshakes));
         Ok(by_port.filter(|(_, handshakes)| *handshakes != PortHandshakes::default()).collect())
     }
 }
@@ -80,6 +80,6 @@ fn index(slab: usize) -> u32 {
     u32::try_from(slab % PORT_SLABS).unwrap_or(0)
 }
 
-fn port(slab: usize, place: usize) -> u16 {
-    u16::try_from(slab * PORTS_PER_SLAB + place).unwrap_or(u16::MAX)
+fn place(slab: usize, index: usize) -> u32 {
+    (slab * PORTS_PER_SLAB + index) as u32
 }

@@ -67,10 +67,10 @@ impl Announcer {
         }
     }
 
-    /// Reports that the datapath started to challenge SYNs to `port`.
-    pub fn triggered(&self, port: u16, syn_per_second: u32) {
+    /// Reports that the datapath started to challenge SYNs to `what`.
+    pub fn triggered(&self, what: &str, syn_per_second: u32) {
         let message =
-            format!("port {port}: more than {syn_per_second} SYNs per second; the datapath started to challenge them");
-        self.events.record(Note::new(EventKind::ChallengeTriggered, message).about(port));
+            format!("{what}: more than {syn_per_second} SYNs per second; the datapath started to challenge them");
+        self.events.record(Note::new(EventKind::ChallengeTriggered, message).about(what));
     }
 }

@@ -58,13 +58,13 @@ impl Choice {
         &self.chosen
     }
 
-    /// Updates the selection. `open` are the ports with a listener; `is_refusing` if the kernel refuses requests;
+    /// Updates the selection. `open` are the ports that are served; `is_refusing` if requests are refused;
     /// `max_half_open` returns the threshold of a scope.
     #[expect(clippy::too_many_arguments, reason = "what one tick knows of the ports")]
     pub fn choose(
         &mut self,
         state: &State,
-        services: &[Service],
+        scope_of: impl Fn(u16) -> Scope,
         ports: &[PortSnapshot],
         open: &BTreeSet<u16>,
         is_refusing: bool,
@@ -77,7 +77,7 @@ impl Choice {
             before.filter(|_| state.phase() == Phase::Attack).map(|(before, seconds)| rates(&sums, before, seconds));
         let rates = rates.unwrap_or_default();
         self.past.add(at, sums);
-        self.chosen.retain(|port, _| open.contains(port) && phase_of(state, scope_of(services, *port)) != Phase::Calm);
+        self.chosen.retain(|port, _| open.contains(port) && phase_of(state, scope_of(*port)) != Phase::Calm);
         if state.phase() != Phase::Attack {
             return;
         }
@@ -88,7 +88,7 @@ impl Choice {
         let is_asked = |port: &u16| rates.binary_search_by_key(port, |(asked, _)| *asked).is_ok();
         let unasked = filling.iter().filter(|port| !is_asked(port)).map(|port| (*port, Unanswered::default()));
         for (port, rate) in rates.iter().copied().chain(unasked).filter(|(port, _)| open.contains(port)) {
-            let scope = scope_of(services, port);
+            let scope = scope_of(port);
             let is_pressed = rate.asked >= MIN_PRESSURE && rate.asked >= PRESSED_SHARE * all;
             if (filling.contains(&port) || is_pressed && (is_refusing || is_costly(rate.asked)))
                 && phase_of(state, scope) == Phase::Attack
@@ -138,7 +138,8 @@ fn is_beyond_blocks(state: &State, scope: Scope, rate: &Unanswered, max_half_ope
     at.saturating_sub(since) >= BLOCKS_NEED && rate.let_in * HANDSHAKE_LIFETIME.as_secs_f64() > max_half_open as f64
 }
 
-fn scope_of(services: &[Service], port: u16) -> Scope {
+/// Returns the scope of a port of this host.
+pub(super) fn scope_of(services: &[Service], port: u16) -> Scope {
     services.iter().position(|service| service.ports.contains(&port)).map_or(Scope::Host, Scope::Service)
 }
 
@@ -170,7 +171,7 @@ mod tests {
         fn tick(&mut self, state: &State, ports: &[PortSnapshot]) -> Vec<u16> {
             self.1 += 1;
             let at = Duration::from_millis(100 * self.1);
-            self.0.choose(state, &[], ports, &[22, 80].into(), false, |_| 500, at);
+            self.0.choose(state, |_| Scope::Host, ports, &[22, 80].into(), false, |_| 500, at);
             self.0.chosen().keys().copied().collect()
         }
     }

@@ -4,6 +4,7 @@
 //! | module | subject |
 //! | --- | --- |
 //! | [`choice`] | which ports are challenged |
+//! | [`protected`] | the same for protected networks |
 //! | [`terms`] | what a SYN-ACK with a cookie may offer |
 //! | [`secrets`] | what answers that clients reset are made with |
 //! | [`readiness`] | preparing listeners to accept cookies |
@@ -15,6 +16,7 @@
 mod announcer;
 mod choice;
 mod cookie_lifetime;
+mod protected;
 mod readiness;
 mod secrets;
 mod status;
@@ -46,11 +48,12 @@ use crate::{
     response::{COOKIES_SETTING, KernelSettings, harm, strays::PortFilter},
 };
 use announcer::Announcer;
-use choice::Choice;
+use choice::{Choice, scope_of};
 use cookie_lifetime::{COOKIES_ALWAYS, COOKIES_FOR_FULL_QUEUES, CookieLifetime};
+use protected::Protected;
 use readiness::Readiness;
 use secrets::Secrets;
-pub use status::{ChallengeStatus, ChallengedPort, Method};
+pub use status::{ChallengeStatus, ChallengedPort, Method, ProtectedStatus, ReturnPath};
 use terms::{CachedFacts, KernelFacts, PortTerms};
 pub use timing::cookie_expiry;
 use timing::{max_port_load, timestamp_offset};
@@ -64,6 +67,9 @@ pub struct Challenger {
     options: Options,
     maps: ChallengeMaps,
     choice: Choice,
+    protected: Protected,
+    /// The ports that are redirected.
+    redirected: BTreeSet<u16>,
     readiness: Readiness,
     watchdog: Watchdog,
     cookies: CookieLifetime,
@@ -117,6 +123,7 @@ struct Basis {
     can_send: bool,
     is_draining: bool,
     strays: PortFilter,
+    redirected: BTreeSet<u16>,
 }
 
 /// The part of the lease that concerns challenges.
@@ -171,6 +178,8 @@ impl Challenger {
             options: Options::of(config),
             maps,
             choice: Choice::default(),
+            protected: Protected::new(&config.protected),
+            redirected: BTreeSet::new(),
             readiness: Readiness::default(),
             watchdog: Watchdog::default(),
             cookies: CookieLifetime::new(cookies_until, datapath),
@@ -191,6 +200,7 @@ impl Challenger {
     /// Applies a changed configuration.
     pub fn reconfigure(&mut self, config: &Config, datapath: &Datapath) {
         self.options = Options::of(config);
+        self.protected.reconfigure(&config.protected);
         self.ports = None;
         self.granted.max_port_load = max_port_load(self.options.syn_per_second, datapath);
     }
@@ -208,17 +218,20 @@ impl Challenger {
     /// Selects the ports to challenge.
     pub fn choose(&mut self, judgement: &Judgement, snapshot: &Snapshot, datapath: &Datapath, at: Duration) {
         self.cookies.note(snapshot, datapath);
-        let open = snapshot.listeners.reachable_ports();
+        self.redirected.clone_from(&snapshot.redirected);
+        let open = &(snapshot.listeners.reachable_ports() | &self.redirected);
+        self.protected.choose(&judgement.state, snapshot, &self.options.policy, self.options.mode, at);
         let policy = &self.options.policy;
         let max_half_open = |scope: Scope| match scope {
             Scope::Host => policy.host.max_half_open,
             Scope::Service(index) => policy.services.get(index).map_or(u64::MAX, |(_, limits)| limits.max_half_open),
+            Scope::Protected(_) => u64::MAX,
         };
         match self.options.mode {
             ChallengeMode::Always => self.choice.choose_all(open, at),
             _ => self.choice.choose(
                 &judgement.state,
-                &self.options.services,
+                |port| scope_of(&self.options.services, port),
                 &snapshot.ports,
                 open,
                 harm::is_refusing(snapshot),
@@ -258,7 +271,11 @@ impl Challenger {
             && self.knows_local
             && self.lacking.is_none()
             && self.options.wants_cookies()
-            && self.choice.chosen().keys().any(|port| self.reason_to_leave_alone(*port).is_none())
+            && self
+                .choice
+                .chosen()
+                .keys()
+                .any(|port| !self.redirected.contains(port) && self.reason_to_leave_alone(*port).is_none())
     }
 
     /// Returns when the last cookie sent expires, in jiffies.
@@ -329,6 +346,7 @@ impl Challenger {
             can_send,
             is_draining,
             strays: self.strays,
+            redirected: self.redirected.clone(),
         };
         self.granted.timestamp_offset = timestamp_offset(datapath)?;
         let (ports, is_new) = self.ports_of(basis, &snapshot.listeners)?;
@@ -343,16 +361,20 @@ impl Challenger {
             if is_new || is_turn || self.challenged.contains(port) || before.contains(port) {
                 let of_port = snapshot.listeners.of_port(*port);
                 let terms = self.terms_of_port(*port, port_terms, of_port, can_send, datapath, &mut status, at)?;
-                changed.insert(*port, terms);
+                changed.insert(u32::from(*port), terms);
             }
         }
+        let of_protected = self.protected.terms(self.without_cookies(), self.options.syn_per_second > 0);
         if is_new {
-            self.maps.keep_only(|port| changed.contains_key(&port))?;
+            self.maps.keep_only(|place| changed.contains_key(&place) || of_protected.contains_key(&place))?;
         }
+        self.maps.set_terms(&of_protected)?;
+        status.protected = self.protected.status(self.without_cookies());
         self.maps.set_terms(&changed)?;
         self.granted.flags = if self.maps.has_terms() { flag::CHALLENGE } else { 0 }
             | if self.maps.has(port_flag::WATCH_IPV4 | port_flag::WATCH_IPV6) { flag::STRAY_FILTER } else { 0 }
             | if self.maps.has(port_flag::ANY_RESET) { flag::RESETS } else { 0 }
+            | if self.protected.has_one_way() { flag::ONE_WAY } else { 0 }
             | if is_draining { flag::CHALLENGE_PROVEN } else { 0 };
         let secrets = self.secrets.as_ref().map(|secrets| secrets.at(SystemTime::now()));
         (self.granted.secret, self.granted.secret_before) = secrets.unwrap_or_default();
@@ -372,7 +394,7 @@ impl Challenger {
         }
         // What fails below is tried again with the next tick.
         self.ports = None;
-        let (mut ports, endpoints) = terms::terms_of(listeners.all(), &basis.facts, basis.mtu);
+        let (mut ports, endpoints) = terms::terms_of(listeners.all(), &basis.redirected, &basis.facts, basis.mtu);
         if basis.is_authenticated {
             ports.values_mut().for_each(|port| port.terms.flags |= port_flag::AUTHENTICATION_KEYS);
         }
@@ -402,7 +424,8 @@ impl Challenger {
         {
             status.left_alone.insert(port, reason.clone());
         }
-        let can_send = can_send && without_cookies.is_none();
+        // A port without a listener is redirected: nothing here could accept a cookie.
+        let can_send = can_send && without_cookies.is_none() && !listeners.is_empty();
         let changes = self.maps.listener_changes(port)?;
         let by_cookie = can_send
             && !port_terms.is_bound_to_interface
@@ -425,11 +448,7 @@ impl Challenger {
             terms.flags |= self.stray_filters(port, port_terms) & (port_flag::WATCH_IPV4 | port_flag::WATCH_IPV6);
         }
         if self.options.syn_per_second > 0 {
-            terms.flags |= match method {
-                Method::Cookie => port_flag::TRIGGERS_COOKIE,
-                Method::Reset => port_flag::TRIGGERS_RESET,
-                Method::Retransmit => port_flag::TRIGGERS_RETRANSMIT,
-            };
+            terms.flags |= trigger_of(method);
         }
         if let Some(since) = since {
             let (lasts, is_guarded) =
@@ -497,9 +516,10 @@ impl Challenger {
         None
     }
 
-    /// Reports that the datapath started to challenge SYNs to `port`.
-    pub fn note_triggered(&self, port: u16) {
-        self.announcer.triggered(port, self.options.syn_per_second);
+    /// Reports that the datapath started to challenge SYNs to a place.
+    pub fn note_triggered(&self, place: u32) {
+        let what = u16::try_from(place).map_or_else(|_| self.protected.describe(place), |port| format!("port {port}"));
+        self.announcer.triggered(&what, self.options.syn_per_second);
     }
 }
 
@@ -509,6 +529,15 @@ const fn flag_of(method: Method) -> u32 {
         Method::Cookie => port_flag::COOKIE | port_flag::WATCH_IPV4 | port_flag::WATCH_IPV6,
         Method::Reset => port_flag::RESET,
         Method::Retransmit => port_flag::RETRANSMIT,
+    }
+}
+
+/// Returns the flag of a port that is challenged once its load exceeds the limit.
+const fn trigger_of(method: Method) -> u32 {
+    match method {
+        Method::Cookie => port_flag::TRIGGERS_COOKIE,
+        Method::Reset => port_flag::TRIGGERS_RESET,
+        Method::Retransmit => port_flag::TRIGGERS_RETRANSMIT,
     }
 }
 

@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, time::Duration};
 pub struct ChallengeStatus {
     /// Ports that are challenged.
     pub ports: Vec<ChallengedPort>,
+    /// The networks of each `[[protect]]` section.
+    pub protected: Vec<ProtectedStatus>,
     /// Ports that should be challenged but are not, with the reason.
     pub left_alone: BTreeMap<u16, String>,
     /// Why cookies cannot be sent.
@@ -48,4 +50,38 @@ pub struct ChallengedPort {
     pub lasts: Duration,
     /// Stray segments to this port are dropped.
     pub is_guarded: bool,
+}
+
+/// The way that the SYN-ACKs of protected servers take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReturnPath {
+    /// Too few handshakes began to tell.
+    #[default]
+    Unknown,
+    /// Through this host.
+    Here,
+    /// Another one: this host sees only what clients send (asymmetric routing).
+    Elsewhere,
+}
+
+impl ReturnPath {
+    /// Returns the name used in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Here => "here",
+            Self::Elsewhere => "elsewhere",
+        }
+    }
+}
+
+/// What is done about SYNs to the networks of one `[[protect]]` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProtectedStatus {
+    /// The ports that are challenged.
+    pub challenged: Vec<u16>,
+    /// How they are challenged.
+    pub method: Option<Method>,
+    /// See [`ReturnPath`].
+    pub return_path: ReturnPath,
 }

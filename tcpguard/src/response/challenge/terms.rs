@@ -89,20 +89,20 @@ pub struct PortTerms {
 /// The addresses and ports of listeners bound to a specific address.
 pub type Endpoints = BTreeSet<(Address, u16)>;
 
-/// Returns the parameters of every port that has a listener, and the endpoints of listeners bound to an address.
+/// Returns the parameters of every port that has a listener or is redirected, and the endpoints of listeners bound to an address.
 pub fn terms_of(
     listeners: &[Listener],
+    redirected: &BTreeSet<u16>,
     facts: &KernelFacts,
     mtu: Option<u32>,
 ) -> (BTreeMap<u16, PortTerms>, Endpoints) {
     let mut ports = BTreeMap::<u16, PortTerms>::new();
     let mut endpoints = Endpoints::new();
+    let general = || PortTerms { terms: general_terms(facts, mtu.unwrap_or(USUAL_MTU)), is_bound_to_interface: false };
+    ports.extend(redirected.iter().map(|port| (*port, general())));
     for listener in listeners {
         let port = listener.local.port();
-        let entry = ports.entry(port).or_insert_with(|| PortTerms {
-            terms: general_terms(facts, mtu.unwrap_or(USUAL_MTU)),
-            is_bound_to_interface: false,
-        });
+        let entry = ports.entry(port).or_insert_with(general);
         entry.is_bound_to_interface |= listener.interface != 0;
         entry.terms.flags |= if listener.has_md5_keys { port_flag::MD5_KEYS } else { 0 };
         entry.terms.flags |= match listener.local.ip() {
@@ -214,7 +214,7 @@ mod tests {
             listener("198.18.0.1:84"),
             listener("[2001:db8::1]:84"),
         ];
-        let (ports, endpoints) = terms_of(&listeners, &facts(), Some(1500));
+        let (ports, endpoints) = terms_of(&listeners, &BTreeSet::new(), &facts(), Some(1500));
         let takes = |port: u16| {
             ports[&port].terms.flags & (port_flag::ANY_IPV4 | port_flag::ANY_IPV6 | port_flag::SOME_ADDRESSES)
         };
@@ -233,7 +233,7 @@ mod tests {
     fn a_buffer_of_its_own_is_not_scaled() {
         let small = Listener { receive_buffer: Some(16_384), ..listener("0.0.0.0:80") };
         let usual = Listener { receive_buffer: Some(131_072), ..listener("0.0.0.0:81") };
-        let (ports, _) = terms_of(&[small, usual], &facts(), Some(1400));
+        let (ports, _) = terms_of(&[small, usual], &BTreeSet::new(), &facts(), Some(1400));
         let small = ports[&80].terms;
         assert!(!small.has(port_flag::WINDOW_SCALING) && small.window == 8192 && small.most_mss_ipv4 == 1360);
         assert!(ports[&81].terms.has(port_flag::WINDOW_SCALING));
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_permits_less() {
-        let (ports, _) = terms_of(&[listener("0.0.0.0:80")], &KernelFacts::read(|_| None), None);
+        let (ports, _) = terms_of(&[listener("0.0.0.0:80")], &BTreeSet::new(), &KernelFacts::read(|_| None), None);
         let terms = ports[&80].terms;
         assert_eq!(terms.flags, port_flag::ANY_IPV4);
         assert_eq!((terms.most_mss_ipv4, terms.time_to_live, terms.window), (1460, 64, 64_240));

@@ -307,7 +307,7 @@ pub fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result
         flags |= flag::CHALLENGE | flag::STRAY_FILTER | flag::LOCAL_KNOWN;
         let addresses = [Address::from(CONNECTION.0), SERVER_IPV4.into(), SERVER_IPV6.into()];
         maps.local.set(&addresses.into_iter().collect(), &BTreeSet::new())?;
-        maps.challenges.set_terms(&[(PORT, Some(terms(maps.challenges.listener_changes(PORT)?)))].into())?;
+        maps.challenges.set_terms(&[(PORT.into(), Some(terms(maps.challenges.listener_changes(PORT)?)))].into())?;
     }
     // A rate that is never exceeded: the cost of the check is measured.
     let rate = Rate::new(100_000_000, datapath.ticks_per_second);

@@ -1,0 +1,183 @@
+//! The SYN-ACKs that were sent for other hosts or network namespaces, in a cache of sets of four. A segment of the client
+//! that acknowledges one of them completes its handshake: the sequence number of a SYN-ACK is known to those alone who
+//! receive it (RFC 6528), so that the sender of that segment has the address that it shows.
+//!
+//! A reply is found by its client's address and port, and by its sequence number.
+
+use crate::clock::WINDOW_PERIODS;
+
+/// The number of sets.
+pub const SETS: u32 = 16_384;
+/// Cells per set; a set fits in one cache line.
+pub const WAYS: usize = 4;
+
+/// One set as stored in the map.
+pub type Set = [u64; WAYS];
+
+/// What is known of a SYN-ACK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// It was sent for the first time.
+    First,
+    /// It was sent before.
+    Again,
+}
+
+/// One remembered SYN-ACK, never [`EMPTY`]: tag of the client's address and port (23 bits), whether it was acknowledged (1),
+/// its sequence number (32) and the period in which it was sent (8).
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Reply(u64);
+
+const EMPTY: u64 = 0;
+const TAG: u64 = 0x7f_ffff << 41;
+const ACKNOWLEDGED: u64 = 1 << 40;
+
+/// Returns the index of the set in which the replies to a client port with this hash are remembered.
+#[inline(always)]
+pub const fn set(client_hash: u64) -> u32 {
+    client_hash as u32 & (SETS - 1)
+}
+
+/// Remembers a SYN-ACK. If the set is full, one of its other replies is forgotten.
+#[inline(always)]
+pub const fn note(set: &mut Set, client_hash: u64, sequence: u32, now: u32) -> Noted {
+    // The reply to forget is chosen by bits that neither the set nor the tag consists of.
+    let mut place = (client_hash >> 14) as usize % WAYS;
+    let mut way = 0;
+    while way < WAYS {
+        let reply = Reply(set[way]);
+        if reply.is(client_hash, sequence, now) {
+            return Noted::Again;
+        }
+        if !reply.is_alive(now) {
+            place = way;
+        }
+        way += 1;
+    }
+    set[place] = Reply::new(client_hash, sequence, now).0;
+    Noted::First
+}
+
+/// Returns whether a SYN-ACK with this sequence number was sent to a client port and is acknowledged for the first time.
+#[inline(always)]
+pub const fn acknowledge(set: &mut Set, client_hash: u64, sequence: u32, now: u32) -> bool {
+    let mut way = 0;
+    while way < WAYS {
+        let reply = Reply(set[way]);
+        if reply.is(client_hash, sequence, now) {
+            set[way] |= ACKNOWLEDGED;
+            return reply.0 & ACKNOWLEDGED == 0;
+        }
+        way += 1;
+    }
+    false
+}
+
+/// Returns whether any SYN-ACK was sent to a client port.
+#[inline(always)]
+pub const fn is_known(set: &Set, client_hash: u64, now: u32) -> bool {
+    has_any(set, client_hash, now, 0)
+}
+
+/// Returns whether a client port acknowledged a SYN-ACK.
+#[inline(always)]
+pub const fn was_acknowledged(set: &Set, client_hash: u64, now: u32) -> bool {
+    has_any(set, client_hash, now, ACKNOWLEDGED)
+}
+
+#[inline(always)]
+const fn has_any(set: &Set, client_hash: u64, now: u32, bits: u64) -> bool {
+    let mut way = 0;
+    while way < WAYS {
+        let reply = Reply(set[way]);
+        if reply.is_to(client_hash, now) && reply.0 & bits == bits {
+            return true;
+        }
+        way += 1;
+    }
+    false
+}
+
+impl Reply {
+    #[inline(always)]
+    const fn new(client_hash: u64, sequence: u32, now: u32) -> Self {
+        Self(tag(client_hash) | (sequence as u64) << 8 | now as u64 & 0xff)
+    }
+
+    #[inline(always)]
+    const fn is(self, client_hash: u64, sequence: u32, now: u32) -> bool {
+        self.is_to(client_hash, now) && (self.0 >> 8) as u32 == sequence
+    }
+
+    #[inline(always)]
+    const fn is_to(self, client_hash: u64, now: u32) -> bool {
+        self.0 & TAG == tag(client_hash) && self.is_alive(now)
+    }
+
+    /// Returns whether the server may still hold the request.
+    #[inline(always)]
+    const fn is_alive(self, now: u32) -> bool {
+        self.0 != EMPTY && (now as u64).wrapping_sub(self.0) & 0xff < WINDOW_PERIODS as u64
+    }
+}
+
+/// Returns the upper bits of the hash, which the set's index does not depend on; never 0.
+#[inline(always)]
+const fn tag(client_hash: u64) -> u64 {
+    client_hash & TAG | 1 << 41
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: u64 = 0xfeed_beef_dead_cafe;
+    const OTHER: u64 = CLIENT ^ 1 << 50;
+
+    #[test]
+    fn a_reply_is_acknowledged_once_with_its_number_by_its_client() {
+        let mut set = Set::default();
+        assert_eq!(note(&mut set, CLIENT, 0xffff_ffff, 300), Noted::First);
+        assert_eq!(note(&mut set, CLIENT, 0xffff_ffff, 301), Noted::Again, "it was retransmitted");
+        assert!(!acknowledge(&mut set, CLIENT, 0xffff_fffe, 301), "another number");
+        assert!(!acknowledge(&mut set, OTHER, 0xffff_ffff, 301), "another client");
+        assert!(is_known(&set, CLIENT, 301) && !was_acknowledged(&set, CLIENT, 301));
+        assert!(acknowledge(&mut set, CLIENT, 0xffff_ffff, 301));
+        assert!(was_acknowledged(&set, CLIENT, 301) && !was_acknowledged(&set, OTHER, 301));
+        assert!(!acknowledge(&mut set, CLIENT, 0xffff_ffff, 302), "data follows");
+        assert_eq!(note(&mut set, CLIENT, 0xffff_ffff, 302), Noted::Again);
+    }
+
+    #[test]
+    fn it_is_forgotten_when_the_server_forgets_it() {
+        let mut set = Set::default();
+        note(&mut set, CLIENT, 7, 250);
+        assert!(is_known(&set, CLIENT, 257) && !is_known(&set, CLIENT, 258));
+        assert!(!acknowledge(&mut set, CLIENT, 7, 258));
+        assert_eq!(note(&mut set, CLIENT, 7, 258), Noted::First);
+    }
+
+    #[test]
+    fn one_client_port_has_several_servers() {
+        let mut set = Set::default();
+        for sequence in 1..=4 {
+            assert_eq!(note(&mut set, CLIENT, sequence, 9), Noted::First);
+        }
+        assert!((1..=4).all(|sequence| acknowledge(&mut set, CLIENT, sequence, 9)));
+        assert_eq!(note(&mut set, OTHER, 5, 9), Noted::First, "one of the four is forgotten");
+        assert!(acknowledge(&mut set, OTHER, 5, 9));
+        assert_eq!((1..=4).filter(|sequence| note(&mut set, CLIENT, *sequence, 9) == Noted::Again).count(), 3);
+    }
+
+    #[test]
+    fn an_empty_cell_is_no_reply() {
+        for now in [0, 1, 256, u32::MAX] {
+            assert!(!is_known(&Set::default(), 0, now) && !acknowledge(&mut Set::default(), 0, 0, now));
+        }
+    }
+
+    #[test]
+    fn the_set_is_chosen_by_the_lowest_bits() {
+        assert_eq!([0, 5, u64::from(SETS) + 7, 0xabcd_0000_0000_0003].map(set), [0, 5, 7, 3]);
+    }
+}

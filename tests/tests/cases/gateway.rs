@@ -1,0 +1,164 @@
+//! A gateway: SYNs to networks behind this host are judged, and challenged by reset, by what passes through it.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use lab::{
+    Client, Connections, FarClient, FloodSpec, Namespace, Path, Scene, Sources, Stats, oracle,
+    redirect::{BEHIND, BEHIND_IPV6, host_behind},
+    server::{self, Echo},
+};
+use tcpguard::api::model::Protected;
+
+const ROUND_TRIP: Duration = Duration::from_millis(80);
+const SHOP: &str =
+    "[[protect]]\nname = \"shop\"\nnetworks = [\"198.18.100.0/30\", \"2001:db8:64::/126\"]\nports = [80, 443]\n";
+const SHOP_IPV4: SocketAddr = SocketAddr::new(IpAddr::V4(BEHIND), 80);
+const SHOP_IPV6: SocketAddr = SocketAddr::new(IpAddr::V6(BEHIND_IPV6), 80);
+const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 61, 7));
+
+/// A gateway with a server behind it.
+struct Gateway {
+    scene: Scene,
+    behind: Namespace,
+    _service: Echo,
+}
+
+impl Gateway {
+    fn new(config: &str) -> Result<Self> {
+        let scene = Scene::new(&format!("{config}{SHOP}"))?;
+        let behind = host_behind(&scene.lab)?;
+        let service = server::echo(&behind, "[::]:80", 2)?;
+        Ok(Self { scene, behind, _service: service })
+    }
+
+    fn far_client(&self) -> Result<FarClient> {
+        self.scene.lab.far_client(&[FIRST], Path::milliseconds(ROUND_TRIP.as_millis() as u64), true)
+    }
+
+    fn when(&self, what: &str, is_so: impl Fn(&Protected) -> bool) -> Result<Stats> {
+        self.scene.daemon.stats_when(what, |stats| is_so(&stats.protected[0]))
+    }
+}
+
+fn all_served(connections: &Connections) -> Result<()> {
+    ensure!(
+        connections.share() == 1.0,
+        "{} of {}: {:?}",
+        connections.served(),
+        connections.tried,
+        connections.troubles
+    );
+    Ok(())
+}
+
+#[test]
+fn handshakes_that_pass_are_counted_to_the_last() -> Result<()> {
+    let gateway = Gateway::new("")?;
+    let client = Client::new(&gateway.scene.lab);
+    let syns = || oracle::syns_sent(&gateway.scene.lab.client);
+    let before = syns()?;
+    for _ in 0..50 {
+        client.fetch(SHOP_IPV4)?;
+        client.fetch(SHOP_IPV6)?;
+    }
+    let far = gateway.far_client()?;
+    for _ in 0..10 {
+        Client::in_namespace(&far.namespace).fetch(SHOP_IPV4)?;
+    }
+    let stats = gateway.when("all have completed", |shop| shop.ports[0].completed == 110)?;
+    let shop = &stats.protected[0];
+    // Some may have been sent again, until the neighbours were found.
+    let sent = syns()? - before + oracle::syns_sent(&far.namespace)?;
+    ensure!(shop.ports[0].syn == sent && sent < 115, "{shop:?}: {sent} were sent");
+    ensure!(shop.half_open == 0 && shop.state == "calm", "{shop:?}");
+    ensure!(shop.return_path == "here" && shop.ports[1].syn == 0, "{shop:?}");
+    ensure!(stats.half_open.datapath == 0 && stats.totals.syn_forwarded == 0, "{:?}", stats.totals);
+    let source = stats.sources.iter().find(|source| source.source == FIRST.to_string());
+    let source = source.map(|source| (source.completed, source.half_open, source.proven));
+    ensure!(source == Some((10, 0, true)), "{source:?}");
+    Ok(())
+}
+
+#[test]
+fn a_port_that_the_server_refuses_is_not_half_open() -> Result<()> {
+    let gateway = Gateway::new("")?;
+    let client = Client::new(&gateway.scene.lab);
+    for _ in 0..20 {
+        ensure!(client.fetch(SocketAddr::new(BEHIND.into(), 443)).is_err());
+    }
+    let stats = gateway.when("all were counted", |shop| shop.ports[1].syn == 20)?;
+    ensure!(stats.protected[0].half_open == 0, "{:?}", stats.protected);
+    Ok(())
+}
+
+#[test]
+fn a_spoofed_flood_does_not_get_through_and_clients_do() -> Result<()> {
+    let gateway = Gateway::new("")?;
+    let far = gateway.far_client()?;
+    let client = Client::in_namespace(&far.namespace);
+    let mut flood = gateway.scene.flood(&FloodSpec::syn(Sources::RANDOM_IPV4, 80).to(BEHIND.into()))?;
+    let client = flood.during(50_000, || {
+        gateway.when("the port is challenged", |shop| shop.method.as_deref() == Some("reset"))?;
+        client.run(SHOP_IPV4, 10, Duration::from_secs(4), || true)
+    })?;
+    all_served(&client)?;
+    let stats = gateway.scene.daemon.stats()?;
+    let state = &stats.protected[0];
+    ensure!(state.state == "attack" && state.ports[0].challenged && !state.ports[1].challenged, "{state:?}");
+    ensure!(gateway.scene.blocked()?.is_empty(), "{:?}", gateway.scene.blocked()?);
+    // What arrived before the first challenge.
+    let let_in = stats.totals.syn - stats.totals.challenged;
+    ensure!(let_in < 30_000, "{let_in} SYNs were forwarded");
+    ensure!(stats.measures.kernel_settings.is_empty(), "{:?}", stats.measures);
+    println!("let in {let_in}; client {:?}", client.quantile(0.99));
+    gateway.when("it is over", |shop| shop.state == "calm" && shop.method.is_none())?;
+    Ok(())
+}
+
+#[test]
+fn whoever_keeps_handshakes_open_is_blocked() -> Result<()> {
+    let gateway = Gateway::new("")?;
+    let attacker = Ipv4Addr::new(198, 18, 1, 1);
+    let mut flood = gateway.scene.flood(&FloodSpec::one_source(80).to(BEHIND.into()))?;
+    flood.during(2_000, || {
+        gateway.scene.daemon.stats_when("the source is blocked", |stats| {
+            stats.sources.iter().any(|source| source.source == attacker.to_string() && source.blocked_until.is_some())
+        })
+    })?;
+    Ok(())
+}
+
+#[test]
+fn where_answers_take_another_way_nobody_is_blocked() -> Result<()> {
+    let gateway = Gateway::new("")?;
+    let (scene, behind, far) = (&gateway.scene, &gateway.behind, gateway.far_client()?);
+    // A cable past the gateway.
+    behind.ip(&format!("link add past type veth peer name past netns {}", far.namespace.path()))?;
+    for (namespace, address) in [(behind, "198.18.101.2"), (&far.namespace, "198.18.101.1")] {
+        namespace.ip(&format!("addr add {address}/30 dev past"))?;
+        namespace.ip("link set past up")?;
+    }
+    behind.ip(&format!("route add {FIRST}/32 via 198.18.101.1"))?;
+    behind.ip("route add 198.18.1.0/24 via 198.18.101.1")?;
+    let client = Client::in_namespace(&far.namespace).from(FIRST);
+    let known = client.run(SHOP_IPV4, 20, Duration::from_secs(2), || true)?;
+    all_served(&known)?;
+    gateway.when("it is known", |shop| shop.return_path == "elsewhere")?;
+    let more = client.run(SHOP_IPV4, 20, Duration::from_secs(30), || true)?;
+    all_served(&more)?;
+    let all = u64::from(known.tried + more.tried);
+    let stats = gateway.when("all were counted", |shop| shop.ports[0].syn >= all)?;
+    let shop = &stats.protected[0];
+    ensure!(stats.state == "calm" && shop.half_open < 50 && shop.ports[0].completed == 0, "{shop:?}");
+    let mut flood = scene.flood(&FloodSpec::one_source(80).to(BEHIND.into()))?;
+    flood.during(2_000, || {
+        gateway.when("the port is challenged", |shop| shop.method.is_some())?;
+        all_served(&client.run(SHOP_IPV4, 5, Duration::from_secs(4), || true)?)?;
+        ensure!(scene.blocked()?.is_empty(), "{:?}", scene.blocked()?);
+        Ok(())
+    })
+}
