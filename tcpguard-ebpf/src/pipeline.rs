@@ -114,6 +114,7 @@ fn syn_of_new_source(context: &Context, syn: &Syn, standing: Standing) -> Result
         Some(entry) => Ok(handshake(entry, syn, challenge)),
         None => {
             accounting::untracked(syn.source, syn.place, syn.now, challenge.is_cookie());
+            note_return(syn, challenge);
             Ok(challenge.applied_to(Verdict::SYN_UNTRACKED))
         }
     }
@@ -134,7 +135,16 @@ fn begin_handshake(entry: &mut SourceEntry, syn: &Syn, challenge: Challenge) -> 
     stages::retransmit(syn, challenge)?;
     let port = syn.segment.destination_port;
     accounting::handshake_begun(entry, syn.source, port, syn.place, syn.now, challenge.is_cookie());
+    note_return(syn, challenge);
     Ok(challenge.applied_to(Verdict::passed(SegmentKind::Syn)))
+}
+
+/// Notes that the client of a SYN that begins a handshake has come back.
+#[inline(always)]
+fn note_return(syn: &Syn, challenge: Challenge) {
+    if matches!(challenge, Challenge::Reset | Challenge::Retransmit) {
+        accounting::came_back(syn.place.number);
+    }
 }
 
 #[inline(always)]

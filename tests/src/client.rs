@@ -4,7 +4,8 @@ use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpStream},
     os::fd::OwnedFd,
-    thread::sleep,
+    panic::resume_unwind,
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
@@ -102,6 +103,30 @@ impl Client {
     /// Returns an error if the server refuses the connection or does not respond in time.
     pub fn connect(&self, server: SocketAddr) -> Result<TcpStream> {
         self.namespace.within(|| connect_from(self.source, server))
+    }
+
+    /// Opens one connection from each address, so many at a time, and returns the results.
+    ///
+    /// # Errors
+    /// Returns an error if the namespace cannot be entered.
+    pub fn each_once(&self, addresses: &[IpAddr], server: SocketAddr, threads: usize) -> Result<Connections> {
+        let share = addresses.len().div_ceil(threads).max(1);
+        let connect = |mine: &[IpAddr]| -> Vec<_> {
+            mine.iter().map(|address| self.clone().from(*address).fetch(server)).collect()
+        };
+        let results: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = addresses.chunks(share).map(|mine| scope.spawn(|| connect(mine))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        });
+        let mut all = Connections { tried: results.len() as u32, ..Connections::default() };
+        for result in results {
+            match result {
+                Ok(time) => all.connect_times.push(time),
+                Err(error) => all.troubles.push(format!("{error:#}")),
+            }
+        }
+        all.connect_times.sort_unstable();
+        Ok(all)
     }
 
     /// Opens `rate` connections a second, one after the other, for `duration` and while `goes_on` returns true.

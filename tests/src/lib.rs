@@ -26,6 +26,7 @@ pub mod redirect;
 pub mod reply_path;
 pub mod scene;
 pub mod server;
+pub mod site;
 pub mod soak;
 pub mod wait;
 pub mod wire;

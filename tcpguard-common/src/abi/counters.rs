@@ -245,6 +245,8 @@ table! {
         SynChallengedAgain syn_challenged_again, SynNotBegun [Challenge];
         /// SYNs that were answered so that their client resets them.
         SynPrompted syn_prompted, SynNotBegun [Challenge];
+        /// Handshakes that began with a SYN that was sent again because the first one was challenged by reset or retransmit.
+        SynCameBack syn_came_back, Event [];
         /// Segments with a flag combination that no TCP implementation sends, which passed.
         BadFlags bad_flags, Segment [Flags];
         /// See [`Unread::NotIp`].

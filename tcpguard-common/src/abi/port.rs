@@ -27,7 +27,8 @@ pub struct PortSyns {
     /// The subset of `syn` that began no handshake to be judged: retransmitted, dropped, forwarded, or for a
     /// port without a listener.
     pub not_begun: u64,
-    /// The subset of `not_begun` that was dropped by judgement ([`crate::abi::counters::Cause::Judgement`]).
+    /// The subset of `not_begun` that was dropped by judgement ([`crate::abi::counters::Cause::Judgement`]) or challenged by
+    /// reset, less those whose client came back and began a handshake. Of one CPU it may be negative (wrapping).
     pub restrained: u64,
     /// All SYNs that were to be answered with a cookie.
     pub challenged: u64,

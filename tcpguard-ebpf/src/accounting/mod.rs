@@ -53,7 +53,7 @@ pub use behind::{completed as completed_behind, one_way, sent};
 pub use distinct::observe as observe_distinct;
 pub use headers::observe as observe_headers;
 pub use interfaces::is_guarded;
-pub use ports::{count_not_begun as not_begun, count_repeated as retransmitted, is_portion_full};
+pub use ports::{came_back, count_not_begun as not_begun, count_repeated as retransmitted, is_portion_full};
 
 /// Counts a SYN of a source without an entry; returns the entry if the source gets one.
 #[inline(always)]

@@ -3,12 +3,14 @@
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use tcpguard_common::{
+    abi::counters::Counter,
     abi::port::{
         HandshakeSlab, PORT_SLABS, PortHandshakes, PortMark, PortSlab, PortSyns, place_in_slabs, with_network,
     },
     atomic,
 };
 
+use super::counters;
 use crate::{by_cpu, kernel::handshake::Handshake, lease};
 
 #[btf_map]
@@ -20,6 +22,9 @@ static HANDSHAKES_BY_PORT: Array<HandshakeSlab, PORT_SLABS> = Array::new();
 /// What the daemon has to read.
 #[btf_map]
 static PORT_MARKS: Array<PortMark, PORT_SLABS> = Array::new();
+
+/// Minus one, as a wrapping amount.
+const ONE_LESS: u64 = u64::MAX;
 
 /// Counts a SYN that began a handshake. Each SYN is counted once, where its path through the program ends.
 #[inline(always)]
@@ -37,6 +42,16 @@ pub fn count_repeated(place: u32, is_challenged: bool) {
 #[inline(always)]
 pub fn count_not_begun(place: u32, is_restrained: bool) {
     count(place, PortSyns { syn: 1, not_begun: 1, restrained: is_restrained.into(), ..PortSyns::NONE });
+}
+
+/// Counts a SYN that begins a handshake after its client was challenged by reset or retransmit. It is a global function, which
+/// the verifier checks on its own.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn came_back(place: u32) -> u32 {
+    count(place, PortSyns { restrained: ONE_LESS, ..PortSyns::NONE });
+    counters::add(Counter::SynCameBack);
+    0
 }
 
 /// Counts a SYN of an unproven source in this slot; returns true if this CPU has a portion to add to the sum of all CPUs.
@@ -61,7 +76,7 @@ fn count(place: u32, counts: PortSyns) {
     } else {
         counted.syn += counts.syn;
         counted.not_begun += counts.not_begun;
-        counted.restrained += counts.restrained;
+        counted.restrained = counted.restrained.wrapping_add(counts.restrained);
         counted.challenged += counts.challenged;
     }
     if let Some(marks) = marks(slab) {

@@ -1,6 +1,10 @@
 //! The types of values in the configuration file: choices, durations and networks.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
@@ -73,6 +77,29 @@ pub enum ChallengeMethod {
     Reset,
     /// The first SYN is dropped; a TCP client retransmits it.
     Retransmit,
+}
+
+/// The path of a file with a key; empty for none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "PathBuf")]
+pub struct KeyFile(PathBuf);
+
+impl KeyFile {
+    /// Returns the path, if there is one.
+    pub fn path(&self) -> Option<&Path> {
+        (!self.0.as_os_str().is_empty()).then_some(&self.0)
+    }
+}
+
+impl TryFrom<PathBuf> for KeyFile {
+    type Error = String;
+
+    fn try_from(path: PathBuf) -> Result<Self, Self::Error> {
+        if path.is_absolute() || path.as_os_str().is_empty() {
+            return Ok(Self(path));
+        }
+        Err(format!("\"{}\" is not a valid path for the key: it must start with /", path.display()))
+    }
 }
 
 /// A limit on memory.

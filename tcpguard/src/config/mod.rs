@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use change::{Change, TakesEffect};
-pub use choices::{ChallengeMethod, ChallengeMode, Coexist, Hook, MemoryLimit, OnExit, XdpMode};
+pub use choices::{ChallengeMethod, ChallengeMode, Coexist, Hook, KeyFile, MemoryLimit, OnExit, XdpMode};
 pub use error::ConfigError;
 pub use sections::{Challenge, Kernel, Limits, SourceLimits, Thresholds};
 

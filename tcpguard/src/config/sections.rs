@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::Spanned;
 
 use super::{
-    choices::{ChallengeMethod, ChallengeMode, MemoryLimit, Period},
+    choices::{ChallengeMethod, ChallengeMode, KeyFile, MemoryLimit, Period},
     error::Problem,
 };
 
@@ -122,6 +122,10 @@ section! {
     /// datapath answers so that the client resets, which proves that it exists, and sends its SYN again), `retransmit` (the
     /// first SYN is dropped, because a TCP client retransmits it) or `auto` (`cookie` where cookies can be sent, else `reset`).
     method: ChallengeMethod = ChallengeMethod::Auto;
+    /// Absolute path of a file with the key that challenges by reset are made with: 32 hexadecimal digits, readable by root
+    /// alone. Gateways that share it accept each other's (docs/gateway.md). It is read again when it changes. Empty: a key of
+    /// its own, drawn at each start.
+    key_file: KeyFile = KeyFile::default();
     /// Time a source stays proven after it completed a handshake.
     #[serde(with = "humantime_serde")]
     proven_for: Duration = Duration::from_secs(600), SECOND..=DAY;
@@ -182,7 +186,7 @@ macro_rules! plain {
     };
 }
 
-plain!(u8, u32, f64, bool, ChallengeMode, ChallengeMethod, MemoryLimit);
+plain!(u8, u32, f64, bool, ChallengeMode, ChallengeMethod, KeyFile, MemoryLimit);
 
 impl Key for Duration {
     type Typed = Period;

@@ -67,6 +67,7 @@ impl Twin {
         for network in from.local_networks.keys() {
             self.maps.local.add_network(&network.map_err(DatapathError::map(map::LOCAL_NETWORKS))?)?;
         }
+        self.maps.protected.copy(&from.protected_networks, &from.protected_ports)?;
         self.extend_lease()
     }
 

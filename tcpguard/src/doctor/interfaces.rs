@@ -19,7 +19,7 @@ const AREA: &str = "interface";
 
 /// The host's interfaces, and that of the default route.
 pub(super) struct Listed {
-    links: Vec<Link>,
+    pub links: Vec<Link>,
     default: Option<String>,
     problem: Option<String>,
 }

@@ -3,6 +3,7 @@
 
 mod configuration;
 mod daemon;
+mod gateway;
 mod interfaces;
 mod kernel;
 mod listeners;
@@ -40,7 +41,7 @@ impl Status {
 /// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Area: kernel, interface, setting, listener, configuration or daemon.
+    /// Area: kernel, interface, gateway, setting, listener, configuration or daemon.
     pub area: &'static str,
     /// What was checked, such as the name of a setting.
     pub name: String,
@@ -117,6 +118,7 @@ pub async fn examine(file: Option<&Path>, loaded: Result<Config, String>, socket
     let config = loaded.as_ref().map_or_else(|_| Config::default(), Config::clone);
     let links = interfaces::list().await;
     findings.extend(interfaces::examine(&links, &config, daemon.stats()).await);
+    findings.extend(gateway::examine(&config, &links.links));
     findings.extend(settings::examine(&config));
     let listeners = listeners::list();
     findings.extend(listeners::examine(&listeners));

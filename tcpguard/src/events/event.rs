@@ -65,6 +65,8 @@ event_kinds! {
     ChallengeEnded => "challenge_ended",
     /// No cookies can be sent; first SYNs are dropped instead.
     ChallengeDegraded => "challenge_degraded",
+    /// The key that gateways share changed, or its file cannot be used.
+    KeyChanged => "key_changed",
     /// A flood of ports without a listener began or ended. It is no attack, and blocks nobody.
     ClosedPortsFlooded => "closed_ports_flooded",
     /// SYNs of a flood look alike, and hardly any client's do: they are dropped.

@@ -81,12 +81,11 @@ impl Context<'_> {
             );
         }
         if has(Counter::SynForwarded) {
-            return "passes: it is addressed to another host, and not accounted to its source".to_owned();
+            return "passes: it is addressed to another host that is not protected, and not accounted to its source"
+                .to_owned();
         }
         if has(Counter::SynClosed) {
-            return format!(
-                "passes: port {port} recently lost its listener; SYNs to it are not accounted until it has one again"
-            );
+            return format!("passes: port {port} has no listener and is not redirected; SYNs to it are not accounted");
         }
         if let Some(allowed) = self.of_list(ListName::Allow)
             && has(Counter::SynTracked)

@@ -298,6 +298,7 @@ impl Monitor {
         if is_review || !changed.is_empty() {
             self.listener_layout += 1;
             self.listening.set(listeners.reachable_ports(), |port| is_review || changed.contains(&port))?;
+            self.listening.set_redirected(self.ports.redirected(), true)?;
         }
         Ok(())
     }
@@ -312,7 +313,7 @@ impl Monitor {
 
     fn read_ports(&mut self, lease: u32) -> Result<Vec<PortSnapshot>, DatapathError> {
         self.ports.advance(lease, &self.listeners.answer, self.listener_layout)?;
-        self.listening.set_redirected(self.ports.redirected())?;
+        self.listening.set_redirected(self.ports.redirected(), false)?;
         Ok(self.ports.report(&self.listeners.answer, &self.half_open.answer))
     }
 }

@@ -144,7 +144,8 @@ impl UnreturnedCookies {
 /// Totals, which only grow.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sums {
-    /// Handshakes requested, including SYNs dropped because of a judgement.
+    /// Handshakes requested, including SYNs dropped because of a judgement; a SYN that was sent again because of a challenge
+    /// counts once.
     attempts: u64,
     /// Handshakes begun.
     begun: u64,
@@ -319,7 +320,7 @@ impl PressureMeter {
         let dropped_by_judgement = totals.dropped_where(|reason| reason.cause() == Cause::Judgement);
         let sums = Sums {
             attempts: (totals.begun() + dropped_by_judgement + totals.get(Counter::SynPrompted))
-                .saturating_sub(left_out.attempts),
+                .saturating_sub(left_out.attempts + totals.get(Counter::SynCameBack)),
             begun: totals.begun().saturating_sub(left_out.begun),
             ended: (totals.ended() + self.left_out.outstanding).saturating_sub(left_out.ended),
             completed: totals.get(Counter::Completed).saturating_sub(left_out.completed),

@@ -32,7 +32,7 @@ fn main() -> Result<()> {
         let kernel = Kernel::fetch(series, &cache)?;
         let output = smoke(&kernel, &cache)?;
         for line in output.lines().filter(|line| {
-            ["interfaces:", "features:", "totals:", "redirected:"].iter().any(|head| line.starts_with(head))
+            ["interfaces:", "features:", "totals:", "redirected:", "behind:"].iter().any(|head| line.starts_with(head))
         }) {
             println!("{}: {line}", kernel.name);
         }

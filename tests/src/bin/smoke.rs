@@ -1,14 +1,19 @@
 //! Smoke test of the whole path: load, attach, count, detach. It also runs in the virtual machines of `kernels`, where
 //! only the kernel is that of a real machine.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::loaded_programs;
 use lab::{
-    Client, Flood, FloodSpec, Lab, Setup, Sources,
+    Client, Flood, FloodSpec, Lab, Setup, Sources, Stats,
+    daemon::port_of,
     network::{SERVER_INTERFACE, SERVER_IPV4, SERVER_IPV6},
-    redirect::{BALANCED, PUBLISHED, balance, host_behind, masquerade, publish},
+    redirect::{BALANCED, BEHIND, PUBLISHED, balance, host_behind, masquerade, publish},
     server::{echo, listen},
 };
 use nix::sys::signal::Signal;
@@ -22,10 +27,11 @@ const EMULATED: Duration = Duration::from_secs(60);
 fn main() -> Result<()> {
     at_xdp()?;
     at_tc()?;
-    redirected()
+    redirected()?;
+    ["xdp", "tc"].iter().try_for_each(|hook| behind(hook))
 }
 
-/// Tests that handshakes with redirected ports, which complete elsewhere, are no attack. The kernel of the usual lab has no
+/// Tests that handshakes with redirected ports, which complete elsewhere, are found, counted and no attack. The kernel of the usual lab has no
 /// IPVS.
 fn redirected() -> Result<()> {
     let lab = Lab::new()?;
@@ -41,13 +47,52 @@ fn redirected() -> Result<()> {
                 .fetch((SERVER_IPV4, port).into())
                 .with_context(|| format!("port {port}: {connection}"))?;
         }
-        let stats = daemon.stats_when("its SYNs are counted", |stats| {
-            stats.totals.syn_closed >= u64::from(MORE_THAN_THE_THRESHOLD)
+        // The first ones pass before it is known that the port is redirected.
+        let stats = daemon.stats_when("its handshakes are counted", |stats| {
+            port_of(stats, port).is_some_and(|port| {
+                port.redirected && port.completed + stats.totals.syn_closed >= MORE_THAN_THE_THRESHOLD.into()
+            })
         })?;
         ensure!(stats.state == "calm" && stats.half_open.datapath == 0, "port {port}: {:?}", stats.half_open);
         ensure!(stats.totals.dropped == 0 && stats.measures.blocks == 0, "port {port}: {:?}", stats.totals);
         println!("redirected: port {port}: {:?}, {:?}", stats.state, stats.totals);
     }
+    let status = daemon.end(Signal::SIGTERM)?;
+    ensure!(status.success(), "{status}: {}", daemon.log()?);
+    Ok(())
+}
+
+/// Tests a gateway, and redirected ports, whose SYNs are all challenged by reset.
+fn behind(hook: &str) -> Result<()> {
+    let lab = Lab::new()?;
+    let behind = host_behind(&lab)?;
+    let _service = echo(&behind, "0.0.0.0:80", 1)?;
+    publish(&lab)?;
+    masquerade(&lab)?;
+    balance(&lab)?;
+    if hook == "tc" {
+        lab.receive_without_daemon()?;
+    }
+    let config = format!(
+        "interfaces = [\"{SERVER_INTERFACE}\"]\nattach = \"{hook}\"\n[challenge]\nmode = \"always\"\n\
+         method = \"reset\"\nproven_for = \"1s\"\n[[protect]]\nname = \"shop\"\nnetworks = [\"{BEHIND}\"]\nports = [80]\n"
+    );
+    let mut daemon = Setup::new(&lab)?.ready_within(EMULATED).config(&config).start()?;
+    let resets = |stats: &Stats| stats.drops.get("returned_reset").copied().unwrap_or_default();
+    let client = Client::new(&lab);
+    for server in [(BEHIND, 80), (SERVER_IPV4, PUBLISHED), (SERVER_IPV4, BALANCED)].map(SocketAddr::from) {
+        let before = resets(&daemon.stats()?);
+        for connection in 0..50 {
+            client.fetch(server).with_context(|| format!("{hook}: {server}: {connection}"))?;
+            thread::sleep(Duration::from_millis(50));
+        }
+        let stats = daemon.stats_when("its clients were challenged", |stats| resets(stats) > before)?;
+        println!("behind: {hook}: {server}: {} resets", resets(&stats) - before);
+        ensure!(stats.half_open.datapath == 0, "{hook}: {server}: {:?}", stats.half_open);
+    }
+    let stats = daemon.stats()?;
+    let shop = &stats.protected[0];
+    ensure!(shop.ports[0].completed == 50 && shop.return_path == "here", "{hook}: {shop:?}");
     let status = daemon.end(Signal::SIGTERM)?;
     ensure!(status.success(), "{status}: {}", daemon.log()?);
     Ok(())

@@ -1,7 +1,9 @@
 //! A gateway: SYNs to networks behind this host are judged, and challenged by reset, by what passes through it.
 
 use std::{
+    io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    thread,
     time::Duration,
 };
 
@@ -10,7 +12,9 @@ use lab::{
     Client, Connections, FarClient, FloodSpec, Namespace, Path, Scene, Sources, Stats, oracle,
     redirect::{BEHIND, BEHIND_IPV6, host_behind},
     server::{self, Echo},
+    wait::beside,
 };
+use nix::sys::signal::Signal;
 use tcpguard::api::model::Protected;
 
 const ROUND_TRIP: Duration = Duration::from_millis(80);
@@ -161,4 +165,92 @@ fn where_answers_take_another_way_nobody_is_blocked() -> Result<()> {
         ensure!(scene.blocked()?.is_empty(), "{:?}", scene.blocked()?);
         Ok(())
     })
+}
+
+#[test]
+fn a_crowd_of_new_clients_is_no_attack() -> Result<()> {
+    let gateway = Gateway::new("")?;
+    let addresses: Vec<IpAddr> = (1..=200).map(|n| Ipv4Addr::new(198, 18, 62, n).into()).collect();
+    let far = gateway.scene.lab.far_client(&addresses, Path::milliseconds(150), true)?;
+    let served = connect_all(&far, &addresses)?;
+    all_served(&served)?;
+    ensure!(served.quantile(1.0) < Duration::from_millis(300), "{:?}", served.quantile(1.0));
+    let stats = gateway.when("all have completed", |shop| shop.ports[0].completed == 200)?;
+    ensure!(stats.state == "calm" && stats.totals.dropped + stats.totals.challenged == 0, "{:?}", stats.totals);
+    ensure!(gateway.scene.events("attack_started")?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn clients_whose_addresses_a_flood_forges_are_served() -> Result<()> {
+    let gateway = Gateway::new("")?;
+    let addresses: Vec<IpAddr> = (1..=40).map(|n| Ipv4Addr::new(198, 18, 63, n).into()).collect();
+    let path = Path { loss_one_in: 50, ..Path::milliseconds(100) };
+    let far = gateway.scene.lab.far_client(&addresses, path, true)?;
+    let forged = Sources::InTurn(addresses[0], addresses.len() as u64);
+    let mut flood = gateway.scene.flood(&FloodSpec::syn(forged, 80).to(BEHIND.into()))?;
+    flood.during(20_000, || {
+        gateway.when("it is noticed", |shop| shop.state == "attack")?;
+        for _ in 0..3 {
+            all_served(&connect_all(&far, &addresses)?)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn an_attack_ends_although_new_clients_keep_coming() -> Result<()> {
+    let gateway = Gateway::new("")?;
+    let addresses: Vec<IpAddr> = (1..=250).map(|n| Ipv4Addr::new(198, 18, 64, n).into()).collect();
+    let far = gateway.scene.lab.far_client(&addresses, Path::milliseconds(40), true)?;
+    let mut flood = gateway.scene.flood(&FloodSpec::syn(Sources::RANDOM_IPV4, 80).to(BEHIND.into()))?;
+    flood.send_at(30_000, Duration::from_secs(2))?;
+    gateway.when("it is challenged", |shop| shop.method.is_some())?;
+    // Twenty of them a second, each of which is asked for a reset.
+    let client = Client::in_namespace(&far.namespace);
+    let (_, served) = beside(
+        |goes_on| client.run_from(&addresses, SHOP_IPV4, 20, Duration::from_secs(12), goes_on),
+        || gateway.when("it is calm", |shop| shop.state == "calm"),
+    )?;
+    all_served(&served)?;
+    let stats = gateway.scene.daemon.stats()?;
+    ensure!(stats.drops["returned_reset"] >= 10, "{:?}", stats.drops);
+    Ok(())
+}
+
+#[test]
+fn whatever_happens_to_the_daemon_forwarding_goes_on() -> Result<()> {
+    let mut gateway = Gateway::new("[limits]\nheartbeat_timeout = \"1s\"\n")?;
+    let far = gateway.far_client()?;
+    let client = Client::in_namespace(&far.namespace);
+    let listener = server::listen(&gateway.behind, BEHIND.into(), 443)?;
+    let mut held = client.connect((BEHIND, 443).into())?;
+    let (mut served, _) = listener.accept()?;
+    let mut flood = gateway.scene.flood(&FloodSpec::syn(Sources::RANDOM_IPV4, 80).to(BEHIND.into()))?;
+    // So few that the server withstands them alone.
+    flood.during(800, || {
+        gateway.when("it is challenged", |shop| shop.method.is_some())?;
+        let before = gateway.scene.daemon.stats()?.protected[0].ports[0].syn;
+        gateway.scene.daemon.end(Signal::SIGKILL)?;
+        thread::sleep(Duration::from_secs(2));
+        all_served(&client.run(SHOP_IPV4, 5, Duration::from_secs(2), || true)?)?;
+        gateway.scene.daemon.start_again()?;
+        let stats = gateway.when("it is challenged again", |shop| shop.method.is_some())?;
+        ensure!(stats.protected[0].ports[0].syn > before, "{:?}", stats.protected);
+        all_served(&client.run(SHOP_IPV4, 5, Duration::from_secs(2), || true)?)?;
+        ensure!(gateway.scene.daemon.tcpguard(&["reload"])?.status.success());
+        all_served(&client.run(SHOP_IPV4, 5, Duration::from_secs(2), || true)?)
+    })?;
+    held.write_all(b"alive")?;
+    served.set_read_timeout(Some(Duration::from_secs(3)))?;
+    served.read_exact(&mut [0; 5])?;
+    gateway.scene.daemon.end(Signal::SIGTERM)?;
+    ensure!(client.fetch(SHOP_IPV4).is_ok(), "without a daemon");
+    Ok(())
+}
+
+/// Connects once from each address, several at a time.
+fn connect_all(far: &FarClient, addresses: &[IpAddr]) -> Result<Connections> {
+    let client = Client::in_namespace(&far.namespace);
+    client.each_once(addresses, SHOP_IPV4, 20)
 }

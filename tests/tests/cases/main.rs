@@ -38,6 +38,7 @@ mod resets;
 mod restart;
 mod safe_reset;
 mod signatures;
+mod site;
 mod spoofed;
 mod ssh;
 mod strays;

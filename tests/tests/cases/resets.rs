@@ -15,11 +15,12 @@ use lab::{
     frame::{ACK, Frame, RST, fold, sum},
     loaded::{LoadedDatapath, challenge_terms},
 };
-use tcpguard::config::Hook;
+use tcpguard::config::{Hook, Protect};
 use tcpguard_common::{
     abi::{
         counters::Counter,
         lease::{Lease, flag},
+        place,
         port::{PortChallenge, port_flag},
     },
     challenge::safe_reset::{RANGE, Secret},
@@ -191,6 +192,56 @@ fn other_resets_release_nothing_and_reach_the_kernel() -> Result<()> {
     guard.maps.lease.grant(&Lease { flags: 0, ..lease(SECRET, SECRET) })?;
     ensure!(verdict(&guard, &right)? == XDP_PASS, "without a challenge");
     Ok(())
+}
+
+#[test]
+fn gateways_that_share_a_key_accept_each_other_s_resets() -> Result<()> {
+    let (first, second) = (challenging(Hook::Xdp)?, challenging(Hook::Xdp)?);
+    for syn in [syn(), syn_ipv6()] {
+        let number = prompted(&first, &syn)?;
+        ensure!(verdict(&second, &reset(&syn, number))? == XDP_DROP, "the other gateway's");
+        ensure!(verdict(&second, &syn)? == XDP_PASS && verdict(&first, &syn)? == XDP_TX);
+    }
+    Ok(())
+}
+
+#[test]
+fn syns_to_protected_networks_are_challenged_and_others_forwarded() -> Result<()> {
+    for hook in [Hook::Xdp, Hook::Tc] {
+        let mut guard = challenging(hook)?;
+        let flags = lease(SECRET, SECRET).flags | flag::PROTECTED | flag::REDIRECTED | flag::LISTENERS_KNOWN;
+        guard.maps.lease.grant(&Lease { flags, ..lease(SECRET, SECRET) })?;
+        guard.maps.protected.set(&[protect(&["198.18.64.0/24", "2001:db8:64::/64"], &[80, PORT])])?;
+        let place = place::of_protected(1).context("a place")?;
+        let terms = PortChallenge { flags: port_flag::RESET, ..PortChallenge::default() };
+        guard.maps.challenges.set_terms(&[(place, Some(terms))].into())?;
+        for (syn, server) in [(syn(), "198.18.64.9"), (syn_ipv6(), "2001:db8:64::9")] {
+            let syn = Frame { destination: address(server), ..syn };
+            let number = prompted(&guard, &syn)?;
+            ensure!(verdict(&guard, &reset(&syn, number.wrapping_add(1)))? == XDP_PASS, "another number");
+            ensure!(verdict(&guard, &syn)? == XDP_TX);
+            ensure!(verdict(&guard, &reset(&syn, number))? == XDP_DROP, "{hook:?}: the reset is forwarded");
+            ensure!(verdict(&guard, &syn)? == XDP_PASS, "{hook:?}: the SYN is not forwarded");
+            ensure!(verdict(&guard, &syn)? == XDP_TX, "a second SYN");
+            ensure!(verdict(&guard, &Frame { destination_port: 80, ..syn.clone() })? == XDP_PASS, "another port");
+            ensure!(
+                verdict(&guard, &Frame { destination_port: 81, ..syn })? == XDP_PASS,
+                "a port that is not protected"
+            );
+        }
+        let stranger = Frame { destination: address("198.18.65.9"), ..syn() };
+        ensure!(verdict(&guard, &stranger)? == XDP_PASS);
+        // One to each protected port without a challenge, and one that came back, for each family.
+        ensure!(count(&guard, Counter::SynTracked)? == 4 && count(&guard, Counter::SynCameBack)? == 2);
+        ensure!(count(&guard, Counter::SynForwarded)? == 3, "{}", count(&guard, Counter::SynForwarded)?);
+        ensure!(count(&guard, Counter::SynPrompted)? == 6);
+    }
+    Ok(())
+}
+
+fn protect(networks: &[&str], ports: &[u16]) -> Protect {
+    let networks = networks.iter().map(|network| network.parse().expect("a network")).collect();
+    Protect { name: "shop".to_owned(), networks, ports: ports.to_vec(), max_half_open: 500 }
 }
 
 #[test]

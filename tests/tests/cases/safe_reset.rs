@@ -2,8 +2,6 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    panic::resume_unwind,
-    thread,
     time::Duration,
 };
 
@@ -70,28 +68,7 @@ impl Clients {
 
     /// Opens a connection from each address, and returns the results.
     fn connect(&self) -> Result<Connections> {
-        let share = self.addresses.len().div_ceil(THREADS);
-        let results: Vec<_> = thread::scope(|scope| {
-            let threads: Vec<_> = self
-                .addresses
-                .chunks(share)
-                .map(|mine| scope.spawn(|| mine.iter().map(|address| self.connect_from(*address)).collect::<Vec<_>>()))
-                .collect();
-            threads.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
-        });
-        let mut all = Connections { tried: results.len() as u32, ..Connections::default() };
-        for result in results {
-            match result {
-                Ok(time) => all.connect_times.push(time),
-                Err(error) => all.troubles.push(format!("{error:#}")),
-            }
-        }
-        all.connect_times.sort_unstable();
-        Ok(all)
-    }
-
-    fn connect_from(&self, address: IpAddr) -> Result<Duration> {
-        self.client.clone().from(address).fetch(self.server)
+        self.client.each_once(&self.addresses, self.server, THREADS)
     }
 }
 

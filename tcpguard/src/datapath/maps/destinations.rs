@@ -114,13 +114,13 @@ impl ListeningPorts {
         Ok(())
     }
 
-    /// Sets the ports that have no listener and are redirected. What the datapath noted of a listener that opened or closed
-    /// since is reviewed as well.
+    /// Sets the ports that have no listener and are redirected. What the datapath has noted since, because a listener opened or
+    /// closed, is corrected if `is_review`.
     ///
     /// # Errors
     /// Returns an error if the map cannot be read or written.
-    pub fn set_redirected(&mut self, redirected: &BTreeSet<u16>) -> Result<(), DatapathError> {
-        for port in redirected {
+    pub fn set_redirected(&mut self, redirected: &BTreeSet<u16>, is_review: bool) -> Result<(), DatapathError> {
+        for port in redirected.iter().filter(|port| is_review || !self.redirected.contains(port)).collect::<Vec<_>>() {
             self.change(*port, |state| state == CLOSED, REDIRECTED)?;
         }
         for port in self.redirected.difference(redirected).copied().collect::<Vec<_>>() {

@@ -10,7 +10,7 @@ use aya::{
     maps::{HashMap, Map, MapData, MapError, lpm_trie::LpmTrie},
 };
 use tcpguard_common::{
-    abi::{names::map, port::Endpoint, rule::Rule},
+    abi::{names::map, place::ProtectedPort, port::Endpoint, rule::Rule},
     address::Address,
     tracking::source::SourceEntry,
 };
@@ -47,6 +47,8 @@ pub(in crate::datapath) struct LiveMaps {
     pub rules: LpmTrie<MapData, Address, Rule>,
     pub endpoints: HashMap<MapData, Endpoint, u32>,
     pub local_networks: LpmTrie<MapData, Address, u32>,
+    pub protected_networks: LpmTrie<MapData, Address, u32>,
+    pub protected_ports: HashMap<MapData, ProtectedPort, u32>,
     pub hash_key: u64,
     pub options: DatapathOptions,
 }
@@ -67,6 +69,8 @@ impl LiveState {
             rules: again(ebpf, map::RULES, Map::LpmTrie)?,
             endpoints: again(ebpf, map::ENDPOINTS, Map::HashMap)?,
             local_networks: again(ebpf, map::LOCAL_NETWORKS, Map::LpmTrie)?,
+            protected_networks: again(ebpf, map::PROTECTED_NETWORKS, Map::LpmTrie)?,
+            protected_ports: again(ebpf, map::PROTECTED_PORTS, Map::HashMap)?,
             hash_key,
             options: options.clone(),
         })))

@@ -55,12 +55,15 @@ impl PortMap {
             cpus.iter().fold(PortSyns::default(), |sum, cpu| PortSyns {
                 syn: sum.syn + cpu[index].syn,
                 not_begun: sum.not_begun + cpu[index].not_begun,
-                restrained: sum.restrained + cpu[index].restrained,
+                restrained: sum.restrained.wrapping_add(cpu[index].restrained),
                 challenged: sum.challenged + cpu[index].challenged,
                 ..sum
             })
         };
-        let sums = (0..PORTS_PER_SLAB).map(|index| (place(slab, index), sum(index)));
+        // The counts of CPUs that share an element may be behind each other.
+        let positive =
+            |sum: PortSyns| PortSyns { restrained: sum.restrained.cast_signed().max(0).cast_unsigned(), ..sum };
+        let sums = (0..PORTS_PER_SLAB).map(|index| (place(slab, index), positive(sum(index))));
         Ok(sums.filter(|(_, sum)| sum.syn > 0).collect())
     }
 

@@ -61,6 +61,26 @@ impl ProtectedMaps {
         }
         Ok(())
     }
+
+    /// Copies what another datapath's maps hold.
+    ///
+    /// # Errors
+    /// Returns an error if a map cannot be read or written.
+    pub(in crate::datapath) fn copy(
+        &mut self,
+        networks: &LpmTrie<MapData, Address, u32>,
+        ports: &HashMap<MapData, ProtectedPort, u32>,
+    ) -> Result<(), DatapathError> {
+        for entry in networks.iter() {
+            let (network, index) = entry.map_err(DatapathError::map(map::PROTECTED_NETWORKS))?;
+            self.networks.insert(&network, index, 0).map_err(DatapathError::map(map::PROTECTED_NETWORKS))?;
+        }
+        for entry in ports.iter() {
+            let (port, place) = entry.map_err(DatapathError::map(map::PROTECTED_PORTS))?;
+            self.ports.insert(port, place, 0).map_err(DatapathError::map(map::PROTECTED_PORTS))?;
+        }
+        Ok(())
+    }
 }
 
 fn key(network: Network) -> Key<Address> {

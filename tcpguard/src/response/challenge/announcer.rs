@@ -67,6 +67,19 @@ impl Announcer {
         }
     }
 
+    /// Reports that the key which gateways share was read.
+    pub fn key_changed(&self) {
+        let message = "the shared key was read: challenges by reset are made with it, and those of before are accepted for a minute";
+        self.events.record(Note::new(EventKind::KeyChanged, message));
+    }
+
+    /// Reports that the file with the shared key cannot be used.
+    pub fn key_unusable(&self, problem: &str) {
+        let message = format!("the shared key cannot be used, and the one of before stays in use: {problem}");
+        warn!("{message}");
+        self.events.record(Note::new(EventKind::KeyChanged, message));
+    }
+
     /// Reports that the datapath started to challenge SYNs to `what`.
     pub fn triggered(&self, what: &str, syn_per_second: u32) {
         let message =

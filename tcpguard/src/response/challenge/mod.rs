@@ -7,6 +7,7 @@
 //! | [`protected`] | the same for protected networks |
 //! | [`terms`] | what a SYN-ACK with a cookie may offer |
 //! | [`secrets`] | what answers that clients reset are made with |
+//! | [`key_file`] | the key that several gateways share |
 //! | [`readiness`] | preparing listeners to accept cookies |
 //! | [`timing`] | how long cookies are valid, and the clock of TCP timestamps |
 //! | [`cookie_lifetime`] | until when the kernel has to accept cookies |
@@ -16,6 +17,7 @@
 mod announcer;
 mod choice;
 mod cookie_lifetime;
+mod key_file;
 mod protected;
 mod readiness;
 mod secrets;
@@ -27,7 +29,7 @@ mod watchdog;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tcpguard_common::{
@@ -50,6 +52,8 @@ use crate::{
 use announcer::Announcer;
 use choice::{Choice, scope_of};
 use cookie_lifetime::{COOKIES_ALWAYS, COOKIES_FOR_FULL_QUEUES, CookieLifetime};
+use key_file::KeyFile;
+pub use key_file::read as read_key;
 use protected::Protected;
 use readiness::Readiness;
 use secrets::Secrets;
@@ -75,6 +79,8 @@ pub struct Challenger {
     cookies: CookieLifetime,
     /// `None` if no random numbers could be drawn: clients are then not asked for resets.
     secrets: Option<Secrets>,
+    /// Where the key comes from, if several gateways share it.
+    key_file: Option<KeyFile>,
     /// Why this kernel does not support cookies of the datapath.
     lacking: Option<String>,
     /// Whether the datapath knows every address of the host.
@@ -184,6 +190,7 @@ impl Challenger {
             watchdog: Watchdog::default(),
             cookies: CookieLifetime::new(cookies_until, datapath),
             secrets: Secrets::draw(),
+            key_file: config.challenge.key_file.path().map(KeyFile::new),
             lacking: cookies.or(completions).map(str::to_owned),
             knows_local: true,
             facts: CachedFacts::default(),
@@ -201,6 +208,10 @@ impl Challenger {
     pub fn reconfigure(&mut self, config: &Config, datapath: &Datapath) {
         self.options = Options::of(config);
         self.protected.reconfigure(&config.protected);
+        let path = config.challenge.key_file.path();
+        if self.key_file.as_ref().map(KeyFile::path) != path {
+            self.key_file = path.map(KeyFile::new);
+        }
         self.ports = None;
         self.granted.max_port_load = max_port_load(self.options.syn_per_second, datapath);
     }
@@ -297,8 +308,9 @@ impl Challenger {
         self.granted.flags = 0;
         self.knows_local = knows_local;
         if !self.options.is_on() {
-            return ChallengeStatus::default();
+            return self.observe_only();
         }
+        self.follow_key();
         match self.try_apply(snapshot, datapath, settings, at) {
             Ok(status) => {
                 self.announcer.announce(&status, self.options.wants_cookies());
@@ -310,6 +322,29 @@ impl Challenger {
                 self.announcer.failed(&error);
                 ChallengeStatus { no_cookies: Some(error.to_string()), ..ChallengeStatus::default() }
             }
+        }
+    }
+
+    /// Challenges nothing, and has handshakes whose SYN-ACKs take another way end with the client's ACK all the same.
+    fn observe_only(&mut self) -> ChallengeStatus {
+        self.ports = None;
+        if let Err(error) = self.maps.set_terms(&self.protected.terms(None, false)) {
+            self.announcer.failed(&error);
+        }
+        self.granted.flags = if self.protected.has_one_way() { flag::ONE_WAY } else { 0 };
+        ChallengeStatus { protected: self.protected.status(None), ..ChallengeStatus::default() }
+    }
+
+    /// Takes over the key that gateways share when its file changes.
+    fn follow_key(&mut self) {
+        let (Some(file), Some(secrets)) = (&mut self.key_file, &mut self.secrets) else { return };
+        match file.review(Instant::now()) {
+            None => {}
+            Some(Ok(key)) => {
+                secrets.replace(key, SystemTime::now());
+                self.announcer.key_changed();
+            }
+            Some(Err(problem)) => self.announcer.key_unusable(&problem),
         }
     }
 
@@ -364,12 +399,12 @@ impl Challenger {
                 changed.insert(u32::from(*port), terms);
             }
         }
-        let of_protected = self.protected.terms(self.without_cookies(), self.options.syn_per_second > 0);
+        let of_protected = self.protected.terms(Some(self.without_cookies()), self.options.syn_per_second > 0);
         if is_new {
             self.maps.keep_only(|place| changed.contains_key(&place) || of_protected.contains_key(&place))?;
         }
         self.maps.set_terms(&of_protected)?;
-        status.protected = self.protected.status(self.without_cookies());
+        status.protected = self.protected.status(Some(self.without_cookies()));
         self.maps.set_terms(&changed)?;
         self.granted.flags = if self.maps.has_terms() { flag::CHALLENGE } else { 0 }
             | if self.maps.has(port_flag::WATCH_IPV4 | port_flag::WATCH_IPV6) { flag::STRAY_FILTER } else { 0 }

@@ -91,13 +91,13 @@ impl Protected {
         }
     }
 
-    /// Returns the terms of every place.
-    pub fn terms(&self, method: Method, triggers: bool) -> BTreeMap<u32, Option<PortChallenge>> {
+    /// Returns the terms of every place; without a method, none is challenged.
+    pub fn terms(&self, method: Option<Method>, triggers: bool) -> BTreeMap<u32, Option<PortChallenge>> {
         let terms = self.section_of_each_port().enumerate().filter_map(|(port, section)| {
             let is_chosen = self.choice.chosen().contains_key(&(port as u16));
             let one_way = self.sections[section].return_path == ReturnPath::Elsewhere;
-            let flags = if is_chosen { flag_of(method) } else { 0 }
-                | if triggers { trigger_of(method) } else { 0 }
+            let flags = method.filter(|_| is_chosen).map_or(0, flag_of)
+                | method.filter(|_| triggers).map_or(0, trigger_of)
                 | if one_way { port_flag::ONE_WAY } else { 0 };
             let terms = (flags != 0).then(|| PortChallenge { flags, ..PortChallenge::default() });
             Some((place::of_protected(port)?, terms))
@@ -106,14 +106,14 @@ impl Protected {
     }
 
     /// Returns the status of each section.
-    pub fn status(&self, method: Method) -> Vec<ProtectedStatus> {
+    pub fn status(&self, method: Option<Method>) -> Vec<ProtectedStatus> {
         let mut first = 0;
         let status = |section: &Section| {
             let ports = section.config.ports.iter().zip(first..);
             first += section.config.ports.len() as u16;
-            let chosen = ports.filter(|(_, index)| self.choice.chosen().contains_key(index));
+            let chosen = ports.filter(|(_, index)| method.is_some() && self.choice.chosen().contains_key(index));
             let challenged: Vec<u16> = chosen.map(|(port, _)| *port).collect();
-            let method = (!challenged.is_empty()).then_some(method);
+            let method = method.filter(|_| !challenged.is_empty());
             ProtectedStatus { challenged, method, return_path: section.return_path }
         };
         self.sections.iter().map(status).collect()
@@ -188,7 +188,7 @@ mod tests {
             let policy = Policy::of(&config.expect("a configuration"));
             let at = Duration::from_millis(100 * self.1);
             self.0.choose(state, &snapshot(ports), &policy, ChallengeMode::Auto, at);
-            self.0.status(Method::Reset)
+            self.0.status(Some(Method::Reset))
         }
     }
 
@@ -213,10 +213,10 @@ mod tests {
         let status = gateway.tick(&attack_on(0), &[(5, 5), (10_000, 9_000), (10_000, 9_000)]);
         assert_eq!(status[0].challenged, [443]);
         assert_eq!((status[0].method, status[1].challenged.len()), (Some(Method::Reset), 0));
-        let terms = gateway.0.terms(Method::Reset, false);
+        let terms = gateway.0.terms(Some(Method::Reset), false);
         assert_eq!(terms[&65_537].map(|terms| terms.flags), Some(port_flag::RESET));
         assert_eq!((terms[&65_536], terms[&65_538]), (None, None));
-        let triggers = gateway.0.terms(Method::Retransmit, true);
+        let triggers = gateway.0.terms(Some(Method::Retransmit), true);
         assert_eq!(triggers[&65_538].map(|terms| terms.flags), Some(port_flag::TRIGGERS_RETRANSMIT));
     }
 

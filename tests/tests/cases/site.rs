@@ -1,0 +1,126 @@
+//! Gateways between a router and a server: as a router, as a bridge, and two of them that share a key.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use lab::{
+    Client, Daemon, FarClient, Flood, FloodSpec, Path, Setup, Sources, Stats,
+    network::SECOND_CLIENT_INTERFACE,
+    redirect::BEHIND,
+    server::{self, Echo},
+    site::{Link, OUTER, Site},
+    wait::beside,
+};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+const ROUND_TRIP: Duration = Duration::from_millis(80);
+/// What a client may take in addition to another round trip: Linux sends its SYN again two jiffies after the reset.
+const PAUSE: Duration = Duration::from_millis(15);
+const CLIENTS: u8 = 40;
+const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(BEHIND), 80);
+
+fn clients() -> Vec<IpAddr> {
+    (1..=CLIENTS).map(|n| Ipv4Addr::new(198, 18, 60, n).into()).collect()
+}
+
+fn protect(challenge: &str) -> String {
+    format!(
+        "interfaces = [\"{OUTER}\"]\n[thresholds]\nhold = \"2s\"\n[challenge]\n{challenge}\n\
+         [[protect]]\nname = \"shop\"\nnetworks = [\"{BEHIND}\"]\nports = [80]\n"
+    )
+}
+
+fn far(site: &Site) -> Result<FarClient> {
+    site.outer.far_client(&clients(), Path::milliseconds(ROUND_TRIP.as_millis() as u64), true)
+}
+
+fn serve(site: &Site) -> Result<Echo> {
+    server::echo(&site.behind, "0.0.0.0:80", 2)
+}
+
+/// Checks that clients behind `link` are challenged by reset, and served a round trip later than others.
+fn costs_a_round_trip(link: Link) -> Result<()> {
+    let site = Site::new(&[link])?;
+    let _service = serve(&site)?;
+    let far = far(&site)?;
+    let client = Client::in_namespace(&far.namespace);
+    client.fetch(SERVER)?;
+    let daemon = Setup::new(&site.gateways[0])?.config(&protect("mode = \"always\"\nmethod = \"reset\"")).start()?;
+    daemon.stats_when("the port is challenged", |stats| stats.protected[0].method.is_some())?;
+    let (first, second) = (client.each_once(&clients(), SERVER, 8)?, client.each_once(&clients(), SERVER, 8)?);
+    let stats = daemon.stats_when("all have completed", |stats| stats.protected[0].ports[0].completed >= 80)?;
+    println!("{link:?}: challenged {:?}, not {:?}", first.quantile(0.5), second.quantile(0.5));
+    for connections in [&first, &second] {
+        ensure!(connections.share() == 1.0, "{link:?}: {:?}", connections.troubles);
+    }
+    ensure!(stats.drops["returned_reset"] == u64::from(CLIENTS), "{link:?}: {:?} {:?}", stats.drops, stats.totals);
+    ensure!(stats.protected[0].half_open == 0 && stats.protected[0].return_path == "here", "{:?}", stats.protected);
+    ensure!(first.quantile(0.5) <= second.quantile(0.5) + ROUND_TRIP + PAUSE, "{link:?}: {:?}", first.quantile(0.5));
+    Ok(())
+}
+
+#[test]
+fn a_router_challenges_what_it_forwards() -> Result<()> {
+    costs_a_round_trip(Link::Router)
+}
+
+#[test]
+fn likewise_as_a_bridge() -> Result<()> {
+    costs_a_round_trip(Link::Bridge)
+}
+
+/// Starts a daemon on each gateway of a site, with a common key.
+fn guard_all(site: &Site) -> Result<(Vec<Daemon>, TempDir)> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("key");
+    fs::write(&file, "00112233445566778899aabbccddeeff\n")?;
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o600))?;
+    let config = protect(&format!("key_file = \"{}\"", file.display()));
+    let start = |lab| Setup::new(lab)?.config(&config).start();
+    Ok((site.gateways.iter().map(start).collect::<Result<_>>()?, folder))
+}
+
+#[test]
+fn of_two_gateways_one_may_fail_during_a_flood() -> Result<()> {
+    let site = Site::new(&[Link::Router, Link::Router])?;
+    let _service = serve(&site)?;
+    let far = far(&site)?;
+    let client = Client::in_namespace(&far.namespace);
+    client.fetch(SERVER)?;
+    let (mut daemons, folder) = guard_all(&site)?;
+    let spec = FloodSpec::syn(Sources::RANDOM_IPV4, 80).to(BEHIND.into());
+    let mut flood = Flood::from_interface(&site.outer.client, SECOND_CLIENT_INTERFACE, &spec)?;
+    let is_challenged = |stats: &Stats| stats.protected[0].method.is_some();
+    let (_, served) = flood.during(30_000, || {
+        for daemon in &daemons {
+            daemon.stats_when("each gateway challenges", is_challenged)?;
+        }
+        let clients = clients();
+        beside(
+            |goes_on| client.run_from(&clients, SERVER, 20, Duration::from_secs(20), goes_on),
+            || {
+                thread::sleep(Duration::from_secs(3));
+                // A new key, while clients are being challenged.
+                fs::write(folder.path().join("key"), "ffeeddccbbaa99887766554433221100\n")?;
+                thread::sleep(Duration::from_secs(3));
+                daemons[0].end(Signal::SIGKILL)?;
+                site.gateways[0].server.ip(&format!("link set {OUTER} down"))?;
+                site.route(&[1])?;
+                thread::sleep(Duration::from_secs(4));
+                Ok(())
+            },
+        )
+    })?;
+    ensure!(served.share() == 1.0, "{} of {}: {:?}", served.served(), served.tried, served.troubles);
+    let stats = daemons[1].stats()?;
+    ensure!(stats.drops["returned_reset"] > 0 && stats.measures.blocks == 0, "{:?}", stats.drops);
+    println!("{} of {} served, p99 {:?}", served.served(), served.tried, served.quantile(0.99));
+    Ok(())
+}
