@@ -362,7 +362,7 @@ table! {
 
 /// The version of the table, which increases whenever a row is added, removed or moved: a daemon takes over the counters of
 /// the previous one only if both have the same.
-pub const COUNTS_VERSION: u32 = 6;
+pub const COUNTS_VERSION: u32 = 7;
 
 /// The number of counters.
 pub const COUNTERS: usize = Counter::ALL.len();

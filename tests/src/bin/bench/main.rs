@@ -3,6 +3,7 @@
 
 mod daemon;
 mod defence;
+mod gateway;
 mod host;
 mod packets;
 mod places;
@@ -21,7 +22,7 @@ struct Arguments {
     /// Use few repetitions, to check that the benchmark runs; the results are not meaningful
     #[arg(long)]
     short: bool,
-    /// Run only packets whose description contains TEXT, or one of places, host, floods, strays and transfer; may be repeated
+    /// Run only packets whose description contains TEXT, or one of places, host, floods, gateway, strays and transfer; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
     /// Hold idle connections to this port, for the benchmark itself
@@ -42,6 +43,7 @@ fn main() -> Result<()> {
         [only] if only == "places" => return places::costs(&effort),
         [only] if only == "host" => return host::costs(&effort),
         [only] if only == "floods" => return spoofed::compare(&effort),
+        [only] if only == "gateway" => return gateway::compare(&effort),
         [only] if only == "strays" => return strays::compare(&effort),
         [only] if only == "transfer" => return transfer::compare(&effort),
         _ => {}
@@ -56,6 +58,7 @@ fn main() -> Result<()> {
         ("hosts", &|| host::costs(&effort)),
         ("a flood from one source", &|| defence::compare(&effort)),
         ("floods from random sources", &|| spoofed::compare(&effort)),
+        ("a gateway", &|| gateway::compare(&effort)),
         ("strays", &|| strays::compare(&effort)),
         ("a transfer", &|| transfer::compare(&effort)),
     ])

@@ -22,7 +22,7 @@ use lab::{
     network::{SERVER_IPV4, SERVER_IPV6},
 };
 use tcpguard::{
-    config::{Config, Hook},
+    config::{Config, Hook, Protect},
     datapath::{Datapath, DatapathOptions, Maps},
     lists::replace_rules,
     network::Network,
@@ -31,6 +31,7 @@ use tcpguard_common::{
     abi::{
         counters::Counter,
         lease::{Lease, flag},
+        place,
         port::{PortChallenge, port_flag},
         rule::{FOREVER, Rule},
         signature::Signature,
@@ -55,6 +56,8 @@ pub struct Case {
 const CONNECTION: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(198, 18, 0, 2), SERVER_IPV4);
 /// A source that can complete a handshake, since it is an address of the host.
 const PROVEN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
+/// A server behind this host.
+const PROTECTED: Ipv4Addr = Ipv4Addr::new(198, 18, 64, 9);
 /// Client port of the established connection.
 const CONNECTION_PORT: u16 = 40_000;
 const PORT: u16 = 443;
@@ -75,13 +78,24 @@ pub enum Standing {
     Alike,
     /// Nothing, and the port is challenged with cookies.
     Challenged,
+    /// Nothing, and the port is challenged by reset.
+    Prompted,
+    /// Nothing; the destination is a protected network.
+    Protected,
+    /// Nothing, and the port of the protected network is challenged by reset.
+    ProtectedPrompted,
     /// It is proven, and the port is challenged with cookies.
     Proven,
 }
 
 impl Standing {
     const fn is_challenged(self) -> bool {
-        matches!(self, Self::Challenged | Self::Proven)
+        matches!(self, Self::Challenged | Self::Proven | Self::Prompted | Self::ProtectedPrompted)
+    }
+
+    /// Returns whether the destination is a protected network.
+    const fn is_behind(self) -> bool {
+        matches!(self, Self::Protected | Self::ProtectedPrompted)
     }
 }
 
@@ -120,6 +134,8 @@ fn cases() -> Vec<Case> {
         source_ports: (CONNECTION_PORT, 1),
         ..syn(Sources::InTurn(client.into(), 1))
     };
+    let behind = random(1 << 24).to(PROTECTED.into());
+    let forwarded = established.clone().to(PROTECTED.into());
     let resets = FloodSpec { flags: frame::RST, ..random(1 << 24) };
     // A quarter of the address space, without addresses that no host has.
     let anywhere = syn(Sources::Random([11, 0, 0, 0].into(), 1 << 30));
@@ -142,6 +158,11 @@ fn cases() -> Vec<Case> {
         Case::new("SYN listed, 10,000 networks, all", 80.0, random(10_000 << 8)).with(Standing::Listed(10_000)),
         Case::new("SYN challenged, 16 M random", 170.0, random(1 << 24)).with(Standing::Challenged),
         Case::new("SYN challenged, 2^64 random, IPv6", 170.0, syn(Sources::Random(ipv6, 0))).with(Standing::Challenged),
+        Case::new("SYN challenged by reset, 16 M random", None, random(1 << 24)).with(Standing::Prompted),
+        Case::new("SYN challenged by reset, IPv6", None, syn(Sources::Random(ipv6, 0))).with(Standing::Prompted),
+        Case::new("SYN of 16 M random, to a gateway", None, behind.clone()).with(Standing::Protected),
+        Case::new("the same, challenged by reset", None, behind).with(Standing::ProtectedPrompted),
+        Case::new("data to a gateway", None, forwarded).with(Standing::Protected),
         Case::new("SYN challenged, one source", None, syn(Sources::InTurn(ipv4, 1))).with(Standing::Challenged),
         Case::new("SYN challenged, Windows' options", 170.0, windows).with(Standing::Challenged),
         Case::new("SYN challenged, no options", 170.0, bare).with(Standing::Challenged),
@@ -297,17 +318,35 @@ pub fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result
         Standing::Scattered(networks) => write(&scattered(networks, deny)?)?,
         Standing::Listed(networks) => write(&consecutive(networks, 0x0a00_0000)?)?,
         Standing::OthersListed(networks) => write(&consecutive(networks, 0x0b00_0000)?)?,
-        Standing::Challenged => {}
+        Standing::Challenged | Standing::Prompted => {}
+        Standing::Protected | Standing::ProtectedPrompted => {
+            let networks = vec![IpNet::new(PROTECTED.into(), 24)?];
+            let ports = vec![PORT];
+            maps.protected.set(&[Protect { name: "shop".to_owned(), networks, ports, max_half_open: 500 }])?;
+        }
         // It needs an entry, which it does not get while it is challenged.
         Standing::Proven => datapath.block(case.spec.sources.first().into(), 0)?,
         Standing::Alike => flags |= flag::SIGNATURES,
         Standing::Blocked => datapath.block(case.spec.sources.first().into(), FOREVER)?,
     }
-    if case.standing.is_challenged() {
+    if case.standing.is_behind() {
+        flags |= flag::PROTECTED | flag::REDIRECTED;
+    }
+    if case.standing.is_challenged() || case.standing.is_behind() {
         flags |= flag::CHALLENGE | flag::STRAY_FILTER | flag::LOCAL_KNOWN;
         let addresses = [Address::from(CONNECTION.0), SERVER_IPV4.into(), SERVER_IPV6.into()];
         maps.local.set(&addresses.into_iter().collect(), &BTreeSet::new())?;
-        maps.challenges.set_terms(&[(PORT.into(), Some(terms(maps.challenges.listener_changes(PORT)?)))].into())?;
+        let of_port = terms(maps.challenges.listener_changes(PORT)?);
+        let by_reset = PortChallenge { flags: port_flag::RESET, ..of_port };
+        let (place, terms) = match case.standing {
+            Standing::Prompted => (PORT.into(), by_reset),
+            Standing::ProtectedPrompted => (place::of_protected(0).context("a place")?, by_reset),
+            _ => (PORT.into(), of_port),
+        };
+        if case.standing.is_challenged() {
+            maps.challenges.set_terms(&[(place, Some(terms))].into())?;
+        }
+        flags |= if terms.has(port_flag::RESET) { flag::RESETS } else { 0 };
     }
     // A rate that is never exceeded: the cost of the check is measured.
     let rate = Rate::new(100_000_000, datapath.ticks_per_second);

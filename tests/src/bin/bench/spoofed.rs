@@ -25,7 +25,7 @@ use super::{
 
 const CLIENT_RATE: u32 = 100;
 const SLOW: u32 = 100_000;
-const FAST: u32 = 400_000;
+pub const FAST: u32 = 400_000;
 
 struct Run {
     /// The client's results before the flood.
@@ -105,7 +105,7 @@ fn measure(
     Ok(run)
 }
 
-fn receive(lab: &Lab) -> Result<()> {
+pub fn receive(lab: &Lab) -> Result<()> {
     lab.receive_without_daemon()?;
     let status = lab.server.command("ethtool").args(["-K", SECOND_SERVER_INTERFACE, "gro", "on"]).status();
     ensure!(status.context("cannot run ethtool")?.success(), "ethtool cannot enable GRO");
