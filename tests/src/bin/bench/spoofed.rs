@@ -24,7 +24,7 @@ use super::{
 };
 
 const CLIENT_RATE: u32 = 100;
-const SLOW: u32 = 100_000;
+pub const SLOW: u32 = 100_000;
 pub const FAST: u32 = 400_000;
 
 struct Run {
