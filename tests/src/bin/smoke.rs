@@ -10,8 +10,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use aya::programs::loaded_programs;
 use lab::{
-    Client, Flood, FloodSpec, Lab, Setup, Sources, Stats,
+    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, Stats,
     daemon::port_of,
+    eventually,
     network::{SERVER_INTERFACE, SERVER_IPV4, SERVER_IPV6},
     redirect::{BALANCED, BEHIND, PUBLISHED, balance, host_behind, masquerade, publish},
     server::{echo, listen},
@@ -42,16 +43,14 @@ fn redirected() -> Result<()> {
     balance(&lab)?;
     let mut daemon = Setup::new(&lab)?.ready_within(EMULATED).start()?;
     for port in [PUBLISHED, BALANCED] {
+        find(&lab, &daemon, port)?;
         for connection in 0..MORE_THAN_THE_THRESHOLD {
             Client::new(&lab)
                 .fetch((SERVER_IPV4, port).into())
                 .with_context(|| format!("port {port}: {connection}"))?;
         }
-        // The first ones pass before it is known that the port is redirected.
         let stats = daemon.stats_when("its handshakes are counted", |stats| {
-            port_of(stats, port).is_some_and(|port| {
-                port.redirected && port.completed + stats.totals.syn_closed >= MORE_THAN_THE_THRESHOLD.into()
-            })
+            port_of(stats, port).is_some_and(|port| port.completed >= MORE_THAN_THE_THRESHOLD.into())
         })?;
         ensure!(stats.state == "calm" && stats.half_open.datapath == 0, "port {port}: {:?}", stats.half_open);
         ensure!(stats.totals.dropped == 0 && stats.measures.blocks == 0, "port {port}: {:?}", stats.totals);
@@ -59,6 +58,16 @@ fn redirected() -> Result<()> {
     }
     let status = daemon.end(Signal::SIGTERM)?;
     ensure!(status.success(), "{status}: {}", daemon.log()?);
+    Ok(())
+}
+
+/// Connects to a port until it is known that it is redirected.
+fn find(lab: &Lab, daemon: &Daemon, port: u16) -> Result<()> {
+    let connect = || {
+        Client::new(lab).fetch((SERVER_IPV4, port).into()).with_context(|| format!("port {port}"))?;
+        daemon.stats()
+    };
+    eventually("the port is redirected", connect, |stats| port_of(stats, port).is_some_and(|port| port.redirected))?;
     Ok(())
 }
 
@@ -80,6 +89,9 @@ fn behind(hook: &str) -> Result<()> {
     let mut daemon = Setup::new(&lab)?.ready_within(EMULATED).config(&config).start()?;
     let resets = |stats: &Stats| stats.drops.get("returned_reset").copied().unwrap_or_default();
     let client = Client::new(&lab);
+    for port in [PUBLISHED, BALANCED] {
+        find(&lab, &daemon, port)?;
+    }
     for server in [(BEHIND, 80), (SERVER_IPV4, PUBLISHED), (SERVER_IPV4, BALANCED)].map(SocketAddr::from) {
         let before = resets(&daemon.stats()?);
         for connection in 0..50 {
