@@ -13,6 +13,8 @@ pub struct PacketLayout {
     pub head: u32,
     /// `sk_buff.network_header`, 16 bits: the offset of the IP header from `head`.
     pub network_header: u32,
+    /// `sk_buff.skb_iif`, 32 bits: the interface that received the packet; 0 for one of this host's own.
+    pub received_on: u32,
     /// `net_device.ifindex`, 32 bits.
     pub device_index: u32,
     /// `net_device.nd_net.net`, a pointer to `struct net`.
@@ -24,5 +26,5 @@ pub struct PacketLayout {
 impl PacketLayout {
     /// No offset is known: the tracepoint does nothing.
     pub const UNKNOWN: Self =
-        Self { length: 0, head: 0, network_header: 0, device_index: 0, device_namespace: 0, known: 0 };
+        Self { length: 0, head: 0, network_header: 0, received_on: 0, device_index: 0, device_namespace: 0, known: 0 };
 }

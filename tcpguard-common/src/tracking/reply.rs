@@ -2,7 +2,8 @@
 //! that acknowledges one of them completes its handshake: the sequence number of a SYN-ACK is known to those alone who
 //! receive it (RFC 6528), so that the sender of that segment has the address that it shows.
 //!
-//! A reply is found by its client's address and port, and by its sequence number.
+//! A reply is found by its client's address and port. What is remembered of it is its sequence number, combined with its
+//! connection ([`number`]): it can be acknowledged to its server alone.
 
 use crate::clock::WINDOW_PERIODS;
 
@@ -24,13 +25,19 @@ pub enum Noted {
 }
 
 /// One remembered SYN-ACK, never [`EMPTY`]: tag of the client's address and port (23 bits), whether it was acknowledged (1),
-/// its sequence number (32) and the period in which it was sent (8).
+/// its [`number`] (32) and the period in which it was sent (8).
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Reply(u64);
 
 const EMPTY: u64 = 0;
 const TAG: u64 = 0x7f_ffff << 41;
 const ACKNOWLEDGED: u64 = 1 << 40;
+
+/// Returns what is remembered of a SYN-ACK with this sequence number, of a connection with this hash.
+#[inline(always)]
+pub const fn number(connection_hash: u64, sequence: u32) -> u32 {
+    sequence ^ connection_hash as u32
+}
 
 /// Returns the index of the set in which the replies to a client port with this hash are remembered.
 #[inline(always)]
@@ -40,13 +47,13 @@ pub const fn set(client_hash: u64) -> u32 {
 
 /// Remembers a SYN-ACK. If the set is full, one of its other replies is forgotten.
 #[inline(always)]
-pub const fn note(set: &mut Set, client_hash: u64, sequence: u32, now: u32) -> Noted {
+pub const fn note(set: &mut Set, client_hash: u64, number: u32, now: u32) -> Noted {
     // The reply to forget is chosen by bits that neither the set nor the tag consists of.
     let mut place = (client_hash >> 14) as usize % WAYS;
     let mut way = 0;
     while way < WAYS {
         let reply = Reply(set[way]);
-        if reply.is(client_hash, sequence, now) {
+        if reply.is(client_hash, number, now) {
             return Noted::Again;
         }
         if !reply.is_alive(now) {
@@ -54,19 +61,49 @@ pub const fn note(set: &mut Set, client_hash: u64, sequence: u32, now: u32) -> N
         }
         way += 1;
     }
-    set[place] = Reply::new(client_hash, sequence, now).0;
+    set[place] = Reply::new(client_hash, number, now).0;
     Noted::First
 }
 
-/// Returns whether a SYN-ACK with this sequence number was sent to a client port and is acknowledged for the first time.
+/// Returns whether a SYN-ACK with this number was sent to a client port and is acknowledged for the first time.
 #[inline(always)]
-pub const fn acknowledge(set: &mut Set, client_hash: u64, sequence: u32, now: u32) -> bool {
+pub const fn acknowledge(set: &mut Set, client_hash: u64, number: u32, now: u32) -> bool {
     let mut way = 0;
     while way < WAYS {
         let reply = Reply(set[way]);
-        if reply.is(client_hash, sequence, now) {
+        if reply.is(client_hash, number, now) {
             set[way] |= ACKNOWLEDGED;
             return reply.0 & ACKNOWLEDGED == 0;
+        }
+        way += 1;
+    }
+    false
+}
+
+/// Ends all handshakes of a client port, so that none of them can be acknowledged any more. Returns whether there were any.
+#[inline(always)]
+pub const fn end(set: &mut Set, client_hash: u64, now: u32) -> bool {
+    let mut had_open = false;
+    let mut way = 0;
+    while way < WAYS {
+        let reply = Reply(set[way]);
+        if reply.is_to(client_hash, now) && reply.0 & ACKNOWLEDGED == 0 {
+            set[way] |= ACKNOWLEDGED;
+            had_open = true;
+        }
+        way += 1;
+    }
+    had_open
+}
+
+/// Returns whether a SYN-ACK to a client port waits to be acknowledged.
+#[inline(always)]
+pub const fn is_open(set: &Set, client_hash: u64, now: u32) -> bool {
+    let mut way = 0;
+    while way < WAYS {
+        let reply = Reply(set[way]);
+        if reply.is_to(client_hash, now) && reply.0 & ACKNOWLEDGED == 0 {
+            return true;
         }
         way += 1;
     }
@@ -100,13 +137,13 @@ const fn has_any(set: &Set, client_hash: u64, now: u32, bits: u64) -> bool {
 
 impl Reply {
     #[inline(always)]
-    const fn new(client_hash: u64, sequence: u32, now: u32) -> Self {
-        Self(tag(client_hash) | (sequence as u64) << 8 | now as u64 & 0xff)
+    const fn new(client_hash: u64, number: u32, now: u32) -> Self {
+        Self(tag(client_hash) | (number as u64) << 8 | now as u64 & 0xff)
     }
 
     #[inline(always)]
-    const fn is(self, client_hash: u64, sequence: u32, now: u32) -> bool {
-        self.is_to(client_hash, now) && (self.0 >> 8) as u32 == sequence
+    const fn is(self, client_hash: u64, number: u32, now: u32) -> bool {
+        self.is_to(client_hash, now) && (self.0 >> 8) as u32 == number
     }
 
     #[inline(always)]
@@ -146,6 +183,27 @@ mod tests {
         assert!(was_acknowledged(&set, CLIENT, 301) && !was_acknowledged(&set, OTHER, 301));
         assert!(!acknowledge(&mut set, CLIENT, 0xffff_ffff, 302), "data follows");
         assert_eq!(note(&mut set, CLIENT, 0xffff_ffff, 302), Noted::Again);
+    }
+
+    #[test]
+    fn it_can_be_acknowledged_to_its_server_alone() {
+        let mut set = Set::default();
+        let [one, other] = [0x1111_0000_2222_3333, 0x1111_0000_2222_3334];
+        note(&mut set, CLIENT, number(one, 77), 9);
+        assert!(!acknowledge(&mut set, CLIENT, number(other, 77), 9), "another server");
+        assert!(acknowledge(&mut set, CLIENT, number(one, 77), 9));
+    }
+
+    #[test]
+    fn what_was_reset_cannot_be_acknowledged() {
+        let mut set = Set::default();
+        assert!(!end(&mut set, CLIENT, 9) && !is_open(&set, CLIENT, 9));
+        note(&mut set, CLIENT, 7, 9);
+        assert!(is_open(&set, CLIENT, 10) && !is_open(&set, OTHER, 10) && !end(&mut set, OTHER, 10));
+        assert!(end(&mut set, CLIENT, 10) && !end(&mut set, CLIENT, 10) && !is_open(&set, CLIENT, 10));
+        assert!(!acknowledge(&mut set, CLIENT, 7, 10));
+        note(&mut set, CLIENT, 8, 10);
+        assert!(is_open(&set, CLIENT, 10) && !is_open(&set, CLIENT, 18));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tcpguard_common::{
     hash,
     packet::Segment,
     tracking::{
-        handshake::{Begun, check},
+        handshake::{Begun, UNKNOWN_TTL, check},
         reply::Noted,
     },
 };
@@ -45,7 +45,8 @@ pub fn sent(segment: &SentSegment, now: Now) {
     match segment.kind {
         // At traffic control, what this host's own programs answer passes here as well.
         Sent::SynAck if is_answer(segment.sequence, segment.acknowledgement) => {}
-        Sent::SynAck if matches!(replies::note(client, segment.sequence, period), Noted::Again) => {
+        // Another number than before: a server that answers one SYN several times holds it once.
+        Sent::SynAck if is_repeated(client, connection, segment.sequence, period) => {
             if let Some(entry) = sources::find_known(source) {
                 atomic::add_u32(&mut entry.retried, 1);
             }
@@ -60,6 +61,13 @@ pub fn sent(segment: &SentSegment, now: Now) {
             }
         }
     }
+}
+
+/// Remembers a SYN-ACK; returns whether its client has been sent one before that it has not acknowledged.
+#[inline(always)]
+fn is_repeated(client: u64, connection: u64, sequence: u32, period: u32) -> bool {
+    let is_open = replies::is_open(client, period);
+    matches!(replies::note(client, connection, sequence, period), Noted::Again) || is_open
 }
 
 /// Counts a SYN-ACK that is no retransmit; `is_begun` if its SYN is remembered.
@@ -82,6 +90,10 @@ fn replied(place: u32, source: Source, is_begun: bool, now: Now) {
 #[inline(always)]
 pub fn completed(source: Source, segment: &Segment, client: u64, now: Now) -> Option<Begun> {
     let place = places::of(segment.destination, segment.destination_port);
+    if !places::is_behind(place) {
+        // Its SYN was not judged: it is not known yet that the port is redirected.
+        return None;
+    }
     let begun = handshakes::complete_of(client, now.window_period());
     if sources::find(source).is_none() {
         super::insert(source, now);
@@ -94,7 +106,9 @@ pub fn completed(source: Source, segment: &Segment, client: u64, now: Now) -> Op
         proves = now.jiffies >= entry.proven_until;
         entry.proven_until = now.jiffies + lease::proven_ticks();
     }
-    super::note_completed(entry, begun, now);
+    // Nor does it tell the path of its source.
+    let unknown = |begun| Begun { time_to_live: UNKNOWN_TTL, ..begun };
+    super::note_completed(entry, if is_protected(place) { begun } else { begun.map(unknown) }, now);
     if begun.is_some() {
         entry.half_open.close_newest(now.window_period());
     }
@@ -108,9 +122,13 @@ pub fn completed(source: Source, segment: &Segment, client: u64, now: Now) -> Op
 /// Ends a handshake whose client acknowledges a SYN-ACK that was not sent through this host. Anybody can send such a segment:
 /// it is no evidence of anything, and the handshake neither proves its source nor counts as completed.
 #[inline(always)]
-pub fn one_way(segment: &Segment, client: u64, place: u32, now: Now) {
+pub fn one_way(source: Source, segment: &Segment, client: u64, place: u32, now: Now) {
     let check = check(connection_of(client, segment), segment.sequence.wrapping_sub(1));
     if handshakes::refuse(client, check, now.window_period()) {
+        // The limit of its rate is for sources whose handshakes do not end.
+        if let Some(entry) = sources::find_known(source) {
+            super::give_back(entry, now);
+        }
         ports::count_one_way(place);
         counters::add_end(Counter::HandshakesReset);
     }

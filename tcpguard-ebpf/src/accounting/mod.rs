@@ -46,13 +46,13 @@ use crate::{
     kernel::handshake::Handshake,
     lease::{self, Lease},
     local,
-    source::Source,
+    source::{Source, client_of},
     time::Now,
 };
 pub use behind::{completed as completed_behind, one_way, sent};
 pub use distinct::observe as observe_distinct;
 pub use headers::observe as observe_headers;
-pub use interfaces::is_guarded;
+pub use interfaces::{contains as is_guarded_or_stacked, is_guarded};
 pub use ports::{came_back, count_not_begun as not_begun, count_repeated as retransmitted, is_portion_full};
 
 /// Counts a SYN of a source without an entry; returns the entry if the source gets one.
@@ -203,9 +203,13 @@ pub fn reset(context: &Context, segment: &Segment) {
     }
     let now = Now::read();
     if let Some(begun) = handshakes::reset(source, segment, now.window_period()) {
-        entry.half_open.close(begun.period);
-        prefixes::count_end(source, now);
-        ports::count_reset(places::of(segment.destination, segment.destination_port));
+        let place = places::of(segment.destination, segment.destination_port);
+        // Behind this host, it counts for its source only once the server has answered.
+        if !places::is_behind(place) || replies::end(client_of(source, segment), now.window_period()) {
+            entry.half_open.close(begun.period);
+            prefixes::count_end(source, now);
+        }
+        ports::count_reset(place);
         counters::add_end(Counter::HandshakesReset);
     }
 }
@@ -313,6 +317,12 @@ fn note_completed(entry: &mut SourceEntry, begun: Option<Begun>, now: Now) {
     sources::count(&mut entry.completed);
     let period = now.window_period();
     entry.recent.add(period, begun.map(|begun| begun.time_to_live).filter(|time_to_live| *time_to_live != UNKNOWN_TTL));
+    give_back(entry, now);
+}
+
+/// Returns the token that the SYN of a handshake took, because the handshake has ended.
+#[inline(always)]
+fn give_back(entry: &mut SourceEntry, now: Now) {
     if let Some(rate) = Lease::read(now).rate() {
         rate.fill(&mut entry.tokens, now.jiffies.saturating_sub(entry.last_seen));
         rate.give_back(&mut entry.tokens);
@@ -320,10 +330,20 @@ fn note_completed(entry: &mut SourceEntry, begun: Option<Begun>, now: Now) {
     entry.last_seen = now.jiffies;
 }
 
+/// Returns whether the SYN-ACKs of a handshake are counted already, as they leave this host.
+#[inline(always)]
+fn was_seen_to_be_answered(source: Source, handshake: &Handshake) -> bool {
+    lease::flags() & flag::BEHIND != 0
+        && replies::is_known(hash::client(source.hash, handshake.remote_port), Now::read().window_period())
+}
+
 /// Counts a SYN-ACK that the kernel retransmitted, in this namespace or for a SYN that was received here.
 #[inline(always)]
 pub fn retried(handshake: &Handshake) {
     let source = Source::new(handshake.source);
+    if was_seen_to_be_answered(source, handshake) {
+        return;
+    }
     if !handshake.is_in_our_namespace && !handshakes::is_remembered(source, handshake, Now::read().window_period()) {
         return;
     }

@@ -12,7 +12,7 @@ use crate::{
     frame::Frame,
     hook::{Context, RawContext},
     lease, signatures,
-    source::{Source, client_of},
+    source::{Source, client_of, connection_of},
     time::Now,
 };
 
@@ -26,23 +26,24 @@ pub extern "C" fn acknowledged(context: *mut RawContext, place: u64) -> u32 {
     let now = Now::read();
     let source = Source::new(segment.source);
     let client = client_of(source, &segment);
-    if replies::acknowledge(client, segment.acknowledgement.wrapping_sub(1), now.window_period()) {
+    let number = segment.acknowledgement.wrapping_sub(1);
+    if replies::acknowledge(client, connection_of(client, &segment), number, now.window_period()) {
         let begun = accounting::completed_behind(source, &segment, client, now);
         signatures::note_completed(source, client, begun, now);
     } else if lease::flags() & flag::ONE_WAY != 0 && segment.flags.0 == Flags::ACK {
-        acknowledged_one_way(&segment, client, now);
+        acknowledged_one_way(source, &segment, client, now);
     }
     0
 }
 
 /// Counts a handshake whose SYN-ACK took another way, at places where they do.
 #[inline(always)]
-fn acknowledged_one_way(segment: &Segment, client: u64, now: Now) {
+fn acknowledged_one_way(source: Source, segment: &Segment, client: u64, now: Now) {
     if replies::is_known(client, now.window_period()) {
         return;
     }
     let place = places::of(segment.destination, segment.destination_port);
     if is_protected(place) && listeners::challenge_of(place).is_some_and(|terms| terms.has(port_flag::ONE_WAY)) {
-        accounting::one_way(segment, client, place, now);
+        accounting::one_way(source, segment, client, place, now);
     }
 }

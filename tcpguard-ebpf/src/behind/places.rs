@@ -7,12 +7,12 @@ use aya_ebpf::{
 use tcpguard_common::{
     abi::{
         lease::flag,
-        place::{PROTECTED_PLACES, ProtectedPort},
+        place::{PROTECTED_PLACES, ProtectedPort, is_protected},
     },
     address::Address,
 };
 
-use crate::lease;
+use crate::{lease, local};
 
 /// What a SYN is counted under.
 #[derive(Clone, Copy)]
@@ -39,7 +39,8 @@ static PROTECTED_NETWORKS: LpmTrie<Address, u32, 4096> = LpmTrie::new();
 #[btf_map]
 static PROTECTED_PORTS: HashMap<ProtectedPort, u32, PROTECTED_PLACES> = HashMap::new();
 
-/// Returns the place of a destination: that of a protected port, or else the port itself.
+/// Returns the place of a destination: that of a protected port, or else the port itself. A port of this host that is served
+/// here or redirected is itself, also if its address lies in a protected network.
 #[inline(always)]
 pub fn of(address: Address, port: u16) -> u32 {
     if lease::flags() & flag::PROTECTED == 0 {
@@ -55,8 +56,17 @@ pub fn of(address: Address, port: u16) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn protected_place(high: u64, low: u64, port: u32) -> u32 {
     let address = Address::from_words([high, low]);
+    if local::has_address(address) && (local::is_listening(port as u16) || local::is_redirected(port as u16)) {
+        return port;
+    }
     let Some(network) = PROTECTED_NETWORKS.get(&Key::new(128, address)) else { return port };
     let key = ProtectedPort { network: *network, port };
     // SAFETY: the value is one word, which is read at once.
     PROTECTED_PORTS.get_ptr(key).map_or(port, |place| unsafe { *place })
+}
+
+/// Returns whether handshakes with a place complete behind this host.
+#[inline(always)]
+pub fn is_behind(place: u32) -> bool {
+    lease::flags() & flag::BEHIND != 0 && (is_protected(place) || local::is_redirected(place as u16))
 }

@@ -1,21 +1,33 @@
 //! The SYN-ACKs of servers behind this host, and the segments that acknowledge them.
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
-use tcpguard_common::tracking::reply::{self, Noted, SETS, Set};
+use tcpguard_common::tracking::reply::{self, Noted, SETS, Set, number};
 
 #[btf_map]
 static REPLIES: Array<Set, { SETS as usize }> = Array::new();
 
-/// Remembers a SYN-ACK to a client, an address and a port with this hash.
+/// Remembers a SYN-ACK to a client, an address and a port with this hash; `connection` is that of its connection.
 #[inline(always)]
-pub fn note(client: u64, sequence: u32, now: u32) -> Noted {
-    set(client).map_or(Noted::Again, |set| reply::note(set, client, sequence, now))
+pub fn note(client: u64, connection: u64, sequence: u32, now: u32) -> Noted {
+    set(client).map_or(Noted::Again, |set| reply::note(set, client, number(connection, sequence), now))
 }
 
 /// Returns whether a client acknowledges a SYN-ACK with this sequence number for the first time.
 #[inline(always)]
-pub fn acknowledge(client: u64, sequence: u32, now: u32) -> bool {
-    set(client).is_some_and(|set| reply::acknowledge(set, client, sequence, now))
+pub fn acknowledge(client: u64, connection: u64, sequence: u32, now: u32) -> bool {
+    set(client).is_some_and(|set| reply::acknowledge(set, client, number(connection, sequence), now))
+}
+
+/// Ends all handshakes of a client; returns whether there were any.
+#[inline(always)]
+pub fn end(client: u64, now: u32) -> bool {
+    set(client).is_some_and(|set| reply::end(set, client, now))
+}
+
+/// Returns whether a SYN-ACK to a client waits to be acknowledged.
+#[inline(always)]
+pub fn is_open(client: u64, now: u32) -> bool {
+    set(client).is_some_and(|set| reply::is_open(set, client, now))
 }
 
 /// Returns whether any SYN-ACK to a client was seen; true if that cannot be determined.

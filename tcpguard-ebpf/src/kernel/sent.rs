@@ -71,6 +71,10 @@ impl SentSegment {
         if !is_guarded(KernelStruct(context.arg::<*const u8>(1) as usize))? {
             return None;
         }
+        // What came from the clients' side and is sent back there is no server's answer: anybody can send it.
+        if accounting::is_guarded_or_stacked(packet.read(layout.received_on)?) {
+            return None;
+        }
         let [server_port, client_port]: [u16; 2] = header.read(0)?;
         let [sequence, acknowledgement]: [u32; 2] = header.read(4)?;
         let [server, client] = addresses;

@@ -79,6 +79,17 @@ pub enum ChallengeMethod {
     Retransmit,
 }
 
+/// The way that SYN-ACKs of protected servers take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReturnPathChoice {
+    /// Through this host, unless none is seen.
+    #[default]
+    Auto,
+    /// Another one, all or some of them.
+    Elsewhere,
+}
+
 /// The path of a file with a key; empty for none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "PathBuf")]

@@ -14,7 +14,9 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use change::{Change, TakesEffect};
-pub use choices::{ChallengeMethod, ChallengeMode, Coexist, Hook, KeyFile, MemoryLimit, OnExit, XdpMode};
+pub use choices::{
+    ChallengeMethod, ChallengeMode, Coexist, Hook, KeyFile, MemoryLimit, OnExit, ReturnPathChoice, XdpMode,
+};
 pub use error::ConfigError;
 pub use sections::{Challenge, Kernel, Limits, SourceLimits, Thresholds};
 
@@ -98,7 +100,7 @@ impl Service {
 }
 
 /// Networks behind this host, which it protects as a gateway (a router, or a bridge).
-#[derive(Clone, Debug, PartialEq, Serialize, Documented, DocumentedFields)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Documented, DocumentedFields)]
 pub struct Protect {
     /// Name in messages and reports: letters, digits, `-`, `_` and `.`, at most 32.
     pub name: String,
@@ -106,6 +108,9 @@ pub struct Protect {
     pub networks: Vec<IpNet>,
     /// Ports of the servers, 1 to 65535. All sections together may have 512.
     pub ports: Vec<u16>,
+    /// Way of the servers' SYN-ACKs: `auto` (through this host, unless none is seen), or `elsewhere` (asymmetric routing, also of
+    /// a part of them, as with several gateways): handshakes then end with any acknowledgement of their client.
+    pub return_path: ReturnPathChoice,
     /// Half-open handshakes of these networks and ports; they are under attack above this value. 1 to 10,000,000.
     pub max_half_open: u32,
 }

@@ -6,7 +6,12 @@ use serde::Deserialize;
 use tcpguard_common::abi::place::PROTECTED_PLACES;
 use toml::Spanned;
 
-use super::{Config, Protect, choices::Network, error::Problem, sections::within};
+use super::{
+    Config, Protect,
+    choices::{Network, ReturnPathChoice},
+    error::Problem,
+    sections::within,
+};
 
 /// The maximum length of a name, in bytes.
 const MAX_NAME: usize = 32;
@@ -19,6 +24,8 @@ pub(super) struct ProtectFile {
     name: Spanned<String>,
     networks: Spanned<Vec<Network>>,
     ports: Spanned<Vec<u16>>,
+    #[serde(default)]
+    return_path: ReturnPathChoice,
     max_half_open: Option<Spanned<u32>>,
 }
 
@@ -73,6 +80,7 @@ fn protect(typed: ProtectFile) -> Result<Protect, Problem> {
         name: typed.name.into_inner(),
         networks: typed.networks.into_inner().into_iter().map(|network| network.0.into()).collect(),
         ports: typed.ports.into_inner(),
+        return_path: typed.return_path,
         max_half_open: within(typed.max_half_open, default, &(1..=10_000_000))?,
     })
 }

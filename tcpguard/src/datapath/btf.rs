@@ -99,6 +99,7 @@ pub fn packet_layout() -> Result<PacketLayout, BtfError> {
         length: btf.offset("sk_buff", "len")?,
         head: btf.offset("sk_buff", "head")?,
         network_header: btf.offset("sk_buff", "network_header")?,
+        received_on: btf.offset("sk_buff", "skb_iif")?,
         device_index: btf.offset("net_device", "ifindex")?,
         // `possible_net_t` has nothing else.
         device_namespace: btf.offset("net_device", "nd_net")?,

@@ -7,8 +7,10 @@ mod headers;
 mod ports;
 mod prefixes;
 mod pressure;
+mod protected;
 mod rates;
 mod redirected;
+mod scope;
 mod snapshot;
 mod sources;
 
@@ -38,8 +40,9 @@ pub use half_open::HalfOpenCounts;
 pub use headers::HeaderReading;
 pub use ports::PortSnapshot;
 pub use prefixes::{PrefixReading, PrefixSnapshot};
-pub use pressure::{Pressure, Readings};
+pub use pressure::Pressure;
 pub use rates::Rates;
+pub use scope::Readings;
 pub use snapshot::Snapshot;
 pub use sources::{MAX_TOP_SOURCES, PORTS_OF_A_SCAN, SourceOrder, SourceReading, TopSources};
 
@@ -47,8 +50,9 @@ use half_open::HandshakeWindow;
 use headers::HeaderMeter;
 use ports::PortReader;
 use prefixes::PrefixReader;
-use pressure::{Counts, PressureMeter};
+use pressure::PressureMeter;
 use rates::RateMeter;
+use scope::Counts;
 use sources::SourceWatch;
 
 /// The time between two snapshots while something happens.
@@ -218,7 +222,7 @@ impl Monitor {
             protected: &protected,
             period,
         };
-        let pressure = self.pressure.measure(&counts, Instant::now());
+        let pressure = self.pressure.measure(&counts, !is_alert, Instant::now());
         let half_open = self.count_half_open(&totals, period);
         self.is_suspicious = is_alert || half_open.datapath.max(half_open.kernel) > self.suspicion;
         self.prefixes.advance(self.is_suspicious, period)?;

@@ -40,7 +40,8 @@ pub struct PortSnapshot {
     pub accept_queue: u64,
     /// Handshakes begun: SYNs without retransmits, dropped SYNs and SYNs to a port that is closed for a moment.
     pub begun: u64,
-    /// SYNs dropped because of a judgement: blocks, limits, challenges and SYNs with data.
+    /// SYNs dropped because of a judgement (blocks, limits, challenges and SYNs with data), less those that came back and
+    /// began a handshake. It may be negative (wrapping).
     pub restrained: u64,
     /// Handshakes completed or reset while half open, and those of `one_way`.
     pub ended: u64,
@@ -74,7 +75,8 @@ impl PortSnapshot {
 
     /// Returns the number of handshakes requested, including SYNs dropped because of a judgement.
     pub const fn attempts(&self) -> u64 {
-        self.begun + self.restrained
+        // Each SYN that is taken off `restrained` is one that has begun.
+        self.begun.wrapping_add(self.restrained)
     }
 }
 
@@ -157,7 +159,7 @@ impl PortReader {
             }
             if is_due(mark.handshakes) {
                 slab.handshakes = self.map.read_handshakes(index)?;
-                self.redirected.note(&slab.handshakes, listeners, Instant::now());
+                self.redirected.note(&slab.handshakes, reads_all, Instant::now());
             }
         }
         for index in turns(&self.slabs, &mut self.turn) {

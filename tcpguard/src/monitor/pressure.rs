@@ -8,61 +8,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
 use tcpguard_common::abi::counters::{Cause, Counter};
 
-use super::{ByPort, HalfOpenCounts, PortSnapshot, completions::CompletionWindow, half_open::HandshakeWindow};
+use super::{
+    ByPort, PortSnapshot,
+    protected::ProtectedMeter,
+    scope::{Counts, Readings, ScopeWindow, Sums},
+};
 use crate::{
     config::{Protect, Service},
     datapath::maps::Totals,
-    kernel::{HalfOpen, HalfOpenTable, TcpExt},
-    time::{HANDSHAKE_LIFETIME, Past},
+    kernel::TcpExt,
 };
 
-/// The span over which incoming values are measured.
-const RATE_SPAN: Duration = Duration::from_millis(450);
-/// The span over which refused requests and malformed segments are counted.
+/// How long a mark of a port's handshakes stays.
 const SECOND: Duration = Duration::from_secs(1);
-/// The age of the kernel's rows that count as incoming: a legitimate client has answered by then, and the SYN-ACK has
-/// not been retransmitted yet.
-const FRESH: std::ops::Range<Duration> = Duration::from_millis(300)..Duration::from_millis(700);
 /// The longest round trip that a cookie of the kernel's is given to return.
 const ROUND_TRIP: Duration = Duration::from_millis(450);
 /// How long a port stays marked as slow after its accept queue was last seen full.
 const SLOW_FOR: Duration = Duration::from_secs(10);
-
-/// The values compared with the thresholds, of the host or of one service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Readings {
-    /// Numbers of half-open handshakes.
-    pub half_open: HalfOpenCounts,
-    /// The number of half-open handshakes that the current rate would lead to.
-    pub half_open_coming: u64,
-    /// The number of half-open handshakes that the SYNs dropped by judgement would lead to at their current rate: an
-    /// attack that is dropped completely is not over.
-    #[serde(default)]
-    pub half_open_prevented: u64,
-    /// Connection requests refused in the last second.
-    pub refused: u64,
-    /// Connection requests refused per second, at the current rate.
-    pub refused_coming: u64,
-    /// Malformed segments (no TCP implementation sends them) in the last second.
-    pub malformed: u64,
-    /// Malformed segments per second, at the current rate.
-    pub malformed_coming: u64,
-    /// Segments in the last second that belong to no connection.
-    #[serde(default)]
-    pub strays: u64,
-    /// Segments per second that belong to no connection, at the current rate.
-    #[serde(default)]
-    pub strays_coming: u64,
-    /// Handshakes completed in the last second: about as many are in flight at a round-trip time of a second.
-    #[serde(default)]
-    pub completed_second: u64,
-    /// Handshakes completed within the handshake lifetime: a few percent of as many are abandoned.
-    #[serde(default)]
-    pub completed_lifetime: u64,
-}
 
 /// The readings of the host and of the services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,30 +43,13 @@ pub struct Pressure {
     pub slow_ports: Vec<u16>,
 }
 
-/// The counts of one tick that pressure is measured from.
-pub(super) struct Counts<'a> {
-    pub totals: &'a Totals,
-    pub tcp_ext: &'a TcpExt,
-    pub kernel: &'a HalfOpenTable,
-    pub ports: &'a [PortSnapshot],
-    /// The ports of protected networks.
-    pub protected: &'a [PortSnapshot],
-    /// The datapath's current period of half-open windows.
-    pub period: u32,
-}
-
 /// Keeps the previous counts that pressure is measured against.
 pub(super) struct PressureMeter {
     services: Vec<Service>,
     host: ScopeWindow,
     /// Each service, and the counts excluded from it: those of its slow ports.
     by_service: Vec<(ScopeWindow, LeftOut)>,
-    /// Each `[[protect]]` section.
-    protected: Vec<(Protect, ScopeWindow)>,
-    /// Each protected port.
-    protected_ports: Vec<HandshakeWindow>,
-    /// The counts of protected ports, which are excluded from the host's account.
-    behind: LeftOut,
+    protected: ProtectedMeter,
     /// The counts of ports that are excluded from the host's account.
     left_out: LeftOut,
     unreturned: UnreturnedCookies,
@@ -138,61 +85,6 @@ impl UnreturnedCookies {
         }
         let due = self.past.front().filter(|(then, _)| now.duration_since(*then) >= ROUND_TRIP);
         due.map_or(0, |(_, sent)| sent.saturating_sub(self.returned))
-    }
-}
-
-/// Totals, which only grow.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sums {
-    /// Handshakes requested, including SYNs dropped because of a judgement; a SYN that was sent again because of a challenge
-    /// counts once.
-    attempts: u64,
-    /// Handshakes begun.
-    begun: u64,
-    ended: u64,
-    completed: u64,
-    refused: u64,
-    /// Cookies that the kernel sent because a queue was full.
-    full_queue_cookies: u64,
-    /// Those of them that were not returned.
-    unreturned: u64,
-    malformed: u64,
-    strays: u64,
-}
-
-impl Sums {
-    fn of_all(ports: &[PortSnapshot]) -> Self {
-        let mut sums = Self::default();
-        for port in ports {
-            sums.attempts += port.attempts();
-            sums.begun += port.begun;
-            sums.ended += port.ended;
-            sums.completed += port.completed;
-        }
-        sums
-    }
-
-    /// Returns the sum of what is counted by port.
-    const fn plus(&self, other: &Self) -> Self {
-        Self {
-            attempts: self.attempts + other.attempts,
-            begun: self.begun + other.begun,
-            ended: self.ended + other.ended,
-            completed: self.completed + other.completed,
-            ..*self
-        }
-    }
-}
-
-struct ScopeWindow {
-    window: HandshakeWindow,
-    completions: CompletionWindow,
-    past: Past<Instant, Sums>,
-}
-
-impl Default for ScopeWindow {
-    fn default() -> Self {
-        Self { window: HandshakeWindow::default(), completions: CompletionWindow::default(), past: Past::new(SECOND) }
     }
 }
 
@@ -241,9 +133,7 @@ impl Seen {
 impl PressureMeter {
     pub fn new(services: Vec<Service>, protected: Vec<Protect>) -> Self {
         Self {
-            protected: protected.into_iter().map(|section| (section, ScopeWindow::default())).collect(),
-            behind: LeftOut::default(),
-            protected_ports: Vec::new(),
+            protected: ProtectedMeter::new(protected),
             by_service: services.iter().map(|_| Default::default()).collect(),
             services,
             host: ScopeWindow::default(),
@@ -253,43 +143,33 @@ impl PressureMeter {
         }
     }
 
-    /// Replaces the services and the protected networks. The measurements of a service with the same ports continue, and
-    /// those of protected networks if none of them has changed: their places follow from the order.
+    /// Replaces the services and the protected networks. The measurements of a service with the same ports continue.
     pub fn reconfigure(&mut self, services: Vec<Service>, protected: Vec<Protect>) {
-        if !self.protected.iter().map(|(section, _)| section).eq(&protected) {
-            let from_now = || ScopeWindow { window: HandshakeWindow::from_now(), ..ScopeWindow::default() };
-            self.protected = protected.into_iter().map(|section| (section, from_now())).collect();
-            self.protected_ports.clear();
-        }
+        self.protected.reconfigure(protected);
         let mut before: Vec<_> = self.services.drain(..).zip(self.by_service.drain(..)).collect();
         for service in services {
             let known = before.iter().position(|(other, _)| other.ports == service.ports);
             let scope = known.map(|place| before.swap_remove(place).1);
-            self.by_service.push(scope.unwrap_or_else(|| {
-                (ScopeWindow { window: HandshakeWindow::from_now(), ..ScopeWindow::default() }, LeftOut::default())
-            }));
+            self.by_service.push(scope.unwrap_or_else(|| (ScopeWindow::from_now(), LeftOut::default())));
             self.services.push(service);
         }
     }
 
     /// Discards what was counted so far, because it belongs to the previous daemon.
     pub fn forget(&mut self) {
-        let protected = self.protected.iter_mut().map(|(_, scope)| scope);
-        for scope in self.by_service.iter_mut().map(|(scope, _)| scope).chain(protected).chain([&mut self.host]) {
-            scope.window.forget();
+        self.protected.forget();
+        for scope in self.by_service.iter_mut().map(|(scope, _)| scope).chain([&mut self.host]) {
+            scope.forget();
         }
     }
 
-    pub fn measure(&mut self, counts: &Counts, now: Instant) -> Pressure {
+    /// Measures the pressure; `is_calm` if no scope was under attack at the last tick.
+    pub fn measure(&mut self, counts: &Counts, is_calm: bool, now: Instant) -> Pressure {
         self.note_slow_ports(counts.ports, now);
         let slow = &self.slow;
         let services = self.services.iter().zip(&mut self.by_service);
         let services = services.map(|(service, scope)| measure_service(service, scope, slow, counts, now)).collect();
-        let protected = self.measure_protected(counts, now);
-        self.protected_ports.resize_with(counts.protected.len(), HandshakeWindow::from_now);
-        let windows = self.protected_ports.iter_mut().zip(counts.protected);
-        let protected_half_open =
-            windows.map(|(window, port)| window.count(port.begun, port.ended, counts.period)).collect();
+        let (protected, protected_half_open) = self.protected.measure(counts, is_calm, now);
         let slow_ports = self.slow.keys().copied().collect();
         Pressure { host: self.measure_host(counts, now), services, protected, protected_half_open, slow_ports }
     }
@@ -299,23 +179,12 @@ impl PressureMeter {
         self.slow.extend(ports.iter().filter(|port| port.is_full).map(|port| (port.port, now)));
     }
 
-    fn measure_protected(&mut self, counts: &Counts, now: Instant) -> Vec<Readings> {
-        let mut rest = counts.protected;
-        let measure = |(section, scope): &mut (Protect, ScopeWindow)| {
-            let (ports, others) = rest.split_at(section.ports.len().min(rest.len()));
-            rest = others;
-            scope.measure(Sums::of_all(ports), counts, |_| false, now)
-        };
-        self.protected.iter_mut().map(measure).collect()
-    }
-
     fn measure_host(&mut self, counts: &Counts, now: Instant) -> Readings {
-        self.behind.note(counts.protected, |_| true, now);
         let (services, slow) = (&self.services, &self.slow);
         let is_left_out =
             |port: u16| slow.contains_key(&port) || services.iter().any(|service| service.ports.contains(&port));
         self.left_out.note(counts.ports, is_left_out, now);
-        let left_out = self.left_out.sums.plus(&self.behind.sums);
+        let left_out = self.left_out.sums.plus(self.protected.behind());
         let totals = counts.totals;
         let dropped_by_judgement = totals.dropped_where(|reason| reason.cause() == Cause::Judgement);
         let sums = Sums {
@@ -353,60 +222,6 @@ fn measure_service(
     scope.measure(sums, counts, |port| is_ours(port) && !slow.contains_key(&port), now)
 }
 
-impl ScopeWindow {
-    fn measure(&mut self, sums: Sums, counts: &Counts, is_ours: impl Fn(u16) -> bool, now: Instant) -> Readings {
-        let (recent, recent_seconds) = self.since(now, RATE_SPAN, sums);
-        let second = |of: fn(&Sums) -> u64| self.past.growth(now, of(&sums), of);
-        let (completed_second, refused, unreturned) =
-            (second(|sums| sums.completed), second(|sums| sums.refused), second(|sums| sums.unreturned));
-        let (malformed, strays) = (second(|sums| sums.malformed), second(|sums| sums.strays));
-        self.past.add(now, sums);
-        let per_second = |count: u64| if recent_seconds > 0.0 { count as f64 / recent_seconds } else { 0.0 };
-        let unanswered = per_second(recent.attempts.saturating_sub(recent.ended)) * HANDSHAKE_LIFETIME.as_secs_f64();
-        let prevented = per_second(recent.attempts.saturating_sub(recent.begun)) * HANDSHAKE_LIFETIME.as_secs_f64();
-        let mut half_open =
-            HalfOpenCounts { datapath: self.window.count(sums.begun, sums.ended, counts.period), ..Default::default() };
-        for (_, port) in counts.kernel.by_port.iter().filter(|(port, _)| is_ours(**port)) {
-            half_open.kernel += port.total as u64;
-            half_open.kernel_retried += port.retried as u64;
-        }
-        Readings {
-            completed_second,
-            completed_lifetime: self.completions.count(sums.completed, completed_second, now),
-            half_open,
-            half_open_coming: (unanswered as u64).max(fresh(&counts.kernel.rows, is_ours)),
-            half_open_prevented: prevented as u64,
-            // Cookies of clients that are about to complete are under way.
-            refused: refused + unreturned.saturating_sub(completed_second),
-            // None come any more once the kernel has stopped sending them, whatever is still under way.
-            refused_coming: per_second(
-                recent.refused + recent.unreturned.saturating_sub(recent.completed).min(recent.full_queue_cookies),
-            ) as u64,
-            malformed,
-            malformed_coming: per_second(recent.malformed) as u64,
-            strays,
-            strays_coming: per_second(recent.strays) as u64,
-        }
-    }
-
-    /// Returns the increase within `span` up to now, and the seconds it actually covers.
-    fn since(&self, now: Instant, span: Duration, sums: Sums) -> (Sums, f64) {
-        let Some((before, seconds)) = self.past.before(now, span) else { return (Sums::default(), 0.0) };
-        let difference = Sums {
-            attempts: sums.attempts.saturating_sub(before.attempts),
-            begun: sums.begun.saturating_sub(before.begun),
-            ended: sums.ended.saturating_sub(before.ended),
-            completed: sums.completed.saturating_sub(before.completed),
-            refused: sums.refused.saturating_sub(before.refused),
-            full_queue_cookies: sums.full_queue_cookies.saturating_sub(before.full_queue_cookies),
-            unreturned: sums.unreturned.saturating_sub(before.unreturned),
-            malformed: sums.malformed.saturating_sub(before.malformed),
-            strays: sums.strays.saturating_sub(before.strays),
-        };
-        (difference, seconds)
-    }
-}
-
 impl LeftOut {
     /// Adds what the excluded ports received since the last call. What they had received before the first call is not
     /// added: the counts by port may be a previous daemon's while the totals begin at 0.
@@ -419,10 +234,7 @@ impl LeftOut {
             if *has_begun && is_left_out {
                 *outstanding += seen.as_ref().filter(|seen| !seen.is_left_out).map_or(0, |seen| seen.outstanding());
                 let before = seen.as_ref().map_or_else(PortSnapshot::default, |seen| seen.port);
-                sums.attempts += port.attempts().saturating_sub(before.attempts());
-                sums.begun += port.begun.saturating_sub(before.begun);
-                sums.ended += port.ended.saturating_sub(before.ended);
-                sums.completed += port.completed.saturating_sub(before.completed);
+                *sums = sums.plus(&Sums::growth(&before, port));
             }
             match seen {
                 Some(seen) => {
@@ -444,15 +256,10 @@ fn malformed(totals: &Totals) -> u64 {
         .sum()
 }
 
-/// Returns the number of rows that the current rate of new rows would lead to.
-fn fresh(rows: &[HalfOpen], is_ours: impl Fn(u16) -> bool) -> u64 {
-    let fresh = rows.iter().filter(|row| row.retransmits == 0 && FRESH.contains(&row.age) && is_ours(row.local.port()));
-    (fresh.count() as f64 / (FRESH.end - FRESH.start).as_secs_f64() * HANDSHAKE_LIFETIME.as_secs_f64()) as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::HalfOpenTable;
 
     fn totals(syn: u64, completed: u64) -> Totals {
         Totals::default().with(Counter::SynTracked, syn).with(Counter::Completed, completed)
@@ -474,7 +281,7 @@ mod tests {
             ports.sort_by_key(|port| port.port);
             let counts =
                 Counts { totals, tcp_ext: &tcp_ext, kernel: &kernel, ports: &ports, protected: &[], period: 3 };
-            self.meter.measure(&counts, self.start + Duration::from_millis(milliseconds))
+            self.meter.measure(&counts, true, self.start + Duration::from_millis(milliseconds))
         }
     }
 

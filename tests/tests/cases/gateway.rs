@@ -9,10 +9,15 @@ use std::{
 
 use anyhow::{Result, ensure};
 use lab::{
-    Client, Connections, FarClient, FloodSpec, Namespace, Path, Scene, Sources, Stats, oracle,
+    Client, Connections, FarClient, FloodSpec, Namespace, Path, Scene, Sources, Stats,
+    frame::{ACK, Frame, RST, SYN},
+    network::SECOND_CLIENT_INTERFACE,
+    oracle,
     redirect::{BEHIND, BEHIND_IPV6, host_behind},
+    scene::WEB,
     server::{self, Echo},
     wait::beside,
+    wire::{Wire, completion, linux_syn},
 };
 use nix::sys::signal::Signal;
 use tcpguard::api::model::Protected;
@@ -253,4 +258,66 @@ fn whatever_happens_to_the_daemon_forwarding_goes_on() -> Result<()> {
 fn connect_all(far: &FarClient, addresses: &[IpAddr]) -> Result<Connections> {
     let client = Client::in_namespace(&far.namespace);
     client.each_once(addresses, SHOP_IPV4, 20)
+}
+
+/// An address that nobody has: what is sent to it reaches the wire and is not answered.
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 77, 7));
+
+#[test]
+fn an_acknowledgement_completes_one_handshake_with_its_own_server() -> Result<()> {
+    let gateway = Gateway::new("")?;
+    let wire = Wire::open_on(&gateway.scene.lab.client, SECOND_CLIENT_INTERFACE)?;
+    let completed = || anyhow::Ok(gateway.scene.daemon.stats()?.totals.completed);
+    let syn = linux_syn(NOBODY, BEHIND.into(), 80);
+    let answer = wire.ask(&syn)?;
+    let right = completion(&syn, &answer);
+    wire.send(&Frame { destination_port: 443, ..right.clone() })?;
+    wire.send(&Frame { acknowledgement: right.acknowledgement + 1, ..right.clone() })?;
+    wire.send(&Frame { sequence: syn.sequence + 1, ..syn.clone() }.flags(RST))?;
+    wire.send(&right)?;
+    let stats = gateway.when("the reset ended it", |shop| shop.half_open == 0 && shop.ports[0].syn == 1)?;
+    ensure!(stats.totals.completed == 0 && stats.totals.handshakes_reset == 1, "{:?}", stats.totals);
+    let another = Frame { source_port: syn.source_port + 1, ..syn };
+    let answer = wire.ask(&another)?;
+    for _ in 0..3 {
+        wire.send(&completion(&another, &answer))?;
+    }
+    gateway.when("the right one completes it", |shop| shop.ports[0].completed == 1)?;
+    thread::sleep(Duration::from_millis(300));
+    ensure!(completed()? == 1, "once");
+    Ok(())
+}
+
+#[test]
+fn a_syn_ack_from_the_clients_side_that_is_routed_back_proves_nobody() -> Result<()> {
+    let gateway = Gateway::new("")?;
+    let wire = Wire::open_on(&gateway.scene.lab.client, SECOND_CLIENT_INTERFACE)?;
+    let syn = linux_syn(NOBODY, BEHIND.into(), 80);
+    let forged = Frame {
+        source: BEHIND.into(),
+        destination: NOBODY,
+        source_port: 80,
+        destination_port: syn.source_port,
+        sequence: 77,
+        acknowledgement: syn.sequence + 1,
+        ..syn.clone()
+    };
+    wire.send(&forged.flags(SYN | ACK))?;
+    wire.send(&Frame { sequence: syn.sequence + 1, acknowledgement: 78, ..syn }.flags(ACK))?;
+    let stats = gateway.scene.daemon.stats_when("both have arrived", |stats| stats.totals.ack >= 1)?;
+    ensure!(stats.totals.syn_ack == 1 && stats.totals.completed == 0, "{:?}", stats.totals);
+    ensure!(stats.sources.iter().all(|source| !source.proven), "{:?}", stats.sources);
+    Ok(())
+}
+
+#[test]
+fn a_listener_of_the_gateway_within_a_protected_network_is_its_own() -> Result<()> {
+    let scene = Scene::new("[[protect]]\nname = \"all\"\nnetworks = [\"198.18.0.0/24\"]\nports = [80]\n")?;
+    let client = Client::new(&scene.lab).run(WEB, 200, Duration::from_secs(4), || true)?;
+    all_served(&client)?;
+    let all = u64::from(client.tried);
+    let stats = scene.daemon.stats_when("all have completed", |stats| stats.totals.completed >= all)?;
+    ensure!(stats.totals.completed == all && stats.half_open.datapath == 0, "{:?}", stats.totals);
+    ensure!(stats.protected[0].ports[0].syn == 0 && stats.state == "calm", "{:?}", stats.protected);
+    Ok(())
 }

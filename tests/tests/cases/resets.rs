@@ -241,7 +241,7 @@ fn syns_to_protected_networks_are_challenged_and_others_forwarded() -> Result<()
 
 fn protect(networks: &[&str], ports: &[u16]) -> Protect {
     let networks = networks.iter().map(|network| network.parse().expect("a network")).collect();
-    Protect { name: "shop".to_owned(), networks, ports: ports.to_vec(), max_half_open: 500 }
+    Protect { name: "shop".to_owned(), networks, ports: ports.to_vec(), ..Protect::default() }
 }
 
 #[test]

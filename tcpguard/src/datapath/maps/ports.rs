@@ -60,10 +60,7 @@ impl PortMap {
                 ..sum
             })
         };
-        // The counts of CPUs that share an element may be behind each other.
-        let positive =
-            |sum: PortSyns| PortSyns { restrained: sum.restrained.cast_signed().max(0).cast_unsigned(), ..sum };
-        let sums = (0..PORTS_PER_SLAB).map(|index| (place(slab, index), positive(sum(index))));
+        let sums = (0..PORTS_PER_SLAB).map(|index| (place(slab, index), sum(index)));
         Ok(sums.filter(|(_, sum)| sum.syn > 0).collect())
     }
 

@@ -46,8 +46,20 @@ impl KeyFile {
         if self.read.replace(stamp) == Some(stamp) {
             return None;
         }
-        Some(read(&self.path).map_err(|error| format!("{}: {error}", self.path.display())))
+        Some(
+            check_owner(&self.path)
+                .and_then(|()| read(&self.path))
+                .map_err(|error| format!("{}: {error}", self.path.display())),
+        )
     }
+}
+
+/// Checks that the file at `path` belongs to root or to this process's user.
+fn check_owner(path: &Path) -> io::Result<()> {
+    if [0, nix::unistd::geteuid().as_raw()].contains(&std::fs::metadata(path)?.uid()) {
+        return Ok(());
+    }
+    Err(io::Error::other("it must belong to root or to the user that runs tcpguard"))
 }
 
 /// Reads the key of the file at `path`.
@@ -57,11 +69,8 @@ impl KeyFile {
 pub fn read(path: &Path) -> io::Result<Key> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
-    let is_ours = [0, nix::unistd::geteuid().as_raw()].contains(&metadata.uid());
-    if !metadata.is_file() || !is_ours || metadata.mode() & OF_OTHERS != 0 {
-        return Err(io::Error::other(
-            "it must be a file of root's or of the daemon's user that nobody else can read (chmod 600)",
-        ));
+    if !metadata.is_file() || metadata.mode() & OF_OTHERS != 0 {
+        return Err(io::Error::other("it must be a file that nobody but its owner can read (chmod 600)"));
     }
     let mut text = String::new();
     file.take(MAX_BYTES).read_to_string(&mut text)?;

@@ -15,8 +15,8 @@ use super::{
     trigger_of,
 };
 use crate::{
-    config::{ChallengeMode, Protect},
-    detect::{Phase, Policy, Scope, State},
+    config::{ChallengeMode, Protect, ReturnPathChoice},
+    detect::{Policy, Scope, State},
     monitor::{PortSnapshot, Snapshot},
     time::Past,
 };
@@ -25,8 +25,6 @@ use crate::{
 const SPAN: Duration = Duration::from_secs(60);
 /// So many handshakes tell it.
 const TELLING: u64 = 8;
-/// Where SYN-ACKs pass through this host, in calm at least this share of handshakes has one.
-const ANSWERED_SHARE: f64 = 0.9;
 
 /// Decides for all sections.
 pub(super) struct Protected {
@@ -71,11 +69,10 @@ impl Protected {
     /// Selects the ports to challenge.
     pub fn choose(&mut self, state: &State, snapshot: &Snapshot, policy: &Policy, mode: ChallengeMode, at: Duration) {
         let mut rest = &snapshot.protected[..];
-        for (index, section) in self.sections.iter_mut().enumerate() {
+        for section in &mut self.sections {
             let (ports, others) = rest.split_at(section.config.ports.len().min(rest.len()));
             rest = others;
-            let is_calm = state.protected.get(index).is_none_or(|scope| scope.phase == Phase::Calm);
-            section.note(ports, is_calm, at);
+            section.note(ports, at);
         }
         let scopes: Vec<usize> = self.section_of_each_port().collect();
         let scope_of = |port: u16| scopes.get(usize::from(port)).map_or(Scope::Host, |index| Scope::Protected(*index));
@@ -134,18 +131,20 @@ impl Protected {
 }
 
 impl Section {
-    /// Judges which way SYN-ACKs take. During an attack, few SYNs are answered: only if none is, they take another way.
-    fn note(&mut self, ports: &[PortSnapshot], is_calm: bool, at: Duration) {
+    /// Judges which way SYN-ACKs take. A single one that passes through this host shows that they do: SYNs that nobody answers
+    /// are no evidence of another way, since anybody can send them.
+    fn note(&mut self, ports: &[PortSnapshot], at: Duration) {
         let sums = Sums {
             begun: ports.iter().map(|port| port.begun).sum(),
             replied: ports.iter().map(|port| port.replied).sum(),
         };
-        if let Some((before, _)) = self.past.oldest(at) {
-            let begun = sums.begun.saturating_sub(before.begun);
-            let replied = sums.replied.saturating_sub(before.replied);
-            let least = if is_calm { ANSWERED_SHARE * begun as f64 } else { 1.0 };
-            if begun >= TELLING {
-                self.return_path = if replied as f64 >= least { ReturnPath::Here } else { ReturnPath::Elsewhere };
+        if self.config.return_path == ReturnPathChoice::Elsewhere {
+            self.return_path = ReturnPath::Elsewhere;
+        } else if let Some((before, _)) = self.past.oldest(at) {
+            if sums.replied > before.replied {
+                self.return_path = ReturnPath::Here;
+            } else if sums.begun.saturating_sub(before.begun) >= TELLING {
+                self.return_path = ReturnPath::Elsewhere;
             }
         }
         self.past.add(at, sums);
@@ -155,10 +154,11 @@ impl Section {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::Phase;
 
     fn section(name: &str, ports: &[u16]) -> Protect {
         let networks = vec!["198.18.64.0/24".parse().expect("a network")];
-        Protect { name: name.to_owned(), networks, ports: ports.to_vec(), max_half_open: 500 }
+        Protect { name: name.to_owned(), networks, ports: ports.to_vec(), ..Protect::default() }
     }
 
     fn snapshot(ports: &[(u64, u64)]) -> Snapshot {
@@ -227,13 +227,13 @@ mod tests {
         gateway.tick(&calm, &[(0, 0), (0, 0), (0, 0)]);
         let paths = |status: Vec<ProtectedStatus>| [status[0].return_path, status[1].return_path];
         let few = gateway.tick(&calm, &[(3, 3), (0, 0), (7, 0)]);
-        assert_eq!(paths(few), [ReturnPath::Unknown, ReturnPath::Unknown]);
+        assert_eq!(paths(few), [ReturnPath::Here, ReturnPath::Unknown]);
         let more = gateway.tick(&calm, &[(6, 6), (4, 3), (9, 0)]);
         assert_eq!(paths(more), [ReturnPath::Here, ReturnPath::Elsewhere]);
         assert!(gateway.0.has_one_way());
-        // Half of them take another way (two gateways).
-        let half = gateway.tick(&calm, &[(60, 40), (40, 20), (9, 0)]);
-        assert_eq!(paths(half)[0], ReturnPath::Elsewhere);
+        // SYNs that nobody answers show nothing.
+        let few_answered = gateway.tick(&calm, &[(6000, 40), (4, 3), (9, 0)]);
+        assert_eq!(paths(few_answered)[0], ReturnPath::Here);
     }
 
     #[test]

@@ -322,7 +322,7 @@ pub fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result
         Standing::Protected | Standing::ProtectedPrompted => {
             let networks = vec![IpNet::new(PROTECTED.into(), 24)?];
             let ports = vec![PORT];
-            maps.protected.set(&[Protect { name: "shop".to_owned(), networks, ports, max_half_open: 500 }])?;
+            maps.protected.set(&[Protect { name: "shop".to_owned(), networks, ports, ..Protect::default() }])?;
         }
         // It needs an entry, which it does not get while it is challenged.
         Standing::Proven => datapath.block(case.spec.sources.first().into(), 0)?,
