@@ -1,6 +1,8 @@
-//! The interfaces on which completed handshakes count.
+//! The interfaces on which completed handshakes count, each with a combination of these bits.
 
-/// An interface that is guarded.
+/// It is guarded.
 pub const GUARDED: u32 = 1;
-/// An interface that is stacked on a guarded one (VLAN, bridge, bond, VRF).
+/// It is stacked on a guarded one (VLAN, bridge, bond, VRF).
 pub const STACKED: u32 = 2;
+/// It leads to protected networks: their servers' answers arrive there.
+pub const INNER: u32 = 4;

@@ -70,6 +70,8 @@ pub struct PortHandshakes {
     pub replied: u64,
     /// Handshakes whose client acknowledged a SYN-ACK that was not sent through this host: the way back is another one.
     pub one_way: u64,
+    /// Handshakes with a server behind this host that ended by a reset before a SYN-ACK was sent.
+    pub refused: u64,
 }
 
 /// The outcome of handshakes by place: one element of `HANDSHAKES_BY_PORT`.

@@ -100,9 +100,9 @@ mod tests {
             map::SYN_BY_PORT,
             1,
             &[include_str!("port.rs"), include_str!("../challenge/port_load.rs")],
-            0x24a3_5b1a_557e_6c15,
+            0x7790_3973_f2c3_2c89,
         ),
-        (map::HANDSHAKES_BY_PORT, 4, &[include_str!("port.rs")], 0x46b5_93aa_5705_62f9),
+        (map::HANDSHAKES_BY_PORT, 4, &[include_str!("port.rs")], 0xd833_198a_8e3b_0a95),
         (
             map::LISTENER_CHANGES,
             1,

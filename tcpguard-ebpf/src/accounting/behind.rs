@@ -34,7 +34,13 @@ use crate::{
 #[inline(always)]
 pub fn sent(segment: &SentSegment, now: Now) {
     let place = places::of(segment.server, segment.server_port);
-    if !is_protected(place) && (!local::has_address(segment.server) || local::is_listening(segment.server_port)) {
+    let is_ours = !is_protected(place);
+    if is_ours && (!local::has_address(segment.server) || local::is_listening(segment.server_port)) {
+        return;
+    }
+    // What came from the clients' side and is sent back there is no server's answer: anybody can send it. The address of a
+    // redirected port is this host's own, which no router sends on.
+    if segment.is_sent_back || !is_ours && segment.is_from_clients {
         return;
     }
     let source = Source::new(segment.client);
@@ -56,7 +62,7 @@ pub fn sent(segment: &SentSegment, now: Now) {
         Sent::SynAck => replied(place, source, handshakes::is_begun(client, check, period), now),
         Sent::Reset => {
             if handshakes::refuse(client, check, period) {
-                ports::count_reset(place);
+                ports::count_refused(place);
                 counters::add_end(Counter::HandshakesReset);
             }
         }
@@ -66,7 +72,7 @@ pub fn sent(segment: &SentSegment, now: Now) {
 /// Remembers a SYN-ACK; returns whether its client has been sent one before that it has not acknowledged.
 #[inline(always)]
 fn is_repeated(client: u64, connection: u64, sequence: u32, period: u32) -> bool {
-    let is_open = replies::is_open(client, period);
+    let is_open = replies::is_open(client, connection, period);
     matches!(replies::note(client, connection, sequence, period), Noted::Again) || is_open
 }
 

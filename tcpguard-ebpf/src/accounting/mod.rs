@@ -46,13 +46,13 @@ use crate::{
     kernel::handshake::Handshake,
     lease::{self, Lease},
     local,
-    source::{Source, client_of},
+    source::{Source, client_of, connection_of},
     time::Now,
 };
 pub use behind::{completed as completed_behind, one_way, sent};
 pub use distinct::observe as observe_distinct;
 pub use headers::observe as observe_headers;
-pub use interfaces::{contains as is_guarded_or_stacked, is_guarded};
+pub use interfaces::{is_from_clients, is_guarded};
 pub use ports::{came_back, count_not_begun as not_begun, count_repeated as retransmitted, is_portion_full};
 
 /// Counts a SYN of a source without an entry; returns the entry if the source gets one.
@@ -205,11 +205,14 @@ pub fn reset(context: &Context, segment: &Segment) {
     if let Some(begun) = handshakes::reset(source, segment, now.window_period()) {
         let place = places::of(segment.destination, segment.destination_port);
         // Behind this host, it counts for its source only once the server has answered.
-        if !places::is_behind(place) || replies::end(client_of(source, segment), now.window_period()) {
+        let client = client_of(source, segment);
+        if !places::is_behind(place) || replies::end(client, connection_of(client, segment), now.window_period()) {
             entry.half_open.close(begun.period);
             prefixes::count_end(source, now);
+            ports::count_reset(place);
+        } else {
+            ports::count_refused(place);
         }
-        ports::count_reset(place);
         counters::add_end(Counter::HandshakesReset);
     }
 }

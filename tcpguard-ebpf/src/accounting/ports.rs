@@ -158,6 +158,14 @@ pub fn count_reset(place: u32) {
     }
 }
 
+/// Counts a handshake that was refused, or reset by its client, before its server behind this host answered.
+#[inline(always)]
+pub fn count_refused(place: u32) {
+    if let Some(handshakes) = handshakes(place) {
+        atomic::add(&mut handshakes.refused, 1);
+    }
+}
+
 #[inline(always)]
 pub fn count_retried(place: u32) {
     if let Some(handshakes) = handshakes(place) {

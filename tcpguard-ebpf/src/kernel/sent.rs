@@ -31,6 +31,10 @@ pub struct SentSegment {
     pub client_port: u16,
     pub sequence: u32,
     pub acknowledgement: u32,
+    /// It leaves through the interface that it came through.
+    pub is_sent_back: bool,
+    /// It came from the clients' side.
+    pub is_from_clients: bool,
 }
 
 impl SentSegment {
@@ -68,13 +72,11 @@ impl SentSegment {
             SegmentKind::Rst if flags.0 & Flags::ACK != 0 => Sent::Reset,
             _ => return None,
         };
-        if !is_guarded(KernelStruct(context.arg::<*const u8>(1) as usize))? {
+        let device = KernelStruct(context.arg::<*const u8>(1) as usize);
+        if !is_guarded(device)? {
             return None;
         }
-        // What came from the clients' side and is sent back there is no server's answer: anybody can send it.
-        if accounting::is_guarded_or_stacked(packet.read(layout.received_on)?) {
-            return None;
-        }
+        let received_on: u32 = packet.read(layout.received_on)?;
         let [server_port, client_port]: [u16; 2] = header.read(0)?;
         let [sequence, acknowledgement]: [u32; 2] = header.read(4)?;
         let [server, client] = addresses;
@@ -86,6 +88,8 @@ impl SentSegment {
             client_port: u16::from_be(client_port),
             sequence: u32::from_be(sequence),
             acknowledgement: u32::from_be(acknowledgement),
+            is_sent_back: received_on == device.read::<u32>(layout.device_index)?,
+            is_from_clients: accounting::is_from_clients(received_on),
         })
     }
 }

@@ -1,5 +1,8 @@
 //! Following the host's interfaces and addresses.
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -10,6 +13,9 @@ use crate::{
     response::Surroundings,
 };
 
+/// So many protected networks are looked up to find the interfaces that lead to them.
+const MOST_WAYS: usize = 64;
+
 /// The guarded interfaces, and what the datapath knows of the host's network.
 pub(super) struct Network {
     pub interfaces: InterfaceSet,
@@ -17,6 +23,8 @@ pub(super) struct Network {
     pub guarded: GuardedInterfaceMap,
     pub local: LocalAddresses,
     pub protected: ProtectedMaps,
+    /// The networks of the configuration behind this host.
+    pub behind: Vec<IpNet>,
     /// Whether the datapath knows every address of the host.
     pub knows_local: bool,
     /// Addresses were added or removed since they were written to the datapath. Many may change at once; they are all written
@@ -65,6 +73,29 @@ impl Network {
         }
     }
 
+    /// Returns the interfaces that lead to protected networks. That of the default route is none of them, and neither is a
+    /// bridge or bond of which a guarded interface is a port: clients are there.
+    async fn inner(&self, links: &[Link], guarded: &[u32]) -> BTreeSet<u32> {
+        let mut inner = BTreeSet::new();
+        for network in self.behind.iter().take(MOST_WAYS) {
+            // The first address of a network is not that of a host.
+            let address = network.hosts().next().unwrap_or(network.addr());
+            inner.extend(self.links.way_to(address).await);
+        }
+        let default = self.links.default_route_interface().await.ok().flatten();
+        for link in links {
+            if guarded.contains(&link.index)
+                && let Some(master) = link.master
+            {
+                inner.remove(&master);
+            }
+            if default.as_ref() == Some(&link.name) {
+                inner.remove(&link.index);
+            }
+        }
+        inner
+    }
+
     /// Writes the interfaces whose handshakes count to the datapath.
     pub async fn update_guarded(&mut self) {
         self.has_stacked = true;
@@ -74,7 +105,8 @@ impl Network {
                 let guarded: Vec<u32> = self.interfaces.indices().collect();
                 let is_master = |link: &Link| link.master.is_some_and(|master| guarded.contains(&master));
                 self.has_stacked = indices.len() > guarded.len() || links.iter().any(is_master);
-                self.guarded.set(&indices, &guarded)
+                let inner = self.inner(&links, &guarded).await;
+                self.guarded.set(&indices, &guarded, &inner)
             }
             Err(error) => Err(error),
         };

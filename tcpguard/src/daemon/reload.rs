@@ -7,6 +7,7 @@ use tracing::warn;
 use super::{
     Daemon,
     command::{ConfigSource, ReloadError, Reloaded},
+    start::networks_behind,
 };
 use crate::{
     config::Config,
@@ -55,6 +56,7 @@ impl Daemon {
         {
             problems.push(format!("not all networks of the configuration are protected: {error}"));
         }
+        self.network.behind = networks_behind(config);
         self.lease.lasts = config.limits.heartbeat_timeout;
         self.config = Arc::clone(config);
     }

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use tokio::{
     sync::{Notify, mpsc},
     time::interval,
@@ -117,6 +118,7 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
         guarded: maps.guarded,
         local: maps.local,
         protected: maps.protected,
+        behind: networks_behind(&config),
         knows_local: false,
         has_new_addresses: false,
         has_warned: false,
@@ -197,6 +199,11 @@ impl Daemon {
             self.enforcer.restore();
         }
     }
+}
+
+/// Returns the networks that this host protects as a gateway.
+pub(super) fn networks_behind(config: &Config) -> Vec<IpNet> {
+    config.protected.iter().flat_map(|section| section.networks.iter().copied()).collect()
 }
 
 fn kept(dropped: &[&str]) -> String {

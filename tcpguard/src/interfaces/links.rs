@@ -160,6 +160,21 @@ impl Links {
         Ok(networks)
     }
 
+    /// Returns the index of the interface that packets for an address leave through; `None` if there is no route.
+    pub async fn way_to(&self, address: IpAddr) -> Option<u32> {
+        let query = match address {
+            IpAddr::V4(address) => {
+                RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(address, 32).build()
+            }
+            IpAddr::V6(address) => {
+                RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(address, 128).build()
+            }
+        };
+        // The kernel answers with an error where there is no route.
+        let routes: Vec<RouteMessage> = self.handle.route().get(query).execute().try_collect().await.ok()?;
+        routes.iter().find_map(outgoing_interface)
+    }
+
     /// Returns the name of the interface of the default route: IPv4's if there is one, otherwise IPv6's.
     ///
     /// # Errors

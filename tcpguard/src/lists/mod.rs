@@ -33,7 +33,6 @@ use crate::{
 use book::ListBook;
 use cell::Item;
 pub use entry::{Entry, ListName, Origin};
-pub use files::Stamp;
 use outline::Outline;
 pub use ssh::SshWatch;
 
@@ -365,14 +364,14 @@ impl FileWatch {
             self.files.entry(path).or_default();
         }
         for (path, followed) in &mut self.files {
-            let stamp = Stamp::of(path);
+            let stamp = files::Stamp::of(path);
             if !followed.is_due(stamp, SystemTime::now(), Instant::now()) {
                 continue;
             }
             let start = Instant::now();
             let read = files::read(path);
             // If it was written meanwhile, what was read may be neither the old contents nor the new.
-            let is_whole = Stamp::of(path) == stamp;
+            let is_whole = files::Stamp::of(path) == stamp;
             match read {
                 _ if !is_whole => {}
                 Ok(listing) => self.lists.take_file(path, listing),

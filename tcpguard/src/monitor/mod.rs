@@ -222,7 +222,7 @@ impl Monitor {
             protected: &protected,
             period,
         };
-        let pressure = self.pressure.measure(&counts, !is_alert, Instant::now());
+        let pressure = self.pressure.measure(&counts, Instant::now());
         let half_open = self.count_half_open(&totals, period);
         self.is_suspicious = is_alert || half_open.datapath.max(half_open.kernel) > self.suspicion;
         self.prefixes.advance(self.is_suspicious, period)?;

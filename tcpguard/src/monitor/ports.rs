@@ -43,7 +43,7 @@ pub struct PortSnapshot {
     /// SYNs dropped because of a judgement (blocks, limits, challenges and SYNs with data), less those that came back and
     /// began a handshake. It may be negative (wrapping).
     pub restrained: u64,
-    /// Handshakes completed or reset while half open, and those of `one_way`.
+    /// Handshakes completed or reset while half open, and those of `one_way` and `refused`.
     pub ended: u64,
     /// SYNs selected to be answered with a cookie.
     pub challenged: u64,
@@ -65,6 +65,8 @@ pub struct PortSnapshot {
     pub replied: u64,
     /// Handshakes whose client acknowledged a SYN-ACK that was not sent through this host.
     pub one_way: u64,
+    /// Handshakes that ended by a reset before a SYN-ACK was sent.
+    pub refused: u64,
 }
 
 impl PortSnapshot {
@@ -289,7 +291,8 @@ impl PortSnapshot {
             self.returned = [totals.returned_ipv4, totals.returned_ipv6];
             self.returned_networks = totals.returned_networks;
             (self.replied, self.one_way) = (totals.replied, totals.one_way);
-            self.ended = totals.completed + totals.reset + totals.one_way;
+            self.refused = totals.refused;
+            self.ended = totals.completed + totals.reset + totals.one_way + totals.refused;
         }
     }
 }

@@ -163,13 +163,12 @@ impl PressureMeter {
         }
     }
 
-    /// Measures the pressure; `is_calm` if no scope was under attack at the last tick.
-    pub fn measure(&mut self, counts: &Counts, is_calm: bool, now: Instant) -> Pressure {
+    pub fn measure(&mut self, counts: &Counts, now: Instant) -> Pressure {
         self.note_slow_ports(counts.ports, now);
         let slow = &self.slow;
         let services = self.services.iter().zip(&mut self.by_service);
         let services = services.map(|(service, scope)| measure_service(service, scope, slow, counts, now)).collect();
-        let (protected, protected_half_open) = self.protected.measure(counts, is_calm, now);
+        let (protected, protected_half_open) = self.protected.measure(counts, now);
         let slow_ports = self.slow.keys().copied().collect();
         Pressure { host: self.measure_host(counts, now), services, protected, protected_half_open, slow_ports }
     }
@@ -281,7 +280,7 @@ mod tests {
             ports.sort_by_key(|port| port.port);
             let counts =
                 Counts { totals, tcp_ext: &tcp_ext, kernel: &kernel, ports: &ports, protected: &[], period: 3 };
-            self.meter.measure(&counts, true, self.start + Duration::from_millis(milliseconds))
+            self.meter.measure(&counts, self.start + Duration::from_millis(milliseconds))
         }
     }
 

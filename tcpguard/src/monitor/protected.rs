@@ -1,4 +1,8 @@
 //! The pressure on protected networks, and what their ports take from the host's account.
+//!
+//! Two counts are kept: of all SYNs, and of those that a server answered. Where answers pass through this host, SYNs that nobody
+//! answers count only from a rate on that servers may be too busy to answer: otherwise they are scans of addresses without a
+//! server.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +11,20 @@ use super::{
     half_open::HandshakeWindow,
     scope::{Counts, Readings, ScopeWindow, Sums},
 };
-use crate::{config::Protect, time::Past};
+use crate::{
+    config::Protect,
+    time::{HANDSHAKE_LIFETIME, Past},
+};
 
-/// The span over which it is measured how many SYNs are answered in calm.
+/// Answers pass through this host if one has within this time.
 const SPAN: Duration = Duration::from_secs(60);
-/// So many SYNs tell it.
-const TELLING: u64 = 20;
-/// At least this share of SYNs counts, whatever is answered.
-const LEAST_SHARE: f64 = 0.05;
+/// From this many SYNs per second on that nobody answers, a server may be too busy for it.
+const BUSY_RATE: u64 = 1000;
 
 /// Measures the pressure on the networks of each `[[protect]]` section.
 #[derive(Default)]
 pub(super) struct ProtectedMeter {
     sections: Vec<Section>,
-    /// Each port.
-    ports: Vec<HandshakeWindow>,
     /// The last account of each port, and the sum of what all have received since they were first seen: totals of the datapath
     /// that are not the host's.
     last: Vec<PortSnapshot>,
@@ -30,31 +33,12 @@ pub(super) struct ProtectedMeter {
 
 struct Section {
     config: Protect,
-    window: ScopeWindow,
-    /// The handshakes that the server answered.
-    answered: HandshakeWindow,
-    past: Past<Instant, Asked>,
-    /// The share of SYNs that are answered in calm.
-    share: f64,
-    /// Handshakes begun, of which only that share counts. Those that the server answered count anyway: whoever made the share
-    /// small by SYNs that nobody answers hides no flood.
-    begun: f64,
-    last: u64,
-}
-
-/// Totals of one section.
-#[derive(Clone, Copy, Default)]
-struct Asked {
-    begun: u64,
-    /// Those that the server answered, or whose client acknowledged an answer.
-    answered: u64,
-}
-
-impl Asked {
-    fn of(ports: &[PortSnapshot]) -> Self {
-        let answered = |port: &PortSnapshot| port.replied + port.one_way;
-        Self { begun: ports.iter().map(|port| port.begun).sum(), answered: ports.iter().map(answered).sum() }
-    }
+    all: ScopeWindow,
+    answered: ScopeWindow,
+    /// Both counts of each port.
+    ports: Vec<[HandshakeWindow; 2]>,
+    /// SYN-ACKs.
+    replied: Past<Instant, u64>,
 }
 
 impl ProtectedMeter {
@@ -68,16 +52,16 @@ impl ProtectedMeter {
     pub fn reconfigure(&mut self, config: Vec<Protect>) {
         if !self.sections.iter().map(|section| &section.config).eq(&config) {
             self.sections = config.into_iter().map(Section::new).collect();
-            self.ports.clear();
         }
     }
 
     /// Discards what was counted so far, because it belongs to the previous daemon.
     pub fn forget(&mut self) {
-        self.sections.iter_mut().for_each(|section| {
-            section.window.forget();
+        for section in &mut self.sections {
+            section.all.forget();
             section.answered.forget();
-        });
+            section.ports.iter_mut().flatten().for_each(HandshakeWindow::forget);
+        }
     }
 
     /// Returns what the ports have received, which the totals of the datapath contain.
@@ -86,20 +70,15 @@ impl ProtectedMeter {
     }
 
     /// Returns the readings of each section, and the half-open handshakes of each port.
-    pub fn measure(&mut self, counts: &Counts, is_calm: bool, now: Instant) -> (Vec<Readings>, Vec<u64>) {
+    pub fn measure(&mut self, counts: &Counts, now: Instant) -> (Vec<Readings>, Vec<u64>) {
         self.note(counts.protected);
         let mut rest = counts.protected;
-        let measure = |section: &mut Section| {
+        let (mut readings, mut half_open) = (Vec::new(), Vec::new());
+        for section in &mut self.sections {
             let (ports, others) = rest.split_at(section.config.ports.len().min(rest.len()));
             rest = others;
-            section.measure(ports, counts, is_calm, now)
-        };
-        let readings = self.sections.iter_mut().map(measure).collect();
-        self.ports.resize_with(counts.protected.len(), HandshakeWindow::from_now);
-        let windows = self.ports.iter_mut().zip(counts.protected);
-        // Where the server answers, it holds what it has answered.
-        let begun = |port: &PortSnapshot| if port.replied > 0 { port.replied } else { port.begun };
-        let half_open = windows.map(|(window, port)| window.count(begun(port), port.ended, counts.period)).collect();
+            readings.push(section.measure(ports, &mut half_open, counts, now));
+        }
         (readings, half_open)
     }
 
@@ -118,40 +97,40 @@ impl ProtectedMeter {
     }
 }
 
+/// Returns the account of a port without the handshakes that nobody answered.
+fn answered(port: &PortSnapshot) -> PortSnapshot {
+    PortSnapshot {
+        begun: port.replied,
+        restrained: port.restrained,
+        ended: port.ended.saturating_sub(port.refused + port.one_way),
+        ..*port
+    }
+}
+
 impl Section {
     fn new(config: Protect) -> Self {
-        Self {
-            config,
-            window: ScopeWindow::from_now(),
-            answered: HandshakeWindow::from_now(),
-            past: Past::new(SPAN),
-            share: 1.0,
-            begun: 0.0,
-            last: 0,
-        }
+        let ports = config.ports.iter().map(|_| [HandshakeWindow::from_now(), HandshakeWindow::from_now()]).collect();
+        let (all, answered) = (ScopeWindow::from_now(), ScopeWindow::from_now());
+        Self { config, all, answered, ports, replied: Past::new(SPAN) }
     }
 
-    /// Measures the pressure. SYNs to addresses without a server are not answered: in calm that is scans, and only as large a
-    /// share of SYNs as is answered then counts as begun, or all that are answered if these are more.
-    fn measure(&mut self, ports: &[PortSnapshot], counts: &Counts, is_calm: bool, now: Instant) -> Readings {
-        let asked = Asked::of(ports);
-        if let Some((before, _)) = self.past.oldest(now).filter(|_| is_calm) {
-            let begun = asked.begun.saturating_sub(before.begun);
-            let answered = asked.answered.saturating_sub(before.answered);
-            if begun >= TELLING {
-                self.share = (answered as f64 / begun as f64).clamp(LEAST_SHARE, 1.0);
-            }
-        }
-        self.past.add(now, asked);
-        let last = std::mem::replace(&mut self.last, asked.begun);
-        self.begun += asked.begun.saturating_sub(last) as f64 * self.share;
-        let all = Sums::of_all(ports);
-        let held_back = all.attempts.wrapping_sub(all.begun).cast_signed().max(0) as f64 * self.share;
-        let begun = self.begun.round() as u64;
-        let mut readings = self.window.measure(all.with_begun(begun, begun + held_back as u64), counts, |_| false, now);
-        let answered = self.answered.count(asked.answered, all.ended(), counts.period);
-        readings.half_open.datapath = readings.half_open.datapath.max(answered);
-        readings
+    /// Measures the pressure, and adds the half-open handshakes of each port to `half_open`.
+    fn measure(&mut self, ports: &[PortSnapshot], half_open: &mut Vec<u64>, counts: &Counts, now: Instant) -> Readings {
+        let of_answered: Vec<PortSnapshot> = ports.iter().map(answered).collect();
+        let all = self.all.measure(Sums::of_all(ports), counts, |_| false, now);
+        let answered = self.answered.measure(Sums::of_all(&of_answered), counts, |_| false, now);
+        let replied = ports.iter().map(|port| port.replied).sum();
+        let are_answered = self.replied.oldest(now).is_some_and(|(before, _)| replied > *before);
+        self.replied.add(now, replied);
+        let unanswered_rate = all.half_open_coming / HANDSHAKE_LIFETIME.as_secs();
+        let is_for_answered = are_answered && unanswered_rate < BUSY_RATE;
+        let windows = self.ports.iter_mut().zip(ports.iter().zip(&of_answered));
+        half_open.extend(windows.map(|([all, answered], (port, of_answered))| {
+            let all = all.count(port.begun, port.ended, counts.period);
+            let answered = answered.count(of_answered.begun, of_answered.ended, counts.period);
+            if is_for_answered { answered } else { all }
+        }));
+        if is_for_answered { answered } else { all }
     }
 }
 
@@ -175,9 +154,11 @@ mod tests {
             Self(ProtectedMeter::new(vec![shop()]), Instant::now())
         }
 
-        fn at(&mut self, tenths: u64, begun: u64, replied: u64, ended: u64, is_calm: bool) -> Readings {
+        /// Measures with totals of handshakes: begun, answered, completed, and refused.
+        fn at(&mut self, tenths: u64, [begun, replied, completed, refused]: [u64; 4]) -> (Readings, u64) {
             let (totals, tcp_ext, kernel) = (Totals::default(), TcpExt::default(), HalfOpenTable::default());
-            let ports = [PortSnapshot { begun, replied, ended, syn: begun, ..PortSnapshot::default() }];
+            let ended = completed + refused;
+            let ports = [PortSnapshot { begun, replied, completed, refused, ended, ..PortSnapshot::default() }];
             let counts = Counts {
                 totals: &totals,
                 tcp_ext: &tcp_ext,
@@ -186,39 +167,54 @@ mod tests {
                 protected: &ports,
                 period: 3,
             };
-            self.0.measure(&counts, is_calm, self.1 + Duration::from_millis(100 * tenths)).0[0]
+            let (readings, ports) = self.0.measure(&counts, self.1 + Duration::from_millis(100 * tenths));
+            (readings[0], ports[0])
         }
     }
 
     #[test]
     fn scans_of_addresses_without_a_server_are_no_half_open_handshakes() {
         let mut gateway = Gateway::new();
-        let mut half_open = 0;
-        // For a minute, a hundred SYNs a second that nobody answers, and ten clients.
         for tenth in 0..600 {
-            half_open = gateway.at(tenth, 11 * tenth, tenth, tenth, true).half_open.datapath;
+            // For a minute, a hundred SYNs a second that nobody answers, and ten clients.
+            let (readings, of_port) = gateway.at(tenth, [11 * tenth, tenth, tenth, 0]);
+            assert!(tenth < 3 || readings.half_open.datapath == 0 && of_port == 0, "{tenth}: {readings:?}");
         }
-        assert!(half_open < 500, "{half_open}");
     }
 
     #[test]
-    fn a_flood_that_the_server_does_not_answer_counts_nevertheless() {
+    fn a_flood_that_a_busy_server_does_not_answer_counts() {
         let mut gateway = Gateway::new();
         for tenth in 0..300 {
-            gateway.at(tenth, 10 * tenth, 10 * tenth, 10 * tenth, true);
+            gateway.at(tenth, [10 * tenth, 10 * tenth, 10 * tenth, 0]);
         }
-        let flood = gateway.at(300, 13_000, 3128, 3000, false);
-        assert!(flood.half_open.datapath > 9000, "{flood:?}");
+        let mut flood = (Readings::default(), 0);
+        for tenth in 1..20 {
+            flood = gateway.at(300 + tenth, [3000 + 1000 * tenth, 3000 + 10 * tenth, 3000, 0]);
+        }
+        assert!(flood.0.half_open.datapath > 15_000 && flood.1 > 15_000, "{flood:?}");
+        assert!(flood.0.half_open_coming > 500_000, "{flood:?}");
     }
 
     #[test]
-    fn answers_count_whatever_share_of_syns_was_answered_before() {
+    fn refused_handshakes_cancel_no_others() {
         let mut gateway = Gateway::new();
-        for tenth in 0..300 {
-            gateway.at(tenth, 100 * tenth, 0, 0, true);
+        let mut flood = (Readings::default(), 0);
+        for tenth in 0..100 {
+            // As many SYNs are refused as are answered and left half open.
+            flood = gateway.at(tenth, [20 * tenth, 10 * tenth, 0, 10 * tenth]);
         }
-        gateway.at(300, 30_000, 0, 0, true);
-        let flood = gateway.at(301, 32_000, 2000, 0, false).half_open.datapath;
-        assert!(flood >= 2000, "{flood}");
+        assert!((900..=1000).contains(&flood.0.half_open.datapath), "{flood:?}");
+        assert!(flood.0.half_open_coming > 5000, "{flood:?}");
+    }
+
+    #[test]
+    fn without_answers_every_syn_counts() {
+        let mut gateway = Gateway::new();
+        let mut flood = (Readings::default(), 0);
+        for tenth in 0..100 {
+            flood = gateway.at(tenth, [10 * tenth, 0, 0, 0]);
+        }
+        assert_eq!((flood.0.half_open.datapath, flood.1), (990, 990));
     }
 }

@@ -118,16 +118,6 @@ impl Sums {
         }
     }
 
-    /// Returns the number of handshakes that ended.
-    pub const fn ended(&self) -> u64 {
-        self.ended
-    }
-
-    /// Returns the same with other numbers of handshakes begun and requested.
-    pub const fn with_begun(self, begun: u64, attempts: u64) -> Self {
-        Self { begun, attempts, ..self }
-    }
-
     /// Returns the sum of what is counted by port.
     pub const fn plus(&self, other: &Self) -> Self {
         Self {

@@ -76,9 +76,11 @@ fn clients_of_a_forwarded_port_are_neither_an_attack_nor_blocked() -> Result<()>
     let stats = scene.daemon.stats_when("every SYN is counted", |stats| stats.totals.syn >= u64::from(client.tried))?;
     let published = port_of(&stats, PUBLISHED);
     ensure!(published.is_some_and(|port| port.redirected), "{published:?}");
-    // The first ones passed before it was known that the port is redirected.
+    // The first ones passed before it was known that the port is redirected; of those under way at that moment, the completion
+    // is counted and the SYN is not.
     let seen = published.map_or(0, |port| port.completed) + stats.totals.syn_closed;
-    ensure!(seen == u64::from(client.tried) && stats.totals.syn_closed < 60, "{:?}", stats.totals);
+    let tried = u64::from(client.tried);
+    ensure!((tried..=tried + 2).contains(&seen) && stats.totals.syn_closed < 60, "{:?}", stats.totals);
     ensure!(stats.half_open.datapath == 0 && stats.totals.dropped == 0, "{:?}", stats.totals);
     ensure!(scene.events("attack_started")?.is_empty(), "{:?}", scene.events("attack_started")?);
     ensure!(scene.blocked()?.is_empty() && stats.measures.kernel_settings.is_empty(), "{:?}", stats.measures);

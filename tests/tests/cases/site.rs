@@ -30,9 +30,9 @@ fn clients() -> Vec<IpAddr> {
     (1..=CLIENTS).map(|n| Ipv4Addr::new(198, 18, 60, n).into()).collect()
 }
 
-fn protect(challenge: &str) -> String {
+fn protect(interfaces: &[&str], challenge: &str) -> String {
     format!(
-        "interfaces = [\"{OUTER}\"]\n[thresholds]\nhold = \"2s\"\n[challenge]\n{challenge}\n\
+        "interfaces = {interfaces:?}\n[thresholds]\nhold = \"2s\"\n[challenge]\n{challenge}\n\
          [[protect]]\nname = \"shop\"\nnetworks = [\"{BEHIND}\"]\nports = [80]\n"
     )
 }
@@ -46,13 +46,14 @@ fn serve(site: &Site) -> Result<Echo> {
 }
 
 /// Checks that clients behind `link` are challenged by reset, and served a round trip later than others.
-fn costs_a_round_trip(link: Link) -> Result<()> {
+fn costs_a_round_trip(link: Link, interfaces: &[&str]) -> Result<()> {
     let site = Site::new(&[link])?;
     let _service = serve(&site)?;
     let far = far(&site)?;
     let client = Client::in_namespace(&far.namespace);
     client.fetch(SERVER)?;
-    let daemon = Setup::new(&site.gateways[0])?.config(&protect("mode = \"always\"\nmethod = \"reset\"")).start()?;
+    let daemon =
+        Setup::new(&site.gateways[0])?.config(&protect(interfaces, "mode = \"always\"\nmethod = \"reset\"")).start()?;
     daemon.stats_when("the port is challenged", |stats| stats.protected[0].method.is_some())?;
     let (first, second) = (client.each_once(&clients(), SERVER, 8)?, client.each_once(&clients(), SERVER, 8)?);
     let stats = daemon.stats_when("all have completed", |stats| stats.protected[0].ports[0].completed >= 80)?;
@@ -68,12 +69,17 @@ fn costs_a_round_trip(link: Link) -> Result<()> {
 
 #[test]
 fn a_router_challenges_what_it_forwards() -> Result<()> {
-    costs_a_round_trip(Link::Router)
+    costs_a_round_trip(Link::Router, &[OUTER])
+}
+
+#[test]
+fn likewise_with_both_sides_guarded() -> Result<()> {
+    costs_a_round_trip(Link::Router, &[OUTER, "lan"])
 }
 
 #[test]
 fn likewise_as_a_bridge() -> Result<()> {
-    costs_a_round_trip(Link::Bridge)
+    costs_a_round_trip(Link::Bridge, &[OUTER])
 }
 
 /// Starts a daemon on each gateway of a site, with a common key.
@@ -82,7 +88,7 @@ fn guard_all(site: &Site) -> Result<(Vec<Daemon>, TempDir)> {
     let file = folder.path().join("key");
     fs::write(&file, "00112233445566778899aabbccddeeff\n")?;
     fs::set_permissions(&file, PermissionsExt::from_mode(0o600))?;
-    let config = protect(&format!("key_file = \"{}\"", file.display()));
+    let config = protect(&[OUTER], &format!("key_file = \"{}\"", file.display()));
     let start = |lab| Setup::new(lab)?.config(&config).start();
     Ok((site.gateways.iter().map(start).collect::<Result<_>>()?, folder))
 }

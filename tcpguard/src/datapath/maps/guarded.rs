@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use aya::maps::{HashMap, MapData};
 use tcpguard_common::abi::{
-    guarded::{GUARDED, STACKED},
+    guarded::{GUARDED, INNER, STACKED},
     names::map,
 };
 
@@ -18,13 +18,22 @@ impl GuardedInterfaceMap {
         Self(map)
     }
 
-    /// Sets the indices of the interfaces; those that are not `guarded` are stacked on them.
+    /// Sets the indices of the interfaces; those that are not `guarded` are stacked on them, and those in `inner` lead to
+    /// protected networks.
     ///
     /// # Errors
     /// Returns an error if the map cannot be written, or is full.
-    pub fn set(&mut self, indices: &BTreeSet<u32>, guarded: &[u32]) -> Result<(), DatapathError> {
+    pub fn set(
+        &mut self,
+        indices: &BTreeSet<u32>,
+        guarded: &[u32],
+        inner: &BTreeSet<u32>,
+    ) -> Result<(), DatapathError> {
         let failed = DatapathError::map(map::GUARDED_INTERFACES);
-        let kind = |index: &u32| if guarded.contains(index) { GUARDED } else { STACKED };
+        let kind = |index: &u32| {
+            let side = if inner.contains(index) { INNER } else { 0 };
+            side | if guarded.contains(index) { GUARDED } else { STACKED }
+        };
         let old: Vec<u32> = self.0.keys().filter_map(Result::ok).filter(|index| !indices.contains(index)).collect();
         old.iter()
             .try_for_each(|index| self.0.remove(index))

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::secrets::Key;
-use crate::{lists::Stamp, time::Every};
+use crate::time::Every;
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -19,6 +19,14 @@ const MAX_BYTES: u64 = 1024;
 const DIGITS: usize = 32;
 /// The bits of a mode that let others than the owner read or write.
 const OF_OTHERS: u32 = 0o077;
+
+/// What tells that the file has changed, or who owns or may read it: the times of its change, its size and its inode.
+type Stamp = (i64, i64, u64, u64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.ctime(), metadata.ctime_nsec(), metadata.size(), metadata.ino()))
+}
 
 /// Follows the file.
 pub(super) struct KeyFile {
@@ -42,7 +50,7 @@ impl KeyFile {
         if !self.due.is_due(now) {
             return None;
         }
-        let stamp = Stamp::of(&self.path);
+        let stamp = stamp(&self.path);
         if self.read.replace(stamp) == Some(stamp) {
             return None;
         }
@@ -118,7 +126,6 @@ mod tests {
         fs::write(&path, TEXT).expect("written");
         fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).expect("set");
         assert!(look(2).is_some_and(|key| key.is_err_and(|problem| problem.contains("chmod 600"))));
-        fs::write(&path, format!("{TEXT}\n")).expect("written");
         fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("set");
         assert_eq!(look(3), Some(Ok([0xff, 0x0123_4567_89ab_cdef])));
         assert!(look(4).is_none());
