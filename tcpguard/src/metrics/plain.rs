@@ -30,14 +30,14 @@ metrics! {
     Counter bad_flags: "Segments received with a flag combination that no TCP implementation sends", s => s.totals.bad_flags;
     Counter passed: "Frames passed to the kernel", s => s.totals.passed;
     Counter dropped: "Frames dropped", s => s.totals.dropped;
-    Counter challenged: "SYNs answered with a cookie", s => s.totals.challenged;
+    Counter challenged: "SYNs answered by the datapath, with a cookie or for a reset", s => s.totals.challenged;
     Gauge packets_per_second: "Frames received per second, over the last second", s => s.rates.packets_per_second;
     Gauge syn_per_second: "SYNs per second, over the last second", s => s.rates.syn_per_second;
     Gauge completed_per_second: "Handshakes completed per second, over the last second", s => s.rates.completed_per_second;
     Gauge syn_ack_retried_per_second: "SYN-ACKs retransmitted per second, over the last second", s => s.rates.retried_per_second;
     Gauge rst_per_second: "Resets (RST) per second, over the last second", s => s.rates.rst_per_second;
     Gauge dropped_per_second: "Frames dropped per second, over the last second", s => s.rates.dropped_per_second;
-    Gauge challenged_per_second: "SYNs answered with a cookie per second, over the last second", s => s.rates.challenged_per_second;
+    Gauge challenged_per_second: "SYNs answered by the datapath per second, over the last second", s => s.rates.challenged_per_second;
     Gauge distinct_sources_per_second: "Distinct sources of SYNs per second, estimated", s => s.rates.distinct_sources_per_second;
     Gauge half_open_kernel: "Half-open handshakes in the kernel (SYN_RECV)", s => s.half_open.kernel;
     Gauge half_open_kernel_retried: "Half-open handshakes in the kernel whose SYN-ACK was retransmitted", s => s.half_open.kernel_retried;
@@ -59,7 +59,7 @@ metrics! {
     Gauge backlog_advice: "Ports whose backlog should be larger", s => s.measures.advice.len();
     Gauge cookies_good_for_seconds: "Seconds until the last cookie expires; 0 if none is valid", s => s.measures.challenge.cookies_good_for_seconds.unwrap_or(0);
     Counter cookies_returned: "Valid cookies returned by clients", s => s.measures.challenge.cookies_returned;
-    Counter challenges_failed: "SYNs that could not be answered with a cookie and were passed", s => s.measures.challenge.failed;
+    Counter challenges_failed: "SYNs that could not be answered by the datapath and were passed", s => s.measures.challenge.failed;
     Counter cpu_seconds: "CPU time used by the daemon", s => s.cost.cpu_seconds;
     Gauge maps_memory_bytes: "Memory of all of the datapath's maps", s => s.memory.bytes;
     Gauge maps_memory_limit_bytes: "Maximum memory of the datapath's maps (limits.memory)", s => s.memory.limit_bytes;

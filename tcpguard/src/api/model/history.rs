@@ -18,7 +18,7 @@ pub struct HistoryReport {
     pub completed_per_second: Vec<f64>,
     /// Frames dropped per second.
     pub dropped_per_second: Vec<f64>,
-    /// SYNs answered with a cookie per second.
+    /// SYNs answered by the datapath per second.
     pub challenged_per_second: Vec<f64>,
     /// Distinct sources of SYNs per second, estimated.
     pub distinct_sources_per_second: Vec<f64>,

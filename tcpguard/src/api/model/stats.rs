@@ -235,7 +235,7 @@ macro_rules! totals {
             pub passed: u64,
             /// Frames dropped.
             pub dropped: u64,
-            /// SYNs answered with a cookie.
+            /// SYNs answered by the datapath: with a cookie, or so that their client resets them.
             pub challenged: u64,
         }
 
@@ -271,7 +271,7 @@ pub struct Rates {
     pub rst_per_second: f64,
     /// Frames dropped per second.
     pub dropped_per_second: f64,
-    /// SYNs answered with a cookie per second.
+    /// SYNs answered by the datapath per second: with a cookie, or so that their client resets them.
     pub challenged_per_second: f64,
     /// Distinct sources of SYNs per second, estimated to within a few percent.
     pub distinct_sources_per_second: f64,
