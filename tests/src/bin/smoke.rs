@@ -10,12 +10,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use aya::programs::loaded_programs;
 use lab::{
-    Client, Daemon, Flood, FloodSpec, Lab, Setup, Sources, Stats,
+    Client, Daemon, Flood, FloodSpec, Lab, Namespace, Setup, Sources, Stats,
     daemon::port_of,
     eventually,
     network::{SERVER_INTERFACE, SERVER_IPV4, SERVER_IPV6},
     redirect::{BALANCED, BEHIND, PUBLISHED, balance, host_behind, masquerade, publish},
-    server::{echo, listen},
+    server::{Echo, echo, listen},
 };
 use nix::sys::signal::Signal;
 
@@ -32,15 +32,21 @@ fn main() -> Result<()> {
     ["xdp", "tc"].iter().try_for_each(|hook| behind(hook))
 }
 
-/// Tests that handshakes with redirected ports, which complete elsewhere, are found, counted and no attack. The kernel of the usual lab has no
-/// IPVS.
-fn redirected() -> Result<()> {
+/// Returns a lab whose server publishes and balances ports of a service on a host behind it.
+fn translating_lab() -> Result<(Lab, Namespace, Echo)> {
     let lab = Lab::new()?;
     let behind = host_behind(&lab)?;
-    let _service = echo(&behind, "0.0.0.0:80", 1)?;
+    let service = echo(&behind, "0.0.0.0:80", 1)?;
     publish(&lab)?;
     masquerade(&lab)?;
     balance(&lab)?;
+    Ok((lab, behind, service))
+}
+
+/// Tests that handshakes with redirected ports, which complete elsewhere, are found, counted and no attack. The kernel of the usual lab has no
+/// IPVS.
+fn redirected() -> Result<()> {
+    let (lab, _behind, _service) = translating_lab()?;
     let mut daemon = Setup::new(&lab)?.ready_within(EMULATED).start()?;
     for port in [PUBLISHED, BALANCED] {
         find(&lab, &daemon, port)?;
@@ -73,12 +79,7 @@ fn find(lab: &Lab, daemon: &Daemon, port: u16) -> Result<()> {
 
 /// Tests a gateway, and redirected ports, whose SYNs are all challenged by reset.
 fn behind(hook: &str) -> Result<()> {
-    let lab = Lab::new()?;
-    let behind = host_behind(&lab)?;
-    let _service = echo(&behind, "0.0.0.0:80", 1)?;
-    publish(&lab)?;
-    masquerade(&lab)?;
-    balance(&lab)?;
+    let (lab, _behind, _service) = translating_lab()?;
     if hook == "tc" {
         lab.receive_without_daemon()?;
     }
