@@ -92,7 +92,8 @@ fn replied(place: u32, source: Source, is_begun: bool, now: Now) {
 }
 
 /// Counts a handshake that completed behind this host. It proves its source if the network is one that this host protects;
-/// whoever owns a redirected port may be a stranger, who could acknowledge his own SYN-ACKs in the name of others. Returns what was observed when it began.
+/// whoever owns a redirected port may be a stranger, who could acknowledge his own SYN-ACKs in the name of others.
+/// Returns what was observed when it began.
 #[inline(always)]
 pub fn completed(source: Source, segment: &Segment, client: u64, now: Now) -> Option<Begun> {
     let place = places::of(segment.destination, segment.destination_port);

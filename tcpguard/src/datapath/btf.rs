@@ -57,13 +57,25 @@ pub enum BtfError {
     },
 }
 
-/// Returns the offsets of the members that the tracepoint programs read.
+/// The offsets of the members that the tracepoint programs read.
+pub struct Layouts {
+    /// Of sockets, or why they are not known.
+    pub socket: Result<SocketLayout, BtfError>,
+    /// Of packets that the kernel sends, or why they are not known.
+    pub packet: Result<PacketLayout, BtfError>,
+}
+
+/// Reads the kernel's BTF, several megabytes, once for both layouts.
 ///
 /// # Errors
-/// Returns an error if the kernel has no BTF, or a member is not where it is expected.
-pub fn socket_layout() -> Result<SocketLayout, BtfError> {
+/// Returns an error if the kernel has no BTF, or it is malformed.
+pub fn layouts() -> Result<Layouts, BtfError> {
     let bytes = std::fs::read(Path::new(KERNEL_BTF)).map_err(BtfError::Missing)?;
     let btf = Btf::parse(&bytes)?;
+    Ok(Layouts { socket: socket_layout(&btf), packet: packet_layout(&btf) })
+}
+
+fn socket_layout(btf: &Btf<'_>) -> Result<SocketLayout, BtfError> {
     for (structure, member) in [("sock", "__sk_common"), ("request_sock", "__req_common"), ("inet_sock", "sk")] {
         if btf.offset(structure, member)? != 0 {
             return Err(BtfError::NotFirst { structure, member });
@@ -88,13 +100,7 @@ pub fn socket_layout() -> Result<SocketLayout, BtfError> {
     })
 }
 
-/// Returns the offsets of the fields that are read of packets that the kernel sends.
-///
-/// # Errors
-/// Returns an error if the kernel has no BTF, or a member is not where it is expected.
-pub fn packet_layout() -> Result<PacketLayout, BtfError> {
-    let bytes = std::fs::read(Path::new(KERNEL_BTF)).map_err(BtfError::Missing)?;
-    let btf = Btf::parse(&bytes)?;
+fn packet_layout(btf: &Btf<'_>) -> Result<PacketLayout, BtfError> {
     Ok(PacketLayout {
         length: btf.offset("sk_buff", "len")?,
         head: btf.offset("sk_buff", "head")?,

@@ -49,13 +49,9 @@ impl Environment {
     /// Returns an error if the tick rate or the network namespace cannot be read.
     pub fn read(options: &DatapathOptions, cpus: u32) -> Result<Self, DatapathError> {
         let ticks_per_second = ticks_per_second()?;
-        let (layout, layout_problem) = match btf::socket_layout() {
-            Ok(layout) => (layout, None),
-            Err(error) => (SocketLayout::UNKNOWN, Some(error.to_string())),
-        };
-        let (packet_layout, sent_problem) = match btf::packet_layout() {
-            Ok(layout) => (layout, None),
-            Err(error) => (PacketLayout::UNKNOWN, Some(error.to_string())),
+        let (socket, packet) = match btf::layouts() {
+            Ok(layouts) => (layouts.socket.map_err(|e| e.to_string()), layouts.packet.map_err(|e| e.to_string())),
+            Err(error) => (Err(error.to_string()), Err(error.to_string())),
         };
         let cookies = probe_cookies();
         Ok(Self {
@@ -65,10 +61,10 @@ impl Environment {
             cpus,
             can_make_cookies: u32::from(cookies == Feature::Available),
             cookies,
-            layout,
-            layout_problem,
-            packet_layout,
-            sent_problem,
+            layout_problem: socket.as_ref().err().cloned(),
+            layout: socket.unwrap_or(SocketLayout::UNKNOWN),
+            sent_problem: packet.as_ref().err().cloned(),
+            packet_layout: packet.unwrap_or(PacketLayout::UNKNOWN),
             masks: [prefix_mask(96 + options.prefix_v4.min(32)), prefix_mask(options.prefix_v6)],
             long_ticks: ticks_per_second.into(),
             allowance: admission::whole_allowance(options.max_sources),
