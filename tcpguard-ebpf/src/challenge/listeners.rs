@@ -35,41 +35,46 @@ pub fn challenge_of(place: u32) -> Option<&'static PortChallenge> {
     CHALLENGES.get(place)
 }
 
-/// Returns whether a SYN may be answered with a cookie: every listener of its port was prepared for cookies.
+/// Returns whether a SYN that may be answered may be answered with a cookie: every listener of its port was prepared for
+/// cookies, and one accepts connections to its address.
 #[inline(always)]
 pub fn takes_cookies(challenge: &PortChallenge, segment: &Segment) -> bool {
     let changes = LISTENER_CHANGES.get(segment.destination_port.into());
-    changes.is_some_and(|changes| *changes == challenge.changes) && has_listener(challenge, segment)
+    changes.is_some_and(|changes| *changes == challenge.changes) && accepts(challenge, segment)
 }
 
 /// Returns whether a segment is for the host itself and a listener accepts connections to its address.
 #[inline(always)]
 pub fn has_listener(challenge: &PortChallenge, segment: &Segment) -> bool {
+    is_for_host(segment) && segment.source.may_be_answered() && accepts(challenge, segment)
+}
+
+#[inline(always)]
+fn accepts(challenge: &PortChallenge, segment: &Segment) -> bool {
     let any = if segment.source.is_ipv4() { port_flag::ANY_IPV4 } else { port_flag::ANY_IPV6 };
-    may_be_answered(segment)
-        && (challenge.has(any)
-            || challenge.has(port_flag::SOME_ADDRESSES) && is_endpoint(segment.destination, segment.destination_port))
+    challenge.has(any)
+        || challenge.has(port_flag::SOME_ADDRESSES) && is_endpoint(segment.destination, segment.destination_port)
 }
 
-/// Returns whether the datapath may answer a segment in the name of the host.
+/// Returns whether the datapath may answer a SYN in the name of its destination, which is known to be this host or a server
+/// behind it.
 #[inline(always)]
-pub fn may_be_answered(segment: &Segment) -> bool {
-    is_for_host(segment) && segment.source.may_be_answered()
+pub fn may_be_answered(syn: &Segment) -> bool {
+    syn.source.may_be_answered() && identifies_hosts(syn)
 }
 
-/// Returns whether the datapath may answer a SYN in the name of a server behind this host.
-#[inline(always)]
-pub fn may_be_answered_behind(syn: &Segment) -> bool {
-    let (source, destination) = (syn.source, syn.destination);
-    source.may_be_answered() && !source.is_link_local() && !destination.is_link_local() && source != destination
-}
-
-/// Returns whether a segment is for an address of the host's own, from another one, and neither is link-local: these
-/// identify a host only together with an interface.
+/// Returns whether a segment is for an address of the host's own, from another host.
 #[inline(always)]
 pub fn is_for_host(segment: &Segment) -> bool {
+    local::has_address(segment.destination) && identifies_hosts(segment)
+}
+
+/// Returns whether the addresses of a segment differ, and neither is link-local: these identify a host only together with an
+/// interface.
+#[inline(always)]
+fn identifies_hosts(segment: &Segment) -> bool {
     let (source, destination) = (segment.source, segment.destination);
-    local::has_address(destination) && !destination.is_link_local() && !source.is_link_local() && source != destination
+    !destination.is_link_local() && !source.is_link_local() && source != destination
 }
 
 #[inline(always)]

@@ -87,9 +87,14 @@ fn of_unproven(syn: &Syn) -> Challenge {
         return Challenge::None;
     }
     let flags = active_flags(port, syn);
-    if !syn.place.is_behind && flags & port_flag::COOKIE != 0 && listeners::takes_cookies(port, syn.segment) {
+    let may_be_answered = may_be_answered(syn);
+    if may_be_answered
+        && !syn.place.is_behind
+        && flags & port_flag::COOKIE != 0
+        && listeners::takes_cookies(port, syn.segment)
+    {
         Challenge::Cookie
-    } else if flags & port_flag::RESET != 0 && may_be_asked(syn) {
+    } else if may_be_answered && flags & port_flag::RESET != 0 {
         Challenge::Reset
     } else if flags & (port_flag::RETRANSMIT | port_flag::RESET) != 0 {
         // Where the host's addresses are not known, SYNs for other hosts are delayed as well: they are retransmitted too.
@@ -99,14 +104,11 @@ fn of_unproven(syn: &Syn) -> Challenge {
     }
 }
 
-/// Returns whether a SYN may be answered in the name of its destination.
+/// Returns whether a SYN may be answered in the name of its destination. Where the host's own addresses are known, an earlier
+/// stage has found the destination among them.
 #[inline(always)]
-fn may_be_asked(syn: &Syn) -> bool {
-    if syn.place.is_behind {
-        listeners::may_be_answered_behind(syn.segment)
-    } else {
-        syn.lease.has(flag::LOCAL_KNOWN) && listeners::may_be_answered(syn.segment)
-    }
+fn may_be_answered(syn: &Syn) -> bool {
+    (syn.place.is_behind || syn.lease.has(flag::LOCAL_KNOWN)) && listeners::may_be_answered(syn.segment)
 }
 
 /// Returns the port's flags, with a challenge added once too many SYNs arrive.
