@@ -144,9 +144,9 @@ pub mod port_flag {
     /// First SYNs are dropped, so that clients retransmit them.
     pub const RETRANSMIT: u32 = 1 << 1;
     /// SYNs are answered with cookies once the port's load exceeds [`crate::abi::lease::Lease::max_port_load`].
-    pub const TRIGGERS_COOKIE: u32 = 1 << 2;
+    pub const TRIGGERS_COOKIE: u32 = COOKIE << TRIGGERED_BY;
     /// First SYNs are dropped once the port's load exceeds [`crate::abi::lease::Lease::max_port_load`].
-    pub const TRIGGERS_RETRANSMIT: u32 = 1 << 3;
+    pub const TRIGGERS_RETRANSMIT: u32 = RETRANSMIT << TRIGGERED_BY;
     /// A listener accepts connections to any IPv4 address of the host.
     pub const ANY_IPV4: u32 = 1 << 4;
     /// A listener accepts connections to any IPv6 address of the host.
@@ -169,9 +169,9 @@ pub mod port_flag {
     pub const RESET: u32 = 1 << 17;
     /// SYNs are answered so that clients reset them once the port's load exceeds
     /// [`crate::abi::lease::Lease::max_port_load`].
-    pub const TRIGGERS_RESET: u32 = 1 << 18;
+    pub const TRIGGERS_RESET: u32 = RESET << TRIGGERED_BY;
     /// SYN-ACKs take another way than through this host: a handshake ends as soon as its client acknowledges one.
-    pub const ONE_WAY: u32 = 1 << 19;
+    pub const ONE_WAY: u32 = 1 << 18;
     /// Answers may carry timestamps, and with them the other options.
     pub const TIMESTAMPS: u32 = 1 << 8;
     /// Answers may permit selective acknowledgements.
@@ -180,6 +180,8 @@ pub mod port_flag {
     pub const WINDOW_SCALING: u32 = 1 << 10;
     /// Answers may accept explicit congestion notification (ECN).
     pub const ECN: u32 = 1 << 11;
+    /// The distance from the bit of each way to challenge to that of the way to begin with it.
+    pub const TRIGGERED_BY: u32 = 2;
     /// Any way to challenge.
     pub const ON: u32 = COOKIE | RESET | RETRANSMIT;
     /// Clients may be asked for a reset.
@@ -193,6 +195,12 @@ impl PortChallenge {
     #[inline(always)]
     pub const fn has(&self, flags: u32) -> bool {
         self.flags & flags != 0
+    }
+
+    /// Returns the flags that apply once the port's load has exceeded its limit: the ways to challenge that this begins.
+    #[inline(always)]
+    pub const fn triggered(&self) -> u32 {
+        (self.flags & port_flag::TRIGGERS) >> port_flag::TRIGGERED_BY
     }
 }
 

@@ -114,14 +114,6 @@ fn may_be_answered(syn: &Syn) -> bool {
 /// Returns the port's flags, with a challenge added once too many SYNs arrive.
 #[inline(always)]
 fn active_flags(port: &PortChallenge, syn: &Syn) -> u32 {
-    if port.has(port_flag::ON) || !port.has(port_flag::TRIGGERS) || !port_load::is_exceeded(syn) {
-        return port.flags;
-    }
-    if port.has(port_flag::TRIGGERS_COOKIE) {
-        port_flag::COOKIE
-    } else if port.has(port_flag::TRIGGERS_RESET) {
-        port_flag::RESET
-    } else {
-        port_flag::RETRANSMIT
-    }
+    let is_unchanged = port.has(port_flag::ON) || !port.has(port_flag::TRIGGERS) || !port_load::is_exceeded(syn);
+    if is_unchanged { port.flags } else { port.triggered() }
 }
