@@ -67,22 +67,34 @@ fn check_signature(
         Signature::Md5 => port_flag::MD5_KEYS,
         Signature::Authentication => port_flag::AUTHENTICATION_KEYS,
     };
-    let now = Now::read();
-    let standing = rules::standing_of(segment.source, Lease::read(now), now);
-    if !challenge.has(keys) && !matches!(standing, Standing::Allowed) {
-        return Err(Unanswered::Signed);
+    match classify_signed(context.as_ptr().cast(), segment.place(), challenge.has(keys).into()) {
+        SIGNED => Err(Unanswered::Signed),
+        PASSES => Err(Unanswered::Passes),
+        _ => Ok(()),
     }
-    // What the kernel takes for unsigned is answered as such.
-    if is_signed(context.as_ptr().cast(), segment.place()) != 0 { Err(Unanswered::Passes) } else { Ok(()) }
 }
 
-/// Returns 1 if the kernel takes a SYN for signed. It is a global function, as [`read_options`] is.
+/// The SYN is left to the kernel.
+const PASSES: u32 = 0;
+/// Only a listener with keys could answer the SYN, and there is none.
+const SIGNED: u32 = 1;
+/// The kernel takes the SYN for unsigned: it is answered as such.
+const UNSIGNED: u32 = 2;
+
+/// Classifies a SYN with a signature's option as one of the constants above; `has_keys` is not 0 if a listener of its port may
+/// have keys. It is a global function, as [`read_options`] is.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn is_signed(context: *mut RawContext, place: u64) -> u32 {
+extern "C" fn classify_signed(context: *mut RawContext, place: u64, has_keys: u32) -> u32 {
     let frame = Frame::of(&Context::new(context));
+    let Some(segment) = Segment::at(&frame, place) else { return PASSES };
+    let now = Now::read();
+    let standing = rules::standing_of(segment.source, Lease::read(now), now);
+    if has_keys == 0 && !matches!(standing, Standing::Allowed) {
+        return SIGNED;
+    }
     let (tcp_offset, header_length) = packet::tcp_at(place);
-    syn_options::is_signed(&frame, tcp_offset, header_length).into()
+    if syn_options::is_signed(&frame, tcp_offset, header_length) { PASSES } else { UNSIGNED }
 }
 
 #[inline(always)]
@@ -113,7 +125,17 @@ fn make(
 #[inline(always)]
 fn is_of_connection(context: &Context, segment: &Segment) -> bool {
     let entry = sources::find_known(Source::new(segment.source));
-    entry.is_some_and(|entry| entry.completed > 0) && connections::has_connection(context, segment) == Some(true)
+    entry.is_some_and(|entry| entry.completed > 0) && has_connection(context.as_ptr().cast(), segment.place()) != 0
+}
+
+/// Returns 1 if the kernel has a socket of the connection of the segment at this place. It is a global function, as
+/// [`read_options`] is.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn has_connection(context: *mut RawContext, place: u64) -> u32 {
+    let context = Context::new(context);
+    let Some(segment) = Segment::at(&Frame::of(&context), place) else { return 0 };
+    (connections::has_connection(&context, &segment) == Some(true)).into()
 }
 
 /// Returns the options as one number, whatever their layout. It is a global function, which the verifier checks on its
