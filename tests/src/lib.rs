@@ -29,6 +29,7 @@ pub mod server;
 pub mod site;
 pub mod soak;
 pub mod wait;
+pub mod ways;
 pub mod wire;
 
 pub use browser::Browser;

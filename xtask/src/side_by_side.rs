@@ -12,10 +12,14 @@ pub const SIDE_BY_SIDE: &[&str] = &[
     "commands::",
     "cookies::",
     "counting::",
+    "dashboard::",
+    "disabling::",
+    "distance::",
     "doctor::",
     "enforcement::",
     "evidence::",
     "explain::",
+    "gateway::",
     "hostile::",
     "instruction_counts::",
     "killpoints::",
@@ -34,6 +38,9 @@ pub const SIDE_BY_SIDE: &[&str] = &[
 
 /// Exceptions from [`SIDE_BY_SIDE`]: tests that measure times or whose floods need a whole processor.
 pub const ALONE: &[&str] = &[
+    "distance::at_length::",
+    "distance::calm::five_thousand",
+    "distance::calm::twenty_thousand",
     "enforcement::a_killed_daemon",
     "enforcement::the_first_drop_comes_within_300_ms",
     "hostile::a_mixture",

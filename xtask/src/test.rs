@@ -19,6 +19,7 @@ use crate::{
 /// Lab tests that take minutes and do little but wait, or at least measure no times.
 const PATIENT: &[&str] = &[
     "distance::calm::a_trickle",
+    "gateway::where_answers",
     "lists::a_hundred_thousand_blocks",
     "patient::",
     "prometheus::prometheus_sees",
@@ -179,7 +180,7 @@ fn lab(tests: &LabTests) -> Result<()> {
     waiting.args(PATIENT).arg("--ignored");
     let waiting = background("tests that wait, in parallel with the others", waiting)?;
     let skip = |names: &[&'static str]| names.iter().flat_map(|name| ["--skip", name]).collect::<Vec<_>>();
-    step("lab tests, side by side", tests.command(3).args(SIDE_BY_SIDE).args(skip(ALONE)))?;
+    step("lab tests, side by side", tests.command(4).args(SIDE_BY_SIDE).args(skip(ALONE)))?;
     waiting.finish()?;
     step("lab tests, one at a time", tests.command(1).args(skip(SIDE_BY_SIDE)))?;
     step("their exceptions", tests.command(1).args(ALONE))

@@ -10,6 +10,7 @@ mod places;
 mod spoofed;
 mod strays;
 mod transfer;
+mod ways;
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ struct Arguments {
     /// Use few repetitions, to check that the benchmark runs; the results are not meaningful
     #[arg(long)]
     short: bool,
-    /// Run only packets whose description contains TEXT, or one of places, host, floods, gateway, strays and transfer; may be repeated
+    /// Run only packets whose description contains TEXT, or one of places, host, floods, gateway, strays, transfer and ways; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
     /// Hold idle connections to this port, for the benchmark itself
@@ -46,6 +47,7 @@ fn main() -> Result<()> {
         [only] if only == "gateway" => return gateway::compare(&effort),
         [only] if only == "strays" => return strays::compare(&effort),
         [only] if only == "transfer" => return transfer::compare(&effort),
+        [only] if only == "ways" => return ways::costs(&effort),
         _ => {}
     }
     if !arguments.only.is_empty() {
@@ -61,6 +63,7 @@ fn main() -> Result<()> {
         ("a gateway", &|| gateway::compare(&effort)),
         ("strays", &|| strays::compare(&effort)),
         ("a transfer", &|| transfer::compare(&effort)),
+        ("ways", &|| ways::costs(&effort)),
     ])
 }
 
@@ -88,6 +91,10 @@ struct Effort {
     holders: u16,
     /// Clients that connect for the first time.
     new_clients: usize,
+    /// How many of the ways between clients and servers are measured.
+    ways: usize,
+    /// Clients that connect over each.
+    clients_of_ways: u8,
 }
 
 impl Effort {
@@ -100,6 +107,8 @@ impl Effort {
         transfer: 100_000_000,
         holders: 32,
         new_clients: 500,
+        ways: 9,
+        clients_of_ways: 200,
     };
     const SHORT: Self = Self {
         repeat: 50_000,
@@ -110,5 +119,7 @@ impl Effort {
         transfer: 10_000_000,
         holders: 1,
         new_clients: 20,
+        ways: 1,
+        clients_of_ways: 10,
     };
 }

@@ -1,0 +1,191 @@
+//! What a client's connection takes that is challenged in calm, over several kinds of ways: by each method, compared with
+//! the same connection unguarded.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Result, ensure};
+use lab::{
+    Client, Connections, Daemon, Namespace, Scene, Setup,
+    daemon::{challenge_of, port_of},
+    eventually,
+    network::SERVER_IPV4,
+    redirect::{BEHIND, PUBLISHED, host_behind, publish},
+    scene::WEB,
+    server::{self, Echo},
+    site::{Link, OUTER, Site},
+    ways::{Clients, PAUSE, ROUND_TRIP, Way},
+};
+
+use super::Effort;
+
+/// Connections under way at the same time.
+const AT_A_TIME: usize = 20;
+const METHODS: [&str; 3] = ["cookie", "reset", "retransmit"];
+const BEHIND_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(BEHIND), 80);
+
+/// Where the server is, as seen by the host that runs the daemon.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Server {
+    /// On the host, whose clients are behind this.
+    Host(Way),
+    /// In a container, to which a port of the host leads (DNAT).
+    Container,
+    /// Behind the host, which is a router.
+    Router,
+    /// The same, and its answers take another way.
+    OneWay,
+    /// Behind the host, which is a bridge.
+    Bridge,
+}
+
+const SERVERS: [(&str, Server); 9] = [
+    ("direct", Server::Host(Way::Direct)),
+    ("direct, IPv6", Server::Host(Way::DirectIpv6)),
+    ("clients behind address translation", Server::Host(Way::Nat)),
+    ("the same, ports at random", Server::Host(Way::RandomNat)),
+    ("clients behind a firewall: invalid drop", Server::Host(Way::Firewall)),
+    ("server in a container, DNAT", Server::Container),
+    ("server behind a router", Server::Router),
+    ("server behind a bridge", Server::Bridge),
+    ("answers take another way", Server::OneWay),
+];
+
+pub fn costs(effort: &Effort) -> Result<()> {
+    println!(
+        "\nConnecting over {} ms when every port is challenged, each client for the first time",
+        ROUND_TRIP.as_millis()
+    );
+    println!("{:<40} {:<12} {:>9} {:>11} {:>11} {:>12}", "", "", "served", "median, ms", "p99, ms", "median more");
+    let unmeasured = SERVERS[..effort.ways].iter().filter_map(|(name, server)| {
+        compare(name, *server, effort.clients_of_ways).err().map(|error| format!("{name}: {error:#}"))
+    });
+    let unmeasured: Vec<String> = unmeasured.collect();
+    ensure!(unmeasured.is_empty(), "not measured: {}", unmeasured.join("; "));
+    Ok(())
+}
+
+fn compare(name: &str, server: Server, clients: u8) -> Result<()> {
+    let unguarded = measure(server, None, clients)?;
+    report(name, "unguarded", &unguarded, None);
+    for method in METHODS {
+        // Cookies need a listener of the host itself.
+        if method == "cookie" && !matches!(server, Server::Host(_)) {
+            println!("{:<40} {method:<12} {:>9}", "", "-");
+            continue;
+        }
+        let challenged = measure(server, Some(method), clients)?;
+        report("", method, &challenged, Some((unguarded.quantile(0.5), method)));
+    }
+    Ok(())
+}
+
+fn report(name: &str, method: &str, connections: &Connections, compared: Option<(Duration, &str)>) {
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
+    let median = milliseconds(connections.quantile(0.5));
+    let more = compared.map_or_else(String::new, |(unguarded, method)| {
+        let (more, limit) = (median - milliseconds(unguarded), milliseconds(ROUND_TRIP + PAUSE));
+        let is_over = method == "reset" && (more > limit || connections.share() < 1.0);
+        format!("{more:.1}{}", if is_over { format!("  over the limit of {limit:.0}") } else { String::new() })
+    });
+    println!(
+        "{name:<40} {method:<12} {:>7.1} % {median:>11.1} {:>11.1} {more:>12}",
+        connections.share() * 100.0,
+        milliseconds(connections.quantile(0.99)),
+    );
+}
+
+/// Connects from each client once, while every port is challenged by this method, or none is.
+fn measure(server: Server, method: Option<&str>, clients: u8) -> Result<Connections> {
+    let challenge = match method {
+        Some(method) => format!("[challenge]\nmode = \"always\"\nmethod = \"{method}\"\n"),
+        None => "[challenge]\nmode = \"never\"\n".to_owned(),
+    };
+    let set_up = SetUp::new(server, &challenge, clients)?;
+    if let Some(method) = method {
+        set_up.daemon().stats_when(method, |stats| match server {
+            Server::Host(_) => challenge_of(stats, WEB.port()) == Some(method),
+            Server::Container => challenge_of(stats, PUBLISHED) == Some(method),
+            _ => stats.protected[0].method.as_deref() == Some(method),
+        })?;
+    }
+    set_up.clients.connect(AT_A_TIME)
+}
+
+/// Clients, a server and a daemon. The fields are dropped in this order.
+struct SetUp {
+    clients: Clients,
+    host: Host,
+    _behind: Option<(Namespace, Echo)>,
+}
+
+/// The host that runs the daemon.
+enum Host {
+    Scene(Box<Scene>),
+    Site { daemon: Box<Daemon>, _site: Box<Site>, _service: Echo },
+}
+
+impl SetUp {
+    fn new(server: Server, challenge: &str, clients: u8) -> Result<Self> {
+        let protect = format!("[[protect]]\nname = \"shop\"\nnetworks = [\"{BEHIND}\"]\nports = [80]\n");
+        if server == Server::Bridge {
+            return Self::behind_bridge(&format!("{challenge}{protect}"), clients);
+        }
+        let is_gateway = matches!(server, Server::Router | Server::OneWay);
+        let scene = Scene::new(&format!("{challenge}{}", if is_gateway { protect.as_str() } else { "" }))?;
+        let way = if let Server::Host(way) = server { way } else { Way::Direct };
+        let clients = Clients::new(way, &scene.lab, clients)?;
+        if let Server::Host(_) = server {
+            return Ok(Self { clients, host: Host::Scene(Box::new(scene)), _behind: None });
+        }
+        let behind = host_behind(&scene.lab)?;
+        let service = server::echo(&behind, "0.0.0.0:80", 2)?;
+        let clients = clients.of(BEHIND_PORT);
+        let clients = match server {
+            Server::Container => clients.of(published(&scene)?),
+            Server::OneWay => pass_the_host(clients, &behind)?,
+            _ => clients,
+        };
+        Ok(Self { clients, host: Host::Scene(Box::new(scene)), _behind: Some((behind, service)) })
+    }
+
+    fn behind_bridge(config: &str, clients: u8) -> Result<Self> {
+        let site = Site::new(&[Link::Bridge])?;
+        let service = server::echo(&site.behind, "0.0.0.0:80", 2)?;
+        let clients = Clients::new(Way::Direct, &site.outer, clients)?.of(BEHIND_PORT);
+        // The neighbours find each other.
+        Client::in_namespace(clients.namespace()).fetch(BEHIND_PORT)?;
+        let daemon = Setup::new(&site.gateways[0])?.config(&format!("interfaces = [\"{OUTER}\"]\n{config}")).start()?;
+        let host = Host::Site { daemon: Box::new(daemon), _site: Box::new(site), _service: service };
+        Ok(Self { clients, host, _behind: None })
+    }
+
+    fn daemon(&self) -> &Daemon {
+        match &self.host {
+            Host::Scene(scene) => &scene.daemon,
+            Host::Site { daemon, .. } => daemon,
+        }
+    }
+}
+
+/// Publishes the container's port, and returns it once the daemon has found it.
+fn published(scene: &Scene) -> Result<SocketAddr> {
+    publish(&scene.lab)?;
+    let port = SocketAddr::from((SERVER_IPV4, PUBLISHED));
+    let connected = || Client::new(&scene.lab).fetch(port).and_then(|_| scene.daemon.stats());
+    eventually("the redirected port is found", connected, |stats| {
+        port_of(stats, PUBLISHED).is_some_and(|port| port.redirected)
+    })?;
+    Ok(port)
+}
+
+/// Lays a cable from the server to the clients, past the host, for what it answers.
+fn pass_the_host(clients: Clients, behind: &Namespace) -> Result<Clients> {
+    let far = clients.namespace();
+    behind.ip(&format!("link add past type veth peer name past netns {}", far.path()))?;
+    for (namespace, address) in [(behind, "198.18.101.2"), (far, "198.18.101.1")] {
+        namespace.ip(&format!("addr add {address}/30 dev past"))?;
+        namespace.ip("link set past up")?;
+    }
+    behind.ip("route add 198.18.60.0/24 via 198.18.101.1")?;
+    Ok(clients)
+}
