@@ -34,9 +34,12 @@ const MODULE_TOOLS: &[(&str, &[Tool])] = &[
     ("dashboard", &[("chromium", "chromium"), ("node", "nodejs"), ("npm", "npm")]),
     ("doctor", &[("sysctl", "procps")]),
     ("faults", &[("faketime", "faketime")]),
+    ("gateway", &[("nmap", "nmap")]),
     ("hostile", &[("nmap", "nmap")]),
     ("prometheus", &[("promtool", "prometheus"), ("prometheus", "prometheus")]),
     ("reachability", &[("nft", "nftables")]),
+    ("redirected", &[("nft", "nftables")]),
+    ("safe_reset", &[("nft", "nftables")]),
     ("web", &[("python3", "python3")]),
 ];
 

@@ -7,9 +7,9 @@ use lab::machine::{Image, Kernel, boot};
 use xtask::bpf::toolchain::target_folder;
 
 const SERIES: [&str; 2] = ["6.1", "6.12"];
-/// What the smoke test needs and the kernel may have as modules: veth, sock_diag for TCP, IPv6, traffic control, NAT and
-/// IPVS.
-const MODULES: [&str; 13] = [
+/// What the smoke test needs and the kernel may have as modules: veth, sock_diag for TCP, IPv6, traffic control, NAT,
+/// IPVS and VLANs.
+const MODULES: [&str; 14] = [
     "veth",
     "inet_diag",
     "tcp_diag",
@@ -23,6 +23,7 @@ const MODULES: [&str; 13] = [
     "nft_masq",
     "ip_vs",
     "ip_vs_rr",
+    "8021q",
 ];
 
 fn main() -> Result<()> {
@@ -32,7 +33,9 @@ fn main() -> Result<()> {
         let kernel = Kernel::fetch(series, &cache)?;
         let output = smoke(&kernel, &cache)?;
         for line in output.lines().filter(|line| {
-            ["interfaces:", "features:", "totals:", "redirected:", "behind:"].iter().any(|head| line.starts_with(head))
+            ["interfaces:", "features:", "totals:", "redirected:", "behind:", "VLAN:"]
+                .iter()
+                .any(|head| line.starts_with(head))
         }) {
             println!("{}: {line}", kernel.name);
         }

@@ -2,7 +2,7 @@
 //! only the kernel is that of a real machine.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     thread,
     time::Duration,
 };
@@ -11,9 +11,9 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::loaded_programs;
 use lab::{
     Client, Daemon, Flood, FloodSpec, Lab, Namespace, Setup, Sources, Stats,
-    daemon::port_of,
+    daemon::{challenge_of, port_of},
     eventually,
-    network::{SERVER_INTERFACE, SERVER_IPV4, SERVER_IPV6},
+    network::{CLIENT_INTERFACE, SERVER_INTERFACE, SERVER_IPV4, SERVER_IPV6},
     redirect::{BALANCED, BEHIND, PUBLISHED, balance, host_behind, masquerade, publish},
     server::{Echo, echo, listen},
 };
@@ -29,7 +29,8 @@ fn main() -> Result<()> {
     at_xdp()?;
     at_tc()?;
     redirected()?;
-    ["xdp", "tc"].iter().try_for_each(|hook| behind(hook))
+    ["xdp", "tc"].iter().try_for_each(|hook| behind(hook))?;
+    ["cookie", "reset"].iter().try_for_each(|method| in_vlan(method))
 }
 
 /// Returns a lab whose server publishes and balances ports of a service on a host behind it.
@@ -106,6 +107,39 @@ fn behind(hook: &str) -> Result<()> {
     let stats = daemon.stats()?;
     let shop = &stats.protected[0];
     ensure!(shop.ports[0].completed == 50 && shop.return_path == "here", "{hook}: {shop:?}");
+    let status = daemon.end(Signal::SIGTERM)?;
+    ensure!(status.success(), "{status}: {}", daemon.log()?);
+    Ok(())
+}
+
+/// Tests that clients in a VLAN are challenged, and that answers carry its tag. The kernel of the usual lab has no VLANs.
+fn in_vlan(method: &str) -> Result<()> {
+    let lab = Lab::new()?;
+    let server = Ipv4Addr::new(198, 18, 105, 1);
+    for (namespace, interface, address) in
+        [(&lab.server, SERVER_INTERFACE, server), (&lab.client, CLIENT_INTERFACE, Ipv4Addr::new(198, 18, 105, 2))]
+    {
+        // The tag is part of the frame, as it arrives from a wire.
+        let status = namespace.command("ethtool").args(["-K", interface, "txvlan", "off"]).status();
+        ensure!(status.context("cannot run ethtool (Debian package: ethtool)")?.success(), "ethtool failed");
+        namespace.ip(&format!("link add link {interface} name tagged type vlan id 5"))?;
+        namespace.ip(&format!("addr add {address}/24 dev tagged"))?;
+        namespace.ip("link set tagged up")?;
+    }
+    let _service = echo(&lab.server, "0.0.0.0:80", 1)?;
+    let config =
+        format!("interfaces = [\"{SERVER_INTERFACE}\"]\n[challenge]\nmode = \"always\"\nmethod = \"{method}\"\n");
+    let mut daemon = Setup::new(&lab)?.ready_within(EMULATED).config(&config).start()?;
+    daemon.stats_when("the port is challenged", |stats| challenge_of(stats, 80) == Some(method))?;
+    for client in 3..13 {
+        let address = Ipv4Addr::new(198, 18, 105, client);
+        lab.client.ip(&format!("addr add {address}/24 dev tagged"))?;
+        let client = Client::new(&lab).from(address.into());
+        client.fetch((server, 80).into()).with_context(|| format!("{method}, in a VLAN: {address}"))?;
+    }
+    let stats = daemon.stats_when("all have completed", |stats| stats.totals.completed == 10)?;
+    println!("VLAN: {method}: {:?}", stats.totals);
+    ensure!(stats.totals.challenged >= 10 && stats.totals.syn_forwarded == 0, "{method}: {:?}", stats.totals);
     let status = daemon.end(Signal::SIGTERM)?;
     ensure!(status.success(), "{status}: {}", daemon.log()?);
     Ok(())

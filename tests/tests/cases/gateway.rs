@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lab::{
     Client, Connections, FarClient, FloodSpec, Namespace, Path, Scene, Sources, Stats,
     frame::{ACK, Frame, RST, SYN},
@@ -171,6 +171,65 @@ fn where_answers_take_another_way_nobody_is_blocked() -> Result<()> {
         ensure!(scene.blocked()?.is_empty(), "{:?}", scene.blocked()?);
         Ok(())
     })
+}
+
+#[test]
+fn slow_sources_that_complete_nothing_are_kept_from_the_server() -> Result<()> {
+    // Each is far below the limit of SYNs per second. The limit for networks is raised, so that each counts by itself.
+    let gateway = Gateway::new("[source]\nprefix_max_half_open = 10000000\n")?;
+    let first = Ipv4Addr::new(198, 18, 3, 1);
+    let far = gateway.far_client()?;
+    let client = Client::in_namespace(&far.namespace);
+    let mut flood = gateway.scene.flood(&FloodSpec::syn(Sources::InTurn(first.into(), 100), 80).to(BEHIND.into()))?;
+    let (sent, served) = beside(
+        |goes_on| client.run(SHOP_IPV4, 10, Duration::from_secs(30), goes_on),
+        || flood.send_at(500, Duration::from_secs(20)),
+    )?;
+    all_served(&served)?;
+    let stats = gateway.scene.daemon.stats()?;
+    let let_in = sent + u64::from(served.tried) - stats.totals.challenged - stats.totals.dropped;
+    println!("{let_in} of {sent} were let in; {:?} {:?}", stats.protected, gateway.scene.blocked()?);
+    ensure!(stats.protected[0].state == "attack", "{:?}", stats.protected);
+    // Those before the first challenge, and the client's.
+    ensure!(let_in < 4_000, "{let_in} of {sent}: {:?}", stats.totals);
+    let events = gateway.scene.events("attack_started")?;
+    ensure!(events.len() == 1, "{events:?}");
+    Ok(())
+}
+
+#[test]
+fn a_scan_of_a_protected_network_is_no_attack() -> Result<()> {
+    let gateway = Gateway::new("")?;
+    let far = gateway.far_client()?;
+    let client = Client::in_namespace(&far.namespace);
+    let (output, served) = beside(
+        |goes_on| client.run(SHOP_IPV4, 20, Duration::from_secs(30), goes_on),
+        || {
+            let mut nmap = gateway.scene.lab.clients.command("nmap");
+            // The addresses have one server and three without any; of the ports, one is open.
+            nmap.args([
+                "-sS",
+                "-Pn",
+                "-n",
+                "-p",
+                "1-1000",
+                "--max-retries",
+                "1",
+                "--host-timeout",
+                "10s",
+                "198.18.100.0/30",
+            ]);
+            nmap.output().context("cannot run nmap (Debian package: nmap)")
+        },
+    )?;
+    let found = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success() && found.contains("80/tcp"), "{found}{}", String::from_utf8_lossy(&output.stderr));
+    all_served(&served)?;
+    let stats = gateway.scene.daemon.stats()?;
+    ensure!(stats.state == "calm" && stats.protected[0].state == "calm", "{:?}", stats.protected);
+    ensure!(stats.totals.dropped + stats.totals.challenged == 0, "{:?}", stats.totals);
+    ensure!(gateway.scene.blocked()?.is_empty() && gateway.scene.events("attack_started")?.is_empty());
+    Ok(())
 }
 
 #[test]

@@ -26,8 +26,6 @@ use super::Effort;
 /// Connections that one process holds: each is two sockets, and a process has no more than 20,000 on some machines.
 const OF_ONE_PROCESS: usize = 9_400;
 const FIRST_PORT: u16 = 20_000;
-/// How long the daemon takes to become calm after a start, and to notice what it found.
-const SETTLES: Duration = Duration::from_secs(4);
 /// SYNs per second of the floods.
 const FLOOD: u32 = 100_000;
 const STRONG_FLOOD: u32 = 400_000;
@@ -55,7 +53,7 @@ pub fn costs(effort: &Effort) -> Result<()> {
 fn calm(effort: &Effort) -> Result<()> {
     let lab = Lab::new()?;
     let nginx = Nginx::start(&lab, &[80])?;
-    let daemon = start(&lab)?;
+    let daemon = start(&lab, effort)?;
     report("calm, no traffic", 0.3, &measure(&daemon, effort.watch * 3)?);
     let (client, server) = (Client::new(&lab), SocketAddr::from((SERVER_IPV4, 80)));
     let used = scope(|scope| -> Result<Used> {
@@ -75,7 +73,7 @@ fn calm(effort: &Effort) -> Result<()> {
 fn peer(effort: &Effort) -> Result<()> {
     let lab = Lab::new()?;
     let exporter = start_peer(&lab, "prometheus-node-exporter", &["--web.listen-address=127.0.0.1:9100"])?;
-    sleep(SETTLES);
+    sleep(effort.settles);
     let scrape = |goes_on: GoesOn| {
         let client = Client::in_namespace(&lab.server);
         for second in 0u64.. {
@@ -102,7 +100,7 @@ fn addresses(number: u32, effort: &Effort) -> Result<()> {
         (0..effort.new_clients).map(|n| IpAddr::from([198, 18, 64 + (n / 250) as u8, 1 + (n % 250) as u8])).collect();
     sources.iter().try_for_each(|source| lab.add_client_address(*source))?;
     let nginx = Nginx::start(&lab, &[80])?;
-    let daemon = start(&lab)?;
+    let daemon = start(&lab, effort)?;
     let mut flood = Flood::new(&lab, &FloodSpec::syn(random(), 80))?;
     let mut times = flood.during(FLOOD, || {
         daemon.stats_when("the flood is challenged", |stats| challenge_of(stats, 80) == Some("cookie"))?;
@@ -132,7 +130,7 @@ fn addresses(number: u32, effort: &Effort) -> Result<()> {
 fn connections(effort: &Effort) -> Result<()> {
     let lab = Lab::new()?;
     let holders: Vec<_> = (0..effort.holders).map(|number| start_holder(&lab, number)).collect::<Result<_>>()?;
-    let daemon = start(&lab)?;
+    let daemon = start(&lab, effort)?;
     let number = holders.len() * OF_ONE_PROCESS;
     report(&format!("{number} idle connections, calm"), 1.0, &measure(&daemon, effort.watch)?);
     let mut flood = Flood::new(&lab, &FloodSpec::syn(random(), FIRST_PORT))?;
@@ -150,11 +148,11 @@ fn listeners(effort: &Effort) -> Result<()> {
     };
     let listeners = lab.server.within(open)?;
     let begin = Instant::now();
-    let daemon = start(&lab)?;
+    let daemon = start(&lab, effort)?;
     println!(
         "start with {} listeners: {:.2} s   limit 2.00",
         listeners.len(),
-        (begin.elapsed() - SETTLES).as_secs_f64()
+        (begin.elapsed() - effort.settles).as_secs_f64()
     );
     report(&format!("{} listeners, calm", listeners.len()), 1.0, &measure(&daemon, effort.watch)?);
     let mut flood = Flood::new(&lab, &FloodSpec::syn(random(), FIRST_PORT))?;
@@ -165,13 +163,12 @@ fn listeners(effort: &Effort) -> Result<()> {
 
 fn scanned(effort: &Effort) -> Result<()> {
     let lab = Lab::new()?;
-    let daemon = start(&lab)?;
+    let daemon = start(&lab, effort)?;
     let before = measure(&daemon, effort.watch)?;
     report("before a scan of all ports", 0.3, &before);
     let source: IpAddr = [10, 3, 0, 1].into();
     let scan = FloodSpec { destination_ports: (1, u16::MAX), ..FloodSpec::syn(Sources::Random(source, 1), 1) };
-    // By chance each port gets twenty.
-    Flood::new(&lab, &scan)?.send_at(FLOOD, Duration::from_secs(13))?;
+    Flood::new(&lab, &scan)?.send_at(FLOOD, effort.scan)?;
     println!("{} SYNs to all ports", daemon.stats()?.totals.syn);
     sleep(Duration::from_secs(60).min(effort.watch * 3));
     report("a minute after it", 0.3, &measure(&daemon, effort.watch)?);
@@ -181,7 +178,7 @@ fn scanned(effort: &Effort) -> Result<()> {
 fn watched(effort: &Effort) -> Result<()> {
     let lab = Lab::new()?;
     let nginx = Nginx::start(&lab, &[80])?;
-    let daemon = start(&lab)?;
+    let daemon = start(&lab, effort)?;
     let watch = |goes_on: GoesOn| {
         while goes_on() {
             daemon.get("/metrics").ok();
@@ -202,9 +199,9 @@ fn random() -> Sources {
     Sources::Random([10, 64, 0, 0].into(), 1 << 22)
 }
 
-fn start(lab: &Lab) -> Result<Daemon> {
+fn start(lab: &Lab, effort: &Effort) -> Result<Daemon> {
     let daemon = Setup::new(lab)?.config(&format!("interfaces = [\"{SERVER_INTERFACE}\"]\n")).start()?;
-    sleep(SETTLES);
+    sleep(effort.settles);
     Ok(daemon)
 }
 

@@ -86,6 +86,10 @@ struct Effort {
     tracked_sources: u32,
     watch: Duration,
     flood: Duration,
+    /// How long the daemon may take to become calm after a start, and to notice what it found.
+    settles: Duration,
+    /// How long a scan of all ports lasts.
+    scan: Duration,
     transfer: usize,
     /// Processes that hold idle connections.
     holders: u16,
@@ -104,6 +108,9 @@ impl Effort {
         tracked_sources: 200_000,
         watch: Duration::from_secs(20),
         flood: Duration::from_secs(20),
+        settles: Duration::from_secs(4),
+        // By chance each port gets twenty SYNs.
+        scan: Duration::from_secs(13),
         transfer: 100_000_000,
         holders: 32,
         new_clients: 500,
@@ -114,8 +121,10 @@ impl Effort {
         repeat: 50_000,
         rounds: 3,
         tracked_sources: 5_000,
-        watch: Duration::from_secs(2),
-        flood: Duration::from_secs(2),
+        watch: Duration::from_secs(1),
+        flood: Duration::from_secs(1),
+        settles: Duration::from_secs(1),
+        scan: Duration::from_secs(2),
         transfer: 10_000_000,
         holders: 1,
         new_clients: 20,
