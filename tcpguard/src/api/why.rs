@@ -18,7 +18,7 @@ use super::{
     sources,
 };
 use crate::{
-    config::SourceLimits,
+    config::{Protect, SourceLimits},
     daemon::TickReport,
     events::Event,
     lists::{Entry, ListName},
@@ -70,6 +70,7 @@ fn gather(address: IpAddr, report: &TickReport, state: &ApiState) -> Result<Why,
         drops,
         limits,
         signatures: &report.measures.signatures,
+        protected: report.config.protected_section(address),
     };
     Ok(Why {
         summary: facts.summary(),
@@ -139,6 +140,8 @@ struct Facts<'a> {
     drops: bool,
     limits: &'a SourceLimits,
     signatures: &'a [String],
+    /// The section of protected networks that the address belongs to.
+    protected: Option<&'a Protect>,
 }
 
 impl Facts<'_> {
@@ -180,6 +183,13 @@ impl Facts<'_> {
 
     fn summary(&self) -> Vec<String> {
         let mut lines = vec![self.verdict()];
+        lines.extend(self.protected.map(|section| {
+            format!(
+                "It is behind this host, in the protected network {}: SYNs to it at the ports of that section are judged and \
+                 challenged here.",
+                section.name
+            )
+        }));
         lines.extend(self.grade().map(|grade| grade.explanation().to_owned()));
         match self.source {
             None => lines.push("It has no entry in the source table: it sent no SYN recently, or only SYNs that were dropped or challenged.".to_owned()),
@@ -296,7 +306,17 @@ mod tests {
     fn facts<'a>(listed: &'a [Entry], blocks: &'a [BlockEntry], source: Option<&'a Source>) -> Facts<'a> {
         static DEFAULTS: LazyLock<SourceLimits> = LazyLock::new(|| crate::config::Config::default().source);
         let address = "198.51.100.7".parse().expect("an address");
-        Facts { address, source, listed, blocks, half_open: 0, drops: true, limits: &DEFAULTS, signatures: &[] }
+        Facts {
+            address,
+            source,
+            listed,
+            blocks,
+            half_open: 0,
+            drops: true,
+            limits: &DEFAULTS,
+            signatures: &[],
+            protected: None,
+        }
     }
 
     #[test]
@@ -323,6 +343,23 @@ mod tests {
         let facts = facts(&[], &[], Some(&busy));
         assert!(facts.verdict().contains("up to 2000 SYNs a second"), "{}", facts.verdict());
         assert_eq!(facts.how_to_let_in(), ["tcpguard allow 198.51.100.7"]);
+    }
+
+    #[test]
+    fn servers_behind_this_host_are_named() {
+        let text = "[[protect]]\nname = \"all\"\nnetworks = [\"198.51.100.0/22\"]\nports = [443]\n\
+                    [[protect]]\nname = \"shop\"\nnetworks = [\"198.51.100.0/24\"]\nports = [80]\n";
+        let config = crate::config::Config::parse(text, "x").expect("a configuration");
+        let section = |address: &str| {
+            config.protected_section(address.parse().expect("an address")).map(|found| found.name.as_str())
+        };
+        assert_eq!(section("198.51.100.7"), Some("shop"));
+        assert_eq!(section("198.51.101.7"), Some("all"));
+        assert_eq!(section("198.51.104.7"), None);
+        let section = config.protected_section("198.51.100.7".parse().expect("an address"));
+        let summary = Facts { protected: section, ..facts(&[], &[], None) }.summary();
+        assert!(summary.iter().any(|line| line.contains("protected network shop")), "{summary:?}");
+        assert!(!facts(&[], &[], None).summary().iter().any(|line| line.contains("protected")));
     }
 
     #[test]

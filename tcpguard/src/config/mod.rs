@@ -7,7 +7,11 @@ mod protect;
 mod sections;
 mod validate;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use documented::{Documented, DocumentedFields};
 use ipnet::IpNet;
@@ -242,6 +246,16 @@ impl Config {
         let file: validate::ConfigFile =
             toml::from_str(text).map_err(|error| ConfigError::syntax(name, text, &error))?;
         validate::validate(file).map_err(|problem| problem.at(name, text))
+    }
+
+    /// Returns the section of the protected network that an address belongs to: of networks that contain each other, the
+    /// smaller one counts.
+    pub fn protected_section(&self, address: IpAddr) -> Option<&Protect> {
+        let length = |section: &Protect| {
+            let containing = section.networks.iter().filter(|network| network.contains(&address));
+            containing.map(IpNet::prefix_len).max()
+        };
+        self.protected.iter().filter(|section| length(section).is_some()).max_by_key(|section| length(section))
     }
 }
 

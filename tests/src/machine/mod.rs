@@ -20,8 +20,8 @@ pub use image::Image;
 pub use kernel::Kernel;
 pub use running::{Processors, Running};
 
-/// Time limit for the smoke test, which takes half a minute without hardware acceleration.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// Time limit for the smoke test, which takes two minutes without hardware acceleration, and longer beside other checks.
+const PATIENCE: Duration = Duration::from_secs(400);
 
 /// Printed by the image's init when the program has exited with 0.
 pub(crate) const SUCCESS: &str = "the program in the machine exited with 0";

@@ -11,7 +11,7 @@ use ratatui::{
 
 use super::view::View;
 use crate::{
-    api::model::{Port, Source, Stats},
+    api::model::{Port, Protected, ProtectedPort, Source, Stats},
     cli::sort::Sort,
 };
 
@@ -19,6 +19,8 @@ use crate::{
 const MIN_SIZE: (u16, u16) = (60, 16);
 /// Maximum number of ports shown.
 const PORTS: usize = 4;
+/// Maximum number of protected networks shown.
+const PROTECTED: usize = 3;
 /// Number of lines for events.
 const EVENTS: u16 = 6;
 
@@ -31,11 +33,13 @@ pub fn draw(view: &View, frame: &mut Frame<'_>) {
     }
     let attack_lines = stats.attack.as_ref().map_or(0, |attack| attack.evidence.len().min(3)) as u16;
     let has_room = area.height >= 28;
-    let [state, rates, half_open, ports, sources, events, help] = Layout::vertical([
+    let protected_lines = if stats.protected.is_empty() { 0 } else { 2 + stats.protected.len().min(PROTECTED) as u16 };
+    let [state, rates, half_open, ports, protected, sources, events, help] = Layout::vertical([
         Constraint::Length(2 + attack_lines),
         Constraint::Length(if has_room { 6 } else { 3 }),
         Constraint::Length(1),
         Constraint::Length(if has_room { 2 + stats.ports.len().min(PORTS) as u16 } else { 0 }),
+        Constraint::Length(if has_room { protected_lines } else { 0 }),
         Constraint::Min(4),
         Constraint::Length(if has_room { EVENTS + 1 } else { 0 }),
         Constraint::Length(1),
@@ -45,6 +49,7 @@ pub fn draw(view: &View, frame: &mut Frame<'_>) {
     draw_rates(view, stats, frame, rates);
     draw_half_open(stats, frame, half_open);
     draw_ports(stats, frame, ports);
+    draw_protected(&stats.protected, frame, protected);
     draw_sources(view, stats.time, frame, sources);
     draw_events(view, stats.time, frame, events);
     draw_help(view, frame, help);
@@ -166,6 +171,29 @@ fn draw_ports(stats: &Stats, frame: &mut Frame<'_>, area: Rect) {
         Table::new(rows, widths).header(heading(["PORT", "SYN", "COMPLETED", "BACKLOG", "CHALLENGED", ""])),
         area,
     );
+}
+
+/// Draws the networks behind this host, those with the most half-open handshakes first.
+fn draw_protected(sections: &[Protected], frame: &mut Frame<'_>, area: Rect) {
+    let mut sections: Vec<&Protected> = sections.iter().collect();
+    sections.sort_by_key(|section| std::cmp::Reverse(section.half_open));
+    let rows = sections.into_iter().take(PROTECTED).map(|section| {
+        let sum = |count: fn(&ProtectedPort) -> u64| section.ports.iter().map(count).sum::<u64>().to_string();
+        let way = if section.return_path == "elsewhere" { "answers elsewhere" } else { "" };
+        row([
+            section.name.clone(),
+            sum(|port| port.syn),
+            sum(|port| port.completed),
+            format!("{} of {}", section.half_open, section.max_half_open),
+            section.method.clone().unwrap_or_else(|| "-".to_owned()),
+            section.state.clone(),
+            way.to_owned(),
+        ])
+        .style(Style::new().fg(color_of(&section.state)))
+    });
+    let widths = [16, 12, 12, 16, 12, 8, 18].map(Constraint::Length);
+    let names = ["PROTECTED", "SYN", "COMPLETED", "HALF-OPEN", "CHALLENGE", "STATE", ""];
+    frame.render_widget(Table::new(rows, widths).header(heading(names)), area);
 }
 
 fn draw_sources(view: &View, now: Timestamp, frame: &mut Frame<'_>, area: Rect) {
