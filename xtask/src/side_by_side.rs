@@ -46,6 +46,8 @@ pub const ALONE: &[&str] = &[
     // Once in some hundred runs beside others, the completion of the first IPv6 handshake was not counted; the cause is not
     // known.
     "gateway::handshakes_that_pass",
+    "gateway::a_crowd",
+    "gateway::more_handshakes",
     "hostile::a_mixture",
     "hostile::one_source",
     "hostile::ten_sources",

@@ -188,6 +188,8 @@ pub mod port_flag {
     pub const ANY_RESET: u32 = RESET | TRIGGERS_RESET;
     /// Any way to begin to challenge.
     pub const TRIGGERS: u32 = TRIGGERS_COOKIE | TRIGGERS_RESET | TRIGGERS_RETRANSMIT;
+
+    const _: () = assert!(TRIGGERS == ON << TRIGGERED_BY, "each way to challenge has one to begin with it");
 }
 
 impl PortChallenge {

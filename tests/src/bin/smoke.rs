@@ -139,7 +139,8 @@ fn in_vlan() -> Result<()> {
     for (method, first) in [("cookie", 10), ("reset", 20)] {
         daemon.set_config(&config(method))?;
         ensure!(daemon.tcpguard(&["reload"])?.status.success(), "{}", daemon.log()?);
-        let before = daemon.stats_when(method, |stats| challenge_of(stats, 80) == Some(method))?.totals;
+        let begin = daemon.stats_when(method, |stats| challenge_of(stats, 80) == Some(method))?;
+        let before = &begin.totals;
         for client in first..first + 10 {
             let address = Ipv4Addr::new(198, 18, 105, client);
             lab.client.ip(&format!("addr add {address}/24 dev tagged"))?;
@@ -147,9 +148,12 @@ fn in_vlan() -> Result<()> {
             client.fetch((server, 80).into()).with_context(|| format!("{method}, in a VLAN: {address}"))?;
         }
         let all = |stats: &Stats| stats.totals.completed == before.completed + 10;
-        let totals = daemon.stats_when("all have completed", all)?.totals;
-        println!("VLAN: {method}: {totals:?}");
+        let stats = daemon.stats_when("all have completed", all)?;
+        let (totals, resets) = (&stats.totals, stats.drops["returned_reset"] - begin.drops["returned_reset"]);
+        println!("VLAN: {method}: {resets} resets, {totals:?}");
         ensure!(totals.challenged >= before.challenged + 10 && totals.syn_forwarded == 0, "{method}: {totals:?}");
+        // A client whose answer were lost would be let in by its retransmit, and send no reset.
+        ensure!(resets >= if method == "reset" { 8 } else { 0 }, "{method}: {resets} resets: {totals:?}");
     }
     let status = daemon.end(Signal::SIGTERM)?;
     ensure!(status.success(), "{status}: {}", daemon.log()?);

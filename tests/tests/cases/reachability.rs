@@ -55,9 +55,10 @@ fn a_published_port_and_a_host_behind_stay_reachable() -> Result<()> {
         }
         // Until then it is flooded, whatever share of a processor the flood gets.
         let stats = of_published.during(5_000, || {
-            scene
-                .daemon
-                .stats_when("the published port is challenged", |stats| challenge_of(stats, PUBLISHED) == Some("reset"))
+            let is_challenged = |stats: &Stats| challenge_of(stats, PUBLISHED) == Some("reset");
+            let stats = scene.daemon.stats_when("the published port is challenged", is_challenged)?;
+            client.fetch(published).context("the published port is not reachable while it is challenged")?;
+            Ok(stats)
         })?;
         ensure!(stats.measures.challenge.left_alone.is_empty(), "{:?}", stats.measures.challenge);
         Ok(())
