@@ -102,9 +102,7 @@ impl FarClient {
         namespace.ip(&format!("route add default dev {DEVICE}"))?;
         namespace.ip(&format!("-6 route add default dev {DEVICE}"))?;
         // Frames that the server leaves to the hardware to complete never become complete on this path.
-        let mut ethtool = server.command("ethtool");
-        let status = ethtool.args(["-K", SERVER_INTERFACE, "tx", "off"]).stdout(std::process::Stdio::null()).status();
-        ensure!(status.context("cannot run ethtool (Debian package: ethtool)")?.success(), "ethtool failed");
+        server.set_offload(SERVER_INTERFACE, "tx", false)?;
         let cable = packet_socket(client)?;
         let shared = Addresses::default();
         let (is_over, resets) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));

@@ -103,11 +103,37 @@ impl Namespace {
     /// # Errors
     /// Returns an error with the standard error of `ip` if it fails.
     pub fn ip(&self, arguments: &str) -> Result<()> {
-        let output = self.command("ip").args(arguments.split_whitespace()).output().context("cannot run ip")?;
+        self.run("ip", &arguments.split_whitespace().collect::<Vec<_>>()).map(drop)
+    }
+
+    /// Runs a program to its end in this namespace, and returns its standard output.
+    ///
+    /// # Errors
+    /// Returns an error if it is not installed, or with its standard error if it fails.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        let output = self.command(program).args(arguments).output().with_context(|| format!("cannot run {program}"))?;
         if !output.status.success() {
-            bail!("ip {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim());
+            bail!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
         }
-        Ok(())
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs nmap with `arguments`, separated by whitespace, in this namespace, and returns what it found.
+    ///
+    /// # Errors
+    /// Returns an error if it is not installed, or fails.
+    pub fn nmap(&self, arguments: &str) -> Result<String> {
+        let arguments: Vec<&str> = arguments.split_whitespace().collect();
+        self.run("nmap", &arguments).context("nmap (Debian package: nmap)")
+    }
+
+    /// Switches an offload of an interface on or off.
+    ///
+    /// # Errors
+    /// Returns an error if ethtool is not installed, or fails.
+    pub fn set_offload(&self, interface: &str, feature: &str, is_on: bool) -> Result<()> {
+        let state = if is_on { "on" } else { "off" };
+        self.run("ethtool", &["-K", interface, feature, state]).context("ethtool (Debian package: ethtool)").map(drop)
     }
 
     /// Runs ip(8) with many commands, one per line.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use ipnet::IpNet;
 use nix::{net::if_::if_nametoindex, sys::socket::Backlog};
 
@@ -193,10 +193,7 @@ impl Lab {
             if self.server.within(|| Ok(if_nametoindex(interface).is_err()))? {
                 continue;
             }
-            let mut ethtool = self.server.command("ethtool");
-            let status = ethtool.args(["-K", interface, "gro", "on"]).status();
-            let status = status.context("cannot run ethtool (Debian package: ethtool)")?;
-            ensure!(status.success(), "ethtool cannot enable GRO");
+            self.server.set_offload(interface, "gro", true)?;
         }
         Ok(())
     }

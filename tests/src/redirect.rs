@@ -1,13 +1,17 @@
 //! Ports of the server that are redirected to another host: by DNAT, with or without masquerade, and by IPVS. Handshakes
 //! with such ports complete elsewhere.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use tcpguard::api::model::Stats;
 
 use crate::{
+    client::Client,
+    daemon::{Daemon, port_of},
     namespace::Namespace,
     network::{CLIENT_INTERFACE, CLIENT_IPV4, Lab, SERVER_IPV4, SERVER_IPV6},
+    wait::eventually,
 };
 
 /// The address of a server in a separate namespace, behind the host.
@@ -46,7 +50,7 @@ pub fn host_behind(lab: &Lab) -> Result<Namespace> {
 /// # Errors
 /// Returns an error if nft is not installed, or rejects the rules.
 pub fn nft(namespace: &Namespace, rules: &str) -> Result<()> {
-    run(namespace, "nft", &[rules]).context("nftables (Debian package: nftables)")
+    namespace.run("nft", &[rules]).context("nftables (Debian package: nftables)").map(drop)
 }
 
 /// Redirects [`PUBLISHED`] to the server behind the host, as container engines do.
@@ -83,13 +87,32 @@ pub fn masquerade(lab: &Lab) -> Result<()> {
 /// Returns an error if ipvsadm is not installed, or the kernel lacks IPVS.
 pub fn balance(lab: &Lab) -> Result<()> {
     let (service, server) = (format!("{SERVER_IPV4}:{BALANCED}"), format!("{BEHIND}:80"));
-    run(&lab.server, "ipvsadm", &["-A", "-t", &service, "-s", "rr"])?;
-    run(&lab.server, "ipvsadm", &["-a", "-t", &service, "-r", &server, "-m"])
+    lab.server.run("ipvsadm", &["-A", "-t", &service, "-s", "rr"])?;
+    lab.server.run("ipvsadm", &["-a", "-t", &service, "-r", &server, "-m"]).map(drop)
 }
 
-fn run(namespace: &Namespace, program: &str, arguments: &[&str]) -> Result<()> {
-    let output = namespace.command(program).args(arguments).output();
-    let output = output.with_context(|| format!("cannot run {program}"))?;
-    ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
+/// Connects to a port until the daemon has found that it is redirected.
+///
+/// # Errors
+/// Returns an error if a connection fails, or the port is not found in time.
+pub fn until_found(client: &Client, daemon: &Daemon, server: SocketAddr) -> Result<()> {
+    let connect = || {
+        client.fetch(server).with_context(|| server.to_string())?;
+        daemon.stats()
+    };
+    let is_found = |stats: &Stats| port_of(stats, server.port()).is_some_and(|port| port.redirected);
+    eventually("the port is redirected", connect, is_found).map(drop)
+}
+
+/// Lays a cable from the server behind the host to a client's namespace, past the host, for its answers to these networks.
+///
+/// # Errors
+/// Returns an error if a step fails.
+pub fn answer_past(behind: &Namespace, client: &Namespace, networks: &[&str]) -> Result<()> {
+    behind.ip(&format!("link add past type veth peer name past netns {}", client.path()))?;
+    for (namespace, address) in [(behind, "198.18.101.2"), (client, "198.18.101.1")] {
+        namespace.ip(&format!("addr add {address}/30 dev past"))?;
+        namespace.ip("link set past up")?;
+    }
+    networks.iter().try_for_each(|network| behind.ip(&format!("route add {network} via 198.18.101.1")))
 }

@@ -60,18 +60,25 @@ impl Clients {
         let path = Path::milliseconds(ROUND_TRIP.as_millis() as u64);
         let far = lab.far_client(&addresses, path, way != Way::WithoutResets)?;
         let server = if way == Way::DirectIpv6 { SocketAddr::new(SERVER_IPV6.into(), WEB.port()) } else { WEB };
-        if !matches!(way, Way::Nat | Way::RandomNat | Way::Firewall) {
-            return Ok(Self { client: Client::in_namespace(&far.namespace), addresses, server, far, _router: None });
-        }
-        let inner = Namespace::new()?;
-        let addresses = behind_router(&far.namespace, &inner, way, count)?;
-        Ok(Self { client: Client::in_namespace(&inner), addresses, server, far, _router: Some(inner) })
+        let (addresses, router) = if matches!(way, Way::Nat | Way::RandomNat | Way::Firewall) {
+            let inner = Namespace::new()?;
+            (behind_router(&far.namespace, &inner, way, count)?, Some(inner))
+        } else {
+            (addresses, None)
+        };
+        let client = Client::in_namespace(router.as_ref().unwrap_or(&far.namespace));
+        Ok(Self { client, addresses, server, far, _router: router })
     }
 
     /// Has the clients connect to another server.
     #[must_use]
     pub fn of(self, server: SocketAddr) -> Self {
         Self { server, ..self }
+    }
+
+    /// Returns the clients' addresses, as they have them.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
     }
 
     /// Returns the namespace at the far end of the way.

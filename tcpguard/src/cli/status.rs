@@ -127,7 +127,7 @@ fn describe_ports(ports: &[Port]) -> String {
 fn describe_protected(sections: &[Protected]) -> String {
     let describe = |section: &Protected| {
         let method = section.method.as_ref().map_or_else(String::new, |method| format!(", challenged by {method}"));
-        let way = if section.return_path == "elsewhere" { ", SYN-ACKs take another way" } else { "" };
+        let way = if section.is_answered_elsewhere() { ", SYN-ACKs take another way" } else { "" };
         let (name, state, half_open) = (&section.name, &section.state, section.half_open);
         format!("; {name}: {state}, {half_open} half open (limit {}){method}{way}", section.max_half_open)
     };

@@ -31,7 +31,7 @@ fn sections(stats: &Stats, sink: &mut Sink<'_>) -> fmt::Result {
     gauge(
         "protected_return_path_elsewhere",
         "1 if the SYN-ACKs of the protected networks do not pass through this host",
-        |section| u64::from(section.return_path == "elsewhere"),
+        |section| u64::from(section.is_answered_elsewhere()),
     )
 }
 

@@ -10,11 +10,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use aya::programs::loaded_programs;
 use lab::{
-    Client, Daemon, Flood, FloodSpec, Lab, Namespace, Setup, Sources, Stats,
+    Client, Flood, FloodSpec, Lab, Namespace, Setup, Sources, Stats,
     daemon::{challenge_of, port_of},
-    eventually,
     network::{CLIENT_INTERFACE, SERVER_INTERFACE, SERVER_IPV4, SERVER_IPV6},
-    redirect::{BALANCED, BEHIND, PUBLISHED, balance, host_behind, masquerade, publish},
+    redirect::{BALANCED, BEHIND, PUBLISHED, balance, host_behind, masquerade, publish, until_found},
     server::{Echo, echo, listen},
 };
 use nix::sys::signal::Signal;
@@ -55,7 +54,7 @@ fn redirected() -> Result<()> {
     let config = format!("interfaces = [\"{SERVER_INTERFACE}\"]\n[thresholds]\nmax_half_open = {MAX_HALF_OPEN}\n");
     let mut daemon = Setup::new(&lab)?.ready_within(EMULATED).config(&config).start()?;
     for port in [PUBLISHED, BALANCED] {
-        find(&lab, &daemon, port)?;
+        until_found(&Client::new(&lab), &daemon, (SERVER_IPV4, port).into())?;
         for connection in 0..MORE_THAN_THE_THRESHOLD {
             Client::new(&lab)
                 .fetch((SERVER_IPV4, port).into())
@@ -73,16 +72,6 @@ fn redirected() -> Result<()> {
     Ok(())
 }
 
-/// Connects to a port until it is known that it is redirected.
-fn find(lab: &Lab, daemon: &Daemon, port: u16) -> Result<()> {
-    let connect = || {
-        Client::new(lab).fetch((SERVER_IPV4, port).into()).with_context(|| format!("port {port}"))?;
-        daemon.stats()
-    };
-    eventually("the port is redirected", connect, |stats| port_of(stats, port).is_some_and(|port| port.redirected))?;
-    Ok(())
-}
-
 /// Tests a gateway, and redirected ports, whose SYNs are all challenged by reset.
 fn behind(hook: &str) -> Result<()> {
     let (lab, _behind, _service) = translating_lab()?;
@@ -97,7 +86,7 @@ fn behind(hook: &str) -> Result<()> {
     let resets = |stats: &Stats| stats.drops.get("returned_reset").copied().unwrap_or_default();
     let client = Client::new(&lab);
     for port in [PUBLISHED, BALANCED] {
-        find(&lab, &daemon, port)?;
+        until_found(&Client::new(&lab), &daemon, (SERVER_IPV4, port).into())?;
     }
     for server in [(BEHIND, 80), (SERVER_IPV4, PUBLISHED), (SERVER_IPV4, BALANCED)].map(SocketAddr::from) {
         let before = resets(&daemon.stats()?);
@@ -125,8 +114,7 @@ fn in_vlan() -> Result<()> {
         [(&lab.server, SERVER_INTERFACE, server), (&lab.client, CLIENT_INTERFACE, Ipv4Addr::new(198, 18, 105, 2))]
     {
         // The tag is part of the frame, as it arrives from a wire.
-        let status = namespace.command("ethtool").args(["-K", interface, "txvlan", "off"]).status();
-        ensure!(status.context("cannot run ethtool (Debian package: ethtool)")?.success(), "ethtool failed");
+        namespace.set_offload(interface, "txvlan", false)?;
         namespace.ip(&format!("link add link {interface} name tagged type vlan id 5"))?;
         namespace.ip(&format!("addr add {address}/24 dev tagged"))?;
         namespace.ip("link set tagged up")?;

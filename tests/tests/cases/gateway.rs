@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lab::{
     Client, Connections, FarClient, FloodSpec, Namespace, Path, Scene, Sources, Stats,
     frame::{ACK, Frame, RST, SYN},
     network::SECOND_CLIENT_INTERFACE,
     oracle,
-    redirect::{BEHIND, BEHIND_IPV6, host_behind},
+    redirect::{BEHIND, BEHIND_IPV6, answer_past, host_behind},
     scene::WEB,
     server::{self, Echo},
     wait::beside,
@@ -150,14 +150,7 @@ fn whoever_keeps_handshakes_open_is_blocked() -> Result<()> {
 fn where_answers_take_another_way_nobody_is_blocked() -> Result<()> {
     let gateway = Gateway::new("")?;
     let (scene, behind, far) = (&gateway.scene, &gateway.behind, gateway.far_client()?);
-    // A cable past the gateway.
-    behind.ip(&format!("link add past type veth peer name past netns {}", far.namespace.path()))?;
-    for (namespace, address) in [(behind, "198.18.101.2"), (&far.namespace, "198.18.101.1")] {
-        namespace.ip(&format!("addr add {address}/30 dev past"))?;
-        namespace.ip("link set past up")?;
-    }
-    behind.ip(&format!("route add {FIRST}/32 via 198.18.101.1"))?;
-    behind.ip("route add 198.18.1.0/24 via 198.18.101.1")?;
+    answer_past(behind, &far.namespace, &[&format!("{FIRST}/32"), "198.18.1.0/24"])?;
     let client = Client::in_namespace(&far.namespace).from(FIRST);
     let known = client.run(SHOP_IPV4, 20, Duration::from_secs(2), || true)?;
     all_served(&known)?;
@@ -212,29 +205,16 @@ fn a_scan_of_a_protected_network_is_no_attack() -> Result<()> {
     gateway.scene.lab.server.ip("route add 198.18.100.8/29 dev to-behind")?;
     let far = gateway.far_client()?;
     let client = Client::in_namespace(&far.namespace);
-    let (output, served) = beside(
+    let (found, served) = beside(
         |goes_on| client.run(SHOP_IPV4, 20, Duration::from_secs(40), goes_on),
         || {
-            let mut nmap = gateway.scene.lab.clients.command("nmap");
-            nmap.args([
-                "-sS",
-                "-Pn",
-                "-n",
-                "-p",
-                "1-500",
-                "--max-retries",
-                "1",
-                "--max-rate",
-                "400",
-                "--host-timeout",
-                "15s",
-            ]);
-            nmap.args([&BEHIND.to_string(), "198.18.100.9", "198.18.100.10"]);
-            nmap.output().context("cannot run nmap (Debian package: nmap)")
+            let scan = format!(
+                "-sS -Pn -n -p 1-500 --max-retries 1 --max-rate 400 --host-timeout 15s {BEHIND} 198.18.100.9 198.18.100.10"
+            );
+            gateway.scene.lab.clients.nmap(&scan)
         },
     )?;
-    let found = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success() && found.contains("80/tcp"), "{found}{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(found.contains("80/tcp"), "{found}");
     all_served(&served)?;
     let stats = gateway.scene.daemon.stats()?;
     let shop = &stats.protected[0];

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lab::{
     FloodSpec, Scene, Sources, eventually, frame,
     network::SERVER_IPV4,
@@ -124,12 +124,11 @@ fn a_scan() -> Result<()> {
     let scanner = Ipv4Addr::new(198, 18, 9, 9);
     scene.lab.add_client_address(scanner.into())?;
     let scan = |ports: &str| -> Result<String> {
-        let mut nmap = scene.lab.clients.command("nmap");
-        nmap.args(["-sS", "-Pn", "-n", "-p", ports, "--max-retries", "1", "--host-timeout", "20s"]);
-        nmap.args(["-S", &scanner.to_string(), "-e", scene.lab.clients_interface(), &SERVER_IPV4.to_string()]);
-        let output = nmap.output().context("cannot run nmap (Debian package: nmap)")?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let interface = scene.lab.clients_interface();
+        let scan = format!(
+            "-sS -Pn -n -p {ports} --max-retries 1 --host-timeout 20s -S {scanner} -e {interface} {SERVER_IPV4}"
+        );
+        scene.lab.clients.nmap(&scan)
     };
     let attack = scene.attack_by(|| {
         // The first scan takes a tenth of a second and finds the open port.

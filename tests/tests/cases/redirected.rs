@@ -11,7 +11,7 @@ use lab::{
     Client, FloodSpec, Namespace, Path, Scene, Sources, Stats,
     daemon::{challenge_of, port_of},
     network::SERVER_IPV4,
-    redirect::{PUBLISHED, host_behind, masquerade, nft, publish},
+    redirect::{PUBLISHED, host_behind, masquerade, nft, publish, until_found},
     server::{self, Echo},
 };
 
@@ -56,10 +56,7 @@ fn is_protected(way: Way) -> Result<()> {
     let client = Client::in_namespace(&far.namespace);
     // What a stranger tries at a port without anything behind it tells nothing.
     ensure!(client.fetch((SERVER_IPV4, PUBLISHED + 1).into()).is_err());
-    let is_found = |stats: &Stats| port_of(stats, PUBLISHED).is_some_and(|port| port.redirected);
-    while !is_found(&scene.daemon.stats()?) {
-        client.fetch(PORT)?;
-    }
+    until_found(&client, &scene.daemon, PORT)?;
     let before = scene.daemon.stats()?;
     let completed = |stats: &Stats| port_of(stats, PUBLISHED).map_or(0, |port| port.completed);
     for _ in 0..20 {

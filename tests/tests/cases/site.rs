@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     os::unix::fs::PermissionsExt,
     thread,
     time::Duration,
@@ -10,25 +10,19 @@ use std::{
 
 use anyhow::{Result, ensure};
 use lab::{
-    Client, Daemon, FarClient, Flood, FloodSpec, Path, Setup, Sources, Stats,
+    Client, Daemon, Flood, FloodSpec, Setup, Sources, Stats,
     network::SECOND_CLIENT_INTERFACE,
     redirect::BEHIND,
     server::{self, Echo},
     site::{Link, OUTER, Site},
     wait::beside,
+    ways::{Clients, PAUSE, ROUND_TRIP, Way},
 };
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-const ROUND_TRIP: Duration = Duration::from_millis(80);
-/// What a client may take in addition to another round trip: Linux sends its SYN again two jiffies after the reset.
-const PAUSE: Duration = Duration::from_millis(15);
 const CLIENTS: u8 = 40;
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(BEHIND), 80);
-
-fn clients() -> Vec<IpAddr> {
-    (1..=CLIENTS).map(|n| Ipv4Addr::new(198, 18, 60, n).into()).collect()
-}
 
 fn protect(interfaces: &[&str], challenge: &str) -> String {
     format!(
@@ -37,8 +31,12 @@ fn protect(interfaces: &[&str], challenge: &str) -> String {
     )
 }
 
-fn far(site: &Site) -> Result<FarClient> {
-    site.outer.far_client(&clients(), Path::milliseconds(ROUND_TRIP.as_millis() as u64), true)
+/// Returns clients of the site's server that can reach it.
+fn clients(site: &Site) -> Result<Clients> {
+    let clients = Clients::new(Way::Direct, &site.outer, CLIENTS)?.of(SERVER);
+    // The neighbours find each other.
+    Client::in_namespace(clients.namespace()).fetch(SERVER)?;
+    Ok(clients)
 }
 
 fn serve(site: &Site) -> Result<Echo> {
@@ -49,13 +47,11 @@ fn serve(site: &Site) -> Result<Echo> {
 fn costs_a_round_trip(link: Link, interfaces: &[&str]) -> Result<()> {
     let site = Site::new(&[link])?;
     let _service = serve(&site)?;
-    let far = far(&site)?;
-    let client = Client::in_namespace(&far.namespace);
-    client.fetch(SERVER)?;
+    let clients = clients(&site)?;
     let daemon =
         Setup::new(&site.gateways[0])?.config(&protect(interfaces, "mode = \"always\"\nmethod = \"reset\"")).start()?;
     daemon.stats_when("the port is challenged", |stats| stats.protected[0].method.is_some())?;
-    let (first, second) = (client.each_once(&clients(), SERVER, 8)?, client.each_once(&clients(), SERVER, 8)?);
+    let (first, second) = (clients.connect(8)?, clients.connect(8)?);
     let stats = daemon.stats_when("all have completed", |stats| stats.protected[0].ports[0].completed >= 80)?;
     println!("{link:?}: challenged {:?}, not {:?}", first.quantile(0.5), second.quantile(0.5));
     for connections in [&first, &second] {
@@ -97,9 +93,7 @@ fn guard_all(site: &Site) -> Result<(Vec<Daemon>, TempDir)> {
 fn of_two_gateways_one_may_fail_during_a_flood() -> Result<()> {
     let site = Site::new(&[Link::Router, Link::Router])?;
     let _service = serve(&site)?;
-    let far = far(&site)?;
-    let client = Client::in_namespace(&far.namespace);
-    client.fetch(SERVER)?;
+    let clients = clients(&site)?;
     let (mut daemons, folder) = guard_all(&site)?;
     let spec = FloodSpec::syn(Sources::RANDOM_IPV4, 80).to(BEHIND.into());
     let mut flood = Flood::from_interface(&site.outer.client, SECOND_CLIENT_INTERFACE, &spec)?;
@@ -108,9 +102,9 @@ fn of_two_gateways_one_may_fail_during_a_flood() -> Result<()> {
         for daemon in &daemons {
             daemon.stats_when("each gateway challenges", is_challenged)?;
         }
-        let clients = clients();
+        let client = Client::in_namespace(clients.namespace());
         beside(
-            |goes_on| client.run_from(&clients, SERVER, 20, Duration::from_secs(20), goes_on),
+            |goes_on| client.run_from(clients.addresses(), SERVER, 20, Duration::from_secs(20), goes_on),
             || {
                 thread::sleep(Duration::from_secs(3));
                 // A new key, while clients are being challenged.

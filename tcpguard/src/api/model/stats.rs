@@ -181,6 +181,13 @@ pub struct Protected {
     pub ports: Vec<ProtectedPort>,
 }
 
+impl Protected {
+    /// Returns whether the servers' SYN-ACKs take another way than through this host.
+    pub fn is_answered_elsewhere(&self) -> bool {
+        self.return_path == "elsewhere"
+    }
+}
+
 /// A port of protected networks.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ProtectedPort {

@@ -179,7 +179,7 @@ fn draw_protected(sections: &[Protected], frame: &mut Frame<'_>, area: Rect) {
     sections.sort_by_key(|section| std::cmp::Reverse(section.half_open));
     let rows = sections.into_iter().take(PROTECTED).map(|section| {
         let sum = |count: fn(&ProtectedPort) -> u64| section.ports.iter().map(count).sum::<u64>().to_string();
-        let way = if section.return_path == "elsewhere" { "answers elsewhere" } else { "" };
+        let way = if section.is_answered_elsewhere() { "answers elsewhere" } else { "" };
         row([
             section.name.clone(),
             sum(|port| port.syn),

@@ -21,7 +21,7 @@ use lab::{
 use super::{
     Effort,
     defence::Defence,
-    spoofed::{FAST, SLOW, receive},
+    spoofed::{FAST, SLOW},
 };
 
 const CLIENT_RATE: u32 = 100;
@@ -143,7 +143,7 @@ fn guard(lab: &Lab) -> Result<Defence> {
 }
 
 fn synproxy(lab: &Lab) -> Result<Defence> {
-    receive(lab)?;
+    lab.receive_without_daemon()?;
     nft(
         &lab.server,
         "table ip lab {\n\

@@ -9,11 +9,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use lab::{
     Client, Connections, Flood, FloodSpec, Lab, Sources,
-    network::{SECOND_CLIENT_INTERFACE, SECOND_SERVER_INTERFACE, SERVER_IPV6},
+    network::{SECOND_CLIENT_INTERFACE, SERVER_IPV6},
     oracle,
+    redirect::nft,
     scene::WEB,
     server::Nginx,
 };
@@ -105,29 +106,20 @@ fn measure(
     Ok(run)
 }
 
-pub fn receive(lab: &Lab) -> Result<()> {
-    lab.receive_without_daemon()?;
-    let status = lab.server.command("ethtool").args(["-K", SECOND_SERVER_INTERFACE, "gro", "on"]).status();
-    ensure!(status.context("cannot run ethtool")?.success(), "ethtool cannot enable GRO");
-    Ok(())
-}
-
 /// The unmodified kernel, which answers with cookies when a backlog is full.
 fn kernel(lab: &Lab) -> Result<Defence> {
-    receive(lab)?;
+    lab.receive_without_daemon()?;
     Ok(Box::new(()))
 }
 
 fn synproxy(lab: &Lab) -> Result<Defence> {
-    receive(lab)?;
+    lab.receive_without_daemon()?;
     let rules = "table ip lab {\n\
         chain raw {\ntype filter hook prerouting priority raw;\ntcp dport 80 tcp flags syn notrack\n}\n\
         chain input {\ntype filter hook input priority filter;\n\
         tcp dport 80 ct state invalid,untracked synproxy mss 1460 wscale 7 timestamp sack-perm\n\
         ct state invalid drop\n}\n}\n";
-    let output = lab.server.command("nft").arg(rules).output();
-    let output = output.context("cannot run nft (Debian package: nftables)")?;
-    ensure!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
+    nft(&lab.server, rules)?;
     lab.server.sysctl("net.netfilter.nf_conntrack_tcp_loose", "0")?;
     Ok(Box::new(()))
 }

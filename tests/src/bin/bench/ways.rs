@@ -1,15 +1,17 @@
 //! What a client's connection takes that is challenged in calm, over several kinds of ways: by each method, compared with
 //! the same connection where none is challenged.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use lab::{
     Client, Connections, Daemon, Namespace, Scene, Setup,
-    daemon::{challenge_of, port_of},
-    eventually,
+    daemon::challenge_of,
     network::SERVER_IPV4,
-    redirect::{BEHIND, PUBLISHED, host_behind, publish},
+    redirect::{BEHIND, PUBLISHED, answer_past, host_behind, publish, until_found},
     scene::WEB,
     server::{self, Echo},
     site::{Link, OUTER, Site},
@@ -21,7 +23,8 @@ use super::Effort;
 /// Connections under way at the same time.
 const AT_A_TIME: usize = 20;
 const METHODS: [&str; 3] = ["cookie", "reset", "retransmit"];
-const BEHIND_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(BEHIND), 80);
+const BEHIND_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(BEHIND), 80);
+const PUBLISHED_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(SERVER_IPV4), PUBLISHED);
 
 /// Where the server is, as seen by the host that runs the daemon.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,12 +59,10 @@ pub fn costs(effort: &Effort) -> Result<()> {
         ROUND_TRIP.as_millis()
     );
     println!("{:<40} {:<15} {:>9} {:>11} {:>11} {:>12}", "", "", "served", "median, ms", "p99, ms", "median more");
-    let unmeasured = SERVERS[..effort.ways].iter().filter_map(|(name, server)| {
-        compare(name, *server, effort.clients_of_ways).err().map(|error| format!("{name}: {error:#}"))
-    });
-    let unmeasured: Vec<String> = unmeasured.collect();
-    ensure!(unmeasured.is_empty(), "not measured: {}", unmeasured.join("; "));
-    Ok(())
+    let parts = SERVERS.map(|(name, server)| (name, move || compare(name, server, effort.clients_of_ways)));
+    let parts: Vec<super::Part<'_>> =
+        parts.iter().take(effort.ways).map(|(name, part)| (*name, part as &dyn Fn() -> Result<()>)).collect();
+    super::in_turn(&parts)
 }
 
 fn compare(name: &str, server: Server, clients: u8) -> Result<()> {
@@ -147,8 +148,15 @@ impl SetUp {
         let service = server::echo(&behind, "0.0.0.0:80", 2)?;
         let clients = clients.of(BEHIND_PORT);
         let clients = match server {
-            Server::Container => clients.of(published(&scene)?),
-            Server::OneWay => pass_the_host(clients, &behind)?,
+            Server::Container => {
+                publish(&scene.lab)?;
+                until_found(&Client::new(&scene.lab), &scene.daemon, PUBLISHED_PORT)?;
+                clients.of(PUBLISHED_PORT)
+            }
+            Server::OneWay => {
+                answer_past(&behind, clients.namespace(), &["198.18.60.0/24"])?;
+                clients
+            }
             _ => clients,
         };
         Ok(Self { clients, host: Host::Scene(Box::new(scene)), _behind: Some((behind, service)) })
@@ -171,27 +179,4 @@ impl SetUp {
             Host::Site { daemon, .. } => daemon,
         }
     }
-}
-
-/// Publishes the container's port, and returns it once the daemon has found it.
-fn published(scene: &Scene) -> Result<SocketAddr> {
-    publish(&scene.lab)?;
-    let port = SocketAddr::from((SERVER_IPV4, PUBLISHED));
-    let connected = || Client::new(&scene.lab).fetch(port).and_then(|_| scene.daemon.stats());
-    eventually("the redirected port is found", connected, |stats| {
-        port_of(stats, PUBLISHED).is_some_and(|port| port.redirected)
-    })?;
-    Ok(port)
-}
-
-/// Lays a cable from the server to the clients, past the host, for what it answers.
-fn pass_the_host(clients: Clients, behind: &Namespace) -> Result<Clients> {
-    let far = clients.namespace();
-    behind.ip(&format!("link add past type veth peer name past netns {}", far.path()))?;
-    for (namespace, address) in [(behind, "198.18.101.2"), (far, "198.18.101.1")] {
-        namespace.ip(&format!("addr add {address}/30 dev past"))?;
-        namespace.ip("link set past up")?;
-    }
-    behind.ip("route add 198.18.60.0/24 via 198.18.101.1")?;
-    Ok(clients)
 }
