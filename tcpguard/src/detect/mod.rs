@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     kernel::HalfOpen,
-    monitor::{HeaderReading, PortSnapshot, PrefixReading, Pressure, Rates, Snapshot, SourceReading},
+    monitor::{HeaderReading, Ports, PrefixReading, Pressure, Rates, Snapshot, SourceReading},
 };
 pub use classify::{Kind, Offender, Offenders};
 pub(crate) use detector::Detector;
@@ -44,7 +44,7 @@ pub struct Observation<'a> {
     /// What the headers of SYNs have in common.
     pub headers: &'a HeaderReading,
     /// The account of each port.
-    pub ports: &'a [PortSnapshot],
+    pub ports: &'a Ports,
     /// The kernel's half-open handshakes.
     pub kernel_rows: &'a [HalfOpen],
 }

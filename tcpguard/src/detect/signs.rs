@@ -20,7 +20,7 @@ const RESETS_OF_SYNS: f64 = 0.1;
 pub(super) fn signs(observation: &Observation) -> Vec<String> {
     let (rates, headers) = (observation.rates, observation.headers);
     let of_forgery = [impossible_sources(rates), same_path(rates, headers), no_options(headers), resets(rates)];
-    of_forgery.into_iter().flatten().chain(observation.ports.iter().filter_map(queue)).collect()
+    of_forgery.into_iter().flatten().chain(observation.ports.busy().filter_map(queue)).collect()
 }
 
 fn impossible_sources(rates: &Rates) -> Option<String> {
@@ -145,7 +145,7 @@ mod tests {
             prefixes: &[],
             rates: &rates,
             headers: &HeaderReading::default(),
-            ports: &[port],
+            ports: &[port].into_iter().collect(),
             kernel_rows: &[],
         };
         let signs = signs(&observation);

@@ -1,6 +1,6 @@
 //! The kernel's listeners, ordered by port: some hosts have tens of thousands.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::RangeInclusive};
 
 use super::Listener;
 
@@ -33,6 +33,13 @@ impl Listeners {
     pub fn by_port(&self) -> impl Iterator<Item = (u16, &[Listener])> {
         let chunks = self.all.chunk_by(|left, right| left.local.port() == right.local.port());
         chunks.filter_map(|listeners| Some((listeners.first()?.local.port(), listeners)))
+    }
+
+    /// Returns each port of a range that has listeners, and these, in the order of the ports.
+    pub fn of_ports(&self, range: &RangeInclusive<u16>) -> impl Iterator<Item = (u16, &[Listener])> {
+        let first = self.starts.partition_point(|(port, _)| port < range.start());
+        let of_range = self.starts[first..].iter().take_while(|(port, _)| port <= range.end());
+        of_range.map(|(port, _)| (*port, self.of_port(*port)))
     }
 
     /// Returns the listeners of one port.
@@ -70,6 +77,8 @@ mod tests {
         let ports: Vec<(u16, usize)> = listeners.by_port().map(|(port, of_port)| (port, of_port.len())).collect();
         assert_eq!(ports, [(25, 1), (80, 1), (443, 2)]);
         assert_eq!([24, 25, 443, 444].map(|port| listeners.of_port(port).len()), [0, 1, 2, 0]);
+        let of_ports: Vec<u16> = listeners.of_ports(&(25..=442)).map(|(port, _)| port).collect();
+        assert_eq!(of_ports, [25, 80]);
         assert_eq!(*listeners.reachable_ports(), BTreeSet::from([80, 443]));
     }
 

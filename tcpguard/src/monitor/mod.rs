@@ -1,9 +1,10 @@
 //! Observation: with each tick, the datapath's counters and the kernel's tables are combined into a [`Snapshot`].
 
-mod by_port;
+mod accounts;
 mod completions;
 mod half_open;
 mod headers;
+mod port_reader;
 mod ports;
 mod prefixes;
 mod pressure;
@@ -35,10 +36,9 @@ use crate::{
     kernel::{HalfOpenTable, KernelView, Listeners, TcpExt},
     time::{Every, Limits, Pace, WallClock},
 };
-pub use by_port::ByPort;
 pub use half_open::HalfOpenCounts;
 pub use headers::HeaderReading;
-pub use ports::PortSnapshot;
+pub use ports::{PortSnapshot, Ports};
 pub use prefixes::{PrefixReading, PrefixSnapshot};
 pub use pressure::Pressure;
 pub use rates::Rates;
@@ -48,7 +48,7 @@ pub use sources::{MAX_TOP_SOURCES, PORTS_OF_A_SCAN, SourceOrder, SourceReading, 
 
 use half_open::HandshakeWindow;
 use headers::HeaderMeter;
-use ports::PortReader;
+use port_reader::PortReader;
 use prefixes::PrefixReader;
 use pressure::PressureMeter;
 use rates::RateMeter;
@@ -62,16 +62,18 @@ pub const TICK: Duration = Duration::from_millis(100);
 const LISTENERS_EVERY: Duration = Duration::from_millis(450);
 /// The least time between two reviews of what the datapath has noted of each port's listeners. Between them only ports are
 /// reviewed at which a listener opened or closed; an event that tells it may be lost.
-const LISTENING_REVIEW: Duration = Duration::from_secs(10);
+const LISTENING_REVIEW: Duration = Duration::from_secs(60);
 /// The part of the daemon's share of one core in calm that dumps of the kernel's half-open handshakes may take, and that
 /// those of its listeners may. The kernel walks all its connections for the first and all listeners for the second; on most
 /// hosts, each tick can have one.
 const DUMPS_PART: f64 = 0.2;
+/// What each of them may take of one core while something happens.
+const DUMPS_SHARE_OF_ALERT: f64 = 0.01;
 
 fn dumps(config: &Config) -> Limits {
     Limits {
         calm: config.limits.cpu_share * DUMPS_PART,
-        alert: 0.02,
+        alert: DUMPS_SHARE_OF_ALERT,
         longest_calm: Duration::from_secs(60),
         longest_alert: Duration::from_secs(5),
     }
@@ -100,6 +102,8 @@ pub struct Monitor {
     changed_ports: BTreeSet<u16>,
     /// See [`Snapshot::listener_layout`].
     listener_layout: u64,
+    /// See [`Snapshot::changed_ports`].
+    reopened: BTreeSet<u16>,
     /// Events that the datapath had lost when the listeners were listed.
     events_lost: u64,
     /// The kernel has listed its listeners.
@@ -134,6 +138,7 @@ impl Monitor {
             last_drops: 0,
             changed_ports: BTreeSet::new(),
             listener_layout: 0,
+            reopened: BTreeSet::new(),
             events_lost: 0,
             knows_listeners: false,
             prefixes: PrefixReader::new(maps.prefixes),
@@ -242,6 +247,7 @@ impl Monitor {
             prefixes: self.prefixes.top(),
             listeners: Arc::clone(&self.listeners.answer),
             listener_layout: self.listener_layout,
+            changed_ports: std::mem::take(&mut self.reopened),
             knows_listeners: self.knows_listeners,
             refused: self.tcp_ext.answer.listen_drops.saturating_sub(self.first_tcp_ext.listen_drops),
             tracked_sources: self.sources.tracked(),
@@ -301,6 +307,7 @@ impl Monitor {
         let is_review = self.listening_review.is_due(now) || lost || !listeners.are_same(&before);
         if is_review || !changed.is_empty() {
             self.listener_layout += 1;
+            self.reopened = if lost { listeners.reachable_ports().clone() } else { changed.clone() };
             self.listening.set(listeners.reachable_ports(), |port| is_review || changed.contains(&port))?;
             self.listening.set_redirected(self.ports.redirected(), true)?;
         }
@@ -315,7 +322,7 @@ impl Monitor {
         }
     }
 
-    fn read_ports(&mut self, lease: u32) -> Result<Vec<PortSnapshot>, DatapathError> {
+    fn read_ports(&mut self, lease: u32) -> Result<Ports, DatapathError> {
         self.ports.advance(lease, &self.listeners.answer, self.listener_layout)?;
         self.listening.set_redirected(self.ports.redirected(), false)?;
         Ok(self.ports.report(&self.listeners.answer, &self.half_open.answer))

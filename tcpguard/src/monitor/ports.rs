@@ -1,25 +1,21 @@
-//! The account of each port: the SYNs the datapath counted, the kernel's half-open handshakes, and the listeners'
-//! backlog.
+//! The account of each port: the SYNs the datapath counted, the kernel's half-open handshakes, and the listeners' backlog.
+//!
+//! A host may have tens of thousands of listeners. The accounts are kept in parts, of which a tick replaces only those that
+//! changed, so that whoever follows all ports looks at the changed ones only.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::sync::Arc;
 
-use tcpguard_common::abi::{
-    place,
-    port::{PORT_SLABS, PROTECTED_SLAB, PortHandshakes, PortSyns, place_in_slabs},
-};
-
-use crate::{
-    datapath::{DatapathError, maps::PortMap},
-    kernel::{HalfOpenTable, Listener, Listeners},
-};
-
-use super::redirected::Redirected;
-
-/// How many ports without a listener are reported: those with the most SYNs.
-const MAX_CLOSED_PORTS: usize = 32;
+use tcpguard_common::abi::port::PORTS_PER_SLAB;
 
 /// A queue is about to overflow when this share of the backlog is half open.
 const FULL_SHARE: f64 = 0.5;
+/// The share of a listener's queue that may fill up before the daemon looks again.
+const QUEUE_SHARE: u64 = 2;
+/// Listeners with a shorter queue are not waited for: a few clients at a time fill it.
+const TELLING_BACKLOG: u64 = 64;
+/// So many ports are in one part, like in one slab of the datapath.
+const PORTS_OF_A_PART: usize = PORTS_PER_SLAB;
+const PARTS: usize = (1 << 16) / PORTS_OF_A_PART;
 
 /// The account of one port. Counts are totals of the datapath unless stated otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,306 +78,154 @@ impl PortSnapshot {
     }
 }
 
-/// Reads the accounts one slab at a time, and only those that changed.
-pub struct PortReader {
-    map: PortMap,
-    slabs: Vec<Slab>,
-    /// Ports that belong to a service with thresholds of its own.
-    services: BTreeSet<u16>,
-    /// How many ports protected networks have.
-    protected: usize,
-    redirected: Redirected,
-    /// The listeners that were known when the busiest ports without one were found, by [`PortReader::advance`]'s `layout`.
-    layout: Option<u64>,
-    /// How many ticks are left in which every slab is read, whatever the marks tell.
-    read_all: u32,
-    /// The slab after the last one that was read in its turn.
-    turn: usize,
+/// The accounts of ports, in ascending order. A clone shares them.
+#[derive(Clone, Debug)]
+pub struct Ports {
+    /// The accounts of [`PORTS_OF_A_PART`] ports each.
+    parts: Vec<Arc<Part>>,
 }
 
-/// What was read of one slab, by place in ascending order.
-#[derive(Default)]
-struct Slab {
-    syn: Vec<(u32, PortSyns)>,
-    handshakes: Vec<(u32, PortHandshakes)>,
-    /// The busiest ports without a listener or a service, and their SYNs; `None` if they have to be found anew.
-    closed: Option<Vec<(u64, u16)>>,
-    /// One of its ports has a listener or belongs to a service.
-    is_open: bool,
-    /// It changed, and was not read since.
-    is_behind: bool,
+/// The accounts of neighbouring ports, and what is asked of them in every tick.
+#[derive(Debug, Default)]
+struct Part {
+    accounts: Vec<PortSnapshot>,
+    /// The places of those that are busy ([`Ports::busy`]).
+    busy: Vec<usize>,
+    /// See [`Ports::queue_room`].
+    queue_room: Option<u64>,
 }
 
-/// In so many ticks after a takeover every slab is read: the previous daemon's programs, which mark elsewhere, still count for
-/// a moment.
-const READ_ALL: u32 = 5;
-
-/// So many of the slabs that changed and have no listener are read in one tick. SYNs to all ports would otherwise have all of
-/// them read in each.
-const SLABS_IN_TURN: usize = 4;
-
-impl PortReader {
-    pub(super) fn new(map: PortMap, services: BTreeSet<u16>, protected: usize) -> Self {
-        let slabs = (0..PORT_SLABS).map(|_| Slab::default()).collect();
-        let redirected = Redirected::default();
-        Self { map, slabs, services, protected, redirected, layout: None, read_all: 0, turn: 0 }
+impl Default for Ports {
+    fn default() -> Self {
+        Self { parts: vec![Arc::default(); PARTS] }
     }
+}
 
-    pub(super) fn set_services(&mut self, services: BTreeSet<u16>, protected: usize) {
-        (self.services, self.protected) = (services, protected);
-        self.layout = None;
-    }
-
-    /// Reads what a previous daemon has counted.
-    pub(super) const fn begin_after(&mut self) {
-        self.read_all = READ_ALL;
-    }
-
-    /// Reads the slabs that changed: those with a listener at once, others in turn. `tick` is the number of the last tick that
-    /// granted a lease.
-    ///
-    /// `layout` changes whenever a listener opens or closes.
-    pub(super) fn advance(&mut self, tick: u32, listeners: &Listeners, layout: u64) -> Result<(), DatapathError> {
-        if self.layout.replace(layout) != Some(layout) {
-            self.slabs.iter_mut().for_each(|slab| (slab.closed, slab.is_open) = (None, false));
-            let open = listeners.by_port().map(|(port, _)| port).chain(self.services.iter().copied());
-            let open = open.chain(self.redirected.ports().iter().copied());
-            open.for_each(|port| self.slabs[place_in_slabs(port.into()).0].is_open = true);
-            self.slabs[PROTECTED_SLAB].is_open = true;
+impl Ports {
+    /// Replaces the accounts of the part that begins with the port `first` by `accounts`, which are in ascending order.
+    pub(super) fn replace(&mut self, first: u16, accounts: Vec<PortSnapshot>) {
+        let part = &mut self.parts[part_of(first)];
+        if part.accounts != accounts {
+            *part = Arc::new(Part::of(accounts));
         }
-        let marks = self.map.read_marks()?;
-        let reads_all = self.read_all > 0;
-        self.read_all = self.read_all.saturating_sub(1);
-        // A slab may have changed before the last lease was granted, and after it was read.
-        let is_due = |mark: u32| reads_all || mark == tick || mark == tick.wrapping_sub(1);
-        for ((index, slab), mark) in self.slabs.iter_mut().enumerate().zip(marks) {
-            slab.is_behind |= is_due(mark.syn);
-            if slab.is_behind && (slab.is_open || reads_all) {
-                slab.read_syn(&self.map, index)?;
-            }
-            if is_due(mark.handshakes) {
-                slab.handshakes = self.map.read_handshakes(index)?;
-                self.redirected.note(&slab.handshakes, reads_all, Instant::now());
-            }
-        }
-        for index in turns(&self.slabs, &mut self.turn) {
-            self.slabs[index].read_syn(&self.map, index)?;
-        }
-        if self.redirected.has_changed(listeners, Instant::now()) {
-            self.layout = None;
-        }
-        Ok(())
     }
 
-    /// Returns the account of every port that has a listener, is redirected, belongs to a service or has half-open handshakes, and of the
-    /// busiest other ports, in ascending order.
-    pub(super) fn report(&mut self, listeners: &Listeners, half_open: &HalfOpenTable) -> Vec<PortSnapshot> {
-        let mut ports = assemble(&mut self.slabs, listeners, half_open, &self.services, self.redirected.ports());
-        ports.iter_mut().for_each(|port| port.is_redirected = self.redirected.ports().contains(&port.port));
-        ports
+    /// Returns the account of one port.
+    pub fn get(&self, port: u16) -> Option<&PortSnapshot> {
+        self.parts[part_of(port)].get(port)
     }
 
-    /// Returns the accounts of the ports of protected networks, by their index.
-    pub(super) fn protected(&self) -> Vec<PortSnapshot> {
-        let account = |index| {
-            let mut port = PortSnapshot { port: index as u16, ..PortSnapshot::default() };
-            if let Some(place) = place::of_protected(index) {
-                port.fill_counts(&self.slabs[PROTECTED_SLAB], place);
-            }
-            port
-        };
-        (0..self.protected).map(account).collect()
+    /// Returns all accounts.
+    pub fn iter(&self) -> impl Iterator<Item = &PortSnapshot> {
+        self.parts.iter().flat_map(|part| &part.accounts)
     }
 
-    /// Returns the ports that are redirected.
-    pub(super) const fn redirected(&self) -> &BTreeSet<u16> {
-        self.redirected.ports()
-    }
-}
-
-/// Returns which slabs are read in their turn. The first is `next` or comes after it; `next` becomes the one after the last.
-fn turns(slabs: &[Slab], next: &mut usize) -> Vec<usize> {
-    let indices = (*next..slabs.len()).chain(0..*next);
-    let turns: Vec<usize> = indices.filter(|index| slabs[*index].is_behind).take(SLABS_IN_TURN).collect();
-    *next = turns.last().map_or(*next, |last| (last + 1) % slabs.len());
-    turns
-}
-
-fn assemble(
-    slabs: &mut [Slab],
-    listeners: &Listeners,
-    half_open: &HalfOpenTable,
-    services: &BTreeSet<u16>,
-    redirected: &BTreeSet<u16>,
-) -> Vec<PortSnapshot> {
-    let is_open =
-        |port: u16| services.contains(&port) || redirected.contains(&port) || !listeners.of_port(port).is_empty();
-    let mut ports: Vec<PortSnapshot> = listeners.by_port().map(|(port, of_port)| listening(port, of_port)).collect();
-    let others = services
-        .iter()
-        .chain(redirected)
-        .chain(half_open.by_port.keys())
-        .filter(|port| listeners.of_port(**port).is_empty());
-    ports.extend(
-        others.collect::<BTreeSet<_>>().into_iter().map(|port| PortSnapshot { port: *port, ..PortSnapshot::default() }),
-    );
-    let of_host = slabs.iter_mut().take(PROTECTED_SLAB);
-    let closed = busiest(of_host.flat_map(|slab| slab.closed(is_open)).copied().collect());
-    ports.extend(closed.iter().map(|(_, port)| PortSnapshot { port: *port, ..PortSnapshot::default() }));
-    ports.sort_unstable_by_key(|port| port.port);
-    ports.dedup_by_key(|port| port.port);
-    for port in &mut ports {
-        port.fill(slabs, half_open);
-    }
-    ports
-}
-
-/// Returns the ports with the most SYNs.
-fn busiest(mut ports: Vec<(u64, u16)>) -> Vec<(u64, u16)> {
-    ports.sort_unstable_by(|left, right| right.cmp(left));
-    ports.truncate(MAX_CLOSED_PORTS);
-    ports
-}
-
-impl Slab {
-    fn read_syn(&mut self, map: &PortMap, index: usize) -> Result<(), DatapathError> {
-        self.syn = map.read_syn(index)?;
-        (self.closed, self.is_behind) = (None, false);
-        Ok(())
-    }
-
-    fn closed(&mut self, is_open: impl Fn(u16) -> bool) -> &[(u64, u16)] {
-        self.closed.get_or_insert_with(|| {
-            let ports = self.syn.iter().filter_map(|(place, syn)| Some((syn.syn, u16::try_from(*place).ok()?)));
-            busiest(ports.filter(|(_, port)| !is_open(*port)).collect())
+    /// Returns the accounts that are not the same as `before`.
+    pub fn changed_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a PortSnapshot> {
+        let changed = self.parts.iter().zip(&before.parts).filter(|(now, before)| !Arc::ptr_eq(now, before));
+        changed.flat_map(|(now, before)| {
+            now.accounts.iter().filter(|account| before.get(account.port) != Some(account))
         })
     }
-}
 
-/// Returns the account of a port as far as its listeners tell it.
-fn listening(port: u16, listeners: &[Listener]) -> PortSnapshot {
-    PortSnapshot {
-        port,
-        backlog: listeners.iter().map(|listener| u64::from(listener.backlog)).sum(),
-        accept_queue: listeners.iter().map(|listener| u64::from(listener.accept_queue)).sum(),
-        is_full: listeners.iter().any(Listener::is_full),
-        is_reachable: listeners.iter().any(Listener::is_reachable),
-        ..PortSnapshot::default()
+    /// Returns the accounts of ports with half-open handshakes in the kernel, or with a full accept queue.
+    pub fn busy(&self) -> impl Iterator<Item = &PortSnapshot> {
+        self.parts.iter().flat_map(|part| part.busy.iter().filter_map(|place| part.accounts.get(*place)))
+    }
+
+    /// Returns how many more handshakes may be half open until the queue of some listener that other hosts can reach is half
+    /// full; `None` if there is no listener with a queue of some length.
+    pub fn queue_room(&self) -> Option<u64> {
+        self.parts.iter().filter_map(|part| part.queue_room).min()
     }
 }
 
-impl PortSnapshot {
-    /// Adds what was counted.
-    fn fill(&mut self, slabs: &[Slab], half_open: &HalfOpenTable) {
-        let place = u32::from(self.port);
-        if let Some(slab) = slabs.get(place_in_slabs(place).0) {
-            self.fill_counts(slab, place);
+impl FromIterator<PortSnapshot> for Ports {
+    fn from_iter<T: IntoIterator<Item = PortSnapshot>>(accounts: T) -> Self {
+        let mut all: Vec<PortSnapshot> = accounts.into_iter().collect();
+        all.sort_unstable_by_key(|account| account.port);
+        let mut ports = Self::default();
+        for part in all.chunk_by(|left, right| part_of(left.port) == part_of(right.port)) {
+            part.first().into_iter().for_each(|first| ports.replace(first.port, part.to_vec()));
         }
-        self.half_open = half_open.by_port.get(&self.port).map_or(0, |counts| counts.total as u64);
-    }
-
-    fn fill_counts(&mut self, slab: &Slab, place: u32) {
-        if let Some(syn) = find(&slab.syn, place) {
-            (self.syn, self.restrained, self.challenged) = (syn.syn, syn.restrained, syn.challenged);
-            self.begun = syn.syn.saturating_sub(syn.not_begun);
-        }
-        if let Some(totals) = find(&slab.handshakes, place) {
-            (self.completed, self.retried, self.proved) = (totals.completed, totals.retried, totals.proved);
-            self.here = [totals.here_ipv4, totals.here_ipv6];
-            self.returned = [totals.returned_ipv4, totals.returned_ipv6];
-            self.returned_networks = totals.returned_networks;
-            (self.replied, self.one_way) = (totals.replied, totals.one_way);
-            self.refused = totals.refused;
-            self.ended = totals.completed + totals.reset + totals.one_way + totals.refused;
-        }
+        ports
     }
 }
 
-fn find<T>(by_place: &[(u32, T)], wanted: u32) -> Option<&T> {
-    let index = by_place.binary_search_by_key(&wanted, |(place, _)| *place).ok()?;
-    Some(&by_place[index].1)
+impl Part {
+    fn of(accounts: Vec<PortSnapshot>) -> Self {
+        let is_busy = |port: &PortSnapshot| port.half_open > 0 || port.is_full;
+        let busy = (0..).zip(&accounts).filter(|(_, port)| is_busy(port)).map(|(place, _)| place).collect();
+        let listening = accounts.iter().filter(|port| port.backlog >= TELLING_BACKLOG && port.is_reachable);
+        let queue_room = listening.map(|port| (port.backlog / QUEUE_SHARE).saturating_sub(port.half_open)).min();
+        Self { busy, queue_room, accounts }
+    }
+
+    fn get(&self, port: u16) -> Option<&PortSnapshot> {
+        let place = self.accounts.binary_search_by_key(&port, |account| account.port).ok()?;
+        self.accounts.get(place)
+    }
+}
+
+fn part_of(port: u16) -> usize {
+    usize::from(port) / PORTS_OF_A_PART
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::kernel::HalfOpen;
 
-    #[test]
-    fn all_that_is_known_of_a_port_comes_together() {
-        let mut half_open = HalfOpenTable::default();
-        half_open.add(HalfOpen {
-            local: "198.18.0.1:443".parse().expect("an address"),
-            remote: "198.18.0.9:4000".parse().expect("an address"),
-            age: Duration::ZERO,
-            retransmits: 1,
-        });
-        let listener = |address: &str| Listener::new(address.parse().expect("an address"), 1, 128);
-        let slab = Slab {
-            syn: vec![
-                (81, PortSyns { syn: 7, not_begun: 0, restrained: 0, ..PortSyns::default() }),
-                (443, PortSyns { syn: 9, not_begun: 2, restrained: 1, ..PortSyns::default() }),
-            ],
-            handshakes: vec![(443, PortHandshakes { completed: 5, retried: 2, reset: 1, ..PortHandshakes::default() })],
-            ..Slab::default()
-        };
-        let listeners = Listeners::new(vec![listener("0.0.0.0:443"), listener("[::]:443")]);
-        let ports = assemble(&mut [slab], &listeners, &half_open, &BTreeSet::from([22]), &BTreeSet::new());
-        assert_eq!(
-            ports,
-            [
-                PortSnapshot { port: 22, ..PortSnapshot::default() },
-                PortSnapshot { port: 81, syn: 7, begun: 7, ..PortSnapshot::default() },
-                PortSnapshot {
-                    port: 443,
-                    syn: 9,
-                    half_open: 1,
-                    retried: 2,
-                    completed: 5,
-                    backlog: 256,
-                    accept_queue: 2,
-                    begun: 7,
-                    restrained: 1,
-                    ended: 6,
-                    is_reachable: true,
-                    ..PortSnapshot::default()
-                },
-            ]
-        );
+    fn port(port: u16, syn: u64) -> PortSnapshot {
+        PortSnapshot { port, syn, ..PortSnapshot::default() }
+    }
+
+    fn changed(now: &Ports, before: &Ports) -> Vec<u16> {
+        now.changed_since(before).map(|account| account.port).collect()
     }
 
     #[test]
-    fn slabs_without_a_listener_are_read_in_turn() {
-        let mut slabs: Vec<Slab> = (0..128).map(|_| Slab { is_behind: true, ..Slab::default() }).collect();
-        let mut next = 126;
-        assert_eq!((turns(&slabs, &mut next), next), (vec![126, 127, 0, 1], 2));
-        // The first ones change again and again, and hold none of the others up.
-        let mut read = BTreeSet::new();
-        for _ in 0..32 {
-            for index in turns(&slabs, &mut next) {
-                slabs[index].is_behind = index < 2 * SLABS_IN_TURN;
-                read.insert(index);
-            }
-        }
-        assert_eq!(read, (0..128).collect());
-        slabs.iter_mut().for_each(|slab| slab.is_behind = false);
-        assert!(turns(&slabs, &mut next).is_empty());
+    fn accounts_are_found_by_port_and_come_in_order() {
+        let ports: Ports = [port(65_535, 1), port(80, 2), port(0, 3), port(511, 4), port(512, 5)].into_iter().collect();
+        let found: Vec<(u16, u64)> = ports.iter().map(|account| (account.port, account.syn)).collect();
+        assert_eq!(found, [(0, 3), (80, 2), (511, 4), (512, 5), (65_535, 1)]);
+        assert_eq!([80, 81, 65_535].map(|wanted| ports.get(wanted).map(|port| port.syn)), [Some(2), None, Some(1)]);
+        assert_eq!(Ports::default().iter().count(), 0);
     }
 
     #[test]
-    fn a_scan_does_not_fill_the_report() {
-        let slab = |index: u32| Slab {
-            syn: (0..512)
-                .map(|place| (512 * index + place, PortSyns { syn: u64::from(place), ..PortSyns::default() }))
-                .collect(),
-            ..Slab::default()
+    fn only_what_changed_is_visited() {
+        let mut ports: Ports = [port(22, 1), port(80, 1), port(600, 1)].into_iter().collect();
+        let before = ports.clone();
+        assert_eq!(changed(&ports, &Ports::default()), [22, 80, 600]);
+        ports.replace(0, vec![port(22, 1), port(80, 1)]);
+        assert!(changed(&ports, &before).is_empty());
+        ports.replace(0, vec![port(22, 1), port(79, 7), port(80, 2)]);
+        assert_eq!(changed(&ports, &before), [79, 80]);
+        assert_eq!(before.get(80), Some(&port(80, 1)), "a clone keeps what it has");
+        ports.replace(512, Vec::new());
+        assert_eq!(changed(&ports, &before), [79, 80], "one that is gone has no account");
+    }
+
+    #[test]
+    fn busy_ports_hold_handshakes_or_accept_none() {
+        let held = PortSnapshot { half_open: 1, ..port(443, 0) };
+        let full = PortSnapshot { is_full: true, ..port(25, 0) };
+        let ports: Ports = [port(22, 9), held, full].into_iter().collect();
+        assert_eq!(ports.busy().map(|account| account.port).collect::<Vec<_>>(), [25, 443]);
+    }
+
+    #[test]
+    fn the_queue_with_least_room_counts_unless_it_is_short_or_local() {
+        let listener = |number, backlog, half_open, is_reachable| PortSnapshot {
+            backlog,
+            half_open,
+            is_reachable,
+            ..port(number, 0)
         };
-        let mut slabs: Vec<Slab> = (0..128).map(slab).collect();
-        let ports =
-            assemble(&mut slabs, &Listeners::default(), &HalfOpenTable::default(), &BTreeSet::new(), &BTreeSet::new());
-        assert_eq!(ports.len(), MAX_CLOSED_PORTS);
-        assert!(ports.iter().all(|port| port.syn == 511 && port.port % 512 == 511), "the busiest of them");
+        let room = |ports: &[PortSnapshot]| ports.iter().copied().collect::<Ports>().queue_room();
+        assert_eq!(room(&[listener(1, 4096, 0, true), listener(600, 128, 30, true), listener(3, 128, 60, false)]), Some(34));
+        assert_eq!(room(&[listener(1, 64, 10, true), listener(2, 63, 31, true)]), Some(22));
+        assert_eq!(room(&[listener(1, 128, 64, true)]), Some(0));
+        assert_eq!(room(&[listener(1, 16, 0, true)]), None);
     }
 }

@@ -87,13 +87,9 @@ impl PrefixReader {
     }
 
     fn finish_round(&mut self, period: u32) {
-        let accounts = std::mem::take(&mut self.accounts);
-        self.suspects = follow(&mut self.histories, &accounts, period);
-        let mut top: Vec<PrefixSnapshot> =
-            accounts.into_iter().map(|(network, account)| PrefixSnapshot { network, account }).collect();
-        top.sort_by_key(|prefix| (Reverse(prefix.account.syn), prefix.network));
-        top.truncate(TOP);
-        self.top = top;
+        self.suspects = follow(&mut self.histories, &self.accounts, period);
+        let all = self.accounts.drain().map(|(network, account)| PrefixSnapshot { network, account }).collect();
+        self.top = first(TOP, all, |prefix| (Reverse(prefix.account.syn), prefix.network));
     }
 
     /// Returns the prefixes with the most SYNs, largest first.
@@ -135,9 +131,17 @@ fn follow(
             readings.push(reading);
         }
     }
-    readings.sort_by_key(|reading| (Reverse(reading.half_open), reading.network));
-    readings.truncate(MAX_SUSPECTS);
-    readings
+    first(MAX_SUSPECTS, readings, |reading| (Reverse(reading.half_open), reading.network))
+}
+
+/// Returns the first of `all` by a key, so many at most, in that order.
+fn first<T, K: Ord>(number: usize, mut all: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
+    if all.len() > number {
+        all.select_nth_unstable_by_key(number, &key);
+        all.truncate(number);
+    }
+    all.sort_unstable_by_key(key);
+    all
 }
 
 #[cfg(test)]

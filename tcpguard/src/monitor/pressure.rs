@@ -11,7 +11,7 @@ use std::{
 use tcpguard_common::abi::counters::{Cause, Counter};
 
 use super::{
-    ByPort, PortSnapshot,
+    PortSnapshot, Ports,
     protected::ProtectedMeter,
     scope::{Counts, Readings, ScopeWindow, Sums},
 };
@@ -90,8 +90,9 @@ impl UnreturnedCookies {
 
 #[derive(Default)]
 struct LeftOut {
-    has_begun: bool,
-    last: ByPort<Seen>,
+    /// The accounts at the last call.
+    before: Option<Ports>,
+    last: BTreeMap<u16, Seen>,
     sums: Sums,
     /// The handshakes of ports that had begun shortly before they were left out: they count as ended.
     outstanding: u64,
@@ -116,17 +117,27 @@ impl Seen {
         Self { port, is_left_out: false, mark, next_mark: mark, marked: now }
     }
 
+    /// Sets the account, which was the same from the last call to the last tick.
     fn update(&mut self, port: PortSnapshot, is_left_out: bool, now: Instant) {
         if now.duration_since(self.marked) >= SECOND {
-            (self.mark, self.next_mark, self.marked) = (self.next_mark, [port.begun, port.ended], now);
+            (self.mark, self.next_mark, self.marked) = (self.mark_at(now), [port.begun, port.ended], now);
         }
         (self.port, self.is_left_out) = (port, is_left_out);
     }
 
+    /// Returns the handshakes begun and ended one to two seconds ago, or more if there was no tick in between.
+    fn mark_at(&self, now: Instant) -> [u64; 2] {
+        match now.duration_since(self.marked) {
+            elapsed if elapsed < SECOND => self.mark,
+            elapsed if elapsed < 2 * SECOND => self.next_mark,
+            _ => [self.port.begun, self.port.ended],
+        }
+    }
+
     /// Returns the handshakes of the last seconds that have not ended.
-    const fn outstanding(&self) -> u64 {
-        let begun = self.port.begun.saturating_sub(self.mark[0]);
-        begun.saturating_sub(self.port.ended.saturating_sub(self.mark[1]))
+    fn outstanding(&self, now: Instant) -> u64 {
+        let [begun, ended] = self.mark_at(now);
+        self.port.begun.saturating_sub(begun).saturating_sub(self.port.ended.saturating_sub(ended))
     }
 }
 
@@ -173,16 +184,16 @@ impl PressureMeter {
         Pressure { host: self.measure_host(counts, now), services, protected, protected_half_open, slow_ports }
     }
 
-    fn note_slow_ports(&mut self, ports: &[PortSnapshot], now: Instant) {
+    fn note_slow_ports(&mut self, ports: &Ports, now: Instant) {
         self.slow.retain(|_, since| now.duration_since(*since) < SLOW_FOR);
-        self.slow.extend(ports.iter().filter(|port| port.is_full).map(|port| (port.port, now)));
+        self.slow.extend(ports.busy().filter(|port| port.is_full).map(|port| (port.port, now)));
     }
 
     fn measure_host(&mut self, counts: &Counts, now: Instant) -> Readings {
         let (services, slow) = (&self.services, &self.slow);
         let is_left_out =
             |port: u16| slow.contains_key(&port) || services.iter().any(|service| service.ports.contains(&port));
-        self.left_out.note(counts.ports, is_left_out, now);
+        self.left_out.note(counts.ports, |_| true, is_left_out, now);
         let left_out = self.left_out.sums.plus(self.protected.behind());
         let totals = counts.totals;
         let dropped_by_judgement = totals.dropped_where(|reason| reason.cause() == Cause::Judgement);
@@ -211,9 +222,8 @@ fn measure_service(
     now: Instant,
 ) -> Readings {
     let is_ours = |port: u16| service.ports.contains(&port);
-    let ports: Vec<PortSnapshot> = counts.ports.iter().filter(|port| is_ours(port.port)).copied().collect();
-    left_out.note(&ports, |port| slow.contains_key(&port), now);
-    let mut sums = Sums::of_all(&ports);
+    left_out.note(counts.ports, is_ours, |port| slow.contains_key(&port), now);
+    let mut sums = Sums::of_all(service.ports.iter().filter_map(|port| counts.ports.get(*port)));
     sums.completed = sums.completed.saturating_sub(left_out.sums.completed);
     sums.attempts = sums.attempts.saturating_sub(left_out.sums.attempts);
     sums.begun = sums.begun.saturating_sub(left_out.sums.begun);
@@ -226,24 +236,28 @@ impl LeftOut {
     /// added: the counts by port may be a previous daemon's while the totals begin at 0.
     ///
     /// An application is found to be slow a round trip after the handshakes began that it does not accept.
-    fn note(&mut self, ports: &[PortSnapshot], is_left_out: impl Fn(u16) -> bool, now: Instant) {
-        let Self { has_begun, last, sums, outstanding } = self;
-        last.visit(ports, |port, seen| {
-            let is_left_out = is_left_out(port.port);
-            if *has_begun && is_left_out {
-                *outstanding += seen.as_ref().filter(|seen| !seen.is_left_out).map_or(0, |seen| seen.outstanding());
+    fn note(
+        &mut self,
+        ports: &Ports,
+        is_ours: impl Fn(u16) -> bool,
+        is_left_out: impl Fn(u16) -> bool,
+        now: Instant,
+    ) {
+        let Self { before, last, sums, outstanding } = self;
+        let before = before.replace(ports.clone());
+        let has_begun = before.is_some();
+        for port in ports.changed_since(&before.unwrap_or_default()).filter(|port| is_ours(port.port)) {
+            let (is_left_out, seen) = (is_left_out(port.port), last.get_mut(&port.port));
+            if has_begun && is_left_out {
+                *outstanding += seen.as_ref().filter(|seen| !seen.is_left_out).map_or(0, |seen| seen.outstanding(now));
                 let before = seen.as_ref().map_or_else(PortSnapshot::default, |seen| seen.port);
                 *sums = sums.plus(&Sums::growth(&before, port));
             }
             match seen {
-                Some(seen) => {
-                    seen.update(*port, is_left_out, now);
-                    None
-                }
-                None => Some(Seen { is_left_out, ..Seen::new(*port, now) }),
+                Some(seen) => seen.update(*port, is_left_out, now),
+                None => drop(last.insert(port.port, Seen { is_left_out, ..Seen::new(*port, now) })),
             }
-        });
-        self.has_begun = true;
+        }
     }
 }
 
@@ -276,8 +290,7 @@ mod tests {
 
         fn at(&mut self, milliseconds: u64, totals: &Totals, ports: &[PortSnapshot]) -> Pressure {
             let (tcp_ext, kernel) = (TcpExt::default(), HalfOpenTable::default());
-            let mut ports = ports.to_vec();
-            ports.sort_by_key(|port| port.port);
+            let ports = ports.iter().copied().collect();
             let counts =
                 Counts { totals, tcp_ext: &tcp_ext, kernel: &kernel, ports: &ports, protected: &[], period: 3 };
             self.meter.measure(&counts, self.start + Duration::from_millis(milliseconds))

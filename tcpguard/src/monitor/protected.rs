@@ -136,7 +136,7 @@ impl Section {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Ports, *};
     use crate::{
         datapath::maps::Totals,
         kernel::{HalfOpenTable, TcpExt},
@@ -163,7 +163,7 @@ mod tests {
                 totals: &totals,
                 tcp_ext: &tcp_ext,
                 kernel: &kernel,
-                ports: &[],
+                ports: &Ports::default(),
                 protected: &ports,
                 period: 3,
             };

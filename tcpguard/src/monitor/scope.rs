@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{HalfOpenCounts, PortSnapshot, completions::CompletionWindow, half_open::HandshakeWindow};
+use super::{HalfOpenCounts, PortSnapshot, Ports, completions::CompletionWindow, half_open::HandshakeWindow};
 use crate::{
     datapath::maps::Totals,
     kernel::{HalfOpen, HalfOpenTable, TcpExt},
@@ -57,7 +57,7 @@ pub(super) struct Counts<'a> {
     pub totals: &'a Totals,
     pub tcp_ext: &'a TcpExt,
     pub kernel: &'a HalfOpenTable,
-    pub ports: &'a [PortSnapshot],
+    pub ports: &'a Ports,
     /// The ports of protected networks.
     pub protected: &'a [PortSnapshot],
     /// The datapath's current period of half-open windows.
@@ -96,7 +96,7 @@ impl Sums {
         strays: 0,
     };
 
-    pub fn of_all(ports: &[PortSnapshot]) -> Self {
+    pub fn of_all<'a>(ports: impl IntoIterator<Item = &'a PortSnapshot>) -> Self {
         let mut sums = Self::default();
         for port in ports {
             sums.attempts = sums.attempts.wrapping_add(port.attempts());

@@ -9,7 +9,7 @@ use crate::{
 };
 
 use super::{
-    HalfOpenCounts, HeaderReading, PortSnapshot, PrefixReading, PrefixSnapshot, Pressure, Rates, SourceReading,
+    HalfOpenCounts, HeaderReading, PortSnapshot, Ports, PrefixReading, PrefixSnapshot, Pressure, Rates, SourceReading,
     TopSources, WallClock,
 };
 
@@ -38,8 +38,8 @@ pub struct Snapshot {
     pub tcp_ext: TcpExt,
     /// Connection requests refused by the kernel since the daemon started.
     pub refused: u64,
-    /// The accounts of ports, in ascending order.
-    pub ports: Vec<PortSnapshot>,
+    /// The accounts of ports.
+    pub ports: Ports,
     /// The accounts of the ports of protected networks, in the order of the configuration.
     pub protected: Vec<PortSnapshot>,
     /// The ports that are redirected.
@@ -60,6 +60,8 @@ pub struct Snapshot {
     pub listeners: Arc<Listeners>,
     /// Changes whenever a listener opened or closed, even if another one opened in its place, and now and then without that.
     pub listener_layout: u64,
+    /// The ports at which a listener opened or closed since the last tick: all, if it is not known at which.
+    pub changed_ports: BTreeSet<u16>,
     /// The kernel has listed its listeners at least once.
     pub knows_listeners: bool,
     /// The number of entries in the source table.
@@ -86,7 +88,7 @@ impl Snapshot {
             kernel_problem: None,
             tcp_ext: TcpExt::default(),
             refused: 0,
-            ports: Vec::new(),
+            ports: Ports::default(),
             protected: Vec::new(),
             redirected: BTreeSet::new(),
             prefixes: Vec::new(),
@@ -97,6 +99,7 @@ impl Snapshot {
             suspect_prefixes: Vec::new(),
             listeners: Arc::default(),
             listener_layout: 0,
+            changed_ports: BTreeSet::new(),
             knows_listeners: true,
             tracked_sources: 0,
             top_sources: Arc::default(),
@@ -105,25 +108,14 @@ impl Snapshot {
     }
 }
 
-/// The share of a listener's queue that may fill up before the daemon looks again.
-const QUEUE_SHARE: u64 = 2;
 /// There is this much room on each CPU nevertheless: so few SYNs at a time are no news, and whoever sends them must not keep
 /// the daemon awake.
 const LEAST_QUEUE_ROOM: u64 = 8;
-/// Listeners with a shorter queue are not waited for: a few clients at a time fill it.
-const TELLING_BACKLOG: u64 = 64;
-
 impl Snapshot {
-    /// Returns the account of a port.
-    pub(crate) fn port(&self, port: u16) -> Option<&PortSnapshot> {
-        let place = self.ports.binary_search_by_key(&port, |account| account.port).ok()?;
-        self.ports.get(place)
-    }
-
     /// Returns how many more handshakes may be half open until the queue of some listener is half full, on a machine with so
     /// many CPUs.
     pub(crate) fn queue_room(&self, cpus: u64) -> u64 {
-        queue_room(&self.ports, cpus)
+        self.ports.queue_room().unwrap_or(u64::MAX).max(LEAST_QUEUE_ROOM * cpus)
     }
 
     /// Removes the values that are meaningful only where completed handshakes are seen.
@@ -136,23 +128,17 @@ impl Snapshot {
     }
 }
 
-fn queue_room(ports: &[PortSnapshot], cpus: u64) -> u64 {
-    let listening = ports.iter().filter(|port| port.backlog >= TELLING_BACKLOG && port.is_reachable);
-    let room = listening.map(|port| (port.backlog / QUEUE_SHARE).saturating_sub(port.half_open));
-    room.min().unwrap_or(u64::MAX).max(LEAST_QUEUE_ROOM * cpus)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_queue_with_least_room_counts_unless_it_is_short() {
-        let port = |backlog, half_open| PortSnapshot { backlog, half_open, is_reachable: true, ..Default::default() };
-        let local = PortSnapshot { is_reachable: false, ..port(128, 60) };
-        assert_eq!(queue_room(&[port(4096, 0), port(128, 30), local], 2), 34);
-        assert_eq!(queue_room(&[port(64, 10), port(63, 31)], 2), 22);
-        assert_eq!([1, 16].map(|cpus| queue_room(&[port(128, 64)], cpus)), [8, 128]);
-        assert_eq!(queue_room(&[port(16, 0)], 2), u64::MAX);
+    fn there_is_some_room_on_each_cpu_whatever_is_half_open() {
+        let room = |backlog, half_open, cpus| {
+            let port = PortSnapshot { backlog, half_open, is_reachable: true, ..Default::default() };
+            Snapshot { ports: [port].into_iter().collect(), ..Snapshot::of_nothing() }.queue_room(cpus)
+        };
+        assert_eq!([1, 16].map(|cpus| room(128, 64, cpus)), [8, 128]);
+        assert_eq!([room(128, 30, 2), room(16, 0, 2)], [34, u64::MAX]);
     }
 }

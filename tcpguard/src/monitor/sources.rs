@@ -13,9 +13,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tcpguard_common::{address::Address, clock::Clock, tracking::source::SourceEntry};
 
-use crate::datapath::{
-    DatapathError, Progress,
-    maps::{KnownSources, NewFilter, SourceMap, SourceScan},
+use crate::{
+    datapath::{
+        DatapathError, Progress,
+        maps::{KnownSources, NewFilter, SourceMap, SourceScan},
+    },
+    time::Every,
 };
 
 /// A source that sends SYNs to this many ports within a period is scanning.
@@ -34,6 +37,9 @@ const BATCHES_PER_SECOND: f64 = 40.0;
 const BATCHES_PER_TICK: std::ops::RangeInclusive<f64> = 1.0..=40.0;
 /// Rounds between two rebuilds of the filter of known sources.
 const ROUNDS_PER_REBUILD: u32 = 20;
+/// The least time from the start of one round to that of the next. A round walks all buckets of the table, however few sources
+/// have an entry; a source that becomes busy in between is reported by an event.
+const ROUND_EVERY: Duration = Duration::from_millis(250);
 
 /// The value sources are ordered by, largest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +141,8 @@ pub(super) struct SourceWatch {
     scan: SourceScan,
     /// When slices of the table were read last.
     advanced: Option<Instant>,
+    round_due: Every,
+    is_in_round: bool,
     round: Round,
     /// The new filter, during a round that rebuilds it.
     filter: Option<NewFilter>,
@@ -175,6 +183,8 @@ impl SourceWatch {
             known,
             scan: SourceScan::new(),
             advanced: None,
+            round_due: Every::new(ROUND_EVERY),
+            is_in_round: false,
             round: Round::default(),
             rounds: 0,
             busy: VecDeque::new(),
@@ -190,6 +200,10 @@ impl SourceWatch {
     /// Reads the next slice of the table; `period` is the current period of half-open windows by `clock`.
     pub fn advance(&mut self, period: u32, clock: Clock, now: Instant) -> Result<(), DatapathError> {
         let elapsed = self.advanced.replace(now).map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        if !self.is_in_round && !self.round_due.is_due(now) {
+            return Ok(());
+        }
+        self.is_in_round = true;
         let batches = (BATCHES_PER_SECOND * elapsed.as_secs_f64()).round();
         for _ in 0..batches.clamp(*BATCHES_PER_TICK.start(), *BATCHES_PER_TICK.end()) as usize {
             let (round, known, filter, limit) = (&mut self.round, &self.known, &mut self.filter, self.limit);
@@ -211,6 +225,7 @@ impl SourceWatch {
 
     fn finish_round(&mut self) -> Result<(), DatapathError> {
         let round = std::mem::take(&mut self.round);
+        self.is_in_round = false;
         self.rounds += 1;
         if let Some(filter) = self.filter.take() {
             self.known.replace(&filter)?;

@@ -1,7 +1,7 @@
 //! Advice on backlogs that are too small. A listener holds as many handshakes as the application requested in
 //! `listen(2)`, but no more than `net.core.somaxconn` allowed at that time.
 
-use crate::{kernel::Listeners, monitor::PortSnapshot};
+use crate::{kernel::Listeners, monitor::{PortSnapshot, Ports}};
 
 /// A backlog is too small if at least this share of it is in use.
 const TIGHT: f64 = 0.8;
@@ -22,12 +22,12 @@ pub struct BacklogAdvice {
 
 /// Returns advice for the ports whose backlog is too small, based on their half-open handshakes and the rate of SYNs.
 pub fn advise(
-    ports: &[PortSnapshot],
+    ports: &Ports,
     listeners: &Listeners,
     somaxconn: u64,
     syn_per_second: f64,
 ) -> Vec<BacklogAdvice> {
-    ports.iter().filter_map(|port| advise_port(port, listeners, somaxconn, syn_per_second)).collect()
+    ports.busy().filter_map(|port| advise_port(port, listeners, somaxconn, syn_per_second)).collect()
 }
 
 fn advise_port(
@@ -36,10 +36,6 @@ fn advise_port(
     somaxconn: u64,
     syn_per_second: f64,
 ) -> Option<BacklogAdvice> {
-    // Most of many thousand ports have none.
-    if port.half_open == 0 {
-        return None;
-    }
     let smallest = listeners.of_port(port.port).iter().map(|listener| listener.backlog).min()?;
     let smallest = u64::from(smallest);
     if port.is_full || (port.half_open as f64) < TIGHT * smallest as f64 {
@@ -76,7 +72,7 @@ mod tests {
     #[test]
     fn a_small_backlog_is_told_of_with_the_reason() {
         let port = PortSnapshot { port: 443, half_open: 120, backlog: 128, ..PortSnapshot::default() };
-        let advice = advise(&[port], &listener(443, 128), 128, 3000.0);
+        let advice = advise(&[port].into_iter().collect(), &listener(443, 128), 128, 3000.0);
         assert_eq!(advice[0].backlog, 4096);
         assert!(advice[0].text.contains("net.core.somaxconn=4096` (now 128)"), "{}", advice[0].text);
         assert!(advice[0].text.contains("listen 443 backlog=4096"));
@@ -85,14 +81,14 @@ mod tests {
     #[test]
     fn a_backlog_that_is_large_enough_is_left_alone() {
         let port = PortSnapshot { port: 443, half_open: 50, ..PortSnapshot::default() };
-        assert!(advise(&[port], &listener(443, 128), 4096, 3000.0).is_empty());
+        assert!(advise(&[port].into_iter().collect(), &listener(443, 128), 4096, 3000.0).is_empty());
         let port = PortSnapshot { port: 443, half_open: 4000, ..PortSnapshot::default() };
-        assert!(advise(&[port], &listener(443, 65_535), 65_535, 3000.0).is_empty());
+        assert!(advise(&[port].into_iter().collect(), &listener(443, 65_535), 65_535, 3000.0).is_empty());
     }
 
     #[test]
     fn an_application_that_accepts_too_slowly_needs_no_larger_backlog() {
         let port = PortSnapshot { port: 443, half_open: 128, is_full: true, ..PortSnapshot::default() };
-        assert!(advise(&[port], &listener(443, 128), 128, 10.0).is_empty());
+        assert!(advise(&[port].into_iter().collect(), &listener(443, 128), 128, 10.0).is_empty());
     }
 }

@@ -45,13 +45,13 @@ impl BacklogNotices {
     pub fn report(&mut self, phase: Phase, snapshot: &Snapshot, max_half_open: u32, at: Duration) {
         self.ports.retain(|port, watched| {
             watched.reported.is_some_and(|reported| at.saturating_sub(reported) < QUIET)
-                || snapshot.port(*port).is_some_and(is_candidate)
+                || snapshot.ports.get(*port).is_some_and(is_candidate)
         });
         if phase != Phase::Calm {
             self.ports.values_mut().for_each(|watched| watched.above_since = None);
             return;
         }
-        for port in snapshot.ports.iter().filter(|port| is_candidate(port)) {
+        for port in snapshot.ports.busy().filter(|port| is_candidate(port)) {
             let watched = self.ports.entry(port.port).or_default();
             if watched.takes_notice(port, at) {
                 let message = notice(port, max_half_open);

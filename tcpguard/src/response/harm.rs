@@ -20,5 +20,5 @@ pub(super) fn is_refusing(snapshot: &Snapshot) -> bool {
 /// time.
 pub(super) fn is_done(snapshot: &Snapshot) -> bool {
     let unanswered = snapshot.rates.syn - snapshot.rates.completed;
-    is_refusing(snapshot) || snapshot.ports.iter().any(PortSnapshot::is_queue_filling) || is_costly(unanswered)
+    is_refusing(snapshot) || snapshot.ports.busy().any(PortSnapshot::is_queue_filling) || is_costly(unanswered)
 }

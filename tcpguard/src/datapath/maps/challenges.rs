@@ -20,6 +20,8 @@ pub struct ChallengeMaps {
     endpoints: HashMap<MapData, Endpoint, u32>,
     /// The terms last written, by place.
     written: BTreeMap<u32, PortChallenge>,
+    /// All flags that any of them have.
+    flags: u32,
     written_endpoints: BTreeSet<(Address, u16)>,
 }
 
@@ -29,7 +31,7 @@ impl ChallengeMaps {
         changes: Array<MapData, u64>,
         endpoints: HashMap<MapData, Endpoint, u32>,
     ) -> Self {
-        Self { terms, changes, endpoints, written: BTreeMap::new(), written_endpoints: BTreeSet::new() }
+        Self { terms, changes, endpoints, written: BTreeMap::new(), flags: 0, written_endpoints: BTreeSet::new() }
     }
 
     /// Returns how often the listeners of a port have changed.
@@ -45,15 +47,20 @@ impl ChallengeMaps {
     /// # Errors
     /// Returns an error if the map cannot be written.
     pub fn set_terms(&mut self, terms: &BTreeMap<u32, Option<PortChallenge>>) -> Result<(), DatapathError> {
+        let mut has_changed = false;
         for (place, terms) in terms {
             if self.written.get(place) == terms.as_ref() {
                 continue;
             }
+            has_changed = true;
             self.write(*place, terms.unwrap_or_default())?;
             match terms {
                 Some(terms) => drop(self.written.insert(*place, *terms)),
                 None => drop(self.written.remove(place)),
             }
+        }
+        if has_changed {
+            self.flags = self.written.values().fold(0, |flags, terms| flags | terms.flags);
         }
         Ok(())
     }
@@ -74,8 +81,8 @@ impl ChallengeMaps {
     }
 
     /// Returns whether the terms of any place have any of these bits of [`tcpguard_common::abi::port::port_flag`].
-    pub fn has(&self, flags: u32) -> bool {
-        self.written.values().any(|terms| terms.has(flags))
+    pub const fn has(&self, flags: u32) -> bool {
+        self.flags & flags != 0
     }
 
     /// Sets the addresses and ports of listeners that are bound to a specific address. At most [`MAX_ENDPOINTS`] are

@@ -29,6 +29,7 @@ fn over(readings: Readings) -> Pressure {
 
 static NO_RATES: LazyLock<Rates> = LazyLock::new(Rates::default);
 static NO_HEADERS: LazyLock<HeaderReading> = LazyLock::new(HeaderReading::default);
+static NO_PORTS: LazyLock<Ports> = LazyLock::new(Ports::default);
 
 fn observation(at: f64, pressure: &Pressure) -> Observation<'_> {
     Observation {
@@ -38,7 +39,7 @@ fn observation(at: f64, pressure: &Pressure) -> Observation<'_> {
         prefixes: &[],
         rates: &NO_RATES,
         headers: &NO_HEADERS,
-        ports: &[],
+        ports: &NO_PORTS,
         kernel_rows: &[],
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     config::Service,
     detect::{Kind, Phase, Scope, State},
-    monitor::PortSnapshot,
+    monitor::{PortSnapshot, Ports},
     response::harm::is_costly,
     time::{HANDSHAKE_LIFETIME, Past},
 };
@@ -25,16 +25,9 @@ const MIN_PRESSURE: f64 = 8.0;
 
 /// Selects ports and remembers the selection.
 pub struct Choice {
-    past: Past<Duration, Vec<(u16, Sums)>>,
+    past: Past<Duration, Ports>,
     /// The selected ports, and since when each is selected.
     chosen: BTreeMap<u16, Duration>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Sums {
-    attempts: u64,
-    begun: u64,
-    ended: u64,
 }
 
 /// Unanswered SYNs to one port, per second.
@@ -65,25 +58,24 @@ impl Choice {
         &mut self,
         state: &State,
         scope_of: impl Fn(u16) -> Scope,
-        ports: &[PortSnapshot],
+        ports: &Ports,
         open: &BTreeSet<u16>,
         is_refusing: bool,
         max_half_open: impl Fn(Scope) -> u64,
         at: Duration,
     ) {
-        let sums: Vec<_> = ports.iter().map(|port| (port.port, Sums::of(port))).collect();
         let before = self.past.oldest(at);
         let rates =
-            before.filter(|_| state.phase() == Phase::Attack).map(|(before, seconds)| rates(&sums, before, seconds));
+            before.filter(|_| state.phase() == Phase::Attack).map(|(before, seconds)| rates(ports, before, seconds));
         let rates = rates.unwrap_or_default();
-        self.past.add(at, sums);
+        self.past.add(at, ports.clone());
         self.chosen.retain(|port, _| open.contains(port) && phase_of(state, scope_of(*port)) != Phase::Calm);
         if state.phase() != Phase::Attack {
             return;
         }
         let all: f64 = rates.iter().filter(|(port, _)| open.contains(port)).map(|(_, rate)| rate.asked).sum();
         let filling: BTreeSet<u16> =
-            ports.iter().filter(|port| port.is_queue_filling()).map(|port| port.port).collect();
+            ports.busy().filter(|port| port.is_queue_filling()).map(|port| port.port).collect();
         // A queue fills slowly, too.
         let is_asked = |port: &u16| rates.binary_search_by_key(port, |(asked, _)| *asked).is_ok();
         let unasked = filling.iter().filter(|port| !is_asked(port)).map(|port| (*port, Unanswered::default()));
@@ -108,26 +100,18 @@ impl Choice {
     }
 }
 
-impl Sums {
-    const fn of(port: &PortSnapshot) -> Self {
-        Self { attempts: port.attempts(), begun: port.begun, ended: port.ended }
-    }
-}
-
-/// Returns the rate of unanswered SYNs of each port that has any; `now` and `before` are in ascending order of ports.
-fn rates(now: &[(u16, Sums)], before: &[(u16, Sums)], seconds: f64) -> Vec<(u16, Unanswered)> {
-    let mut before = before.iter().peekable();
-    let rate = |(port, sums): &(u16, Sums)| {
-        while before.next_if(|(other, _)| other < port).is_some() {}
-        let (_, then) = before.next_if(|(other, _)| other == port)?;
-        let ended = sums.ended.saturating_sub(then.ended);
+/// Returns the rate of unanswered SYNs of each port that has any, in ascending order of ports.
+fn rates(ports: &Ports, before: &Ports, seconds: f64) -> Vec<(u16, Unanswered)> {
+    let rate = |port: &PortSnapshot| {
+        let then = before.get(port.port)?;
+        let ended = port.ended.saturating_sub(then.ended);
         let unanswered = |now: u64, then: u64| now.saturating_sub(then).saturating_sub(ended);
-        let asked = unanswered(sums.attempts, then.attempts);
-        let let_in = unanswered(sums.begun, then.begun);
+        let asked = unanswered(port.attempts(), then.attempts());
+        let let_in = unanswered(port.begun, then.begun);
         let per_second = |count: u64| count as f64 / seconds;
-        (asked > 0).then(|| (*port, Unanswered { asked: per_second(asked), let_in: per_second(let_in) }))
+        (asked > 0).then(|| (port.port, Unanswered { asked: per_second(asked), let_in: per_second(let_in) }))
     };
-    now.iter().filter_map(rate).collect()
+    ports.changed_since(before).filter_map(rate).collect()
 }
 
 fn is_beyond_blocks(state: &State, scope: Scope, rate: &Unanswered, max_half_open: u64, at: Duration) -> bool {
@@ -171,7 +155,8 @@ mod tests {
         fn tick(&mut self, state: &State, ports: &[PortSnapshot]) -> Vec<u16> {
             self.1 += 1;
             let at = Duration::from_millis(100 * self.1);
-            self.0.choose(state, |_| Scope::Host, ports, &[22, 80].into(), false, |_| 500, at);
+            let ports = ports.iter().copied().collect();
+            self.0.choose(state, |_| Scope::Host, &ports, &[22, 80].into(), false, |_| 500, at);
             self.0.chosen().keys().copied().collect()
         }
     }

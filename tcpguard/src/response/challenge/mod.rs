@@ -4,6 +4,7 @@
 //! | module | subject |
 //! | --- | --- |
 //! | [`choice`] | which ports are challenged |
+//! | [`open`] | which ports are served |
 //! | [`protected`] | the same for protected networks |
 //! | [`terms`] | what a SYN-ACK with a cookie may offer |
 //! | [`secrets`] | what answers that clients reset are made with |
@@ -11,6 +12,7 @@
 //! | [`readiness`] | preparing listeners to accept cookies |
 //! | [`timing`] | how long cookies are valid, and the clock of TCP timestamps |
 //! | [`cookie_lifetime`] | until when the kernel has to accept cookies |
+//! | [`turn`] | which ports are looked at although nothing happens |
 //! | [`watchdog`] | whether challenges lead to connections |
 //! | [`announcer`] | reporting what is not challenged, and why |
 
@@ -18,12 +20,14 @@ mod announcer;
 mod choice;
 mod cookie_lifetime;
 mod key_file;
+mod open;
 mod protected;
 mod readiness;
 mod secrets;
 mod status;
 mod terms;
 mod timing;
+mod turn;
 mod watchdog;
 
 use std::{
@@ -54,6 +58,7 @@ use choice::{Choice, scope_of};
 use cookie_lifetime::{COOKIES_ALWAYS, COOKIES_FOR_FULL_QUEUES, CookieLifetime};
 use key_file::KeyFile;
 pub use key_file::read as read_key;
+use open::Open;
 use protected::Protected;
 use readiness::Readiness;
 use secrets::Secrets;
@@ -61,6 +66,7 @@ pub use status::{ChallengeStatus, ChallengedPort, Method, ProtectedStatus, Retur
 use terms::{CachedFacts, KernelFacts, PortTerms};
 pub use timing::cookie_expiry;
 use timing::{max_port_load, timestamp_offset};
+use turn::Turn;
 use watchdog::{Family, Watchdog};
 
 /// How long clients may take to return a cookie after the last one was sent.
@@ -72,8 +78,6 @@ pub struct Challenger {
     maps: ChallengeMaps,
     choice: Choice,
     protected: Protected,
-    /// The ports that are redirected.
-    redirected: BTreeSet<u16>,
     readiness: Readiness,
     watchdog: Watchdog,
     cookies: CookieLifetime,
@@ -92,12 +96,14 @@ pub struct Challenger {
     announcer: Announcer,
     /// The listeners whose ports the watchdog knows ([`Snapshot::listener_layout`]).
     watched_layout: Option<u64>,
-    /// The general terms of every port, and what they were derived from.
-    ports: Option<(Basis, Arc<BTreeMap<u16, PortTerms>>)>,
-    /// The ports whose turn it is.
-    turn: usize,
-    /// The ports that were chosen at the last tick.
-    challenged: BTreeSet<u16>,
+    /// The ports that are served.
+    open: Open,
+    /// The general terms of every port in ascending order, and what they were derived from.
+    ports: Option<(Basis, Arc<[(u16, PortTerms)]>)>,
+    /// The other ports whose turn it is.
+    turn: Turn,
+    /// The ports that were challenged or left alone at the last tick.
+    watched: BTreeSet<u16>,
 }
 
 /// The part of the configuration that challenges depend on.
@@ -110,13 +116,6 @@ struct Options {
     services: Vec<Service>,
     policy: Policy,
 }
-
-/// A port that is not challenged is looked at in one of so many ticks, while what the terms of all ports depend on stays the
-/// same; in fewer on a host with very many ports, of which about [`PORTS_OF_A_TURN`] are looked at in a tick. In calm, a tick
-/// comes every two seconds at least, and what is prepared for cookies lasts longer than a round.
-const TURNS: usize = 10;
-const PORTS_OF_A_TURN: usize = 300;
-const MOST_TURNS: usize = 30;
 
 /// What the terms of all ports depend on.
 #[derive(Clone, Debug, PartialEq)]
@@ -185,7 +184,6 @@ impl Challenger {
             maps,
             choice: Choice::default(),
             protected: Protected::new(&config.protected),
-            redirected: BTreeSet::new(),
             readiness: Readiness::default(),
             watchdog: Watchdog::default(),
             cookies: CookieLifetime::new(cookies_until, datapath),
@@ -198,9 +196,10 @@ impl Challenger {
             granted: Granted { max_port_load, ..Granted::default() },
             announcer: Announcer::new(events),
             watched_layout: None,
+            open: Open::default(),
             ports: None,
-            turn: 0,
-            challenged: BTreeSet::new(),
+            turn: Turn::default(),
+            watched: BTreeSet::new(),
         }
     }
 
@@ -229,8 +228,8 @@ impl Challenger {
     /// Selects the ports to challenge.
     pub fn choose(&mut self, judgement: &Judgement, snapshot: &Snapshot, datapath: &Datapath, at: Duration) {
         self.cookies.note(snapshot, datapath);
-        self.redirected.clone_from(&snapshot.redirected);
-        let open = &(snapshot.listeners.reachable_ports() | &self.redirected);
+        self.open.follow(snapshot);
+        let open = self.open.ports();
         self.protected.choose(&judgement.state, snapshot, &self.options.policy, self.options.mode, at);
         let policy = &self.options.policy;
         let max_half_open = |scope: Scope| match scope {
@@ -251,9 +250,8 @@ impl Challenger {
             ),
         }
         let is_calm = judgement.state.phase() == Phase::Calm;
-        let challenged = self.choice.chosen();
-        let is_challenged = |port| challenged.contains_key(&port) && !self.announcer.is_left_alone(port);
-        self.watchdog.note(&snapshot.ports, is_challenged, is_calm, at);
+        let challenged = self.choice.chosen().keys().copied().filter(|port| !self.announcer.is_left_alone(*port));
+        self.watchdog.note(&snapshot.ports, challenged.collect(), is_calm, at);
         if self.sends_cookies() {
             // Set before the first cookie is sent.
             self.cookies.extend(snapshot, datapath);
@@ -286,7 +284,7 @@ impl Challenger {
                 .choice
                 .chosen()
                 .keys()
-                .any(|port| !self.redirected.contains(port) && self.reason_to_leave_alone(*port).is_none())
+                .any(|port| !self.open.redirected().contains(port) && self.reason_to_leave_alone(*port).is_none())
     }
 
     /// Returns when the last cookie sent expires, in jiffies.
@@ -381,23 +379,22 @@ impl Challenger {
             can_send,
             is_draining,
             strays: self.strays,
-            redirected: self.redirected.clone(),
+            redirected: self.open.redirected().clone(),
         };
         self.granted.timestamp_offset = timestamp_offset(datapath)?;
         let (ports, is_new) = self.ports_of(basis, &snapshot.listeners)?;
-        let turns = ports.len().div_ceil(PORTS_OF_A_TURN).clamp(TURNS, MOST_TURNS);
-        self.turn = (self.turn + 1) % turns;
-        let chosen: BTreeSet<u16> = self.choice.chosen().keys().copied().collect();
+        let chosen = self.choice.chosen().keys().chain(self.watchdog.watched()).copied().collect();
         // Those whose challenge has just ended as well.
-        let before = std::mem::replace(&mut self.challenged, chosen);
+        let before = std::mem::replace(&mut self.watched, chosen);
+        let watched = before.iter().chain(&self.watched).chain(&snapshot.changed_ports);
+        let watched = watched.filter_map(|port| ports.binary_search_by_key(port, |(port, _)| *port).ok());
+        let turn = self.turn.take(ports.len(), at);
+        let places: BTreeSet<usize> = (if is_new { 0..ports.len() } else { turn }).chain(watched).collect();
         let mut changed = BTreeMap::new();
-        for (place, (port, port_terms)) in ports.iter().enumerate() {
-            let is_turn = place % turns == self.turn || self.watchdog.leaves_any_alone();
-            if is_new || is_turn || self.challenged.contains(port) || before.contains(port) {
-                let of_port = snapshot.listeners.of_port(*port);
-                let terms = self.terms_of_port(*port, port_terms, of_port, can_send, datapath, &mut status, at)?;
-                changed.insert(u32::from(*port), terms);
-            }
+        for (port, port_terms) in places.into_iter().filter_map(|place| ports.get(place)) {
+            let of_port = snapshot.listeners.of_port(*port);
+            let terms = self.terms_of_port(*port, port_terms, of_port, can_send, datapath, &mut status, at)?;
+            changed.insert(u32::from(*port), terms);
         }
         let of_protected = self.protected.terms(Some(self.without_cookies()), self.options.syn_per_second > 0);
         if is_new {
@@ -416,27 +413,32 @@ impl Challenger {
         Ok(status)
     }
 
-    /// Returns the general terms of every port, and whether they differ from those of the last tick.
+    /// Returns the general terms of every port, and whether those of any, or what else they depend on but the listeners, differ
+    /// from the last tick.
     fn ports_of(
         &mut self,
         basis: Basis,
         listeners: &Listeners,
-    ) -> Result<(Arc<BTreeMap<u16, PortTerms>>, bool), DatapathError> {
-        if let Some((before, ports)) = &self.ports
-            && *before == basis
-        {
-            return Ok((Arc::clone(ports), false));
-        }
+    ) -> Result<(Arc<[(u16, PortTerms)]>, bool), DatapathError> {
         // What fails below is tried again with the next tick.
-        self.ports = None;
+        let before = match self.ports.take() {
+            Some((before, ports)) if before == basis => {
+                self.ports = Some((before, Arc::clone(&ports)));
+                return Ok((ports, false));
+            }
+            // A listener may have opened or closed.
+            Some((before, ports)) => (Basis { layout: basis.layout, ..before } == basis).then_some(ports),
+            None => None,
+        };
         let (mut ports, endpoints) = terms::terms_of(listeners.all(), &basis.redirected, &basis.facts, basis.mtu);
         if basis.is_authenticated {
             ports.values_mut().for_each(|port| port.terms.flags |= port_flag::AUTHENTICATION_KEYS);
         }
         self.maps.set_endpoints(endpoints)?;
-        let ports = Arc::new(ports);
+        let ports: Arc<[_]> = ports.into_iter().collect();
         self.ports = Some((basis, Arc::clone(&ports)));
-        Ok((ports, true))
+        let is_new = before.is_none_or(|before| before != ports);
+        Ok((ports, is_new))
     }
 
     /// Returns the parameters for one port, or `None` if it is not challenged.

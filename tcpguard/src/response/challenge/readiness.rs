@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// A listener is prepared again after this time.
-const REFRESH: Duration = Duration::from_secs(20);
+const REFRESH: Duration = Duration::from_secs(40);
 /// A listener counts as ready for at most this long if preparing it again fails.
 const LASTS: Duration = Duration::from_secs(100);
 /// A port that has not been ready for this long is challenged by the other method.
@@ -24,7 +24,12 @@ pub struct Readiness {
     waiting: BTreeMap<u16, Duration>,
     /// The kernel selects one of the listeners that share a port by the requester; this number varies it.
     turn: u16,
+    /// When listeners were last forgotten.
+    expired: Duration,
 }
+
+/// The least time between two looks at all listeners.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
 impl Readiness {
     /// Prepares all listeners of one port. Returns `false` if one of them is not ready.
@@ -89,8 +94,11 @@ impl Readiness {
         self.ready.clear();
     }
 
-    /// Forgets listeners that were prepared too long ago.
+    /// Forgets listeners that were prepared too long ago. That has a margin: the kernel accepts their cookies for longer.
     pub fn expire(&mut self, at: Duration) {
-        self.ready.retain(|_, (since, _)| at.saturating_sub(*since) < LASTS);
+        if at.saturating_sub(self.expired) >= EXPIRE_EVERY {
+            self.expired = at;
+            self.ready.retain(|_, (since, _)| at.saturating_sub(*since) < LASTS);
+        }
     }
 }

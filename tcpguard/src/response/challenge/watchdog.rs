@@ -6,9 +6,12 @@
 //! traffic. Or nothing is returned at all and no handshake completes, although handshakes completed before. Or no handshake
 //! ever completed on this host.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use crate::monitor::{ByPort, PortSnapshot};
+use crate::monitor::{PortSnapshot, Ports};
 
 /// How many cookies must be returned from different networks without a completed handshake.
 const MIN_RETURNED: u64 = 6;
@@ -60,14 +63,27 @@ impl Family {
 /// Observes the ports.
 #[derive(Default)]
 pub struct Watchdog {
-    ports: ByPort<Port>,
-    /// Some port is left alone, over either family.
-    leaves_any_alone: bool,
+    ports: BTreeMap<u16, Port>,
+    /// The accounts at the last call, and when that was.
+    before: Ports,
+    at: Duration,
+    /// The ports that are looked at although nothing was counted: those that were challenged at the last call, and those that
+    /// are left alone.
+    watched: BTreeSet<u16>,
+}
+
+/// What applies to the time since the last call.
+struct Look {
+    last: Duration,
+    at: Duration,
+    is_calm: bool,
+    is_challenged: bool,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Port {
     last: PortSnapshot,
+    /// When that was seen first.
     at: Duration,
     /// Sources proven per second while the port was not challenged, on average.
     usual: f64,
@@ -98,32 +114,39 @@ struct LeftAlone {
 }
 
 impl Watchdog {
-    /// Records the counts of ports, which are in ascending order; `is_challenged` applies to the time since the last call.
-    pub fn note(&mut self, ports: &[PortSnapshot], is_challenged: impl Fn(u16) -> bool, is_calm: bool, at: Duration) {
-        let mut leaves_any_alone = false;
-        self.ports.visit(ports, |snapshot, port| {
-            let mut new = None;
-            let port = port.unwrap_or_else(|| new.insert(Port { last: *snapshot, at, ..Port::default() }));
-            port.note(snapshot, is_challenged(snapshot.port), is_calm, at);
-            leaves_any_alone |= port.left_alone.iter().any(Option::is_some);
-            new
-        });
-        self.leaves_any_alone = leaves_any_alone;
+    /// Records the counts of ports. `challenged` are those that are challenged; it applies to the time since the last call.
+    pub fn note(&mut self, ports: &Ports, challenged: BTreeSet<u16>, is_calm: bool, at: Duration) {
+        let before = std::mem::replace(&mut self.before, ports.clone());
+        let last_look = std::mem::replace(&mut self.at, at);
+        let mut visited = std::mem::take(&mut self.watched);
+        visited.extend(ports.changed_since(&before).map(|account| account.port));
+        visited.extend(&challenged);
+        self.watched = challenged;
+        for account in visited.iter().filter_map(|port| ports.get(*port)) {
+            let new = || Port { last: *account, at, ..Port::default() };
+            let port = self.ports.entry(account.port).or_insert_with(new);
+            // Nothing was counted, and it was not challenged, from when it was visited last to the last call.
+            let look = Look { last: last_look, at, is_calm, is_challenged: self.watched.contains(&account.port) };
+            port.note(account, &look);
+            if port.left_alone.iter().any(Option::is_some) {
+                self.watched.insert(account.port);
+            }
+        }
     }
 
-    /// Returns whether some port must not be challenged over some family.
-    pub const fn leaves_any_alone(&self) -> bool {
-        self.leaves_any_alone
+    /// Returns the ports that were challenged at the last call, and those that must not be challenged over some family.
+    pub const fn watched(&self) -> &BTreeSet<u16> {
+        &self.watched
     }
 
     /// Returns why a port must not be challenged over this family.
     pub fn left_alone(&self, port: u16, family: Family) -> Option<&str> {
-        Some(&self.ports.get(port)?.left_alone[family as usize].as_ref()?.reason)
+        Some(&self.ports.get(&port)?.left_alone[family as usize].as_ref()?.reason)
     }
 
     /// Returns why a port should not be challenged with cookies: its handshakes never completed on this host.
     pub fn is_served_elsewhere(&self, port: u16) -> Option<&'static str> {
-        let is_told = self.ports.get(port).is_some_and(|port| port.calm_syns >= TELLING_SYNS);
+        let is_told = self.ports.get(&port).is_some_and(|port| port.calm_syns >= TELLING_SYNS);
         let is_served_here = Family::ALL.into_iter().any(|family| self.is_served_here(port, family));
         (is_told && !is_served_here).then_some(
             "SYNs were received outside attacks, but no handshake ever completed on this host: they are redirected",
@@ -132,25 +155,26 @@ impl Watchdog {
 
     /// Returns `true` if a handshake to this port ever completed on this host.
     pub fn is_served_here(&self, port: u16, family: Family) -> bool {
-        self.ports.get(port).is_some_and(|port| port.last.here[family as usize] > 0)
+        self.ports.get(&port).is_some_and(|port| port.last.here[family as usize] > 0)
     }
 
     /// Returns `true` if most handshakes to this port complete on this host: it is not redirected, nor was it when the last
     /// ones began.
     pub fn is_mostly_served_here(&self, port: u16) -> bool {
-        self.ports.get(port).is_some_and(|port| port.calm_here > 0 && port.calm_here * 2 >= port.calm_begun)
+        self.ports.get(&port).is_some_and(|port| port.calm_here > 0 && port.calm_here * 2 >= port.calm_begun)
     }
 
     /// Forgets ports that are not `wanted` any more.
     pub fn keep_only(&mut self, wanted: impl Fn(u16) -> bool) {
-        self.ports.retain(wanted);
+        self.ports.retain(|port, _| wanted(*port));
     }
 }
 
 impl Port {
-    fn note(&mut self, snapshot: &PortSnapshot, is_challenged: bool, is_calm: bool, at: Duration) {
+    fn note(&mut self, snapshot: &PortSnapshot, look: &Look) {
+        let Look { at, is_calm, is_challenged, .. } = *look;
         if !is_challenged {
-            self.learn(snapshot, is_calm, at);
+            self.learn(snapshot, look);
         }
         if is_calm {
             self.learn_where(snapshot);
@@ -187,13 +211,14 @@ impl Port {
         }
     }
 
-    fn learn(&mut self, snapshot: &PortSnapshot, is_calm: bool, at: Duration) {
-        let seconds = at.saturating_sub(self.at).as_secs_f64();
+    fn learn(&mut self, snapshot: &PortSnapshot, look: &Look) {
+        let seconds = look.at.saturating_sub(self.at).as_secs_f64();
         let proved = snapshot.proved.saturating_sub(self.last.proved);
         let weight = (seconds / MEMORY.as_secs_f64()).min(1.0);
         let rate = if seconds > 0.0 { proved as f64 / seconds } else { self.usual };
         self.usual += (rate - self.usual) * weight;
-        let syns = if is_calm { snapshot.begun.saturating_sub(self.last.begun) } else { 0 };
+        let syns = if look.is_calm { snapshot.begun.saturating_sub(self.last.begun) } else { 0 };
+        let seconds = look.at.saturating_sub(look.last.max(self.at)).as_secs_f64();
         self.calm_syns += syns.min((SYNS_PER_SECOND * seconds).ceil() as u64).min(SYNS_OF_A_LOOK);
     }
 
@@ -276,7 +301,8 @@ mod tests {
                 self.port.here[0] += proved;
                 self.port.challenged += challenged;
                 let at = Duration::from_millis(100 * self.tick);
-                self.dog.note(&[self.port], |_| challenged > 0, challenged == 0, at);
+                let challenged_ports = if challenged > 0 { BTreeSet::from([80]) } else { BTreeSet::new() };
+                self.dog.note(&[self.port].into_iter().collect(), challenged_ports, challenged == 0, at);
                 left = left.or(self.dog.left_alone(80, Family::Ipv4).map(str::to_owned));
             }
             left

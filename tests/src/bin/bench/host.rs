@@ -34,11 +34,11 @@ const SCRAPES: Duration = Duration::from_secs(1);
 /// The time between two scrapes of another exporter's metrics, in seconds.
 const SCRAPED_EVERY: u64 = 15;
 
-/// Prints the daemon's cost on hosts of several kinds.
-pub fn costs(effort: &Effort) -> Result<()> {
+/// Prints the daemon's cost on hosts of several kinds: of all, or of those whose names contain one of `only`.
+pub fn costs(effort: &Effort, only: &[String]) -> Result<()> {
     println!("Cost of the daemon on a host, by what the host does");
     println!("{:<58} {:>10} {:>10} {:>14}", "", "% of core", "limit", "MiB resident");
-    super::in_turn(&[
+    let parts: [super::Part<'_>; 8] = [
         ("calm", &|| calm(effort)),
         ("node_exporter", &|| peer(effort)),
         ("idle connections", &|| connections(effort)),
@@ -47,7 +47,10 @@ pub fn costs(effort: &Effort) -> Result<()> {
         ("10,000 addresses", &|| addresses(10_000, effort)),
         ("a scan", &|| scanned(effort)),
         ("a strong flood", &|| watched(effort)),
-    ])
+    ];
+    let is_wanted = |name: &str| only.is_empty() || only.iter().any(|only| name.contains(only.as_str()));
+    let wanted: Vec<_> = parts.into_iter().filter(|(name, _)| is_wanted(name)).collect();
+    super::in_turn(&wanted)
 }
 
 fn calm(effort: &Effort) -> Result<()> {

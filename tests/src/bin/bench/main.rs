@@ -23,7 +23,7 @@ struct Arguments {
     /// Use few repetitions, to check that the benchmark runs; the results are not meaningful
     #[arg(long)]
     short: bool,
-    /// Run only packets whose description contains TEXT, or one of places, host, floods, gateway, strays, transfer and ways; may be repeated
+    /// Run only packets whose description contains TEXT, or one of places, host, floods, gateway, strays, transfer and ways; may be repeated. After host, more of them choose among its rows
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
     /// Hold idle connections to this port, for the benchmark itself
@@ -42,7 +42,7 @@ fn main() -> Result<()> {
     let effort = if arguments.short { Effort::SHORT } else { Effort::FULL };
     match arguments.only.as_slice() {
         [only] if only == "places" => return places::costs(&effort),
-        [only] if only == "host" => return host::costs(&effort),
+        [only, rows @ ..] if only == "host" => return host::costs(&effort, rows),
         [only] if only == "floods" => return spoofed::compare(&effort),
         [only] if only == "gateway" => return gateway::compare(&effort),
         [only] if only == "strays" => return strays::compare(&effort),
@@ -57,7 +57,7 @@ fn main() -> Result<()> {
         ("packets", &|| packets::costs(&effort, &[])),
         ("places", &|| places::costs(&effort)),
         ("the daemon", &|| daemon::costs(&effort)),
-        ("hosts", &|| host::costs(&effort)),
+        ("hosts", &|| host::costs(&effort, &[])),
         ("a flood from one source", &|| defence::compare(&effort)),
         ("floods from random sources", &|| spoofed::compare(&effort)),
         ("a gateway", &|| gateway::compare(&effort)),
