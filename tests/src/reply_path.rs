@@ -23,12 +23,18 @@ impl ReplyPath {
     /// # Errors
     /// Returns an error if the kernel rejects it.
     pub fn attach(interface: &str) -> Result<Self> {
+        Self::attach_program(interface, "reply_path")
+    }
+
+    /// Attaches another program of the object in its place, by its name.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel rejects it, or the object has no such program.
+    pub fn attach_program(interface: &str, name: &str) -> Result<Self> {
         let mut ebpf = EbpfLoader::new().load(OBJECT).context("cannot load the reply path")?;
-        let reply_path = program(&mut ebpf, "reply_path")?;
-        reply_path.load()?;
-        reply_path
-            .attach(interface, XdpMode::Driver)
-            .context("cannot prepare the client's interface for live frames")?;
+        let program = program(&mut ebpf, name)?;
+        program.load()?;
+        program.attach(interface, XdpMode::Driver).context("cannot prepare the client's interface for live frames")?;
         Ok(Self { _ebpf: ebpf })
     }
 }

@@ -243,9 +243,8 @@ mod tests {
     }
 
     fn listening(addresses: &[(&str, u32)]) -> Arc<Listeners> {
-        let listener = |(address, queue): &(&str, u32)| {
-            Listener::new(address.parse().expect("an address"), *queue, 128)
-        };
+        let listener =
+            |(address, queue): &(&str, u32)| Listener::new(address.parse().expect("an address"), *queue, 128);
         Arc::new(Listeners::new(addresses.iter().map(listener).collect()))
     }
 
@@ -266,8 +265,7 @@ mod tests {
         let listeners = listening(&[("0.0.0.0:443", 1), ("[::]:443", 1)]);
         let (services, redirected) = (BTreeSet::from([22]), BTreeSet::from([8080]));
         let named = Named { services: &services, redirected: &redirected };
-        let reported: Vec<PortSnapshot> =
-            accounts.report(&listeners, &half_open(443), named).iter().copied().collect();
+        let reported: Vec<PortSnapshot> = accounts.report(&listeners, &half_open(443), named).iter().copied().collect();
         assert_eq!(
             reported,
             [
@@ -295,7 +293,8 @@ mod tests {
     fn a_scan_does_not_fill_the_report() {
         let mut accounts = Accounts::default();
         for slab in 0..PROTECTED_SLAB {
-            let places = (0..PORTS_PER_SLAB as u32).map(|place| ((slab * PORTS_PER_SLAB) as u32 + place, syn(place.into())));
+            let places =
+                (0..PORTS_PER_SLAB as u32).map(|place| ((slab * PORTS_PER_SLAB) as u32 + place, syn(place.into())));
             accounts.set_syn(slab, places.collect());
         }
         let reported = accounts.report(&Arc::default(), &Arc::default(), NONE);
@@ -304,7 +303,13 @@ mod tests {
     }
 
     /// Asserts that the accounts that changed are these, and that assembling all anew gives the same accounts.
-    fn assert_changed(accounts: &mut Accounts, before: &Ports, changed: &[u16], listeners: &Arc<Listeners>, half_open: &Arc<HalfOpenTable>) -> Ports {
+    fn assert_changed(
+        accounts: &mut Accounts,
+        before: &Ports,
+        changed: &[u16],
+        listeners: &Arc<Listeners>,
+        half_open: &Arc<HalfOpenTable>,
+    ) -> Ports {
         let now = accounts.report(listeners, half_open, NONE);
         assert_eq!(now.changed_since(before).map(|account| account.port).collect::<Vec<_>>(), changed);
         accounts.forget();

@@ -51,7 +51,8 @@ const SLABS_IN_TURN: usize = 4;
 
 impl PortReader {
     pub(super) fn new(map: PortMap, services: BTreeSet<u16>, protected: usize) -> Self {
-        let (slabs, accounts, redirected) = (vec![Slab::default(); PORT_SLABS], Accounts::default(), Redirected::default());
+        let (slabs, accounts, redirected) =
+            (vec![Slab::default(); PORT_SLABS], Accounts::default(), Redirected::default());
         Self { map, slabs, accounts, services, protected, redirected, layout: None, read_all: 0, turn: 0 }
     }
 

@@ -123,9 +123,8 @@ impl Ports {
     /// Returns the accounts that are not the same as `before`.
     pub fn changed_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a PortSnapshot> {
         let changed = self.parts.iter().zip(&before.parts).filter(|(now, before)| !Arc::ptr_eq(now, before));
-        changed.flat_map(|(now, before)| {
-            now.accounts.iter().filter(|account| before.get(account.port) != Some(account))
-        })
+        changed
+            .flat_map(|(now, before)| now.accounts.iter().filter(|account| before.get(account.port) != Some(account)))
     }
 
     /// Returns the accounts of ports with half-open handshakes in the kernel, or with a full accept queue.
@@ -223,7 +222,10 @@ mod tests {
             ..port(number, 0)
         };
         let room = |ports: &[PortSnapshot]| ports.iter().copied().collect::<Ports>().queue_room();
-        assert_eq!(room(&[listener(1, 4096, 0, true), listener(600, 128, 30, true), listener(3, 128, 60, false)]), Some(34));
+        assert_eq!(
+            room(&[listener(1, 4096, 0, true), listener(600, 128, 30, true), listener(3, 128, 60, false)]),
+            Some(34)
+        );
         assert_eq!(room(&[listener(1, 64, 10, true), listener(2, 63, 31, true)]), Some(22));
         assert_eq!(room(&[listener(1, 128, 64, true)]), Some(0));
         assert_eq!(room(&[listener(1, 16, 0, true)]), None);

@@ -236,13 +236,7 @@ impl LeftOut {
     /// added: the counts by port may be a previous daemon's while the totals begin at 0.
     ///
     /// An application is found to be slow a round trip after the handshakes began that it does not accept.
-    fn note(
-        &mut self,
-        ports: &Ports,
-        is_ours: impl Fn(u16) -> bool,
-        is_left_out: impl Fn(u16) -> bool,
-        now: Instant,
-    ) {
+    fn note(&mut self, ports: &Ports, is_ours: impl Fn(u16) -> bool, is_left_out: impl Fn(u16) -> bool, now: Instant) {
         let Self { before, last, sums, outstanding } = self;
         let before = before.replace(ports.clone());
         let has_begun = before.is_some();
@@ -384,6 +378,22 @@ mod tests {
             &[PortSnapshot { is_full: true, ..port(80, 600, 229) }, port(81, 120, 0)],
         );
         assert_eq!(pressure.host.half_open.datapath, 120);
+    }
+
+    #[test]
+    fn what_began_long_before_an_application_was_found_slow_has_expired() {
+        let mut fixture = Fixture::new(Vec::new());
+        let port = |begun| PortSnapshot { port: 80, syn: begun, begun, ..PortSnapshot::default() };
+        fixture.at(0, &totals(0, 0), &[port(0)]);
+        fixture.at(100, &totals(500, 0), &[port(500)]);
+        // For a while nothing happens at the port, which is not even looked at.
+        for tick in 2..50 {
+            fixture.at(100 * tick, &totals(500, 0), &[port(500)]);
+        }
+        fixture.at(5000, &totals(520, 0), &[port(520)]);
+        let slow = PortSnapshot { is_full: true, ..port(520) };
+        let pressure = fixture.at(5100, &totals(520, 0), &[slow]);
+        assert_eq!(pressure.host.half_open.datapath, 500, "only the last twenty may still be the application's");
     }
 
     #[test]

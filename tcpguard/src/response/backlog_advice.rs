@@ -1,7 +1,10 @@
 //! Advice on backlogs that are too small. A listener holds as many handshakes as the application requested in
 //! `listen(2)`, but no more than `net.core.somaxconn` allowed at that time.
 
-use crate::{kernel::Listeners, monitor::{PortSnapshot, Ports}};
+use crate::{
+    kernel::Listeners,
+    monitor::{PortSnapshot, Ports},
+};
 
 /// A backlog is too small if at least this share of it is in use.
 const TIGHT: f64 = 0.8;
@@ -21,12 +24,7 @@ pub struct BacklogAdvice {
 }
 
 /// Returns advice for the ports whose backlog is too small, based on their half-open handshakes and the rate of SYNs.
-pub fn advise(
-    ports: &Ports,
-    listeners: &Listeners,
-    somaxconn: u64,
-    syn_per_second: f64,
-) -> Vec<BacklogAdvice> {
+pub fn advise(ports: &Ports, listeners: &Listeners, somaxconn: u64, syn_per_second: f64) -> Vec<BacklogAdvice> {
     ports.busy().filter_map(|port| advise_port(port, listeners, somaxconn, syn_per_second)).collect()
 }
 

@@ -6,6 +6,8 @@
 //! | [`vary`] | passes the frame to the measured program by a tail call |
 //! | [`insert_each`] | for comparison with tcpguard: adds every source to an LRU table |
 //! | [`nothing`] | passes everything, as the baseline of measurements |
+//! | [`reflect`] | answers everything, for comparison |
+//! | [`drop_all`] | drops everything, for comparison |
 //! | [`neighbour`] | counts and passes everything: another program on the server's interface |
 //! | [`reply_path`] | passes frames for the client; without a program at the peer, veth delivers XDP_TX frames late |
 
@@ -113,6 +115,34 @@ fn read_source(context: &XdpContext, plan: &Plan) -> Option<u64> {
 #[xdp]
 pub fn nothing(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// Sends every IPv4 packet back to its source, as the fastest program that answers would.
+#[xdp]
+pub fn reflect(context: XdpContext) -> u32 {
+    swap(&context).map_or(xdp_action::XDP_PASS, |()| xdp_action::XDP_TX)
+}
+
+/// Exchanges the Ethernet addresses and the IPv4 addresses, which leaves the checksums as they are.
+#[inline(always)]
+fn swap(context: &XdpContext) -> Option<()> {
+    const HEADERS: usize = 14 + 20;
+    let start = context.data();
+    if start + HEADERS > context.data_end() || read_word(context, 12)? != 0x0800 {
+        return None;
+    }
+    for (left, right) in [(0, 6), (2, 8), (4, 10), (26, 30), (28, 32)] {
+        let (left, right) = ((start + left) as *mut u16, (start + right) as *mut u16);
+        // SAFETY: the comparison above proves to the verifier that the bytes lie within the frame.
+        unsafe { (*left, *right) = (*right, *left) };
+    }
+    Some(())
+}
+
+/// Drops every frame: what a flood costs whose receiver does nothing.
+#[xdp]
+pub fn drop_all(_: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
 }
 
 /// Number of frames that [`neighbour`] has seen.

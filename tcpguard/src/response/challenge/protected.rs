@@ -84,7 +84,15 @@ impl Protected {
         match mode {
             ChallengeMode::Always => self.choice.choose_all(&all, at),
             // The harm that an attack does to a server is not visible from here.
-            _ => self.choice.choose(state, scope_of, &snapshot.protected.iter().copied().collect(), &all, true, max_half_open, at),
+            _ => self.choice.choose(
+                state,
+                scope_of,
+                &snapshot.protected.iter().copied().collect(),
+                &all,
+                true,
+                max_half_open,
+                at,
+            ),
         }
     }
 

@@ -172,7 +172,10 @@ impl Watchdog {
 
 impl Port {
     fn note(&mut self, snapshot: &PortSnapshot, look: &Look) {
-        let Look { at, is_calm, is_challenged, .. } = *look;
+        let Look { last, at, is_calm, is_challenged } = *look;
+        let idle = last.saturating_sub(self.at);
+        self.usual *= (-idle.as_secs_f64() / MEMORY.as_secs_f64()).exp();
+        self.at = self.at.max(last);
         if !is_challenged {
             self.learn(snapshot, look);
         }
@@ -218,7 +221,6 @@ impl Port {
         let rate = if seconds > 0.0 { proved as f64 / seconds } else { self.usual };
         self.usual += (rate - self.usual) * weight;
         let syns = if look.is_calm { snapshot.begun.saturating_sub(self.last.begun) } else { 0 };
-        let seconds = look.at.saturating_sub(look.last.max(self.at)).as_secs_f64();
         self.calm_syns += syns.min((SYNS_PER_SECOND * seconds).ceil() as u64).min(SYNS_OF_A_LOOK);
     }
 
@@ -317,6 +319,25 @@ mod tests {
         assert!(reason.contains("no handshake completed, although"), "{reason}");
         watch.run(1300, 1, 0);
         assert!(watch.dog.left_alone(80, Family::Ipv4).is_none(), "not for ever");
+    }
+
+    #[test]
+    fn what_was_usual_long_ago_is_not_missed() {
+        let mut watch = Watch::new();
+        watch.run(1200, 1, 0);
+        // Ten minutes without a client, in which the port is not even looked at.
+        watch.run(6000, 0, 0);
+        assert_eq!(watch.run(100, 0, 10_000), None);
+    }
+
+    #[test]
+    fn a_port_that_is_left_alone_is_tried_again_although_nothing_happens() {
+        let mut watch = Watch::new();
+        watch.run(1200, 1, 0);
+        assert!(watch.run(30, 0, 10_000).is_some());
+        assert_eq!(*watch.dog.watched(), BTreeSet::from([80]));
+        watch.run(1300, 0, 0);
+        assert!(watch.dog.left_alone(80, Family::Ipv4).is_none() && watch.dog.watched().is_empty());
     }
 
     #[test]

@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     match arguments.only.as_slice() {
         [only] if only == "places" => return places::costs(&effort),
         [only, rows @ ..] if only == "host" => return host::costs(&effort, rows),
-        [only] if only == "floods" => return spoofed::compare(&effort),
+        [only] if only == "floods" => return floods(&effort),
         [only] if only == "gateway" => return gateway::compare(&effort),
         [only] if only == "strays" => return strays::compare(&effort),
         [only] if only == "transfer" => return transfer::compare(&effort),
@@ -58,12 +58,18 @@ fn main() -> Result<()> {
         ("places", &|| places::costs(&effort)),
         ("the daemon", &|| daemon::costs(&effort)),
         ("hosts", &|| host::costs(&effort, &[])),
-        ("a flood from one source", &|| defence::compare(&effort)),
-        ("floods from random sources", &|| spoofed::compare(&effort)),
+        ("floods", &|| floods(&effort)),
         ("a gateway", &|| gateway::compare(&effort)),
         ("strays", &|| strays::compare(&effort)),
         ("a transfer", &|| transfer::compare(&effort)),
         ("ways", &|| ways::costs(&effort)),
+    ])
+}
+
+fn floods(effort: &Effort) -> Result<()> {
+    in_turn(&[
+        ("a flood from one source", &|| defence::compare(effort)),
+        ("floods from random sources", &|| spoofed::compare(effort)),
     ])
 }
 
