@@ -98,13 +98,16 @@ pub struct Challenger {
     watched_layout: Option<u64>,
     /// The ports that are served.
     open: Open,
-    /// The general terms of every port in ascending order, and what they were derived from.
-    ports: Option<(Basis, Arc<[(u16, PortTerms)]>)>,
+    /// The general terms of every port, and what they were derived from.
+    ports: Option<(Basis, TermsByPort)>,
     /// The other ports whose turn it is.
     turn: Turn,
     /// The ports that were challenged or left alone at the last tick.
     watched: BTreeSet<u16>,
 }
+
+/// The general terms of ports, in ascending order.
+type TermsByPort = Arc<[(u16, PortTerms)]>;
 
 /// The part of the configuration that challenges depend on.
 struct Options {
@@ -415,11 +418,7 @@ impl Challenger {
 
     /// Returns the general terms of every port, and whether those of any, or what else they depend on but the listeners, differ
     /// from the last tick.
-    fn ports_of(
-        &mut self,
-        basis: Basis,
-        listeners: &Listeners,
-    ) -> Result<(Arc<[(u16, PortTerms)]>, bool), DatapathError> {
+    fn ports_of(&mut self, basis: Basis, listeners: &Listeners) -> Result<(TermsByPort, bool), DatapathError> {
         // What fails below is tried again with the next tick.
         let before = match self.ports.take() {
             Some((before, ports)) if before == basis => {
@@ -435,7 +434,7 @@ impl Challenger {
             ports.values_mut().for_each(|port| port.terms.flags |= port_flag::AUTHENTICATION_KEYS);
         }
         self.maps.set_endpoints(endpoints)?;
-        let ports: Arc<[_]> = ports.into_iter().collect();
+        let ports: TermsByPort = ports.into_iter().collect();
         self.ports = Some((basis, Arc::clone(&ports)));
         let is_new = before.is_none_or(|before| before != ports);
         Ok((ports, is_new))
