@@ -65,6 +65,20 @@ pub fn resident_kib(process: u32) -> Result<u64> {
     line.trim().trim_end_matches(" kB").parse().context("VmRSS is not a number")
 }
 
+/// Returns what the kernel tells of each BPF program of a process that did not run when it should have, because it was running
+/// on that CPU already (`recursion_misses` in proc_pid_fdinfo(5)).
+///
+/// # Errors
+/// Returns an error if the process has ended.
+pub fn missed_runs(process: u32) -> Result<Vec<String>> {
+    const MISSES: &str = "recursion_misses:";
+    let files = fs::read_dir(format!("/proc/{process}/fdinfo")).context("cannot list the open files")?;
+    // A file may be closed in the meantime.
+    let texts = files.filter_map(|file| fs::read_to_string(file.ok()?.path()).ok());
+    let missed = |line: &str| line.strip_prefix(MISSES).is_some_and(|number| number.trim() != "0");
+    Ok(texts.filter(|text| text.lines().any(missed)).collect())
+}
+
 /// Returns all that a program printed, its standard error last.
 pub fn said(finished: &Finished) -> String {
     [&finished.stdout, &finished.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()

@@ -75,9 +75,12 @@ fn dumps(config: &Config) -> Limits {
         calm: config.limits.cpu_share * DUMPS_PART,
         alert: DUMPS_SHARE_OF_ALERT,
         longest_calm: Duration::from_secs(60),
-        longest_alert: Duration::from_secs(5),
+        longest_alert: Duration::from_secs(20),
     }
 }
+
+/// Rows that were read longer ago do not tell how many handshakes begin at present.
+const RECENT: Duration = Duration::from_secs(2);
 
 /// The least time between two estimates of the number of distinct sources, which changes once a second.
 const ESTIMATE_EVERY: Duration = Duration::from_millis(450);
@@ -223,6 +226,7 @@ impl Monitor {
             totals: &totals,
             tcp_ext: &self.tcp_ext.answer,
             kernel: &self.half_open.answer,
+            is_kernel_recent: self.half_open_pace.last_end().is_some_and(|end| end.elapsed() < RECENT),
             ports: &ports,
             protected: &protected,
             period,
@@ -307,7 +311,7 @@ impl Monitor {
         let is_review = self.listening_review.is_due(now) || lost || !listeners.are_same(&before);
         if is_review || !changed.is_empty() {
             self.listener_layout += 1;
-            self.reopened = if lost { listeners.reachable_ports().clone() } else { changed.clone() };
+            self.reopened.extend(if lost { listeners.reachable_ports() } else { &changed });
             self.listening.set(listeners.reachable_ports(), |port| is_review || changed.contains(&port))?;
             self.listening.set_redirected(self.ports.redirected(), true)?;
         }

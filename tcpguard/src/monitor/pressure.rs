@@ -266,7 +266,7 @@ fn malformed(totals: &Totals) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::HalfOpenTable;
+    use crate::kernel::{HalfOpen, HalfOpenTable};
 
     fn totals(syn: u64, completed: u64) -> Totals {
         Totals::default().with(Counter::SynTracked, syn).with(Counter::Completed, completed)
@@ -285,8 +285,15 @@ mod tests {
         fn at(&mut self, milliseconds: u64, totals: &Totals, ports: &[PortSnapshot]) -> Pressure {
             let (tcp_ext, kernel) = (TcpExt::default(), HalfOpenTable::default());
             let ports = ports.iter().copied().collect();
-            let counts =
-                Counts { totals, tcp_ext: &tcp_ext, kernel: &kernel, ports: &ports, protected: &[], period: 3 };
+            let counts = Counts {
+                totals,
+                tcp_ext: &tcp_ext,
+                kernel: &kernel,
+                is_kernel_recent: true,
+                ports: &ports,
+                protected: &[],
+                period: 3,
+            };
             self.meter.measure(&counts, self.start + Duration::from_millis(milliseconds))
         }
     }
@@ -335,6 +342,28 @@ mod tests {
         assert_eq!(add(700, counters(1700, 1500, false), false), 100, "their clients were served");
         assert_eq!(add(1300, counters(9700, 1500, true), false), 100, "it sends them to everybody");
         assert_eq!(add(1400, counters(9700, 1500, true), true), 0, "an application is slow");
+    }
+
+    #[test]
+    fn rows_that_were_read_long_ago_make_nothing_come() {
+        let mut kernel = HalfOpenTable::default();
+        kernel.add(HalfOpen {
+            local: ([198, 18, 0, 1], 443).into(),
+            remote: ([198, 18, 0, 9], 4000).into(),
+            age: Duration::from_millis(500),
+            retransmits: 0,
+        });
+        let coming = |is_kernel_recent| {
+            let (totals, tcp_ext, ports) = (Totals::default(), TcpExt::default(), Ports::default());
+            let mut meter = PressureMeter::new(Vec::new(), Vec::new());
+            let (kernel, protected, period) = (&kernel, &[][..], 3);
+            let (totals, tcp_ext, ports) = (&totals, &tcp_ext, &ports);
+            let counts = Counts { totals, tcp_ext, kernel, is_kernel_recent, ports, protected, period };
+            meter.measure(&counts, Instant::now()).host
+        };
+        assert_eq!([true, false].map(|is_recent| coming(is_recent).half_open.kernel), [1, 1]);
+        assert_eq!(coming(false).half_open_coming, 0);
+        assert!(coming(true).half_open_coming > 100);
     }
 
     #[test]

@@ -163,6 +163,7 @@ mod tests {
                 totals: &totals,
                 tcp_ext: &tcp_ext,
                 kernel: &kernel,
+                is_kernel_recent: true,
                 ports: &Ports::default(),
                 protected: &ports,
                 period: 3,

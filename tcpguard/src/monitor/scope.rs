@@ -57,6 +57,8 @@ pub(super) struct Counts<'a> {
     pub totals: &'a Totals,
     pub tcp_ext: &'a TcpExt,
     pub kernel: &'a HalfOpenTable,
+    /// The kernel's handshakes were read in this tick or shortly before it.
+    pub is_kernel_recent: bool,
     pub ports: &'a Ports,
     /// The ports of protected networks.
     pub protected: &'a [PortSnapshot],
@@ -164,6 +166,7 @@ impl ScopeWindow {
         let per_second = |count: u64| if recent_seconds > 0.0 { count as f64 / recent_seconds } else { 0.0 };
         let unanswered = per_second(recent.attempts.saturating_sub(recent.ended)) * HANDSHAKE_LIFETIME.as_secs_f64();
         let prevented = per_second(recent.attempts.saturating_sub(recent.begun)) * HANDSHAKE_LIFETIME.as_secs_f64();
+        let fresh = if counts.is_kernel_recent { fresh(&counts.kernel.rows, &is_ours) } else { 0 };
         let mut half_open =
             HalfOpenCounts { datapath: self.window.count(sums.begun, sums.ended, counts.period), ..Default::default() };
         for (_, port) in counts.kernel.by_port.iter().filter(|(port, _)| is_ours(**port)) {
@@ -174,7 +177,7 @@ impl ScopeWindow {
             completed_second,
             completed_lifetime: self.completions.count(sums.completed, completed_second, now),
             half_open,
-            half_open_coming: (unanswered as u64).max(fresh(&counts.kernel.rows, is_ours)),
+            half_open_coming: (unanswered as u64).max(fresh),
             half_open_prevented: prevented as u64,
             // Cookies of clients that are about to complete are under way.
             refused: refused + unreturned.saturating_sub(completed_second),

@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lab::{
     Client, Connections, FarClient, FloodSpec, Namespace, Path, Scene, Sources, Stats,
     frame::{ACK, Frame, RST, SYN},
     network::SECOND_CLIENT_INTERFACE,
     oracle,
+    process::missed_runs,
     redirect::{BEHIND, BEHIND_IPV6, answer_past, host_behind},
     scene::WEB,
     server::{self, Echo},
@@ -53,7 +54,11 @@ impl Gateway {
     }
 
     fn when(&self, what: &str, is_so: impl Fn(&Protected) -> bool) -> Result<Stats> {
-        self.scene.daemon.stats_when(what, |stats| is_so(&stats.protected[0]))
+        let daemon = &self.scene.daemon;
+        // Once, a handshake was counted by neither of two tracing programs.
+        let detail =
+            || format!("missed runs: {:?}; the log:\n{}", missed_runs(daemon.id()), daemon.log().unwrap_or_default());
+        daemon.stats_when(what, |stats| is_so(&stats.protected[0])).with_context(detail)
     }
 }
 

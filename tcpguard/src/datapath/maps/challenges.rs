@@ -47,22 +47,13 @@ impl ChallengeMaps {
     /// # Errors
     /// Returns an error if the map cannot be written.
     pub fn set_terms(&mut self, terms: &BTreeMap<u32, Option<PortChallenge>>) -> Result<(), DatapathError> {
-        let mut has_changed = false;
-        for (place, terms) in terms {
-            if self.written.get(place) == terms.as_ref() {
-                continue;
-            }
-            has_changed = true;
-            self.write(*place, terms.unwrap_or_default())?;
-            match terms {
-                Some(terms) => drop(self.written.insert(*place, *terms)),
-                None => drop(self.written.remove(place)),
-            }
+        let changed: Vec<_> = terms.iter().filter(|(place, terms)| self.written.get(place) != terms.as_ref()).collect();
+        if changed.is_empty() {
+            return Ok(());
         }
-        if has_changed {
-            self.flags = self.written.values().fold(0, |flags, terms| flags | terms.flags);
-        }
-        Ok(())
+        let result = changed.into_iter().try_for_each(|(place, terms)| self.write(*place, *terms));
+        self.flags = self.written.values().fold(0, |flags, terms| flags | terms.flags);
+        result
     }
 
     /// Removes the terms of places that are not `wanted`.
@@ -106,7 +97,12 @@ impl ChallengeMaps {
         Ok(())
     }
 
-    fn write(&mut self, place: u32, terms: PortChallenge) -> Result<(), DatapathError> {
-        self.terms.set(place, terms, 0).map_err(DatapathError::map(map::CHALLENGES))
+    fn write(&mut self, place: u32, terms: Option<PortChallenge>) -> Result<(), DatapathError> {
+        self.terms.set(place, terms.unwrap_or_default(), 0).map_err(DatapathError::map(map::CHALLENGES))?;
+        match terms {
+            Some(terms) => drop(self.written.insert(place, terms)),
+            None => drop(self.written.remove(&place)),
+        }
+        Ok(())
     }
 }
