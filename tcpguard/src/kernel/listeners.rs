@@ -55,11 +55,21 @@ impl Listeners {
         &self.reachable_ports
     }
 
+    /// Returns the ports whose listeners are not the same as in `other`.
+    pub fn differing_ports<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = u16> {
+        let starts = self.starts.iter().chain(&other.starts).map(|(port, _)| *port);
+        starts.filter(|port| !are_same(self.of_port(*port), other.of_port(*port)))
+    }
+
     /// Returns whether both have the same listeners, however many connections wait to be accepted.
     pub fn are_same(&self, other: &Self) -> bool {
-        let same = |left: &Listener, right: &Listener| Listener { accept_queue: right.accept_queue, ..*left } == *right;
-        self.all.len() == other.all.len() && self.all.iter().zip(&other.all).all(|(left, right)| same(left, right))
+        are_same(&self.all, &other.all)
     }
+}
+
+fn are_same(left: &[Listener], right: &[Listener]) -> bool {
+    let same = |left: &Listener, right: &Listener| Listener { accept_queue: right.accept_queue, ..*left } == *right;
+    left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))
 }
 
 #[cfg(test)]
@@ -88,5 +98,9 @@ mod tests {
         assert!(one("0.0.0.0:80", 0).are_same(&one("0.0.0.0:80", 5)));
         assert!(!one("0.0.0.0:80", 0).are_same(&one("0.0.0.0:81", 0)));
         assert!(!one("0.0.0.0:80", 0).are_same(&Listeners::default()));
+        let differing = |left: &Listeners, right: &Listeners| left.differing_ports(right).collect::<BTreeSet<u16>>();
+        assert_eq!(differing(&one("0.0.0.0:80", 0), &one("0.0.0.0:80", 5)), BTreeSet::new());
+        assert_eq!(differing(&one("0.0.0.0:80", 0), &one("[::]:80", 0)), BTreeSet::from([80]));
+        assert_eq!(differing(&one("0.0.0.0:80", 0), &one("0.0.0.0:81", 0)), BTreeSet::from([80, 81]));
     }
 }

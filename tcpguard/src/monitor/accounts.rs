@@ -265,6 +265,7 @@ mod tests {
         let listeners = listening(&[("0.0.0.0:443", 1), ("[::]:443", 1)]);
         let (services, redirected) = (BTreeSet::from([22]), BTreeSet::from([8080]));
         let named = Named { services: &services, redirected: &redirected };
+        accounts.forget();
         let reported: Vec<PortSnapshot> = accounts.report(&listeners, &half_open(443), named).iter().copied().collect();
         assert_eq!(
             reported,
@@ -285,6 +286,7 @@ mod tests {
                     is_reachable: true,
                     ..PortSnapshot::default()
                 },
+                PortSnapshot { port: 8080, is_redirected: true, ..PortSnapshot::default() },
             ]
         );
     }

@@ -69,13 +69,17 @@ const LISTENING_REVIEW: Duration = Duration::from_secs(60);
 const DUMPS_PART: f64 = 0.2;
 /// What each of them may take of one core while something happens.
 const DUMPS_SHARE_OF_ALERT: f64 = 0.01;
+/// The longest time between two of them while something happens, whatever they take: of the half-open handshakes, which the
+/// datapath counts as well, and of the listeners.
+const HALF_OPEN_WITHIN: Duration = Duration::from_secs(20);
+const LISTENERS_WITHIN: Duration = Duration::from_secs(5);
 
-fn dumps(config: &Config) -> Limits {
+fn dumps(config: &Config, longest_alert: Duration) -> Limits {
     Limits {
         calm: config.limits.cpu_share * DUMPS_PART,
         alert: DUMPS_SHARE_OF_ALERT,
         longest_calm: Duration::from_secs(60),
-        longest_alert: Duration::from_secs(20),
+        longest_alert,
     }
 }
 
@@ -151,9 +155,9 @@ impl Monitor {
             rates: RateMeter::default(),
             handshakes: HandshakeWindow::default(),
             half_open: Answer::default(),
-            half_open_pace: Pace::new(dumps(config)),
+            half_open_pace: Pace::new(dumps(config, HALF_OPEN_WITHIN)),
             listeners: Answer::default(),
-            listener_pace: Pace::new(dumps(config)),
+            listener_pace: Pace::new(dumps(config, LISTENERS_WITHIN)),
             is_suspicious: false,
             tcp_ext: Answer { answer: first_tcp_ext, problem: None },
             kernel,
@@ -171,9 +175,8 @@ impl Monitor {
         self.ports.set_services(service_ports(config), protected_ports(config));
         self.pressure.reconfigure(config.services.clone(), config.protected.clone());
         self.suspicion = suspicion(config);
-        for pace in [&mut self.half_open_pace, &mut self.listener_pace] {
-            pace.set_limits(dumps(config));
-        }
+        self.half_open_pace.set_limits(dumps(config, HALF_OPEN_WITHIN));
+        self.listener_pace.set_limits(dumps(config, LISTENERS_WITHIN));
     }
 
     /// Adds a source that became busy to the top sources at once.
@@ -312,6 +315,8 @@ impl Monitor {
         if is_review || !changed.is_empty() {
             self.listener_layout += 1;
             self.reopened.extend(if lost { listeners.reachable_ports() } else { &changed });
+            // An event may have gone to the previous daemon.
+            self.reopened.extend(listeners.differing_ports(&before));
             self.listening.set(listeners.reachable_ports(), |port| is_review || changed.contains(&port))?;
             self.listening.set_redirected(self.ports.redirected(), true)?;
         }

@@ -4,7 +4,7 @@
 //! Counts fall only as handshakes expire, a minute after an attack; incoming values fall as soon as it ends.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -193,7 +193,7 @@ impl PressureMeter {
         let (services, slow) = (&self.services, &self.slow);
         let is_left_out =
             |port: u16| slow.contains_key(&port) || services.iter().any(|service| service.ports.contains(&port));
-        self.left_out.note(counts.ports, |_| true, is_left_out, now);
+        self.left_out.note(counts.ports, None, is_left_out, now);
         let left_out = self.left_out.sums.plus(self.protected.behind());
         let totals = counts.totals;
         let dropped_by_judgement = totals.dropped_where(|reason| reason.cause() == Cause::Judgement);
@@ -221,26 +221,34 @@ fn measure_service(
     counts: &Counts,
     now: Instant,
 ) -> Readings {
-    let is_ours = |port: u16| service.ports.contains(&port);
-    left_out.note(counts.ports, is_ours, |port| slow.contains_key(&port), now);
-    let mut sums = Sums::of_all(service.ports.iter().filter_map(|port| counts.ports.get(*port)));
+    let ours: BTreeSet<u16> = service.ports.iter().copied().collect();
+    left_out.note(counts.ports, Some(&ours), |port| slow.contains_key(&port), now);
+    let mut sums = Sums::of_all(ours.iter().filter_map(|port| counts.ports.get(*port)));
     sums.completed = sums.completed.saturating_sub(left_out.sums.completed);
     sums.attempts = sums.attempts.saturating_sub(left_out.sums.attempts);
     sums.begun = sums.begun.saturating_sub(left_out.sums.begun);
     sums.ended = (sums.ended + left_out.outstanding).saturating_sub(left_out.sums.ended);
-    scope.measure(sums, counts, |port| is_ours(port) && !slow.contains_key(&port), now)
+    scope.measure(sums, counts, |port| ours.contains(&port) && !slow.contains_key(&port), now)
 }
 
 impl LeftOut {
     /// Adds what the excluded ports received since the last call. What they had received before the first call is not
     /// added: the counts by port may be a previous daemon's while the totals begin at 0.
     ///
+    /// `ours` are the ports of the scope; `None` for all.
+    ///
     /// An application is found to be slow a round trip after the handshakes began that it does not accept.
-    fn note(&mut self, ports: &Ports, is_ours: impl Fn(u16) -> bool, is_left_out: impl Fn(u16) -> bool, now: Instant) {
+    fn note(&mut self, ports: &Ports, ours: Option<&BTreeSet<u16>>, is_left_out: impl Fn(u16) -> bool, now: Instant) {
         let Self { before, last, sums, outstanding } = self;
         let before = before.replace(ports.clone());
         let has_begun = before.is_some();
-        for port in ports.changed_since(&before.unwrap_or_default()).filter(|port| is_ours(port.port)) {
+        let before = before.unwrap_or_default();
+        let has_changed = |account: &&PortSnapshot| before.get(account.port) != Some(*account);
+        let changed: Vec<&PortSnapshot> = match ours {
+            Some(ours) => ours.iter().filter_map(|port| ports.get(*port)).filter(has_changed).collect(),
+            None => ports.changed_since(&before).collect(),
+        };
+        for port in changed {
             let (is_left_out, seen) = (is_left_out(port.port), last.get_mut(&port.port));
             if has_begun && is_left_out {
                 *outstanding += seen.as_ref().filter(|seen| !seen.is_left_out).map_or(0, |seen| seen.outstanding(now));
@@ -377,6 +385,14 @@ mod tests {
                 assert_eq!(readings.half_open_coming, 0);
             }
         }
+    }
+
+    #[test]
+    fn a_port_that_is_named_twice_counts_once() {
+        let mut fixture = Fixture::new(vec![Service { ports: vec![443, 443], max_half_open: 2000 }]);
+        fixture.at(0, &totals(0, 0), &[]);
+        let port = PortSnapshot { port: 443, syn: 70, begun: 70, ..PortSnapshot::default() };
+        assert_eq!(fixture.at(100, &totals(70, 0), &[port]).services[0].half_open.datapath, 70);
     }
 
     #[test]

@@ -389,7 +389,10 @@ impl Challenger {
         let chosen = self.choice.chosen().keys().chain(self.watchdog.watched()).copied().collect();
         // Those whose challenge has just ended as well.
         let before = std::mem::replace(&mut self.watched, chosen);
-        let watched = before.iter().chain(&self.watched).chain(&snapshot.changed_ports);
+        if is_new {
+            self.readiness.keep_only(|port| ports.binary_search_by_key(&port, |(port, _)| *port).is_ok());
+        }
+        let watched = before.iter().chain(&self.watched).chain(&snapshot.changed_ports).chain(self.readiness.failed());
         let watched = watched.filter_map(|port| ports.binary_search_by_key(port, |(port, _)| *port).ok());
         let turn = self.turn.take(ports.len(), at);
         let places: BTreeSet<usize> = (if is_new { 0..ports.len() } else { turn }).chain(watched).collect();

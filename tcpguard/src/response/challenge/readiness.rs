@@ -1,7 +1,11 @@
 //! Keeps listeners ready for cookies: the kernel accepts a cookie only if its listener sent one within the last two
 //! minutes, and each listener (or each in a group that shares a port) has to be prepared separately.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use crate::{
     datapath::{Datapath, DatapathError},
@@ -15,11 +19,25 @@ const LASTS: Duration = Duration::from_secs(100);
 /// A port that has not been ready for this long is challenged by the other method.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How many ports at which a listener could not be prepared are tried again in each tick.
+const MOST_RETRIED: usize = 100;
+
+/// Whether a listener is ready.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Prepared {
+    Yes,
+    /// It is from before, and could not be prepared again.
+    Still,
+    No,
+}
+
 /// Tracks which listeners are ready.
 #[derive(Default)]
 pub struct Readiness {
     /// When each listener was last prepared, and the change count of its port's listeners at that time.
     ready: BTreeMap<(SocketAddr, bool), (Duration, u64)>,
+    /// The ports of listeners that could not be prepared when they were due.
+    failed: BTreeSet<u16>,
     /// Since when each port has not been ready.
     waiting: BTreeMap<u16, Duration>,
     /// The kernel selects one of the listeners that share a port by the requester; this number varies it.
@@ -43,12 +61,19 @@ impl Readiness {
         changes: u64,
         at: Duration,
     ) -> Result<bool, DatapathError> {
-        let mut all = true;
+        let (mut all, mut has_failed) = (true, false);
         for listener in listeners {
-            all &= self.prepare_one(datapath, listener, changes, at)?;
+            let prepared = self.prepare_one(datapath, listener, changes, at)?;
+            all &= prepared != Prepared::No;
+            has_failed |= prepared != Prepared::Yes;
         }
         if let Some(listener) = listeners.first() {
             let port = listener.local.port();
+            if has_failed {
+                self.failed.insert(port)
+            } else {
+                self.failed.remove(&port)
+            };
             if all {
                 self.waiting.remove(&port);
             } else {
@@ -64,19 +89,30 @@ impl Readiness {
         listener: &Listener,
         changes: u64,
         at: Duration,
-    ) -> Result<bool, DatapathError> {
+    ) -> Result<Prepared, DatapathError> {
         let key = (listener.local, listener.is_ipv6_only);
         let known = self.ready.get(&key).filter(|(_, of_changes)| *of_changes == changes).map(|(since, _)| *since);
         if known.is_some_and(|since| at.saturating_sub(since) < REFRESH) {
-            return Ok(true);
+            return Ok(Prepared::Yes);
         }
         self.turn = self.turn.wrapping_add(1);
         if datapath.prime(listener.local.ip(), listener.local.port(), self.turn)? {
             self.ready.insert(key, (at, changes));
-            return Ok(true);
+            return Ok(Prepared::Yes);
         }
         // The listener has no room for a connection at the moment, or was just closed.
-        Ok(known.is_some_and(|since| at.saturating_sub(since) < LASTS))
+        Ok(if known.is_some_and(|since| at.saturating_sub(since) < LASTS) { Prepared::Still } else { Prepared::No })
+    }
+
+    /// Returns ports whose listeners could not be prepared when they were due: they are looked at again in the next tick, so
+    /// many at most.
+    pub fn failed(&self) -> impl Iterator<Item = &u16> {
+        self.failed.iter().take(MOST_RETRIED)
+    }
+
+    /// Forgets failures at ports that are not `wanted` any more.
+    pub fn keep_only(&mut self, wanted: impl Fn(u16) -> bool) {
+        self.failed.retain(|port| wanted(*port));
     }
 
     /// Returns `true` if a port that is not ready may become ready soon.
