@@ -16,7 +16,7 @@ use nix::sys::socket::{
 
 use crate::{namespace::Namespace, network::Lab};
 
-/// Timeout of a connection; a lost SYN takes up the first second of it.
+/// Timeout of a connection, unless [`Client::patient`] sets another; a lost SYN takes up the first second of it.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// A connect time from which a connection is listed among [`Connections::troubles`].
 const SLOW: Duration = Duration::from_millis(500);
@@ -28,6 +28,7 @@ const MAX_TROUBLES: usize = 20;
 pub struct Client {
     namespace: Namespace,
     source: Option<IpAddr>,
+    timeout: Duration,
 }
 
 /// The results of the connections of one run.
@@ -79,7 +80,7 @@ impl Client {
 
     /// Creates a client in `namespace`.
     pub fn in_namespace(namespace: &Namespace) -> Self {
-        Self { namespace: namespace.clone(), source: None }
+        Self { namespace: namespace.clone(), source: None, timeout: TIMEOUT }
     }
 
     /// Sets the source address, which must be one of the client's.
@@ -89,12 +90,19 @@ impl Client {
         self
     }
 
+    /// Has it wait for so long, where packets are lost: it sends its SYN after 0, 1, 3, 7 and 15 s.
+    #[must_use]
+    pub const fn patient(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
     /// Opens one connection, requests a page, and returns the connect time.
     ///
     /// # Errors
     /// Returns an error if the server refuses the connection or does not respond in time.
     pub fn fetch(&self, server: SocketAddr) -> Result<Duration> {
-        self.namespace.within(|| fetch(self.source, server))
+        self.namespace.within(|| fetch(self.source, server, self.timeout))
     }
 
     /// Opens a connection and returns it.
@@ -102,7 +110,7 @@ impl Client {
     /// # Errors
     /// Returns an error if the server refuses the connection or does not respond in time.
     pub fn connect(&self, server: SocketAddr) -> Result<TcpStream> {
-        self.namespace.within(|| connect_from(self.source, server))
+        self.namespace.within(|| connect_from(self.source, server, self.timeout))
     }
 
     /// Opens one connection from each address, so many at a time, and returns the results.
@@ -175,7 +183,7 @@ impl Client {
                 let source = permits.next().copied().flatten();
                 connections.tried += 1;
                 let begin = start.elapsed();
-                connections.record(begin, fetch(source, server));
+                connections.record(begin, fetch(source, server, self.timeout));
                 let due = Duration::from_secs(1) / rate.max(1) * connections.tried;
                 sleep(due.saturating_sub(start.elapsed()));
             }
@@ -185,9 +193,9 @@ impl Client {
     }
 }
 
-fn fetch(source: Option<IpAddr>, server: SocketAddr) -> Result<Duration> {
+fn fetch(source: Option<IpAddr>, server: SocketAddr, timeout: Duration) -> Result<Duration> {
     let start = Instant::now();
-    let mut stream = connect_from(source, server)?;
+    let mut stream = connect_from(source, server, timeout)?;
     let connect_time = start.elapsed();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n").context("cannot send the request")?;
     let mut answer = Vec::new();
@@ -208,11 +216,11 @@ pub fn connect_from_port(source: SocketAddr, server: SocketAddr) -> Result<TcpSt
     Ok(TcpStream::from(socket))
 }
 
-fn connect_from(source: Option<IpAddr>, server: SocketAddr) -> Result<TcpStream> {
+fn connect_from(source: Option<IpAddr>, server: SocketAddr, timeout: Duration) -> Result<TcpStream> {
     let family = if server.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket: OwnedFd =
         socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("cannot create a socket")?;
-    let timeout = nix::sys::time::TimeVal::new(TIMEOUT.as_secs() as i64, 0);
+    let timeout = nix::sys::time::TimeVal::new(timeout.as_secs() as i64, 0);
     setsockopt(&socket, sockopt::SendTimeout, &timeout).context("cannot set a timeout")?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &timeout).context("cannot set a timeout")?;
     if let Some(source) = source {

@@ -67,23 +67,18 @@ const LISTENING_REVIEW: Duration = Duration::from_secs(60);
 /// those of its listeners may. The kernel walks all its connections for the first and all listeners for the second; on most
 /// hosts, each tick can have one.
 const DUMPS_PART: f64 = 0.2;
-/// What each of them may take of one core while something happens.
-const DUMPS_SHARE_OF_ALERT: f64 = 0.01;
-/// The longest time between two of them while something happens, whatever they take: of the half-open handshakes, which the
-/// datapath counts as well, and of the listeners.
-const HALF_OPEN_WITHIN: Duration = Duration::from_secs(20);
-const LISTENERS_WITHIN: Duration = Duration::from_secs(5);
 
-fn dumps(config: &Config, longest_alert: Duration) -> Limits {
-    Limits {
-        calm: config.limits.cpu_share * DUMPS_PART,
-        alert: DUMPS_SHARE_OF_ALERT,
-        longest_calm: Duration::from_secs(60),
-        longest_alert,
-    }
+fn half_open_dumps(config: &Config) -> Limits {
+    let calm = config.limits.cpu_share * DUMPS_PART;
+    Limits { calm, alert: 0.02, longest_calm: Duration::from_secs(60), longest_alert: Duration::from_secs(20) }
 }
 
-/// Rows that were read longer ago do not tell how many handshakes begin at present.
+/// The datapath tells when a listener opens or closes: listing them shows besides whose accept queue is full.
+fn listener_dumps(config: &Config) -> Limits {
+    Limits { alert: 0.01, longest_alert: Duration::from_secs(5), ..half_open_dumps(config) }
+}
+
+/// Rows that were read longer ago do not tell how many handshakes are half open or begin at present.
 const RECENT: Duration = Duration::from_secs(2);
 
 /// The least time between two estimates of the number of distinct sources, which changes once a second.
@@ -155,9 +150,9 @@ impl Monitor {
             rates: RateMeter::default(),
             handshakes: HandshakeWindow::default(),
             half_open: Answer::default(),
-            half_open_pace: Pace::new(dumps(config, HALF_OPEN_WITHIN)),
+            half_open_pace: Pace::new(half_open_dumps(config)),
             listeners: Answer::default(),
-            listener_pace: Pace::new(dumps(config, LISTENERS_WITHIN)),
+            listener_pace: Pace::new(listener_dumps(config)),
             is_suspicious: false,
             tcp_ext: Answer { answer: first_tcp_ext, problem: None },
             kernel,
@@ -175,8 +170,8 @@ impl Monitor {
         self.ports.set_services(service_ports(config), protected_ports(config));
         self.pressure.reconfigure(config.services.clone(), config.protected.clone());
         self.suspicion = suspicion(config);
-        self.half_open_pace.set_limits(dumps(config, HALF_OPEN_WITHIN));
-        self.listener_pace.set_limits(dumps(config, LISTENERS_WITHIN));
+        self.half_open_pace.set_limits(half_open_dumps(config));
+        self.listener_pace.set_limits(listener_dumps(config));
     }
 
     /// Adds a source that became busy to the top sources at once.
@@ -229,7 +224,8 @@ impl Monitor {
             totals: &totals,
             tcp_ext: &self.tcp_ext.answer,
             kernel: &self.half_open.answer,
-            is_kernel_recent: self.half_open_pace.last_end().is_some_and(|end| end.elapsed() < RECENT),
+            is_kernel_recent: !datapath.features.sees_completions()
+                || self.half_open_pace.last_end().is_some_and(|end| end.elapsed() < RECENT),
             ports: &ports,
             protected: &protected,
             period,

@@ -57,7 +57,7 @@ pub(super) struct Counts<'a> {
     pub totals: &'a Totals,
     pub tcp_ext: &'a TcpExt,
     pub kernel: &'a HalfOpenTable,
-    /// The kernel's handshakes were read in this tick or shortly before it.
+    /// The kernel's handshakes were read in this tick or shortly before it, or there is nothing else to go by.
     pub is_kernel_recent: bool,
     pub ports: &'a Ports,
     /// The ports of protected networks.
@@ -172,6 +172,11 @@ impl ScopeWindow {
         for (_, port) in counts.kernel.by_port.iter().filter(|(port, _)| is_ours(**port)) {
             half_open.kernel += port.total as u64;
             half_open.kernel_retried += port.retried as u64;
+        }
+        if !counts.is_kernel_recent {
+            // Those that were half open then may have ended: no more are believed than the datapath counts now.
+            half_open.kernel = half_open.kernel.min(half_open.datapath);
+            half_open.kernel_retried = half_open.kernel_retried.min(half_open.kernel);
         }
         Readings {
             completed_second,

@@ -274,7 +274,9 @@ fn clients_whose_addresses_a_flood_forges_are_served() -> Result<()> {
     flood.during(20_000, || {
         gateway.when("it is noticed", |shop| shop.state == "attack")?;
         for _ in 0..3 {
-            all_served(&connect_all(&far, &addresses)?)?;
+            // Of 120 clients one or two lose a packet of two attempts.
+            let client = Client::in_namespace(&far.namespace).patient(Duration::from_secs(16));
+            all_served(&client.each_once(&addresses, SHOP_IPV4, 20)?)?;
         }
         Ok(())
     })
