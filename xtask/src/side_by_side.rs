@@ -39,6 +39,8 @@ pub const SIDE_BY_SIDE: &[&str] = &[
 /// Exceptions from [`SIDE_BY_SIDE`]: tests that measure times or whose floods need a whole processor.
 pub const ALONE: &[&str] = &[
     "distance::at_length::",
+    // Its server has to accept hundreds of connections within 50 ms, and its queue holds 128.
+    "distance::calm::a_crowd_that_arrives_at_once",
     "distance::calm::five_thousand",
     "distance::calm::twenty_thousand",
     "enforcement::a_killed_daemon",
