@@ -128,6 +128,7 @@ impl Readiness {
     /// Forgets all listeners, because the kernel setting they depend on was changed.
     pub fn forget(&mut self) {
         self.ready.clear();
+        self.failed.clear();
     }
 
     /// Forgets listeners that were prepared too long ago. That has a margin: the kernel accepts their cookies for longer.
