@@ -212,7 +212,7 @@ impl Monitor {
         let clock = WallClock::new(datapath.jiffies()?, datapath.ticks_per_second);
         let totals = self.counts.read()?;
         let period = datapath.clock.window_period(clock.jiffies());
-        self.sources.advance(period, datapath.clock, Instant::now())?;
+        self.sources.advance(period, datapath.clock, totals.get(Counter::SourcesAdmitted), Instant::now())?;
         self.is_suspicious |= is_alert;
         self.ask_kernel(totals.get(Counter::EventsLost), Instant::now())?;
         if self.estimate_due.is_due(Instant::now()) {

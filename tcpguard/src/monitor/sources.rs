@@ -40,6 +40,9 @@ const ROUNDS_PER_REBUILD: u32 = 20;
 /// The least time from the start of one round to that of the next. A round walks all buckets of the table, however few sources
 /// have an entry; a source that becomes busy in between is reported by an event.
 const ROUND_EVERY: Duration = Duration::from_millis(250);
+/// If fewer sources than this have got an entry since the last round began, the next one begins at once: whoever looks sees the
+/// new ones. In a flood of new sources there is no end of them.
+const FEW: u64 = 64;
 
 /// The value sources are ordered by, largest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +146,8 @@ pub(super) struct SourceWatch {
     advanced: Option<Instant>,
     round_due: Every,
     is_in_round: bool,
+    /// How many sources had got an entry when the last round began.
+    admitted: u64,
     round: Round,
     /// The new filter, during a round that rebuilds it.
     filter: Option<NewFilter>,
@@ -185,6 +190,7 @@ impl SourceWatch {
             advanced: None,
             round_due: Every::new(ROUND_EVERY),
             is_in_round: false,
+            admitted: 0,
             round: Round::default(),
             rounds: 0,
             busy: VecDeque::new(),
@@ -197,13 +203,17 @@ impl SourceWatch {
         self.limit = limit.into();
     }
 
-    /// Reads the next slice of the table; `period` is the current period of half-open windows by `clock`.
-    pub fn advance(&mut self, period: u32, clock: Clock, now: Instant) -> Result<(), DatapathError> {
+    /// Reads the next slice of the table, unless the last round has just begun; `period` is the current period of half-open
+    /// windows by `clock`, and `admitted` the number of sources that have got an entry.
+    pub fn advance(&mut self, period: u32, clock: Clock, admitted: u64, now: Instant) -> Result<(), DatapathError> {
         let elapsed = self.advanced.replace(now).map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
-        if !self.is_in_round && !self.round_due.is_due(now) {
-            return Ok(());
+        if !self.is_in_round {
+            let has_few_new = (1..FEW).contains(&admitted.saturating_sub(self.admitted));
+            if !self.round_due.is_due(now) && !has_few_new {
+                return Ok(());
+            }
+            (self.is_in_round, self.admitted) = (true, admitted);
         }
-        self.is_in_round = true;
         let batches = (BATCHES_PER_SECOND * elapsed.as_secs_f64()).round();
         for _ in 0..batches.clamp(*BATCHES_PER_TICK.start(), *BATCHES_PER_TICK.end()) as usize {
             let (round, known, filter, limit) = (&mut self.round, &self.known, &mut self.filter, self.limit);
