@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use tcpguard_common::abi::port::PORTS_PER_SLAB;
+use tcpguard_common::abi::port::{PROTECTED_SLAB, place_in_slabs};
 
 /// A queue is about to overflow when this share of the backlog is half open.
 const FULL_SHARE: f64 = 0.5;
@@ -13,9 +13,8 @@ const FULL_SHARE: f64 = 0.5;
 const QUEUE_SHARE: u64 = 2;
 /// Listeners with a shorter queue are not waited for: a few clients at a time fill it.
 const TELLING_BACKLOG: u64 = 64;
-/// So many ports are in one part, like in one slab of the datapath.
-const PORTS_OF_A_PART: usize = PORTS_PER_SLAB;
-const PARTS: usize = (1 << 16) / PORTS_OF_A_PART;
+/// Each part has the ports of one slab of the datapath. Those of protected networks, which come after them, have no part.
+const PARTS: usize = PROTECTED_SLAB;
 
 /// The account of one port. Counts are totals of the datapath unless stated otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +80,7 @@ impl PortSnapshot {
 /// The accounts of ports, in ascending order. A clone shares them.
 #[derive(Clone, Debug)]
 pub struct Ports {
-    /// The accounts of [`PORTS_OF_A_PART`] ports each.
+    /// By the slab of their ports ([`place_in_slabs`]).
     parts: Vec<Arc<Part>>,
 }
 
@@ -167,7 +166,7 @@ impl Part {
 }
 
 fn part_of(port: u16) -> usize {
-    usize::from(port) / PORTS_OF_A_PART
+    place_in_slabs(port.into()).0
 }
 
 #[cfg(test)]

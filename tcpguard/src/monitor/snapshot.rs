@@ -60,7 +60,8 @@ pub struct Snapshot {
     pub listeners: Arc<Listeners>,
     /// Changes whenever a listener opened or closed, even if another one opened in its place, and now and then without that.
     pub listener_layout: u64,
-    /// The ports at which a listener opened or closed since the last tick: all, if it is not known at which.
+    /// The ports at which a listener opened or closed since the last tick; all that other hosts can reach if events of that were
+    /// lost.
     pub changed_ports: BTreeSet<u16>,
     /// The kernel has listed its listeners at least once.
     pub knows_listeners: bool,

@@ -144,6 +144,7 @@ pub(super) struct SourceWatch {
     scan: SourceScan,
     /// When slices of the table were read last.
     advanced: Option<Instant>,
+    /// When the next round may begin, whatever was admitted.
     round_due: Every,
     is_in_round: bool,
     /// How many sources had got an entry when the last round began.

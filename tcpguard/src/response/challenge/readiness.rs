@@ -19,6 +19,8 @@ const LASTS: Duration = Duration::from_secs(100);
 /// A port that has not been ready for this long is challenged by the other method.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The least time between two looks at all listeners for those that were prepared too long ago.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 /// How many ports at which a listener could not be prepared are tried again in each tick.
 const MOST_RETRIED: usize = 100;
 
@@ -45,9 +47,6 @@ pub struct Readiness {
     /// When listeners were last forgotten.
     expired: Duration,
 }
-
-/// The least time between two looks at all listeners.
-const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
 impl Readiness {
     /// Prepares all listeners of one port. Returns `false` if one of them is not ready.
