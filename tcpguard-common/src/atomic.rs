@@ -45,6 +45,28 @@ pub fn set_bits(word: &mut u64, mask: u64) {
     }
 }
 
+/// Sets `word` to `new` if it is `old`, and returns whether it was.
+#[inline(always)]
+pub fn compare_exchange(word: &mut u64, old: u64, new: u64) -> bool {
+    #[cfg(target_arch = "bpf")]
+    {
+        let found: u64;
+        // SAFETY: `word` is a valid, aligned word of a map; the instruction touches nothing else. Linux 5.12 or later.
+        unsafe {
+            core::arch::asm!("r0 = cmpxchg_64({word} + 0, r0, {new})", word = in(reg) word, new = in(reg) new, inout("r0") old => found);
+        }
+        found == old
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        let is_old = *word == old;
+        if is_old {
+            *word = new;
+        }
+        is_old
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +76,12 @@ mod tests {
         let mut word = 0b0110;
         set_bits(&mut word, 0b1100);
         assert_eq!(word, 0b1110);
+    }
+
+    #[test]
+    fn a_word_is_exchanged_only_if_it_is_the_expected_one() {
+        let mut word = 7;
+        assert!(!compare_exchange(&mut word, 6, 9) && word == 7);
+        assert!(compare_exchange(&mut word, 7, 9) && word == 9);
     }
 }

@@ -84,7 +84,7 @@ fn judged(context: &Context, syn: &Syn, standing: Standing) -> Result<Verdict, V
         accounting::observe_headers(syn.segment);
     }
     stages::signature(syn, standing)?;
-    match sources::find_known(syn.source) {
+    match sources::find(syn.source) {
         Some(entry) => syn_of_tracked_source(entry, syn, standing),
         None => syn_of_new_source(context, syn, standing),
     }

@@ -21,7 +21,9 @@ static TICKS_PER_SECOND: Global<u64> = Global::new(250);
 #[unsafe(no_mangle)]
 static WHOLE_ALLOWANCE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
-static FILTER_BLOCKS: Global<u32> = Global::new(1);
+static SOURCE_SLABS: Global<u32> = Global::new(1);
+#[unsafe(no_mangle)]
+static MAX_SOURCES: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static CPU_ROWS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
@@ -68,10 +70,16 @@ pub fn whole_allowance() -> u32 {
     WHOLE_ALLOWANCE.load()
 }
 
-/// Returns the number of blocks of the filter of known sources, a power of two.
+/// Returns the number of slabs of the source table.
 #[inline(always)]
-pub fn filter_blocks() -> u32 {
-    FILTER_BLOCKS.load()
+pub fn source_slabs() -> u32 {
+    SOURCE_SLABS.load()
+}
+
+/// Returns how many entries the source table may hold.
+#[inline(always)]
+pub fn max_sources() -> u32 {
+    MAX_SOURCES.load()
 }
 
 /// Returns how many CPUs have a row of their own in the arrays of [`crate::by_cpu`].

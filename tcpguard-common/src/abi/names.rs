@@ -41,7 +41,7 @@ pub mod answer {
 pub mod map {
     /// Per CPU: [`crate::abi::counters::CpuCounts`].
     pub const COUNTS: &str = "COUNTS";
-    /// LRU hash: [`crate::address::Address`] to [`crate::tracking::source::SourceEntry`].
+    /// Array of [`crate::tracking::source_table::Place`].
     pub const SOURCES: &str = "SOURCES";
     /// By CPU ([`super::by_cpu`]): [`crate::tracking::sketch::Slab`].
     pub const SKETCH: &str = "SKETCH";
@@ -49,8 +49,10 @@ pub mod map {
     pub const ADMISSION: &str = "ADMISSION";
     /// One [`crate::tracking::admission::Allowance`].
     pub const ALLOWANCE: &str = "ALLOWANCE";
-    /// Array of [`crate::tracking::filter::Block`].
-    pub const KNOWN_SOURCES: &str = "KNOWN_SOURCES";
+    /// Array of [`crate::tracking::source_table::Slab`]: the tags of the places of [`SOURCES`].
+    pub const SOURCE_TAGS: &str = "SOURCE_TAGS";
+    /// One `u64`: how many places of [`SOURCES`] hold an entry.
+    pub const SOURCES_HELD: &str = "SOURCES_HELD";
     /// By CPU ([`super::by_cpu`]): [`crate::tracking::prefix::Slab`].
     pub const PREFIXES: &str = "PREFIXES";
     /// Per CPU: [`crate::tracking::distinct::Registers`].
@@ -143,8 +145,10 @@ pub mod setting {
     pub const WHOLE_ALLOWANCE: &str = "WHOLE_ALLOWANCE";
     /// `u32`: 1 if the kernel can make SYN cookies.
     pub const CAN_MAKE_COOKIES: &str = "CAN_MAKE_COOKIES";
-    /// `u32`: blocks of the filter of known sources, a power of two.
-    pub const FILTER_BLOCKS: &str = "FILTER_BLOCKS";
+    /// `u32`: slabs of the source table.
+    pub const SOURCE_SLABS: &str = "SOURCE_SLABS";
+    /// `u32`: how many entries the source table may hold.
+    pub const MAX_SOURCES: &str = "MAX_SOURCES";
     /// `u32`: how many CPUs have a row of their own in the arrays by CPU ([`super::by_cpu`]).
     pub const CPU_ROWS: &str = "CPU_ROWS";
     /// `u32`: inode number of the guarded network namespace.

@@ -18,7 +18,7 @@ use crate::{
     },
     address::Address,
     clock::Clock,
-    tracking::{prefix::PrefixCell, source::SourceEntry},
+    tracking::{prefix::PrefixCell, source_table::Place},
 };
 
 /// Compiles only for types without padding for which every bit pattern is a valid value.
@@ -51,6 +51,6 @@ pod!(
     PacketLayout,
     Rule,
     SocketLayout,
-    SourceEntry,
+    Place,
     SynHeaders
 );

@@ -43,11 +43,12 @@ const fn carried(map: &'static str, version: u32, content: &'static str) -> Carr
 
 /// All maps that are carried over: the state collected by the datapath itself. Maps written by the daemon are
 /// rewritten completely before the datapath that reads them takes over.
-pub const CARRIED_MAPS: [CarriedMap; 17] = [
+pub const CARRIED_MAPS: [CarriedMap; 18] = [
     carried(map::INSTANCE, 1, "all collected state"),
     carried(map::COUNTS, COUNTS_VERSION, "counters"),
-    carried(map::SOURCES, 2, "what is known of each source"),
-    carried(map::KNOWN_SOURCES, 2, "the filter of known sources"),
+    carried(map::SOURCES, 3, "what is known of each source"),
+    carried(map::SOURCE_TAGS, 1, "where the source table holds each source"),
+    carried(map::SOURCES_HELD, 1, "the number of sources in the source table"),
     carried(map::PREFIXES, 2, "the accounts of networks"),
     carried(map::DISTINCT, 1, "the number of different sources"),
     carried(map::SYN_BY_PORT, 1, "SYNs by port"),
@@ -63,6 +64,9 @@ pub const CARRIED_MAPS: [CarriedMap; 17] = [
     carried(map::ALLOWANCE, 1, "the allowance of new entries"),
 ];
 
+/// The maps of the source table: none of them means anything without the others.
+pub const SOURCE_TABLE: [&str; 3] = [map::SOURCES, map::SOURCE_TAGS, map::SOURCES_HELD];
+
 #[cfg(test)]
 mod tests {
     use quote::ToTokens;
@@ -73,22 +77,29 @@ mod tests {
 
     /// The layout of each map that is carried over: the name of the map, its version, the files that define its entries,
     /// and the fingerprint of what they define.
-    const RECORDED: [(&str, u32, &[&str], u64); 17] = [
+    const RECORDED: [(&str, u32, &[&str], u64); 18] = [
         (map::INSTANCE, 1, &[include_str!("takeover.rs")], 0x93a8_9dbf_3cd8_bf84),
         (map::COUNTS, 7, &[], 0x585f_c1a9_ce8c_3d50),
         (
             map::SOURCES,
-            2,
+            3,
             &[
+                include_str!("../tracking/source_table.rs"),
                 include_str!("../tracking/source.rs"),
                 include_str!("../tracking/half_open.rs"),
                 include_str!("../tracking/bucket.rs"),
                 include_str!("../address.rs"),
                 include_str!("../clock.rs"),
             ],
-            0x8a7c_ac1b_f08a_b056,
+            0x72ef_09a3_deec_3ca6,
         ),
-        (map::KNOWN_SOURCES, 2, &[include_str!("../tracking/filter.rs")], 0x8bd4_4917_0b38_c975),
+        (map::SOURCE_TAGS, 1, &[include_str!("../tracking/source_table.rs")], 0x88b4_1923_2da4_a115),
+        (
+            map::SOURCES_HELD,
+            1,
+            &[include_str!("../../../tcpguard-ebpf/src/accounting/sources.rs")],
+            0xa7bb_8462_2b9e_dd04,
+        ),
         (
             map::PREFIXES,
             2,
@@ -141,8 +152,8 @@ mod tests {
         for file in files {
             for item in syn::parse_file(file).expect("it compiles").items {
                 let item = match item {
-                    // The list of maps is no layout.
-                    Item::Const(item) if item.ident == "CARRIED_MAPS" => continue,
+                    // Lists of maps are no layout.
+                    Item::Const(item) if item.ident == "CARRIED_MAPS" || item.ident == "SOURCE_TABLE" => continue,
                     Item::Const(mut item) => {
                         item.attrs.clear();
                         item.into_token_stream()

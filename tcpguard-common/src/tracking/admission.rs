@@ -100,7 +100,8 @@ impl Admission {
             || self.stands_out(estimate) && self.given_to_heavy <= most / HEAVY_SHARE
     }
 
-    /// Records that an entry was given.
+    /// Records that an entry was given, or sought in vain: a flood of sources for which there is no place must not cost a search
+    /// each.
     #[inline(always)]
     pub fn give(&mut self, allowance: &mut Allowance, is_challenged: bool) {
         if is_challenged || allowance.is_empty() {
@@ -110,8 +111,9 @@ impl Admission {
         }
     }
 
+    /// Returns whether a source with this estimate sends more than chance explains.
     #[inline(always)]
-    const fn stands_out(&self, estimate: u32) -> bool {
+    pub const fn stands_out(&self, estimate: u32) -> bool {
         let load = if self.load > self.last_load { self.load } else { self.last_load };
         // The count that a cell reaches by chance: its share of the load of this epoch and, halved with every
         // epoch, of those before.

@@ -6,8 +6,8 @@ use crate::tracking::half_open::HalfOpenWindow;
 
 /// The entry of one source in the source table. Times are in jiffies.
 ///
-/// The fields that every SYN changes come first and fill one cache line: the kernel stores a value of the table
-/// 64 bytes after the start of its element, and with this size elements are three cache lines long.
+/// The fields that every SYN changes come first; where they lie in memory is told at
+/// [`Place`](super::source_table::Place).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct SourceEntry {
@@ -57,6 +57,14 @@ impl SourceEntry {
     #[inline(always)]
     pub const fn is_on_proven_path(&mut self, jiffies: u64, time_to_live: u8) -> bool {
         jiffies < self.proven_until && self.recent.take_credit(time_to_live)
+    }
+
+    /// Returns until when the entry is needed more than that of a source that sends a SYN then: while its block lasts, and
+    /// while its handshakes prove it. Forged SYNs therefore never take the place of a source that is real.
+    #[inline(always)]
+    pub const fn kept_until(&self) -> u64 {
+        let terms = if self.blocked_until > self.proven_until { self.blocked_until } else { self.proven_until };
+        if terms > self.last_seen { terms } else { self.last_seen }
     }
 
     /// An entry of a source of which nothing is known yet.
@@ -204,6 +212,15 @@ mod tests {
         assert_eq!([entry.half_open.open(3), entry.half_open.open(3)], [1, 2]);
         assert!(entry.is_proven(99, 3, 2) && !entry.is_proven(99, 3, 1));
         assert!(!SourceEntry::EMPTY.is_proven(0, 3, 2));
+    }
+
+    #[test]
+    fn an_entry_is_needed_as_long_as_it_says_something() {
+        let seen = SourceEntry { last_seen: 50, ..SourceEntry::EMPTY };
+        assert_eq!(seen.kept_until(), 50);
+        assert_eq!(SourceEntry { blocked_until: 60, ..seen }.kept_until(), 60);
+        assert_eq!(SourceEntry { proven_until: 70, blocked_until: 60, ..seen }.kept_until(), 70);
+        assert_eq!(SourceEntry { proven_until: 40, blocked_until: 30, ..seen }.kept_until(), 50);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tcpguard_common::{
     },
 };
 
-use super::{counters, filter, handshakes, ports, prefixes, shapes, sources};
+use super::{counters, handshakes, ports, prefixes, shapes, sources};
 use crate::{
     behind::{places, replies},
     events,
@@ -53,7 +53,7 @@ pub fn sent(segment: &SentSegment, now: Now) {
         Sent::SynAck if is_answer(segment.sequence, segment.acknowledgement) => {}
         // Another number than before: a server that answers one SYN several times holds it once.
         Sent::SynAck if is_repeated(client, connection, segment.sequence, period) => {
-            if let Some(entry) = sources::find_known(source) {
+            if let Some(entry) = sources::find(source) {
                 atomic::add_u32(&mut entry.retried, 1);
             }
             ports::count_retried(place);
@@ -84,7 +84,7 @@ fn replied(place: u32, source: Source, is_begun: bool, now: Now) {
     if !is_begun {
         return;
     }
-    let Some(entry) = sources::find_known(source) else { return };
+    let Some(entry) = sources::find(source) else { return };
     let count = entry.half_open.open(now.window_period());
     if is_busy_mark(count) {
         events::report(Event { kind: kind::SOURCE_BUSY, reason: 0, source: source.address, half_open: count.into() });
@@ -103,10 +103,9 @@ pub fn completed(source: Source, segment: &Segment, client: u64, now: Now) -> Op
     }
     let begun = handshakes::complete_of(client, now.window_period());
     if sources::find(source).is_none() {
-        super::insert(source, now);
+        sources::insert(source, now.jiffies + lease::proven_ticks());
         counters::add(Counter::CompletedUntracked);
     }
-    filter::insert(source);
     let Some(entry) = sources::find(source) else { return begun };
     let mut proves = false;
     if is_protected(place) {
@@ -133,7 +132,7 @@ pub fn one_way(source: Source, segment: &Segment, client: u64, place: u32, now: 
     let check = check(connection_of(client, segment), segment.sequence.wrapping_sub(1));
     if handshakes::refuse(client, check, now.window_period()) {
         // The limit of its rate is for sources whose handshakes do not end.
-        if let Some(entry) = sources::find_known(source) {
+        if let Some(entry) = sources::find(source) {
             super::give_back(entry, now);
         }
         ports::count_one_way(place);

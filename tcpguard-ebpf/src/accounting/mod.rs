@@ -1,14 +1,12 @@
 //! Accounting: what each SYN, reset, completion and retransmitted SYN-ACK changes in the maps. Nothing is decided here.
 //!
 //! A SYN costs the same whatever the number of sources: it is counted in the cell of its prefix, among the distinct
-//! sources and by port. The source table is looked up only for a source that may have an entry, which the filter tells;
-//! SYNs of other sources are counted in the sketch, which decides whether the source gets an entry (see
-//! [`tcpguard_common::tracking::admission`]).
+//! sources and by port. SYNs of sources without an entry in the source table are counted in the sketch, which decides whether
+//! the source gets one (see [`tcpguard_common::tracking::admission`]).
 
 mod behind;
 pub mod counters;
 mod distinct;
-mod filter;
 mod handshakes;
 mod headers;
 mod interfaces;
@@ -54,6 +52,7 @@ pub use distinct::observe as observe_distinct;
 pub use headers::observe as observe_headers;
 pub use interfaces::{is_from_clients, is_guarded};
 pub use ports::{came_back, count_not_begun as not_begun, count_repeated as retransmitted, is_portion_full};
+use sketch::Rank;
 
 /// Counts a SYN of a source without an entry; returns the entry if the source gets one.
 #[inline(always)]
@@ -65,30 +64,28 @@ pub fn admit<'a>(
     lease: Lease,
     is_challenged: bool,
 ) -> Option<&'a mut SourceEntry> {
-    if !sketch::count(source, now, is_challenged) {
-        return None;
-    }
+    let rank = sketch::count(source, now, is_challenged)?;
     let [high, low] = source.address.words();
-    let port = segment.destination_port.into();
-    if add(context.as_ptr().cast(), high, low, now.jiffies, port) != 0 {
-        sketch::note_admission(is_challenged);
-    }
+    // SYNs can be forged: they displace nobody who is proven or blocked, unless there are so many of them from one address that
+    // it has to be watched.
+    let needed_until = if rank == Rank::StandsOut { now.jiffies + lease::proven_ticks() } else { now.jiffies };
+    add(context.as_ptr().cast(), high, low, needed_until, segment.destination_port.into());
     let entry = sources::find(source)?;
     entry.tokens = entry.tokens.saturating_sub(lease.rate().map_or(0, |rate| rate.per_syn));
     sources::count(&mut entry.syn);
     Some(entry)
 }
 
-/// Gives the source whose address consists of these two words an entry, and logs it. Returns 0 if it has one already. It is
-/// not inlined: few SYNs get here, and the others would pay for its stack.
+/// Gives the source whose address consists of these two words an entry, and logs it. It is not inlined: few SYNs get here, and
+/// the others would pay for its stack.
 #[inline(never)]
-fn add(context: *mut RawContext, high: u64, low: u64, jiffies: u64, port: u32) -> u32 {
+fn add(context: *mut RawContext, high: u64, low: u64, needed_until: u64, port: u32) {
     let source = Source::new(Address::from_words([high, low]));
-    let is_new = insert(source, Now::at(jiffies));
-    let context = Context::new(context);
-    // The target is documented (docs/commands.md).
-    debug!(&context, target: "tcpguard::accounts", "new source {:i}, SYN to port {}", source.address.octets(), port);
-    is_new.into()
+    if sources::insert(source, needed_until) {
+        let context = Context::new(context);
+        // The target is documented (docs/commands.md).
+        debug!(&context, target: "tcpguard::accounts", "new source {:i}, SYN to port {}", source.address.octets(), port);
+    }
 }
 
 /// Counts a valid cookie that was returned.
@@ -124,7 +121,7 @@ pub fn is_first_syn(source: Source, segment: &Segment, now: Now) -> bool {
 #[inline(always)]
 pub fn to_closed_port(context: &Context, source: Source, segment: &Segment, now: Now, lease: Lease) {
     not_begun(segment.destination_port.into(), false);
-    let entry = match sources::find_known(source) {
+    let entry = match sources::find(source) {
         Some(entry) => entry,
         // The host's own addresses get no entry: they are forged.
         None if local::has_address(source.address) => return,
@@ -164,26 +161,14 @@ pub fn handshake_begun(
     }
 }
 
-/// Gives the source an entry. Returns false if it has one already, which the filter had lost.
-#[inline(always)]
-fn insert(source: Source, now: Now) -> bool {
-    let is_new = sources::insert(source, now);
-    if is_new {
-        counters::add(Counter::SourcesAdmitted);
-    }
-    filter::insert(source);
-    is_new
-}
-
 /// Blocks a source until `until`, in jiffies; 0 lifts a block. Returns false if the source table has no room for it.
 #[inline(always)]
 pub fn block(source: Source, until: u64) -> bool {
     let entry = sources::find(source).or_else(|| {
-        insert(source, Now::read());
+        sources::insert(source, until.max(Now::read().jiffies));
         sources::find(source)
     });
     if let Some(entry) = entry {
-        filter::insert(source);
         entry.blocked_until = until;
         return true;
     }
@@ -195,7 +180,7 @@ pub fn block(source: Source, until: u64) -> bool {
 #[inline(always)]
 pub fn reset(context: &Context, segment: &Segment) {
     let source = Source::new(segment.source);
-    let Some(entry) = sources::find_known(source) else { return };
+    let Some(entry) = sources::find(source) else { return };
     atomic::add_u32(&mut entry.resets, 1);
     if segment_integrity(context.as_ptr().cast(), segment.place()) == integrity::WRONG {
         // The kernel discards it.
@@ -272,15 +257,12 @@ fn completed_elsewhere(source: Source, handshake: &Handshake, begun: Begun, now:
 #[inline(always)]
 fn completed_here(source: Source, handshake: &Handshake, begun: Option<Begun>, now: Now) -> bool {
     let mut entry = sources::find(source);
-    if entry.is_some() {
-        // The filter may have lost it when it was rebuilt.
-        filter::insert(source);
-    } else {
+    if entry.is_none() {
         if !interfaces::contains(handshake.interface) {
             return false;
         }
         // Its SYN was not counted because of a flood of other sources. A completed handshake earns an entry.
-        insert(source, now);
+        sources::insert(source, now.jiffies + lease::proven_ticks());
         entry = sources::find(source);
         if let Some(entry) = &mut entry {
             sources::count(&mut entry.syn);

@@ -20,26 +20,32 @@ static ADMISSION: PerCpuArray<Admission, 1> = PerCpuArray::new();
 #[btf_map]
 static ALLOWANCE: Array<Allowance, 1> = Array::new();
 
-/// Counts a SYN; returns whether its source, which has no entry, gets one.
+/// How much a source without an entry counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Rank {
+    /// As much as any that is new.
+    Usual,
+    /// It sends more than chance explains.
+    StandsOut,
+}
+
+/// Counts a SYN; returns the rank of its source, which has no entry, if it is to get one.
 #[inline(always)]
-pub fn count(source: Source, now: Now, is_challenged: bool) -> bool {
+pub fn count(source: Source, now: Now, is_challenged: bool) -> Option<Rank> {
     let (slab, line) = sketch::position(source.hash);
-    let Some(lines) = by_cpu::element(&SKETCH, slab) else { return false };
-    let Some((admission, allowance)) = state() else { return false };
+    let lines = by_cpu::element(&SKETCH, slab)?;
+    let (admission, allowance) = state()?;
     // Counts of an estimate: CPUs that share the element may lose some.
     let line = &mut lines.value[line];
     let max = settings::whole_allowance();
     allowance.fill(now.epoch(), max);
     admission.count(now.epoch());
-    admission.is_open_to(allowance, line.count(source.hash, now.epoch()), max, is_challenged)
-}
-
-/// Notes that a source was admitted.
-#[inline(always)]
-pub fn note_admission(is_challenged: bool) {
-    if let Some((admission, allowance)) = state() {
-        admission.give(allowance, is_challenged);
+    let estimate = line.count(source.hash, now.epoch());
+    if !admission.is_open_to(allowance, estimate, max, is_challenged) {
+        return None;
     }
+    admission.give(allowance, is_challenged);
+    Some(if admission.stands_out(estimate) { Rank::StandsOut } else { Rank::Usual })
 }
 
 #[inline(always)]

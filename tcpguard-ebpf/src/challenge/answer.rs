@@ -124,7 +124,7 @@ fn make(
 /// a cookie for a segment of the past connection. Sources that completed no handshake have none, and cost no look-up.
 #[inline(always)]
 fn is_of_connection(context: &Context, segment: &Segment) -> bool {
-    let entry = sources::find_known(Source::new(segment.source));
+    let entry = sources::find(Source::new(segment.source));
     entry.is_some_and(|entry| entry.completed > 0) && has_connection(context.as_ptr().cast(), segment.place()) != 0
 }
 

@@ -43,5 +43,5 @@ pub fn signature(syn: &Syn, standing: Standing) -> Result<(), Verdict> {
 #[unsafe(no_mangle)]
 extern "C" fn completes_here(high: u64, low: u64, hash: u64, jiffies: u64, time_to_live: u32) -> u32 {
     let source = Source { address: Address::from_words([high, low]), hash };
-    sources::find_known(source).is_some_and(|entry| is_exempt(entry, Now::at(jiffies), time_to_live as u8)).into()
+    sources::find(source).is_some_and(|entry| is_exempt(entry, Now::at(jiffies), time_to_live as u8)).into()
 }

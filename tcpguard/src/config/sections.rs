@@ -137,7 +137,7 @@ section! {
 section! {
     /// Resource limits and timeouts of the daemon.
     Limits, LimitsFile;
-    /// Maximum number of entries in the source table, about 200 bytes each.
+    /// Maximum number of entries in the source table, about 220 bytes each.
     max_sources: u32 = 262_144, 1024..=16_777_216;
     /// Time after the daemon's last heartbeat when the lease expires and the datapath passes every packet.
     #[serde(with = "humantime_serde")]

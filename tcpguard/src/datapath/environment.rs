@@ -8,7 +8,7 @@ use tcpguard_common::{
     abi::{names::setting, packet_layout::PacketLayout, socket_layout::SocketLayout},
     address::{Address, prefix_mask},
     clock::Clock,
-    tracking::{admission, filter},
+    tracking::{admission, source_table},
 };
 
 use super::{
@@ -21,7 +21,8 @@ use crate::config::Hook;
 pub(super) struct Environment {
     pub ticks_per_second: u32,
     pub clock: Clock,
-    pub filter_blocks: u32,
+    source_slabs: u32,
+    max_sources: u32,
     /// How many CPUs have a row of their own in the arrays by CPU.
     pub cpus: u32,
     /// Whether the kernel can make SYN cookies.
@@ -43,11 +44,12 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    /// Reads the kernel's properties. `cpus` CPUs have a row of their own in the arrays by CPU.
+    /// Reads the kernel's properties. The source table may hold `max_sources` entries, and `cpus` CPUs have a row of their own in
+    /// the arrays by CPU.
     ///
     /// # Errors
     /// Returns an error if the tick rate or the network namespace cannot be read.
-    pub fn read(options: &DatapathOptions, cpus: u32) -> Result<Self, DatapathError> {
+    pub fn read(options: &DatapathOptions, max_sources: u32, cpus: u32) -> Result<Self, DatapathError> {
         let ticks_per_second = ticks_per_second()?;
         let (socket, packet) = match btf::layouts() {
             Ok(layouts) => (layouts.socket.map_err(|e| e.to_string()), layouts.packet.map_err(|e| e.to_string())),
@@ -57,7 +59,8 @@ impl Environment {
         Ok(Self {
             ticks_per_second,
             clock: Clock::new(ticks_per_second),
-            filter_blocks: filter::blocks(options.max_sources),
+            source_slabs: source_table::slabs(max_sources),
+            max_sources,
             cpus,
             can_make_cookies: u32::from(cookies == Feature::Available),
             cookies,
@@ -83,7 +86,8 @@ impl Environment {
             .override_global(setting::CLOCK, &self.clock, true)
             .override_global(setting::TICKS_PER_SECOND, &self.long_ticks, true)
             .override_global(setting::WHOLE_ALLOWANCE, &self.allowance, true)
-            .override_global(setting::FILTER_BLOCKS, &self.filter_blocks, true)
+            .override_global(setting::SOURCE_SLABS, &self.source_slabs, true)
+            .override_global(setting::MAX_SOURCES, &self.max_sources, true)
             .override_global(setting::CPU_ROWS, &self.cpus, true)
             .override_global(setting::CAN_MAKE_COOKIES, &self.can_make_cookies, true)
             .override_global(setting::NAMESPACE, &self.namespace, true)

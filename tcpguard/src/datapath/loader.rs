@@ -46,7 +46,7 @@ impl Datapath {
     pub(super) fn load_for(options: &DatapathOptions, purpose: Purpose) -> Result<(Self, Maps), DatapathError> {
         let object = object_for(options.hook)?;
         let (sizes, memory) = map_memory::plan(&object, options, purpose)?;
-        let environment = Environment::read(options, memory.cpus)?;
+        let environment = Environment::read(options, purpose.source_entries(options.max_sources), memory.cpus)?;
         let mut held = HeldPins::open(options, purpose)?;
         let taken_over = take_over(held.pins.as_ref(), options, &sizes);
         held.is_first &= taken_over.instance.is_none();
@@ -73,7 +73,7 @@ impl Datapath {
         if options.log_level.is_some() {
             log::start(&mut ebpf);
         }
-        let maps = Maps::take(&mut ebpf, hash_key, environment.filter_blocks, memory.cpus, options)?;
+        let maps = Maps::take(&mut ebpf, hash_key, memory.cpus, options)?;
         let takeover = Takeover::from(taken_over);
         let datapath = Self {
             ebpf,

@@ -10,7 +10,7 @@ use aya_obj::generated::{BPF_F_NO_PREALLOC, bpf_map_type as kind};
 use bytesize::ByteSize;
 use tcpguard_common::{
     abi::{by_cpu, names::map},
-    tracking::filter,
+    tracking::source_table,
 };
 
 use super::{DatapathError, DatapathOptions, embedded::object_for, options::Purpose, pins::Expected};
@@ -99,8 +99,7 @@ impl MapMemory {
     }
 
     fn of_sources(&self) -> u64 {
-        let of_sources =
-            self.maps.iter().filter(|size| [map::SOURCES, map::KNOWN_SOURCES].contains(&size.map.as_str()));
+        let of_sources = self.maps.iter().filter(|size| [map::SOURCES, map::SOURCE_TAGS].contains(&size.map.as_str()));
         of_sources.map(|size| size.bytes).sum()
     }
 }
@@ -120,8 +119,9 @@ pub(super) fn plan(
             map.max_entries = entries;
         }
     };
-    set(map::SOURCES, purpose.source_entries(options.max_sources));
-    set(map::KNOWN_SOURCES, filter::blocks(options.max_sources));
+    let slabs = source_table::slabs(purpose.source_entries(options.max_sources));
+    set(map::SOURCE_TAGS, slabs);
+    set(map::SOURCES, source_table::places(slabs));
     if options.log_level.is_none() {
         set(map::LOG, MIN_RING);
     }
@@ -185,7 +185,6 @@ fn bytes(map: &Expected, possible_cpus: u32) -> u64 {
         of if of == kind::BPF_MAP_TYPE_PERCPU_ARRAY as u32 => HEADER + entries * (8 + cpus * value),
         of if of == kind::BPF_MAP_TYPE_PROG_ARRAY as u32 => HEADER + entries * 8,
         of if of == kind::BPF_MAP_TYPE_HASH as u32 => hash(cpus),
-        of if of == kind::BPF_MAP_TYPE_LRU_HASH as u32 => hash(0),
         of if of == kind::BPF_MAP_TYPE_RINGBUF as u32 => entries + RING_PAGES,
         // A trie has only the entries that were added.
         _ => HEADER,

@@ -90,14 +90,10 @@ impl Twin {
             Err(MapError::KeyNotFound) => {}
             Err(error) => return Err(DatapathError::map(map::RULES)(error)),
         }
-        let entry = match live.0.sources.get(&source, 0) {
-            Ok(entry) => entry,
-            Err(MapError::KeyNotFound) => return Ok(()),
-            Err(error) => return Err(DatapathError::map(map::SOURCES)(error)),
-        };
-        // This adds an entry and the source's bits in the filter; the content follows.
+        let Some(entry) = live.0.sources.get(source)? else { return Ok(()) };
+        // This adds an entry; the content follows.
         self.datapath.block(source, 0)?;
-        self.maps.observed.sources.insert(source, &entry)
+        self.maps.observed.sources.set(source, entry)
     }
 
     /// Returns the entry of a source in the twin's source table.

@@ -132,7 +132,7 @@ impl Monitor {
     pub fn new(maps: ObservedMaps, mut kernel: Box<dyn KernelView>, config: &Config) -> io::Result<Self> {
         let first_tcp_ext = kernel.tcp_ext()?;
         Ok(Self {
-            sources: SourceWatch::new(maps.sources, maps.known, config.source.max_half_open),
+            sources: SourceWatch::new(maps.sources, config.source.max_half_open),
             ports: PortReader::new(maps.ports, service_ports(config), protected_ports(config)),
             pressure: PressureMeter::new(config.services.clone(), config.protected.clone()),
             listening: maps.listening,

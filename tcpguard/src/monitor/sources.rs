@@ -1,8 +1,8 @@
 //! Finds the top sources without reading the whole source table in every tick.
 //!
-//! The table is scanned in slices. After each round the top sources of every order are known, and the filter of known
-//! sources can be rebuilt. A source that becomes busy between two rounds is reported by an event of the datapath. Only
-//! the addresses of top sources are kept; their entries are read on request.
+//! The table is scanned in slices. After each round the top sources of every order are known. A source that becomes busy
+//! between two rounds is reported by an event of the datapath. Only the addresses of top sources are kept; their entries are
+//! read on request.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +16,7 @@ use tcpguard_common::{address::Address, clock::Clock, tracking::source::SourceEn
 use crate::{
     datapath::{
         DatapathError, Progress,
-        maps::{KnownSources, NewFilter, SourceMap, SourceScan},
+        maps::{SourceMap, SourceScan},
     },
     time::Every,
 };
@@ -35,9 +35,7 @@ const MAX_OVER_LIMIT: usize = 4096;
 /// five seconds.
 const BATCHES_PER_SECOND: f64 = 40.0;
 const BATCHES_PER_TICK: std::ops::RangeInclusive<f64> = 1.0..=40.0;
-/// Rounds between two rebuilds of the filter of known sources.
-const ROUNDS_PER_REBUILD: u32 = 20;
-/// The least time from the start of one round to that of the next. A round walks all buckets of the table, however few sources
+/// The least time from the start of one round to that of the next. A round reads the tags of all places, however few sources
 /// have an entry; a source that becomes busy in between is reported by an event.
 const ROUND_EVERY: Duration = Duration::from_millis(250);
 /// If fewer sources than this have got an entry since the last round began, the next one begins at once: whoever looks sees the
@@ -140,7 +138,6 @@ pub(super) struct SourceWatch {
     sources: SourceMap,
     /// Half-open handshakes allowed per source.
     limit: u64,
-    known: KnownSources,
     scan: SourceScan,
     /// When slices of the table were read last.
     advanced: Option<Instant>,
@@ -150,9 +147,6 @@ pub(super) struct SourceWatch {
     /// How many sources had got an entry when the last round began.
     admitted: u64,
     round: Round,
-    /// The new filter, during a round that rebuilds it.
-    filter: Option<NewFilter>,
-    rounds: u32,
     /// The sources that became busy most recently, oldest first.
     busy: VecDeque<Address>,
     finished: FinishedRound,
@@ -181,19 +175,16 @@ struct FinishedRound {
 }
 
 impl SourceWatch {
-    pub fn new(sources: SourceMap, known: KnownSources, limit: u32) -> Self {
+    pub fn new(sources: SourceMap, limit: u32) -> Self {
         Self {
             limit: limit.into(),
-            filter: None,
             sources,
-            known,
-            scan: SourceScan::new(),
+            scan: SourceScan::default(),
             advanced: None,
             round_due: Every::new(ROUND_EVERY),
             is_in_round: false,
             admitted: 0,
             round: Round::default(),
-            rounds: 0,
             busy: VecDeque::new(),
             finished: FinishedRound::default(),
         }
@@ -217,33 +208,24 @@ impl SourceWatch {
         }
         let batches = (BATCHES_PER_SECOND * elapsed.as_secs_f64()).round();
         for _ in 0..batches.clamp(*BATCHES_PER_TICK.start(), *BATCHES_PER_TICK.end()) as usize {
-            let (round, known, filter, limit) = (&mut self.round, &self.known, &mut self.filter, self.limit);
+            let (round, limit) = (&mut self.round, self.limit);
             let progress = self.scan.next(&self.sources, |source, entry| {
                 round.note(*source, entry, period, limit);
                 if period.wrapping_sub(clock.window_period(entry.last_seen)) <= 1 {
                     round.note_scan(*source, entry, period);
                 }
-                if let Some(filter) = filter {
-                    known.add(filter, *source);
-                }
             })?;
             if progress == Progress::Complete {
-                return self.finish_round();
+                self.finish_round();
+                return Ok(());
             }
         }
         Ok(())
     }
 
-    fn finish_round(&mut self) -> Result<(), DatapathError> {
+    fn finish_round(&mut self) {
         let round = std::mem::take(&mut self.round);
         self.is_in_round = false;
-        self.rounds += 1;
-        if let Some(filter) = self.filter.take() {
-            self.known.replace(&filter)?;
-        }
-        if self.rounds.is_multiple_of(ROUNDS_PER_REBUILD) {
-            self.filter = Some(self.known.start()?);
-        }
         let Round { entries, leaders, over_limit, scanning } = round;
         let [by_syn, by_half_open, by_dropped] = leaders.map(Leaders::into_addresses);
         self.finished = FinishedRound {
@@ -255,7 +237,6 @@ impl SourceWatch {
             is_top_stale: true,
             ..FinishedRound::default()
         };
-        Ok(())
     }
 
     /// Returns the present values of the sources with the most half-open handshakes, of those over their limit, and of

@@ -39,6 +39,7 @@ mod restart;
 mod safe_reset;
 mod signatures;
 mod site;
+mod source_table;
 mod spoofed;
 mod ssh;
 mod strays;

@@ -12,9 +12,9 @@ use aya::{
 use tcpguard_common::{
     abi::{names::map, place::ProtectedPort, port::Endpoint, rule::Rule},
     address::Address,
-    tracking::source::SourceEntry,
 };
 
+use super::SourceMap;
 use crate::datapath::{DatapathError, DatapathOptions};
 
 /// The arrays that verdicts depend on. Counters are left out, as are the per-CPU arrays: they are caches, or decide the
@@ -43,7 +43,7 @@ pub struct LiveState(pub(in crate::datapath) Arc<LiveMaps>);
 /// The handles behind a [`LiveState`].
 pub(in crate::datapath) struct LiveMaps {
     pub arrays: Vec<(&'static str, LiveArray)>,
-    pub sources: HashMap<MapData, Address, SourceEntry>,
+    pub sources: SourceMap,
     pub rules: LpmTrie<MapData, Address, Rule>,
     pub endpoints: HashMap<MapData, Endpoint, u32>,
     pub local_networks: LpmTrie<MapData, Address, u32>,
@@ -65,7 +65,11 @@ impl LiveState {
         let arrays = DECIDING.iter().map(|name| Ok((*name, LiveArray::of(ebpf, name)?)));
         Ok(Self(Arc::new(LiveMaps {
             arrays: arrays.collect::<Result<_, DatapathError>>()?,
-            sources: again(ebpf, map::SOURCES, Map::LruHashMap)?,
+            sources: SourceMap::new(
+                again(ebpf, map::SOURCE_TAGS, Map::Array)?,
+                again(ebpf, map::SOURCES, Map::Array)?,
+                hash_key,
+            ),
             rules: again(ebpf, map::RULES, Map::LpmTrie)?,
             endpoints: again(ebpf, map::ENDPOINTS, Map::HashMap)?,
             local_networks: again(ebpf, map::LOCAL_NETWORKS, Map::LpmTrie)?,
@@ -92,7 +96,7 @@ fn again<M: TryFrom<Map, Error = MapError>>(
     name: &'static str,
     kind: fn(MapData) -> Map,
 ) -> Result<M, DatapathError> {
-    let (Map::LruHashMap(data) | Map::LpmTrie(data) | Map::HashMap(data)) =
+    let (Map::Array(data) | Map::LpmTrie(data) | Map::HashMap(data)) =
         ebpf.map(name).ok_or(DatapathError::Missing(name))?
     else {
         return Err(DatapathError::Missing(name));

@@ -8,7 +8,6 @@ mod distinct;
 mod events;
 mod guarded;
 mod headers;
-mod known;
 mod lease;
 mod live;
 mod ports;
@@ -32,7 +31,6 @@ pub use distinct::DistinctMap;
 pub use events::EventRing;
 pub use guarded::GuardedInterfaceMap;
 pub use headers::SynHeaderMap;
-pub use known::{KnownSources, NewFilter};
 pub use lease::LeaseMap;
 pub(in crate::datapath) use live::LiveMaps;
 pub use live::LiveState;
@@ -48,8 +46,6 @@ pub struct ObservedMaps {
     pub counts: CounterMap,
     /// The source table.
     pub sources: SourceMap,
-    /// The filter of sources with an entry in the source table.
-    pub known: KnownSources,
     /// The accounts of prefixes.
     pub prefixes: PrefixMap,
     /// SYNs and handshakes per port.
@@ -90,7 +86,6 @@ impl Maps {
     pub(super) fn take(
         ebpf: &mut Ebpf,
         hash_key: u64,
-        filter_blocks: u32,
         cpus: u32,
         options: &DatapathOptions,
     ) -> Result<Self, DatapathError> {
@@ -99,8 +94,7 @@ impl Maps {
             live,
             observed: ObservedMaps {
                 counts: CounterMap::new(take(ebpf, map::COUNTS)?),
-                sources: SourceMap::new(take(ebpf, map::SOURCES)?),
-                known: KnownSources::new(take(ebpf, map::KNOWN_SOURCES)?, hash_key, filter_blocks),
+                sources: SourceMap::new(take(ebpf, map::SOURCE_TAGS)?, take(ebpf, map::SOURCES)?, hash_key),
                 prefixes: PrefixMap::new(ByCpu::new(map::PREFIXES, take(ebpf, map::PREFIXES)?, cpus)),
                 ports: PortMap::new(
                     ByCpu::new(map::SYN_BY_PORT, take(ebpf, map::SYN_BY_PORT)?, cpus),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io};
 use aya::maps::{Array, Map, MapData};
 use tcpguard_common::abi::{
     names::map,
-    takeover::{CARRIED_MAPS, Instance},
+    takeover::{CARRIED_MAPS, Instance, SOURCE_TABLE},
 };
 use tracing::{debug, warn};
 
@@ -76,17 +76,21 @@ impl Pins {
         let instance = self.instance(expected);
         let mut found = TakenOver { instance, dropped: Vec::new() };
         let mut kept: Vec<String> = Vec::new();
+        let fitting = CARRIED_MAPS.into_iter().filter(|carried| {
+            let object = PinnedObject::open(&self.map_path(*carried)).ok();
+            object.zip(expected.get(carried.map)).is_some_and(|(object, expected)| expected.is_met_by(&object))
+                && instance.is_some_and(|instance| fits(&instance, carried.map))
+        });
+        let fitting: Vec<&str> = fitting.map(|carried| carried.map).collect();
+        let has_source_table = SOURCE_TABLE.iter().all(|map| fitting.contains(map));
         for carried in CARRIED_MAPS {
-            let path = self.map_path(carried);
-            let is_pinned = path.exists();
-            let object = PinnedObject::open(&path).ok();
-            let is_good =
-                object.zip(expected.get(carried.map)).is_some_and(|(object, expected)| expected.is_met_by(&object));
-            match instance {
-                Some(instance) if is_good && fits(&instance, carried.map) => kept.push(name::of_map(carried)),
-                Some(_) => found.dropped.push(carried.content),
-                None if is_pinned => debug!("{} cannot be taken over", path.display()),
-                None => {}
+            let is_usable = has_source_table || !SOURCE_TABLE.contains(&carried.map);
+            if is_usable && fitting.contains(&carried.map) {
+                kept.push(name::of_map(carried));
+            } else if instance.is_some() {
+                found.dropped.push(carried.content);
+            } else if self.map_path(carried).exists() {
+                debug!("{} cannot be taken over", self.map_path(carried).display());
             }
         }
         for name in super::names(&self.maps_folder()).iter().filter(|name| !kept.contains(name) && !name.contains(OF)) {
