@@ -13,8 +13,11 @@ struct Record {
     times: u32,
     until: Duration,
     lasts: Duration,
-    /// Its `Offender::let_in` when it was blocked.
+    /// Its `Offender::let_in` when it was blocked; once the block has been lifted, when it was judged next.
     let_in: u64,
+    /// Whether the block was lifted and it has not been judged since. SYNs passed before the block took effect, too many for
+    /// the judgement that it was based on to know of all.
+    is_just_lifted: bool,
 }
 
 /// What to do about an offender.
@@ -65,7 +68,8 @@ impl BlockBook {
             return None;
         }
         let until = (at + left).saturating_sub(past);
-        let record = Record { times: saved.times, until, lasts: saved.lasts, let_in: saved.let_in };
+        let record =
+            Record { times: saved.times, until, lasts: saved.lasts, let_in: saved.let_in, is_just_lifted: false };
         self.make_room(at);
         self.records.insert(saved.network, record);
         (left > Duration::ZERO).then_some(left)
@@ -81,9 +85,13 @@ impl BlockBook {
     /// Decides on `who`, which has had `let_in` SYNs let in so far. More than `limit` of them since its last block make
     /// it an offender again.
     pub fn decide(&mut self, who: Network, let_in: u64, limit: u64, at: Duration) -> BlockDecision {
-        let record = self.records.get(&who).filter(|record| at < record.until + record.lasts);
+        let record = self.records.get_mut(&who).filter(|record| at < record.until + record.lasts);
         let times = match record {
             Some(record) if at < record.until => return BlockDecision::InForce { left: record.until - at },
+            Some(record) if record.is_just_lifted => {
+                (record.let_in, record.is_just_lifted) = (let_in, false);
+                return BlockDecision::Wait;
+            }
             Some(record) => {
                 // The entry may have been evicted, which restarts its total.
                 let since = if let_in < record.let_in { let_in } else { let_in - record.let_in };
@@ -96,7 +104,7 @@ impl BlockBook {
         };
         let lasts = self.first.saturating_mul(1 << (times - 1).min(30)).min(self.most);
         self.make_room(at);
-        self.records.insert(who, Record { times, until: at + lasts, lasts, let_in });
+        self.records.insert(who, Record { times, until: at + lasts, lasts, let_in, is_just_lifted: false });
         BlockDecision::Block { lasts, times }
     }
 
@@ -106,7 +114,7 @@ impl BlockBook {
         let blocked = self.records.iter_mut().filter(|(who, record)| network.contains(**who) && at < record.until);
         blocked
             .map(|(who, record)| {
-                record.until = at;
+                (record.until, record.is_just_lifted) = (at, true);
                 *who
             })
             .collect()
@@ -193,8 +201,10 @@ mod tests {
         assert_eq!(book.in_force(SECOND).len(), 1);
         assert_eq!(book.lift("198.18.0.0/16".parse().expect("a network"), SECOND), [who()]);
         assert!(book.in_force(SECOND).is_empty());
-        assert_eq!(book.decide(who(), 150, 64, 2 * SECOND), BlockDecision::Wait);
-        assert!(matches!(book.decide(who(), 165, 64, 3 * SECOND), BlockDecision::Block { times: 2, .. }));
+        // Of these, most passed before the block took effect.
+        assert_eq!(book.decide(who(), 2416, 64, 2 * SECOND), BlockDecision::Wait);
+        assert_eq!(book.decide(who(), 2480, 64, 3 * SECOND), BlockDecision::Wait);
+        assert!(matches!(book.decide(who(), 2481, 64, 4 * SECOND), BlockDecision::Block { times: 2, .. }));
     }
 
     #[test]
