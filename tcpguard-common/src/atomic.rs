@@ -17,6 +17,25 @@ pub fn add(word: &mut u64, amount: u64) {
     }
 }
 
+/// Adds `amount` to `word`, wrapping. Other CPUs see what was written before as soon as they see the sum, and what is read
+/// afterwards is read afterwards (Documentation/bpf/standardization/instruction-set.rst: with BPF_FETCH). Linux 5.12 or later.
+#[inline(always)]
+pub fn add_ordered(word: &mut u64, amount: u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: `word` is a valid, aligned word of a map; the instruction touches nothing else.
+    unsafe {
+        core::arch::asm!(
+            "{amount} = atomic_fetch_add((u64 *)({word} + 0), {amount})",
+            word = in(reg) word,
+            amount = inout(reg) amount => _,
+        );
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        *word = word.wrapping_add(amount);
+    }
+}
+
 /// Adds `amount` to `word`, wrapping; to subtract, add the negated amount.
 #[inline(always)]
 pub fn add_u32(word: &mut u32, amount: u32) {

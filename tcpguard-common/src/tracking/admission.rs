@@ -22,7 +22,7 @@ const MIN_HEAVY_ESTIMATE: u32 = 16;
 const NOISE_FACTOR: u32 = 3;
 
 /// Returns the whole allowance for a table of `max_sources` entries: a burst may take a quarter of it, so that
-/// a flood leaves most existing entries, and takes two minutes to replace all of them.
+/// a flood leaves most existing entries, and takes two minutes to replace all that are neither proven nor blocked.
 pub const fn whole_allowance(max_sources: u32) -> u32 {
     max_sources / 4
 }

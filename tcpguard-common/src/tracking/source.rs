@@ -59,12 +59,12 @@ impl SourceEntry {
         jiffies < self.proven_until && self.recent.take_credit(time_to_live)
     }
 
-    /// Returns until when the entry is needed more than that of a source that sends a SYN then: while its block lasts, and
-    /// while its handshakes prove it. Forged SYNs therefore never take the place of a source that is real.
+    /// Returns until when the entry is needed more than that of a source that sends a SYN then, at most [`LATEST`]: while its
+    /// handshakes prove it, and while it is blocked, which counts no less than a proof of now.
     #[inline(always)]
-    pub const fn kept_until(&self) -> u64 {
-        let terms = if self.blocked_until > self.proven_until { self.blocked_until } else { self.proven_until };
-        if terms > self.last_seen { terms } else { self.last_seen }
+    pub const fn kept_until(&self, jiffies: u64, proven_ticks: u64) -> u64 {
+        let block = greater(self.blocked_until, jiffies + proven_ticks) & all_if_less(jiffies, self.blocked_until);
+        lesser(greater(greater(block, self.proven_until), self.last_seen), LATEST)
     }
 
     /// An entry of a source of which nothing is known yet.
@@ -91,6 +91,29 @@ impl SourceEntry {
         (self.last_seen, self.first_seen, self.tokens) = (jiffies, jiffies, tokens);
     }
 }
+
+/// Returns the lesser of two numbers.
+///
+/// Without a branch, like the two below: the verifier follows both sides of each branch, for each place of a set.
+#[inline(always)]
+pub const fn lesser(left: u64, right: u64) -> u64 {
+    right ^ ((left ^ right) & all_if_less(left, right))
+}
+
+#[inline(always)]
+const fn greater(left: u64, right: u64) -> u64 {
+    left ^ right ^ lesser(left, right)
+}
+
+/// Returns all bits if `left` is less than `right`, else none: the borrow of the subtraction (Warren, Hacker's Delight, 2-13).
+#[inline(always)]
+const fn all_if_less(left: u64, right: u64) -> u64 {
+    let borrow = ((!left & right) | (!(left ^ right) & left.wrapping_sub(right))) >> 63;
+    borrow.wrapping_neg()
+}
+
+/// The latest time that is told apart from later ones, in jiffies: no host reaches it, and digits can be put behind it.
+pub const LATEST: u64 = u64::MAX >> 8;
 
 /// What the completed handshakes of a source tell: how many there were in the current and the previous period of
 /// half-open windows, and over which path they came.
@@ -215,12 +238,24 @@ mod tests {
     }
 
     #[test]
+    fn the_lesser_of_two_numbers_is_found_without_a_branch() {
+        let numbers = [0, 1, 2, u64::MAX / 2, u64::MAX / 2 + 1, u64::MAX - 1, u64::MAX];
+        for (left, right) in numbers.into_iter().flat_map(|left| numbers.map(|right| (left, right))) {
+            assert_eq!((lesser(left, right), greater(left, right)), (left.min(right), left.max(right)));
+        }
+    }
+
+    #[test]
     fn an_entry_is_needed_as_long_as_it_says_something() {
         let seen = SourceEntry { last_seen: 50, ..SourceEntry::EMPTY };
-        assert_eq!(seen.kept_until(), 50);
-        assert_eq!(SourceEntry { blocked_until: 60, ..seen }.kept_until(), 60);
-        assert_eq!(SourceEntry { proven_until: 70, blocked_until: 60, ..seen }.kept_until(), 70);
-        assert_eq!(SourceEntry { proven_until: 40, blocked_until: 30, ..seen }.kept_until(), 50);
+        let kept_until = |entry: SourceEntry| entry.kept_until(55, 600);
+        assert_eq!(kept_until(seen), 50);
+        assert_eq!(kept_until(SourceEntry { proven_until: 70, ..seen }), 70);
+        assert_eq!(kept_until(SourceEntry { proven_until: 40, ..seen }), 50);
+        assert_eq!(kept_until(SourceEntry { proven_until: 70, blocked_until: 56, ..seen }), 655);
+        assert_eq!(kept_until(SourceEntry { proven_until: 70, blocked_until: 55, ..seen }), 70, "the block is over");
+        assert_eq!(kept_until(SourceEntry { blocked_until: 1000, ..seen }), 1000);
+        assert_eq!(kept_until(SourceEntry { blocked_until: u64::MAX, ..seen }), LATEST);
     }
 
     #[test]

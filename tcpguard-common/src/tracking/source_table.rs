@@ -46,8 +46,8 @@ const FIRST: u64 = 2;
 
 /// One place of the table: an element of the map of entries.
 ///
-/// The address and the fields that every SYN changes come first: 80 bytes, which lie in two cache lines wherever a multiple
-/// of 16 bytes begins.
+/// The address and the fields that every SYN changes come first: 80 bytes, which lie in two cache lines if the first place begins
+/// at one, because a place is a multiple of 16 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Place {
@@ -125,6 +125,13 @@ impl Matches {
     #[inline(always)]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// Returns how many there are.
+    #[inline(always)]
+    pub const fn count(self) -> u32 {
+        let by_byte = (self.0 >> 7 & ONES) + (self.0 >> 6 & ONES);
+        (by_byte.wrapping_mul(ONES) >> 56) as u32
     }
 
     /// Returns the first place, counted from the first of the set; 0 if there are none.
@@ -236,10 +243,12 @@ mod tests {
                 matches = matches.rest();
             }
             ways.sort_unstable();
+            assert_eq!(Matches::of(&tags, tag).count() as usize, ways.len());
             ways
         };
         assert_eq!([ways(5), ways(4), ways(EMPTY)], [vec![0, 2, 6, 12, 14], vec![1, 8, 11], vec![4, 10]]);
         assert_eq!([ways(0x85), ways(0x84), ways(255)], [vec![7, 13], vec![], vec![]]);
+        assert_eq!(Matches::of(&[0, 0], EMPTY).count(), WAYS);
         for way in 0..WAYS {
             for tag in 1..256 {
                 let mut tags = [EMPTY; 2];

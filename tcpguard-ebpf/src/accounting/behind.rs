@@ -20,7 +20,10 @@ use tcpguard_common::{
     },
 };
 
-use super::{counters, handshakes, ports, prefixes, shapes, sources};
+use super::{
+    counters, handshakes, ports, prefixes, shapes,
+    sources::{self, Need},
+};
 use crate::{
     behind::{places, replies},
     events,
@@ -102,21 +105,22 @@ pub fn completed(source: Source, segment: &Segment, client: u64, now: Now) -> Op
         return None;
     }
     let begun = handshakes::complete_of(client, now.window_period());
-    if sources::find(source).is_none() {
-        sources::insert(source, now.jiffies + lease::proven_ticks());
+    let need = if is_protected(place) { Need::Proven } else { Need::Seen };
+    if sources::insert(source, need) {
         counters::add(Counter::CompletedUntracked);
     }
-    let Some(entry) = sources::find(source) else { return begun };
     let mut proves = false;
-    if is_protected(place) {
-        proves = now.jiffies >= entry.proven_until;
-        entry.proven_until = now.jiffies + lease::proven_ticks();
-    }
-    // Nor does it tell the path of its source.
-    let unknown = |begun| Begun { time_to_live: UNKNOWN_TTL, ..begun };
-    super::note_completed(entry, if is_protected(place) { begun } else { begun.map(unknown) }, now);
-    if begun.is_some() {
-        entry.half_open.close_newest(now.window_period());
+    if let Some(entry) = sources::find(source) {
+        if is_protected(place) {
+            proves = now.jiffies >= entry.proven_until;
+            entry.proven_until = now.jiffies + lease::proven_ticks();
+        }
+        // Nor does it tell the path of its source.
+        let unknown = |begun| Begun { time_to_live: UNKNOWN_TTL, ..begun };
+        super::note_completed(entry, if is_protected(place) { begun } else { begun.map(unknown) }, now);
+        if begun.is_some() {
+            entry.half_open.close_newest(now.window_period());
+        }
     }
     shapes::count_completed(begun, proves);
     prefixes::count_end(source, now);

@@ -53,6 +53,7 @@ pub use headers::observe as observe_headers;
 pub use interfaces::{is_from_clients, is_guarded};
 pub use ports::{came_back, count_not_begun as not_begun, count_repeated as retransmitted, is_portion_full};
 use sketch::Rank;
+use sources::Need;
 
 /// Counts a SYN of a source without an entry; returns the entry if the source gets one.
 #[inline(always)]
@@ -66,10 +67,7 @@ pub fn admit<'a>(
 ) -> Option<&'a mut SourceEntry> {
     let rank = sketch::count(source, now, is_challenged)?;
     let [high, low] = source.address.words();
-    // SYNs can be forged: they displace nobody who is proven or blocked, unless there are so many of them from one address that
-    // it has to be watched.
-    let needed_until = if rank == Rank::StandsOut { now.jiffies + lease::proven_ticks() } else { now.jiffies };
-    add(context.as_ptr().cast(), high, low, needed_until, segment.destination_port.into());
+    add(context.as_ptr().cast(), high, low, (rank == Rank::StandsOut).into(), segment.destination_port.into());
     let entry = sources::find(source)?;
     entry.tokens = entry.tokens.saturating_sub(lease.rate().map_or(0, |rate| rate.per_syn));
     sources::count(&mut entry.syn);
@@ -79,9 +77,9 @@ pub fn admit<'a>(
 /// Gives the source whose address consists of these two words an entry, and logs it. It is not inlined: few SYNs get here, and
 /// the others would pay for its stack.
 #[inline(never)]
-fn add(context: *mut RawContext, high: u64, low: u64, needed_until: u64, port: u32) {
+fn add(context: *mut RawContext, high: u64, low: u64, stands_out: u32, port: u32) {
     let source = Source::new(Address::from_words([high, low]));
-    if sources::insert(source, needed_until) {
+    if sources::insert(source, if stands_out != 0 { Need::StandsOut } else { Need::Seen }) {
         let context = Context::new(context);
         // The target is documented (docs/commands.md).
         debug!(&context, target: "tcpguard::accounts", "new source {:i}, SYN to port {}", source.address.octets(), port);
@@ -165,14 +163,17 @@ pub fn handshake_begun(
 #[inline(always)]
 pub fn block(source: Source, until: u64) -> bool {
     let entry = sources::find(source).or_else(|| {
-        sources::insert(source, until.max(Now::read().jiffies));
+        if until == 0 {
+            return None;
+        }
+        sources::insert(source, if until > Now::read().jiffies { Need::Blocked { until } } else { Need::Seen });
         sources::find(source)
     });
     if let Some(entry) = entry {
         entry.blocked_until = until;
         return true;
     }
-    false
+    until == 0
 }
 
 /// Counts a reset for its source. The source's half-open count is lowered only if the reset ends a handshake that is
@@ -262,14 +263,18 @@ fn completed_here(source: Source, handshake: &Handshake, begun: Option<Begun>, n
             return false;
         }
         // Its SYN was not counted because of a flood of other sources. A completed handshake earns an entry.
-        sources::insert(source, now.jiffies + lease::proven_ticks());
+        sources::insert(source, Need::Proven);
         entry = sources::find(source);
         if let Some(entry) = &mut entry {
             sources::count(&mut entry.syn);
             counters::add(Counter::CompletedUntracked);
         }
     }
-    let Some(entry) = entry else { return false };
+    let Some(entry) = entry else {
+        // There is no place for it: it counts everywhere else.
+        count_completed(source, handshake, begun, false, now);
+        return true;
+    };
     let proves = now.jiffies >= entry.proven_until;
     entry.proven_until = now.jiffies + lease::proven_ticks();
     note_end(entry, begun, now);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use aya_obj::generated::{BPF_F_NO_PREALLOC, bpf_map_type as kind};
+use aya_obj::generated::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type as kind};
 use bytesize::ByteSize;
 use tcpguard_common::{
     abi::{by_cpu, names::map},
@@ -21,6 +21,8 @@ const DEFAULT_PART: u64 = 4;
 /// That part of a small host's memory is less than the defaults take, which it has nevertheless.
 const DEFAULT_LEAST: u64 = 128 << 20;
 
+/// The size of a page on most architectures, in bytes.
+const PAGE: u64 = 4096;
 /// The kernel requires the size of a ring buffer to be a multiple of the page size.
 const MIN_RING: u32 = 4096;
 /// `struct bpf_array` and `struct bpf_htab`, rounded.
@@ -30,7 +32,7 @@ const HASH_ELEMENT: u64 = 48;
 /// `struct bucket` of a hash table.
 const BUCKET: u64 = 16;
 /// The pages of a ring buffer for its positions, and `struct bpf_ringbuf`.
-const RING_PAGES: u64 = 3 * 4096;
+const RING_PAGES: u64 = 3 * PAGE;
 
 /// The memory of the maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -181,6 +183,9 @@ fn bytes(map: &Expected, possible_cpus: u32) -> u64 {
         HEADER + entries.next_power_of_two() * BUCKET + elements
     };
     match map.map_type {
+        of if of == kind::BPF_MAP_TYPE_ARRAY as u32 && map.map_flags & BPF_F_MMAPABLE != 0 => {
+            PAGE + (entries * value).next_multiple_of(PAGE)
+        }
         of if of == kind::BPF_MAP_TYPE_ARRAY as u32 => HEADER + entries * value,
         of if of == kind::BPF_MAP_TYPE_PERCPU_ARRAY as u32 => HEADER + entries * (8 + cpus * value),
         of if of == kind::BPF_MAP_TYPE_PROG_ARRAY as u32 => HEADER + entries * 8,

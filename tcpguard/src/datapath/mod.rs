@@ -22,6 +22,7 @@ mod pins;
 mod readiness;
 mod run_time;
 mod twin;
+mod window;
 
 use std::{
     net::IpAddr,

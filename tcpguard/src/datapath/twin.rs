@@ -91,8 +91,8 @@ impl Twin {
             Err(error) => return Err(DatapathError::map(map::RULES)(error)),
         }
         let Some(entry) = live.0.sources.get(source)? else { return Ok(()) };
-        // This adds an entry; the content follows.
-        self.datapath.block(source, 0)?;
+        // A block that is over adds an entry; the content follows.
+        self.datapath.block(source, 1)?;
         self.maps.observed.sources.set(source, entry)
     }
 

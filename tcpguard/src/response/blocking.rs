@@ -191,7 +191,13 @@ impl Blocker {
                     report.blocked(EventKind::SourceBlocked, network, offender, lasts, times);
                 }
             }
-            Err(error) => self.fail(&format!("{network} could not be blocked: {error}")),
+            Err(error) => {
+                // Blocked in the next tick, if there is room by then.
+                if times.is_some() {
+                    self.book.forget(network);
+                }
+                self.fail(&format!("{network} could not be blocked: {error}"));
+            }
         }
     }
 

@@ -68,8 +68,13 @@ impl BlockBook {
             return None;
         }
         let until = (at + left).saturating_sub(past);
-        let record =
-            Record { times: saved.times, until, lasts: saved.lasts, let_in: saved.let_in, is_just_lifted: false };
+        let record = Record {
+            times: saved.times,
+            until,
+            lasts: saved.lasts,
+            let_in: saved.let_in,
+            is_just_lifted: left.is_zero(),
+        };
         self.make_room(at);
         self.records.insert(saved.network, record);
         (left > Duration::ZERO).then_some(left)
@@ -219,6 +224,18 @@ mod tests {
         assert!(matches!(after.decide(who(), 200, 64, 2 * SECOND), BlockDecision::InForce { .. }));
         assert_eq!(after.decide(who(), 110, 64, 42 * SECOND), BlockDecision::Wait);
         assert_eq!(after.decide(who(), 200, 64, 43 * SECOND), BlockDecision::Block { lasts: 120 * SECOND, times: 2 });
+    }
+
+    #[test]
+    fn a_lifted_block_is_not_repeated_after_a_restart_either() {
+        let mut before = book();
+        before.decide(who(), 100, 64, Duration::ZERO);
+        before.lift(who(), SECOND);
+        let saved = before.saved(who(), SECOND).expect("remembered");
+        let mut after = book();
+        assert_eq!(after.restore(&saved, &PersistentTime::now(), Duration::ZERO), None);
+        assert_eq!(after.decide(who(), 2416, 64, SECOND), BlockDecision::Wait);
+        assert!(matches!(after.decide(who(), 2481, 64, 2 * SECOND), BlockDecision::Block { times: 2, .. }));
     }
 
     #[test]

@@ -13,14 +13,14 @@ use tcpguard_common::{
     },
 };
 
-use super::super::{DatapathError, Progress, batch};
+use super::super::{DatapathError, Progress, window::Window};
 
 /// How many entries are read before a walk can be interrupted, about.
 const BATCH: usize = 1024;
-/// Slabs of tags read per system call.
+/// Slabs of tags mapped at once.
 const SLABS_AT_ONCE: u32 = 512;
-/// With more entries than this in a slab, all of its places are read at once, which costs as much as so many look-ups.
-const FEW: usize = 64;
+/// With more entries than this in a slab, its places are mapped, which costs as much as so many look-ups.
+const FEW: usize = 6;
 
 /// Reads the source table. Clones share the maps.
 #[derive(Clone)]
@@ -107,9 +107,9 @@ impl Table {
         let first = slab * PLACES_PER_SLAB;
         let occupied: Vec<u32> = source_table::occupied(tags).collect();
         if occupied.len() > FEW {
-            let places: Vec<Place> = batch::read_elements(IterableMap::map(&self.places), first, PLACES_PER_SLAB)
+            let places = Window::open(IterableMap::map(&self.places), size_of::<Place>(), first, PLACES_PER_SLAB)
                 .map_err(|source| DatapathError::Batch { map: map::SOURCES, source })?;
-            for place in occupied.iter().filter_map(|number| places.get(*number as usize)) {
+            for place in occupied.iter().filter_map(|number| places.read::<Place>(*number as usize)) {
                 visit(&place.address, &place.entry);
             }
         } else {
@@ -135,8 +135,9 @@ impl SourceScan {
         let table = &*sources.0;
         if self.tags.is_empty() {
             let count = (table.tags.len() - self.first).min(SLABS_AT_ONCE);
-            self.tags = batch::read_elements(IterableMap::map(&table.tags), self.first, count)
+            let tags = Window::open(IterableMap::map(&table.tags), size_of::<Slab>(), self.first, count)
                 .map_err(|source| DatapathError::Batch { map: map::SOURCE_TAGS, source })?;
+            self.tags = (0..count as usize).map_while(|slab| tags.read(slab)).collect();
         }
         let mut entries = 0;
         while let Some(tags) = self.tags.get(self.visited as usize)

@@ -324,8 +324,8 @@ pub fn set_standing(case: &Case, datapath: &Datapath, maps: &mut Maps) -> Result
             let ports = vec![PORT];
             maps.protected.set(&[Protect { name: "shop".to_owned(), networks, ports, ..Protect::default() }])?;
         }
-        // It needs an entry, which it does not get while it is challenged.
-        Standing::Proven => datapath.block(case.spec.sources.first().into(), 0)?,
+        // It needs an entry, which it does not get while it is challenged: that of a block that is over.
+        Standing::Proven => datapath.block(case.spec.sources.first().into(), 1)?,
         Standing::Alike => flags |= flag::SIGNATURES,
         Standing::Blocked => datapath.block(case.spec.sources.first().into(), FOREVER)?,
     }

@@ -21,8 +21,11 @@ use xtask::bpf::toolchain::target_folder;
 
 use crate::guest::{CONTROL_PORT, Order};
 
-/// How long the machine may take to boot, and the daemon to start: sixty-four emulated processors share two real ones.
+/// How long a machine with a single processor may take to boot, and the daemon to start.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// How much longer with each further processor: the emulated ones share two real ones, and the kernel brings up one after the
+/// other.
+const PATIENCE_EACH: Duration = Duration::from_secs(6);
 /// How long the machine may take for an order.
 const ORDER: Duration = Duration::from_secs(30);
 const HTTP_PORT: u16 = 9477;
@@ -34,6 +37,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// A running machine, and raw sockets on both cables to it.
 pub struct Guarded {
     machine: Running,
+    patience: Duration,
     /// The ends of both cables.
     pub wires: [Wire; 2],
 }
@@ -52,7 +56,8 @@ impl Guarded {
         let machine = Running::boot(kernel, &file, processors)?;
         let open = |interface| Wire::open_on(&machine.client, interface);
         let wires = [open(CLIENT_INTERFACE)?, open(SECOND_CLIENT_INTERFACE)?];
-        let guarded = Self { machine, wires };
+        let patience = PATIENCE + PATIENCE_EACH * processors.online;
+        let guarded = Self { machine, patience, wires };
         guarded.wait_until("the machine has booted", || guarded.order(&Order::Interrupts))?;
         std::fs::remove_file(&file).context("cannot remove the image")?;
         Ok(guarded)
@@ -134,8 +139,8 @@ impl Guarded {
         loop {
             match attempt() {
                 Ok(answer) => return Ok(answer),
-                Err(error) if start.elapsed() > PATIENCE => {
-                    return self.explained(error.context(format!("{what}: not within {PATIENCE:?}")));
+                Err(error) if start.elapsed() > self.patience => {
+                    return self.explained(error.context(format!("{what}: not within {:?}", self.patience)));
                 }
                 Err(_) => sleep(Duration::from_millis(200)),
             }
