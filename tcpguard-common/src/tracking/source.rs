@@ -1,8 +1,8 @@
 //! The state kept for one source.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_mut};
 
-use crate::tracking::half_open::HalfOpenWindow;
+use crate::{atomic, tracking::half_open::HalfOpenWindow};
 
 /// The entry of one source in the source table. Times are in jiffies.
 ///
@@ -85,9 +85,12 @@ impl SourceEntry {
         first_seen: 0,
     };
 
-    /// Starts the entry of a source that is first seen now, with `tokens` in its bucket.
+    /// Starts the entry of a source that is first seen now, with `tokens` in its bucket, in place of another's.
     #[inline(always)]
-    pub const fn begin(&mut self, jiffies: u64, tokens: u32) {
+    pub fn begin(&mut self, jiffies: u64, tokens: u32) {
+        const WORDS: usize = size_of::<SourceEntry>() / size_of::<u64>();
+        let words: &mut [u64; WORDS] = transmute_mut!(self);
+        words.iter_mut().for_each(atomic::clear);
         (self.last_seen, self.first_seen, self.tokens) = (jiffies, jiffies, tokens);
     }
 }
@@ -223,7 +226,8 @@ mod tests {
 
     #[test]
     fn a_new_entry_begins_with_its_tokens() {
-        let mut entry = SourceEntry::EMPTY;
+        let mut entry = SourceEntry { syn: 9, challenged: 3, first_seen: 1, ..SourceEntry::default() };
+        entry.half_open.open(3);
         entry.begin(77, 5);
         assert_eq!(entry, SourceEntry { last_seen: 77, first_seen: 77, tokens: 5, ..SourceEntry::default() });
     }

@@ -114,7 +114,6 @@ extern "C" fn insert_address(high: u64, low: u64, needed_until: u64) -> u32 {
     let Some(way) = claimed else { return 0 };
     if let Some(place) = place(position, way) {
         place.address = source.address;
-        place.entry = SourceEntry::EMPTY;
         place.entry.begin(time::jiffies(), lease::full_bucket());
     }
     // Ordered: whoever sees the tag sees the entry, and of two CPUs at least one sees the other's tag below.

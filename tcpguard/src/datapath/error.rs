@@ -162,7 +162,9 @@ pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> std::io::E
 /// statistics is kept: the verifier's objection.
 pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     let mut bottom = error;
-    while let Some(source) = bottom.source() {
+    while !matches!(bottom.downcast_ref(), Some(ProgramError::LoadError { .. }))
+        && let Some(source) = bottom.source()
+    {
         bottom = source;
     }
     if let Some(ProgramError::LoadError { io_error, verifier_log }) = bottom.downcast_ref::<ProgramError>() {
