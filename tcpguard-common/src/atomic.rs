@@ -65,20 +65,6 @@ pub fn clear(word: &mut u64) {
     }
 }
 
-/// Sets the bits of `mask` in `word`.
-#[inline(always)]
-pub fn set_bits(word: &mut u64, mask: u64) {
-    #[cfg(target_arch = "bpf")]
-    // SAFETY: `word` is a valid, aligned word of a map; the instruction touches nothing else.
-    unsafe {
-        core::arch::asm!("lock *(u64 *)({word} + 0) |= {mask}", word = in(reg) word, mask = in(reg) mask);
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    {
-        *word |= mask;
-    }
-}
-
 /// Sets `word` to `new` if it is `old`, and returns whether it was.
 #[inline(always)]
 pub fn compare_exchange(word: &mut u64, old: u64, new: u64) -> bool {
@@ -104,13 +90,6 @@ pub fn compare_exchange(word: &mut u64, old: u64, new: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bits_are_added_to_those_that_are_set() {
-        let mut word = 0b0110;
-        set_bits(&mut word, 0b1100);
-        assert_eq!(word, 0b1110);
-    }
 
     #[test]
     fn a_word_is_exchanged_only_if_it_is_the_expected_one() {

@@ -24,9 +24,6 @@ pub struct HalfOpenWindow {
 }
 
 impl HalfOpenWindow {
-    /// A window without half-open handshakes.
-    pub const EMPTY: Self = Self { latest: 0, slots: [0; SLOTS] };
-
     /// Counts a half-open handshake that begins now, in `period`. Returns how many handshakes began in that
     /// period and are still half open.
     #[inline(always)]

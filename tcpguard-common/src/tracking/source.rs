@@ -67,24 +67,6 @@ impl SourceEntry {
         lesser(greater(greater(block, self.proven_until), self.last_seen), LATEST)
     }
 
-    /// An entry of a source of which nothing is known yet.
-    pub const EMPTY: Self = Self {
-        syn: 0,
-        last_seen: 0,
-        blocked_until: 0,
-        half_open: HalfOpenWindow::EMPTY,
-        tokens: 0,
-        completed: 0,
-        recent: RecentCompletions::NONE,
-        ports: PortSet::EMPTY,
-        retried: 0,
-        resets: 0,
-        proven_until: 0,
-        dropped: 0,
-        challenged: 0,
-        first_seen: 0,
-    };
-
     /// Starts the entry of a source that is first seen now, with `tokens` in its bucket, in place of another's.
     #[inline(always)]
     pub fn begin(&mut self, jiffies: u64, tokens: u32) {
@@ -141,8 +123,6 @@ const CREDITS_PER_COMPLETION: u64 = 4;
 const CREDITS_OF_A_DOUBT: u64 = 16;
 
 impl RecentCompletions {
-    const NONE: Self = Self(0);
-
     /// Counts a handshake completed in `period` whose SYN had this TTL, if that is known. CPUs that do so concurrently
     /// may lose a count.
     #[inline(always)]
@@ -198,8 +178,6 @@ impl RecentCompletions {
 pub struct PortSet(u64);
 
 impl PortSet {
-    const EMPTY: Self = Self(0);
-
     /// Adds a port. If a new period begins, the set is cleared first.
     #[inline(always)]
     pub const fn add(&mut self, port: u16, is_new_period: bool) {
@@ -234,11 +212,11 @@ mod tests {
 
     #[test]
     fn a_source_is_proven_for_a_while_and_with_few_half_open_handshakes() {
-        let mut entry = SourceEntry { proven_until: 100, ..SourceEntry::EMPTY };
+        let mut entry = SourceEntry { proven_until: 100, ..SourceEntry::default() };
         assert!(entry.is_proven(99, 3, 2) && !entry.is_proven(100, 3, 2) && !entry.is_proven(101, 3, 2));
         assert_eq!([entry.half_open.open(3), entry.half_open.open(3)], [1, 2]);
         assert!(entry.is_proven(99, 3, 2) && !entry.is_proven(99, 3, 1));
-        assert!(!SourceEntry::EMPTY.is_proven(0, 3, 2));
+        assert!(!SourceEntry::default().is_proven(0, 3, 2));
     }
 
     #[test]
@@ -251,7 +229,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_needed_as_long_as_it_says_something() {
-        let seen = SourceEntry { last_seen: 50, ..SourceEntry::EMPTY };
+        let seen = SourceEntry { last_seen: 50, ..SourceEntry::default() };
         let kept_until = |entry: SourceEntry| entry.kept_until(55, 600);
         assert_eq!(kept_until(seen), 50);
         assert_eq!(kept_until(SourceEntry { proven_until: 70, ..seen }), 70);
@@ -264,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_path_is_proven_as_long_as_its_source() {
-        let mut entry = SourceEntry { proven_until: 100, ..SourceEntry::EMPTY };
+        let mut entry = SourceEntry { proven_until: 100, ..SourceEntry::default() };
         entry.recent.add(3, Some(57));
         assert!(!entry.is_on_proven_path(99, 58) && entry.is_on_proven_path(99, 57));
         assert!(!entry.is_on_proven_path(100, 57) && !entry.is_on_proven_path(101, 57));

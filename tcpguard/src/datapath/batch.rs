@@ -28,66 +28,6 @@ struct BatchAttributes {
     flags: u64,
 }
 
-/// Reads a map in batches.
-pub struct BatchReader<K, V> {
-    keys: Vec<K>,
-    values: Vec<V>,
-    /// The kernel's position for the next batch; `None` at the start of the map.
-    cursor: Option<u32>,
-}
-
-/// The progress of a walk after a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// More entries may follow.
-    More,
-    /// The end was reached; the next batch starts over.
-    Complete,
-}
-
-impl<K: Pod + Default, V: Pod + Default> BatchReader<K, V> {
-    /// Creates a reader of up to `size` entries per batch. The size grows if a hash bucket holds more.
-    pub fn new(size: usize) -> Self {
-        Self { keys: vec![K::default(); size], values: vec![V::default(); size], cursor: None }
-    }
-
-    /// Reads the next batch and calls `visit` for each entry.
-    ///
-    /// # Errors
-    /// Returns the kernel's error; `EINVAL` if it does not support batch operations (before Linux 5.6).
-    pub fn next(&mut self, map: &MapData, mut visit: impl FnMut(&K, &V)) -> io::Result<Progress> {
-        let (count, progress) = self.fetch(map)?;
-        for (key, value) in self.keys.iter().zip(&self.values).take(count) {
-            visit(key, value);
-        }
-        Ok(progress)
-    }
-
-    fn fetch(&mut self, map: &MapData) -> io::Result<(usize, Progress)> {
-        loop {
-            let room = Room::of(&mut self.keys, &mut self.values);
-            // SAFETY: there is room for as many keys and values of the map's sizes (aya has checked them), which outlive the
-            // call; K and V are plain data.
-            match unsafe { look_up(map.fd().as_fd(), self.cursor, room) } {
-                Ok(read) => {
-                    self.cursor = read.next;
-                    let progress = if read.next.is_some() { Progress::More } else { Progress::Complete };
-                    return Ok((read.count as usize, progress));
-                }
-                // A bucket holds more entries than fit.
-                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => self.grow(),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn grow(&mut self) {
-        let size = self.keys.len() * 2;
-        self.keys.resize(size, K::default());
-        self.values.resize(size, V::default());
-    }
-}
-
 /// Returns `count` elements of an array, from the one at `first` on.
 ///
 /// # Errors

@@ -177,11 +177,6 @@ fn set_rows(maps: &mut BTreeMap<String, Expected>, cpus: u32) {
 fn bytes(map: &Expected, possible_cpus: u32) -> u64 {
     let [entries, cpus] = [map.max_entries, possible_cpus].map(u64::from);
     let [key, value] = [map.key_size, map.value_size].map(|size| u64::from(size).next_multiple_of(8));
-    let hash = |spare: u64| {
-        let is_filled = map.map_flags & BPF_F_NO_PREALLOC == 0;
-        let elements = if is_filled { (entries + spare) * (HASH_ELEMENT + key + value) } else { 0 };
-        HEADER + entries.next_power_of_two() * BUCKET + elements
-    };
     match map.map_type {
         of if of == kind::BPF_MAP_TYPE_ARRAY as u32 && map.map_flags & BPF_F_MMAPABLE != 0 => {
             PAGE + (entries * value).next_multiple_of(PAGE)
@@ -189,7 +184,11 @@ fn bytes(map: &Expected, possible_cpus: u32) -> u64 {
         of if of == kind::BPF_MAP_TYPE_ARRAY as u32 => HEADER + entries * value,
         of if of == kind::BPF_MAP_TYPE_PERCPU_ARRAY as u32 => HEADER + entries * (8 + cpus * value),
         of if of == kind::BPF_MAP_TYPE_PROG_ARRAY as u32 => HEADER + entries * 8,
-        of if of == kind::BPF_MAP_TYPE_HASH as u32 => hash(cpus),
+        of if of == kind::BPF_MAP_TYPE_HASH as u32 => {
+            let is_filled = map.map_flags & BPF_F_NO_PREALLOC == 0;
+            let elements = if is_filled { (entries + cpus) * (HASH_ELEMENT + key + value) } else { 0 };
+            HEADER + entries.next_power_of_two() * BUCKET + elements
+        }
         of if of == kind::BPF_MAP_TYPE_RINGBUF as u32 => entries + RING_PAGES,
         // A trie has only the entries that were added.
         _ => HEADER,

@@ -46,7 +46,6 @@ use tcpguard_common::{
 use zerocopy::IntoBytes;
 
 pub use attach::{AttachMode, Attachment, Target, occupied, program_name};
-pub use batch::{BatchReader, Progress};
 pub use detach::{PinScope, remove_pins};
 pub use error::DatapathError;
 pub use features::{Feature, Features};

@@ -15,8 +15,8 @@ use tcpguard_common::{address::Address, clock::Clock, tracking::source::SourceEn
 
 use crate::{
     datapath::{
-        DatapathError, Progress,
-        maps::{SourceMap, SourceScan},
+        DatapathError,
+        maps::{Progress, SourceMap, SourceScan},
     },
     time::Every,
 };
@@ -361,8 +361,7 @@ mod tests {
     fn a_round_counts_everything() {
         let mut round = Round::default();
         for n in 0..1000u32 {
-            let mut entry = SourceEntry::EMPTY;
-            entry.syn = 1;
+            let mut entry = SourceEntry { syn: 1, ..SourceEntry::default() };
             entry.half_open.open(5);
             round.note(Ipv4Addr::from(n).into(), &entry, 5, 0);
         }

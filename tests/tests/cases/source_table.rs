@@ -98,8 +98,12 @@ fn set(datapath: &mut LoadedDatapath, source: Address, entry: SourceEntry) -> Re
 fn who_is_proven_or_blocked_keeps_his_entry_however_many_others_come() -> Result<()> {
     let filled = Filled::new(|datapath, times| {
         for number in 0..20 {
-            let proven =
-                SourceEntry { syn: 7, last_seen: times.now, proven_until: times.proven_until, ..SourceEntry::EMPTY };
+            let proven = SourceEntry {
+                syn: 7,
+                last_seen: times.now,
+                proven_until: times.proven_until,
+                ..SourceEntry::default()
+            };
             set(datapath, source(number), proven)?;
             // A block lasts shorter than a proof, or for ever.
             datapath.datapath.block(source(100 + number), if number == 0 { u64::MAX } else { times.blocked_until })?;
@@ -182,7 +186,7 @@ fn who_is_blocked_gets_an_entry_where_all_others_are_proven() -> Result<()> {
             // A set may be full of them already.
             if datapath.datapath.block(address, SEEN).is_ok() {
                 let proven =
-                    SourceEntry { last_seen: times.now, proven_until: times.proven_until, ..SourceEntry::EMPTY };
+                    SourceEntry { last_seen: times.now, proven_until: times.proven_until, ..SourceEntry::default() };
                 datapath.maps.observed.sources.set(address, proven)?;
             }
         }

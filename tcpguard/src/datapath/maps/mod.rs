@@ -38,7 +38,7 @@ pub use ports::PortMap;
 pub use prefixes::{PrefixAccount, PrefixMap};
 pub use protected::ProtectedMaps;
 pub use rules::{OutlineTable, RuleMap};
-pub use sources::{SourceMap, SourceScan};
+pub use sources::{Progress, SourceMap, SourceScan};
 
 /// The maps that the monitor observes.
 pub struct ObservedMaps {

@@ -7,10 +7,7 @@ use tcpguard_common::abi::{
 };
 
 use super::{
-    super::{
-        DatapathError,
-        batch::{BatchReader, Progress},
-    },
+    super::{DatapathError, batch},
     ByCpu,
 };
 
@@ -35,14 +32,8 @@ impl PortMap {
     /// # Errors
     /// Returns an error if the map cannot be read.
     pub fn read_marks(&self) -> Result<Vec<PortMark>, DatapathError> {
-        let mut marks = Vec::with_capacity(PORT_SLABS);
-        let mut reader = BatchReader::<u32, PortMark>::new(PORT_SLABS);
-        let failed = |source| DatapathError::Batch { map: map::PORT_MARKS, source };
-        while reader.next(IterableMap::map(&self.marks), |_, mark| marks.push(*mark)).map_err(failed)? == Progress::More
-        {
-        }
-        marks.resize(PORT_SLABS, PortMark::default());
-        Ok(marks)
+        batch::read_elements(IterableMap::map(&self.marks), 0, PORT_SLABS as u32)
+            .map_err(|source| DatapathError::Batch { map: map::PORT_MARKS, source })
     }
 
     /// Returns the SYN counts of the places ([`tcpguard_common::abi::place`]) of one slab (0 to [`PORT_SLABS`] - 1) that received any, in ascending order.

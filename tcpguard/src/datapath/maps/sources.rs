@@ -13,7 +13,7 @@ use tcpguard_common::{
     },
 };
 
-use super::super::{DatapathError, Progress, window::Window};
+use super::super::{DatapathError, window::Window};
 
 /// How many entries are read before a walk can be interrupted, about.
 const BATCH: usize = 1024;
@@ -30,6 +30,15 @@ struct Table {
     tags: Array<MapData, Slab>,
     places: Array<MapData, Place>,
     hash_key: u64,
+}
+
+/// The progress of a walk over the source table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// More entries may follow.
+    More,
+    /// The end was reached; the next call starts over.
+    Complete,
 }
 
 /// A walk over the source table that can be interrupted and resumed.
